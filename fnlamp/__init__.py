@@ -1,0 +1,16 @@
+"""fnlamp: deep learning as values, in Python on JAX."""
+
+from fnlamp import effect as effect
+from fnlamp import loss as loss
+from fnlamp import nn as nn
+from fnlamp import optim as optim
+from fnlamp.layer import Init as Init
+from fnlamp.layer import Layer as Layer
+from fnlamp.layer import table as table
+from fnlamp.mode import Eval as Eval
+from fnlamp.mode import Mode as Mode
+from fnlamp.mode import Train as Train
+from fnlamp.tag import Role as Role
+from fnlamp.tag import Tag as Tag
+
+__version__ = "0.1.0"

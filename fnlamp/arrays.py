@@ -1,0 +1,100 @@
+"""Names for arrays and their descriptions; the only room where shapes get names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike as ArrayLike
+
+from fnlamp.fault import DtypeMismatch, FaultError
+
+Array: TypeAlias = jax.Array
+Key: TypeAlias = jax.Array
+"""A typed key, as `jax.random.key(seed)` makes it."""
+Spec: TypeAlias = jax.ShapeDtypeStruct
+"""Shape and dtype of an array that need not exist; the batch axis is included and comes first."""
+Tree: TypeAlias = Any
+"""A pytree: nested dicts, tuples and registered dataclasses of arrays."""
+Params: TypeAlias = dict[str, Any]
+"""Trainable arrays: nested dicts, `{}` where there are none."""
+State: TypeAlias = dict[str, Any]
+"""What a layer carries from batch to batch and does not train: nested dicts, `{}` where there is none."""
+
+
+def spec_of(tree: Tree) -> Tree:
+    """The spec of every array in `tree`, in the dtype that it has on the device (64-bit numbers are narrowed there)."""
+
+    def one(x: Any) -> Spec:
+        dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
+        return jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(dtype))
+
+    return jax.tree.map(one, tree)
+
+
+def spec_after(function: Callable[..., Tree], *specs: Tree) -> Tree:
+    """The spec of what `function` returns; nothing is computed."""
+    return jax.eval_shape(function, *specs)
+
+
+def describe(tree: Tree) -> str:
+    """Shapes and dtypes in short, as `float32[32, 784]`.
+
+    >>> describe((jnp.zeros((2, 3)), jnp.zeros(2, int)))
+    '(float32[2, 3], int32[2])'
+    """
+    if hasattr(tree, "shape") and hasattr(tree, "dtype"):
+        return f"{tree.dtype}{list(tree.shape)}"
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{name}: {describe(leaf)}" for name, leaf in tree.items()) + "}"
+    if isinstance(tree, tuple | list):
+        return "(" + ", ".join(describe(leaf) for leaf in tree) + ")"
+    return type(tree).__name__
+
+
+def is_float(x: Any) -> bool:
+    """Whether the array or spec holds floating-point numbers."""
+    return bool(jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def is_integer(x: Any) -> bool:
+    """Whether the array or spec holds integers (booleans are none)."""
+    return bool(jnp.issubdtype(x.dtype, jnp.integer))
+
+
+def take_rows(array: Any, rows: Any) -> Any:
+    """`array[rows]` for rows known to exist; on the device no bounds check is compiled."""
+    if isinstance(array, jax.Array):
+        return array.at[rows].get(mode="promise_in_bounds")
+    return array[rows]
+
+
+def to_device(x: Any, device: Any = None) -> Array:
+    """A copy of `x` on the device, in its own dtype; 64-bit integers that 32 bits cannot hold are a fault.
+
+    Fails: `DtypeMismatch`, where JAX would wrap large integers around without a word.
+    """
+    if isinstance(x, np.ndarray) and x.dtype in (np.int64, np.uint64) and x.size:
+        narrow = jax.dtypes.canonicalize_dtype(x.dtype)
+        bounds = np.iinfo(narrow)
+        if x.max() > bounds.max or x.min() < bounds.min:
+            raise FaultError(
+                DtypeMismatch(
+                    f"integers that fit {narrow}",
+                    f"{x.dtype} from {x.min()} to {x.max()}",
+                    "enable jax_enable_x64 or renumber",
+                )
+            )
+    return jax.device_put(x, device, may_alias=False)
+
+
+def tracing() -> bool:
+    """Whether the caller runs inside `jax.jit`, `grad` or `vmap`."""
+    try:
+        from jax._src.core import trace_state_clean
+    except ImportError:  # a private name: without it the guard is off, nothing else changes
+        return False
+    return not trace_state_clean()

@@ -1,0 +1,22 @@
+"""Programs as values: built lazily, composed with typed errors, run at the edge."""
+
+from fnlamp.effect.do import Do as Do
+from fnlamp.effect.do import do as do
+from fnlamp.effect.do import iterate as iterate
+from fnlamp.effect.do import sequence as sequence
+from fnlamp.effect.effect import Effect as Effect
+from fnlamp.effect.explain import UNKNOWN as UNKNOWN
+from fnlamp.effect.explain import Explanation as Explanation
+from fnlamp.effect.explain import Outline as Outline
+from fnlamp.effect.node import Defect as Defect
+from fnlamp.effect.node import Exit as Exit
+from fnlamp.effect.resource import Resource as Resource
+from fnlamp.effect.resource import bracket as bracket
+from fnlamp.effect.runtime import CancelToken as CancelToken
+from fnlamp.effect.runtime import Clock as Clock
+from fnlamp.effect.runtime import Executor as Executor
+from fnlamp.effect.runtime import Runtime as Runtime
+from fnlamp.effect.runtime import SystemClock as SystemClock
+from fnlamp.effect.runtime import ask as ask
+from fnlamp.effect.runtime import sleep as sleep
+from fnlamp.fault import Interrupted as Interrupted

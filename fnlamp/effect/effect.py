@@ -1,0 +1,306 @@
+"""`Effect[A, E]`: a program as an immutable value, lazily built, a lawful `returns` container."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, Never, TypeVar, final
+
+from returns.context import RequiresContextIOResult
+from returns.interfaces.specific.ioresult import IOResultLike2
+from returns.interfaces.specific.reader import Contextable
+from returns.io import IO, IOResult
+from returns.primitives.container import BaseContainer
+from returns.primitives.hkt import Kind2, SupportsKind2
+from returns.result import Failure, Result, Success
+from returns.unsafe import unsafe_perform_io
+
+from fnlamp.effect.explain import Explanation, Outline, explain
+from fnlamp.effect.interpret import interpret
+from fnlamp.effect.node import Access, Bind, Bracket, Call, Defect, Exit, Fail, Handle, Local, Named, Node, Pure, name_of
+from fnlamp.effect.runtime import Runtime, sleep
+from fnlamp.fault import Interrupted
+
+A = TypeVar("A")
+B = TypeVar("B")
+E = TypeVar("E")
+E2 = TypeVar("E2")
+X = TypeVar("X", bound=BaseException)
+A_co = TypeVar("A_co", covariant=True)
+E_co = TypeVar("E_co", covariant=True)
+
+
+@final
+class Effect(  # type: ignore[type-var]  # returns declares its variables invariant; an immutable value is covariant
+    BaseContainer,
+    SupportsKind2["Effect[Any, Any]", A_co, E_co],
+    IOResultLike2[A_co, E_co],
+    Contextable["IOResult[A_co, E_co]", "Runtime | None"],
+):
+    """A description of a program that yields an `A` or fails with an `E` when it is run. Building it does nothing.
+
+    >>> from fnlamp.effect import Effect, Runtime
+    >>> program = Effect.suspend(lambda: 20).map(lambda n: n + 1).bind(lambda n: Effect.from_value(2 * n))
+    >>> program.run()
+    <IOResult: <Success: 42>>
+    """
+
+    __slots__ = ()
+    _inner_value: Node
+
+    def __init__(self, node: Node) -> None:
+        """Wrap a node; users build with the class methods below."""
+        super().__init__(node)
+
+    # ---- build
+
+    @classmethod
+    def from_value(cls, inner_value: A) -> Effect[A, Never]:
+        """The program that does nothing and yields the value."""
+        return Effect(Pure(inner_value))
+
+    @classmethod
+    def from_failure(cls, inner_value: E) -> Effect[Never, E]:
+        """The program that fails with the value."""
+        return Effect(Fail(inner_value))
+
+    @classmethod
+    def from_result(cls, inner_value: Result[A, E]) -> Effect[A, E]:
+        """The program that yields or fails as the `Result` says."""
+        return Effect(Pure(inner_value.unwrap()) if type(inner_value) is Success else Fail(inner_value.failure()))
+
+    @classmethod
+    def from_io(cls, inner_value: IO[A]) -> Effect[A, Never]:
+        """The program that yields what the `IO` holds."""
+        return Effect(Pure(unsafe_perform_io(inner_value)))
+
+    @classmethod
+    def from_failed_io(cls, inner_value: IO[E]) -> Effect[Never, E]:
+        """The program that fails with what the `IO` holds."""
+        return Effect(Fail(unsafe_perform_io(inner_value)))
+
+    @classmethod
+    def from_ioresult(cls, inner_value: IOResult[A, E]) -> Effect[A, E]:
+        """The program that yields or fails as the `IOResult` says."""
+        return Effect.from_result(inner_value._inner_value)
+
+    @classmethod
+    def from_reader(cls, reader: RequiresContextIOResult[A, E, Runtime]) -> Effect[A, E]:
+        """The program that calls returns' own reader with the runtime."""
+        return Effect(Call(lambda runtime: reader(runtime)._inner_value))
+
+    @classmethod
+    def suspend(cls, thunk: Callable[[], A]) -> Effect[A, Never]:
+        """A side effect that has no expected failure: an exception in it is a bug and flies through."""
+        return Effect(Call(_Suspended(thunk)))
+
+    @classmethod
+    def attempt(
+        cls, thunk: Callable[[], A], catch: type[X] | tuple[type[X], ...], error: Callable[[X], E]
+    ) -> Effect[A, E]:
+        """A side effect whose exceptions of the named types become failures; others stay bugs.
+
+        >>> Effect.attempt(lambda: int("x"), ValueError, str).run()
+        <IOResult: <Failure: invalid literal for int() with base 10: 'x'>>
+        """
+        return Effect(Call(_Attempted(thunk, catch, error)))
+
+    @classmethod
+    def call(cls, function: Callable[[Runtime], Result[A, E] | Interrupted]) -> Effect[A, E]:
+        """A side effect that needs the runtime; a long loop in it polls `runtime.cancel` and returns `Interrupted(state)`."""
+        return Effect(Call(function))
+
+    @classmethod
+    def asks(cls, function: Callable[[Runtime], A]) -> Effect[A, Never]:
+        """What `function` makes of the runtime."""
+        return Effect(Call(lambda runtime: Success(function(runtime))))
+
+    @classmethod
+    def access(cls, function: Callable[[Runtime], Effect[A, E]]) -> Effect[A, E]:
+        """The program that `function` makes of the runtime."""
+        return Effect(Access(function))
+
+    # ---- compose
+
+    def bind(self: Effect[A, E], function: Callable[[A], Effect[B, E2]]) -> Effect[B, E | E2]:  # type: ignore[override]
+        """Run this, then the program that `function` makes of its value; errors union."""
+        return Effect(Bind(self._inner_value, function))
+
+    def map(self: Effect[A, E], function: Callable[[A], B]) -> Effect[B, E]:
+        """Apply a plain function to the value."""
+        return Effect(Bind(self._inner_value, _Mapped(function)))
+
+    def tap(self: Effect[A, E], function: Callable[[A], Effect[Any, E2]]) -> Effect[A, E | E2]:
+        """Run the program that `function` makes of the value, and keep the value."""
+        return Effect(Bind(self._inner_value, _Tapped(function)))
+
+    def then(self: Effect[A, E], other: Effect[B, E2]) -> Effect[B, E | E2]:
+        """Run this, then the other, and yield the other's value."""
+        return self.bind(lambda _: other)
+
+    def zip(self: Effect[A, E], other: Effect[B, E2]) -> Effect[tuple[A, B], E | E2]:
+        """Run this, then the other, and yield both values."""
+        return self.bind(lambda a: other.map(lambda b: (a, b)))
+
+    def apply(self: Effect[A, E], container: Kind2[Effect[Any, Any], Callable[[A], B], E2]) -> Effect[B, E | E2]:
+        """Run this, then the program that yields a function, and apply it."""
+        return self.bind(lambda a: container.map(lambda function: function(a)))  # type: ignore[attr-defined, no-any-return]
+
+    def lash(self: Effect[A, E], function: Callable[[E], Effect[B, E2]]) -> Effect[A | B, E2]:  # type: ignore[override]
+        """Turn a failure into the program that `function` makes of it; bugs and interruptions pass by."""
+        return Effect(Handle(self._inner_value, _Lashed(function)))
+
+    def alt(self: Effect[A, E], function: Callable[[E], E2]) -> Effect[A, E2]:
+        """Apply a plain function to the failure."""
+        return self.lash(lambda error: Effect(Fail(function(error))))
+
+    def compose_result(self: Effect[A, E], function: Callable[[Result[A, E]], Effect[B, E2]]) -> Effect[B, E2]:  # type: ignore[override]
+        """Go on with the program that `function` makes of the outcome, success or failure."""
+        return Effect(Handle(self._inner_value, function))
+
+    def attempted(self: Effect[A, E]) -> Effect[Result[A, E], Never]:
+        """The outcome as a value: this program cannot fail."""
+        return self.compose_result(Effect.from_value)
+
+    def swap(self: Effect[A, E]) -> Effect[E, A]:
+        """Success and failure exchanged."""
+        return self.compose_result(lambda result: Effect.from_result(result.swap()))
+
+    def bind_result(self: Effect[A, E], function: Callable[[A], Result[B, E2]]) -> Effect[B, E | E2]:
+        """`bind` for a function that returns a `Result`."""
+        return self.bind(lambda a: Effect.from_result(function(a)))
+
+    def bind_io(self: Effect[A, E], function: Callable[[A], IO[B]]) -> Effect[B, E]:
+        """`bind` for a function that returns an `IO`."""
+        return self.bind(lambda a: Effect.from_io(function(a)))
+
+    def bind_ioresult(self: Effect[A, E], function: Callable[[A], IOResult[B, E2]]) -> Effect[B, E | E2]:
+        """`bind` for a function that returns an `IOResult`."""
+        return self.bind(lambda a: Effect.from_ioresult(function(a)))
+
+    def retry(
+        self: Effect[A, E],
+        times: int,
+        *,
+        delay: Callable[[int], float] = lambda attempt: 0.0,
+        when: Callable[[E], bool] = lambda error: True,
+    ) -> Effect[A, E]:
+        """After a failure for which `when` holds, wait `delay(0)`, `delay(1)`, ... seconds and run again, at most `times` times.
+
+        >>> Effect.from_failure("busy").retry(3, delay=lambda attempt: 0.01 * 2.0**attempt).run()
+        <IOResult: <Failure: busy>>
+        """
+
+        def attempt(n: int) -> Effect[A, E]:
+            def again(error: E) -> Effect[A, E]:
+                return sleep(delay(n)).then(attempt(n + 1)) if n < times and when(error) else Effect.from_failure(error)
+
+            return self.lash(again)
+
+        return attempt(0)
+
+    def ensuring(self: Effect[A, E], finalizer: Callable[[Exit[A, E]], Effect[Any, Any]]) -> Effect[A, E]:
+        """Run the finalizer on every outcome, interruptions and bugs included; nothing interrupts it."""
+        return Effect(Bracket(Pure(None), lambda _: self, lambda _, exit: finalizer(exit)))
+
+    def local(self: Effect[A, E], change: Callable[[Runtime], Runtime]) -> Effect[A, E]:
+        """Run with a changed runtime."""
+        return Effect(Local(self._inner_value, change))
+
+    def named(self: Effect[A, E], name: str) -> Effect[A, E]:
+        """A name that `explain` shows and that a bug's traceback carries as a note."""
+        return Effect(Named(self._inner_value, name))
+
+    def __iter__(self: Effect[A, E]) -> Generator[Effect[A, E], Any, A]:
+        """`a = yield from effect`, inside a `@do` function."""
+        return (yield self)  # type: ignore[no-any-return]
+
+    # ---- look, run
+
+    def explain(self) -> Explanation:
+        """What running this would do, as far as it can be known without running any of it."""
+        return explain(self._inner_value)
+
+    def run(self, runtime: Runtime | None = None) -> IOResult[A_co, E_co | Interrupted]:
+        """Run it. A failure is a value, an interruption is `IOFailure(Interrupted(state))`, a bug is raised."""
+        match interpret(self._inner_value, runtime or Runtime()):
+            case Defect(cause):
+                raise cause
+            case Interrupted() as interrupted:
+                return IOResult.from_failure(interrupted)
+            case result:
+                return IOResult.from_result(result)
+
+    def run_exit(self, runtime: Runtime | None = None) -> Exit[A_co, E_co]:
+        """Run it; every outcome is a value: `Success`, `Failure`, `Interrupted` or `Defect`."""
+        return interpret(self._inner_value, runtime or Runtime())
+
+    def __call__(self, deps: Runtime | None) -> IOResult[A_co, E_co]:
+        """`run`, under the name that returns' laws use."""
+        return self.run(deps)  # type: ignore[return-value]  # the laws' programs are not interrupted
+
+    def to_reader(self: Effect[A, E]) -> RequiresContextIOResult[A, E | Interrupted, Runtime]:
+        """The same program as returns' own reader."""
+        return RequiresContextIOResult(self.run)
+
+    def __bool__(self) -> Never:
+        raise TypeError("an Effect is only a description, neither true nor false: bind or map it, or run it")
+
+    def __repr__(self) -> str:
+        node = self._inner_value
+        depth = 0
+        while isinstance(node, Bind | Handle) and depth < 100:
+            node, depth = node.source, depth + 1
+        label = node.name if isinstance(node, Named) else type(node).__name__.lower()
+        return f"<Effect: {label}{f' and {depth} more' if depth else ''}>"
+
+
+# ------------------------------------------------------------------------------- continuations that keep their function's name
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspended(Generic[A]):
+    func: Callable[[], A]
+
+    def __call__(self, runtime: Runtime) -> Result[A, Never]:
+        return Success(self.func())
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempted(Generic[A, E]):
+    func: Callable[[], A]
+    catch: type[Any] | tuple[type[Any], ...]
+    error: Callable[[Any], E]
+
+    def __call__(self, runtime: Runtime) -> Result[A, E]:
+        try:
+            return Success(self.func())
+        except self.catch as exception:
+            return Failure(self.error(exception))
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped(Generic[A, B]):
+    func: Callable[[A], B]
+
+    def __call__(self, value: A) -> Effect[B, Never]:
+        return Effect(Pure(self.func(value)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tapped(Generic[A, E]):
+    func: Callable[[A], Effect[Any, E]]
+
+    def __call__(self, value: A) -> Effect[A, E]:
+        return self.func(value).bind(lambda _: Effect.from_value(value))
+
+    def outline(self, value: Any) -> Outline:
+        return Outline((f"then, on the side, {name_of(self.func)}",), value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lashed(Generic[E, B]):
+    func: Callable[[E], Effect[B, Any]]
+
+    def __call__(self, result: Result[Any, E]) -> Effect[Any, Any]:
+        return Effect(Pure(result._inner_value)) if type(result) is Success else self.func(result.failure())

@@ -1,0 +1,287 @@
+"""The interpreter: one loop with a stack of its own, so that no chain of effects is too long.
+
+Ctrl-C is cooperative. The first signal only sets the run's cancel token, which the machine and polling loops look at between
+steps, because an exception in the middle of `params, loss = step(params)` would lose donated buffers. A second signal raises
+`KeyboardInterrupt` in the caller's code, but never in the machine itself nor while something is acquired or released; a third
+one raises there too, for releases that hang.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any, Final
+
+from returns.result import Failure, Success
+
+from fnlamp.arrays import tracing
+from fnlamp.effect.node import (
+    Access,
+    Bind,
+    Bracket,
+    Call,
+    Defect,
+    Do,
+    Exit,
+    Fail,
+    Handle,
+    Local,
+    Named,
+    Node,
+    Pure,
+    name_of,
+    node_of,
+)
+from fnlamp.effect.runtime import CancelToken, Runtime
+from fnlamp.fault import Interrupted
+
+
+def interpret(root: Node, runtime: Runtime) -> Exit[Any, Any]:
+    """Run a description to its end; every acquired resource has been released when this returns."""
+    if tracing():
+        raise RuntimeError(
+            "an Effect was run inside a JAX transformation (jit, grad, vmap), where it would run once, at trace time; run it outside"
+        )
+    with _guarded(runtime.signals) as guard:
+        shields = guard.shields
+        # A run nested in a release is part of that release: what interrupted the outer run does not stop it.
+        cancel = CancelToken(runtime.cancel) if shields else CancelToken(runtime.cancel, guard.token)
+        try:
+            exit = _Machine(replace(runtime, cancel=cancel), guard).run(root)
+        finally:
+            guard.shields = shields
+    # A signal in the very last instant is not swallowed: the caller's own loop is to hear of it.
+    return Interrupted(exit._inner_value) if type(exit) is Success and cancel.requested else exit
+
+
+# ------------------------------------------------------------------------------- signals
+
+
+class _Guard:
+    """The signal handler of a run, and how many shields (acquire, release) are up."""
+
+    __slots__ = ("shields", "signals", "token")
+
+    def __init__(self) -> None:
+        self.shields, self.signals, self.token = 0, 0, CancelToken()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        self.signals += 1
+        self.token.cancel()
+        in_machine = frame is not None and frame.f_globals is globals()
+        if self.signals >= 3 or (self.signals == 2 and not self.shields and not in_machine):
+            raise KeyboardInterrupt
+
+
+_DEFAULTS: Final = (signal.default_int_handler, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _guarded(signals: tuple[signal.Signals, ...]) -> Iterator[_Guard]:
+    """Install a guard where the default handler is; a nested run shares the outer one; a foreign handler is respected."""
+    if threading.current_thread() is not threading.main_thread():
+        yield _Guard()
+        return
+    installed = {number: signal.getsignal(number) for number in signals}
+    for handler in installed.values():
+        outer = getattr(handler, "__self__", None)
+        if isinstance(outer, _Guard):
+            yield outer
+            return
+    guard = _Guard()
+    replaced = [number for number, handler in installed.items() if handler in _DEFAULTS]
+    try:
+        for number in replaced:
+            signal.signal(number, guard.handle)
+        yield guard
+    finally:
+        for number in replaced:
+            signal.signal(number, installed[number])
+
+
+# ------------------------------------------------------------------------------- the machine
+
+
+@dataclass(slots=True, eq=False)
+class _Acquired:
+    bracket: Bracket
+
+
+@dataclass(slots=True, eq=False)
+class _Release:
+    release: Callable[[Any, Any], Any]
+    resource: Any
+
+
+@dataclass(slots=True, eq=False)
+class _Released:
+    before: Exit[Any, Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Resume:
+    generator: Generator[Any, Any, Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Restore:
+    runtime: Runtime
+
+
+_OUTCOMES: Final = frozenset((Success, Failure, Interrupted))
+
+
+class _Machine:
+    """Goes down into nodes, pushing what is to be done with their outcome, and up again through what was pushed.
+
+    While it goes down, `node` is the next node; while it goes up, `node` is `None` and `exit` is the outcome so far.
+    """
+
+    __slots__ = ("exit", "guard", "node", "runtime", "stack")
+
+    def __init__(self, runtime: Runtime, guard: _Guard) -> None:
+        self.runtime, self.guard = runtime, guard
+        self.stack: list[Any] = []
+        self.node: Node | None = None
+        self.exit: Exit[Any, Any] = Success(None)
+
+    def run(self, root: Node) -> Exit[Any, Any]:
+        self.node = root
+        while True:
+            try:
+                while self.node is not None or self.stack:
+                    if not self.guard.shields and self.runtime.cancel.requested and self._may_stop():
+                        self.node, self.exit = None, Interrupted()
+                    elif self.node is not None:
+                        self._down[type(self.node)](self, self.node)
+                    else:
+                        frame = self.stack.pop()
+                        self._up[type(frame)](self, frame)
+                return self.exit
+            except BaseException as error:  # a bug or a second Ctrl-C: unwind, and run the releases on the way
+                self.node, self.exit = None, Defect(error)
+
+    def _may_stop(self) -> bool:
+        return self.node is not None or (type(self.exit) is Success and bool(self.stack))
+
+    # ---- down
+
+    def _pure(self, node: Pure) -> None:
+        self.node, self.exit = None, Success(node.value)
+
+    def _fail(self, node: Fail) -> None:
+        self.node, self.exit = None, Failure(node.error)
+
+    def _call(self, node: Call) -> None:
+        self.node = None
+        self.exit = node.function(self.runtime)
+        if type(self.exit) not in _OUTCOMES:
+            raise TypeError(f"{name_of(node.function)} returned {type(self.exit).__name__}, expected Success or Failure")
+
+    def _bind(self, node: Bind | Handle) -> None:
+        self.stack.append(node)
+        self.node = node.source
+
+    def _bracket(self, node: Bracket) -> None:
+        self.guard.shields += 1
+        self.stack.append(_Acquired(node))
+        self.node = node.acquire
+
+    def _do(self, node: Do) -> None:
+        self.node = None
+        self.exit = Success(None)
+        self.stack.append(_Resume(node.make()))
+
+    def _access(self, node: Access) -> None:
+        self.node = node_of(node.function(self.runtime), node.function)
+
+    def _local(self, node: Local) -> None:
+        self.stack.append(_Restore(self.runtime))
+        self.runtime = node.change(self.runtime)
+        self.node = node.source
+
+    def _named(self, node: Named) -> None:
+        self.stack.append(node)
+        self.node = node.source
+
+    _down: Final[dict[type, Callable[[Any, Any], None]]] = {
+        Pure: _pure,
+        Fail: _fail,
+        Call: _call,
+        Bind: _bind,
+        Handle: _bind,
+        Bracket: _bracket,
+        Do: _do,
+        Access: _access,
+        Local: _local,
+        Named: _named,
+    }
+
+    # ---- up
+
+    def _bound(self, frame: Bind) -> None:
+        if type(self.exit) is Success:
+            self.node = node_of(frame.then(self.exit._inner_value), frame.then)
+
+    def _handled(self, frame: Handle) -> None:
+        if type(self.exit) is Success or type(self.exit) is Failure:
+            self.node = node_of(frame.then(self.exit), frame.then)
+
+    def _acquired(self, frame: _Acquired) -> None:
+        if type(self.exit) is Success:
+            resource = self.exit._inner_value
+            self.stack.append(_Release(frame.bracket.release, resource))  # before the shield is down
+            self.guard.shields -= 1
+            self.node = node_of(frame.bracket.use(resource), frame.bracket.use)
+        else:
+            self.guard.shields -= 1
+
+    def _release(self, frame: _Release) -> None:
+        self.guard.shields += 1
+        self.stack.append(_Released(self.exit))
+        self.node = node_of(frame.release(frame.resource, self.exit), frame.release)
+
+    def _released(self, frame: _Released) -> None:
+        self.guard.shields -= 1
+        before = frame.before
+        if type(before) is Success and type(self.exit) is not Success:
+            return  # the use went well and the release did not: that is the outcome
+        if isinstance(before, Defect) and type(self.exit) is not Success:
+            before.cause.add_note(f"and the release failed too: {self.exit!r}")
+        self.exit = before  # the first failure wins
+
+    def _resumed(self, frame: _Resume) -> None:
+        if type(self.exit) is not Success:
+            frame.generator.close()  # its `finally` and `with` blocks run
+            return
+        try:
+            effect = frame.generator.send(self.exit._inner_value)
+        except StopIteration as stop:
+            self.exit = Success(stop.value)
+        else:
+            self.stack.append(frame)
+            self.node = node_of(effect, frame.generator)
+
+    def _restored(self, frame: _Restore) -> None:
+        self.runtime = frame.runtime
+
+    def _left(self, frame: Named) -> None:
+        if isinstance(self.exit, Defect):
+            self.exit.cause.add_note(f"in effect {frame.name!r}")
+        elif isinstance(self.exit, Interrupted) and self.exit.state is None and frame.salvage is not None:
+            self.exit = Interrupted(frame.salvage())
+
+    _up: Final[dict[type, Callable[[Any, Any], None]]] = {
+        Bind: _bound,
+        Handle: _handled,
+        _Acquired: _acquired,
+        _Release: _release,
+        _Released: _released,
+        _Resume: _resumed,
+        _Restore: _restored,
+        Named: _left,
+    }

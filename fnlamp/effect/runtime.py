@@ -1,0 +1,99 @@
+"""What a running program needs from the outside world, as one record of replaceable services."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+if TYPE_CHECKING:
+    from fnlamp.effect.effect import Effect
+
+
+@final
+class CancelToken:
+    """Cooperative cancellation: `cancel()` asks, the interpreter and polling loops look at `requested` between steps."""
+
+    __slots__ = ("_parents", "_set")
+
+    def __init__(self, *parents: CancelToken) -> None:
+        self._set = False
+        self._parents = parents
+
+    @property
+    def requested(self) -> bool:
+        return self._set or any(parent.requested for parent in self._parents)
+
+    def cancel(self) -> None:
+        """Ask the run to stop at its next step; another thread may do this."""
+        self._set = True
+
+
+class Clock(Protocol):
+    """Where seconds come from; tests pass one of their own."""
+
+    def now(self) -> float: ...
+
+    def sleep(self, seconds: float, cancel: CancelToken) -> None: ...
+
+
+@final
+@dataclass(frozen=True)
+class SystemClock:
+    """The machine's monotonic clock, in seconds."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float, cancel: CancelToken) -> None:
+        """Wait, but not longer than a twentieth of a second after `cancel` was asked for."""
+        end = self.now() + seconds
+        while (left := end - self.now()) > 0 and not cancel.requested:
+            time.sleep(min(left, 0.05))
+
+
+class Executor(Protocol):
+    """How a fold over a stream is carried out: step by step, many steps in one compiled program, ...
+
+    `fold` yields `(carry, position)` after each dispatch; between two of them the caller may look, report or stop.
+    """
+
+    def fold(self, body: Any, shared: Any, carry: Any, stream: Any, position: Any, place: Any) -> Iterator[tuple[Any, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The interpreter's settings: another `Runtime` runs the same program differently.
+
+    `executor`: how training steps are run; `None` lets `epochs` choose.  `log`: called with each line of progress; `None` is
+    silent.  `device`: a `jax.Device`; `None` is JAX's default.  `signals`: which signals stop the program between two steps
+    (in the main thread, where no other handler is installed); add `signal.SIGTERM` on machines that can be pre-empted.
+    """
+
+    executor: Executor | None = None
+    log: Callable[[str], object] | None = print
+    clock: Clock = field(default_factory=SystemClock)
+    device: Any = None
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT,)
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+    def say(self, line: str) -> None:
+        """One line of progress, if anyone listens."""
+        if self.log is not None:
+            self.log(line)
+
+
+def ask() -> Effect[Runtime, Any]:
+    """The runtime that the program is run with."""
+    from fnlamp.effect.effect import Effect
+
+    return Effect.asks(lambda runtime: runtime)
+
+
+def sleep(seconds: float) -> Effect[None, Any]:
+    """Wait that many seconds by the runtime's clock; Ctrl-C ends the wait."""
+    from fnlamp.effect.effect import Effect
+
+    return Effect.asks(lambda runtime: runtime.clock.sleep(seconds, runtime.cancel))

@@ -1,0 +1,236 @@
+"""Expected failures, as values: frozen dataclasses named as facts, which say what was expected, what came, where and what to do.
+
+The pure wing raises them inside a `FaultError`; `fnlamp.train` turns that into a `Failure`. This room imports nothing of
+fnlamp, so every other room may name a fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What every fault has: a place (`where`, a path through the model or the program) and a message (`str(fault)`)."""
+
+    where: str = field(default="", kw_only=True)
+
+    def inside(self, name: str) -> Self:
+        """The same fault, seen from one level further out."""
+        return replace(self, where=f"{name}/{self.where}" if self.where else name)
+
+    def _say(self, message: str) -> str:
+        return f"{self.where}: {message}" if self.where else message
+
+
+class FaultError(Exception):
+    """Carries a fault out of a pure function; `epochs` and `evaluate` turn it into a `Failure`."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return f"{type(self.fault).__name__}: {self.fault}"
+
+
+@contextlib.contextmanager
+def located(name: str) -> Iterator[None]:
+    """Prefix the place of a fault raised inside with `name`."""
+    try:
+        yield
+    except FaultError as error:
+        raise FaultError(error.fault.inside(name)) from error.__cause__
+
+
+# ------------------------------------------------------------------------------- found before the first step
+
+
+@dataclass(frozen=True)
+class ShapeMismatch(Fault):
+    """An array came in another shape than the one that is needed."""
+
+    expected: str
+    actual: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f"; {self.hint}" if self.hint else ""
+        return self._say(f"expected {self.expected}, got {self.actual}{hint}")
+
+
+@dataclass(frozen=True)
+class DtypeMismatch(Fault):
+    """An array came in a dtype that would have to be converted without being asked."""
+
+    expected: str
+    actual: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f"; {self.hint}" if self.hint else ""
+        return self._say(f"expected {self.expected}, got {self.actual}{hint}")
+
+
+@dataclass(frozen=True)
+class BatchTooSmall(Fault):
+    """A training batch with a single value per feature, whose variance does not exist."""
+
+    layer: str
+    size: int
+
+    def __str__(self) -> str:
+        return self._say(
+            f"{self.layer} needs at least 2 values per feature in a training batch, got {self.size}; "
+            "choose another batch size, or drop_last=True if it is the short last batch"
+        )
+
+
+@dataclass(frozen=True)
+class LabelOutOfRange(Fault):
+    """A class label that is not one of 0 ... classes - 1."""
+
+    label: int
+    classes: int
+    row: int
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected labels from 0 to {self.classes - 1}, got {self.label} in row {self.row}; "
+            "relabel the classes, widen the last layer, or name the label as ignored"
+        )
+
+
+@dataclass(frozen=True)
+class NotDifferentiable(Fault):
+    """A loss whose gradient is zero everywhere by construction: argmax, a comparison, rounding, stop_gradient."""
+
+    loss: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"the gradient of {self.loss} is zero everywhere: no parameter reaches it through a differentiable path "
+            "(argmax, comparisons and rounding cut it); train on a smooth loss and keep this one as a metric"
+        )
+
+
+@dataclass(frozen=True)
+class EmptyEpoch(Fault):
+    """A stream that gives no batch at all."""
+
+    rows: int | None = None
+    batch_size: int | None = None
+    drop_last: bool = False
+
+    def __str__(self) -> str:
+        if self.rows is None:
+            return self._say("expected at least one batch an epoch, got a stream that ends at once")
+        return self._say(
+            f"expected at least one batch an epoch, got none: {self.rows:,} rows in batches of {self.batch_size:,}"
+            f"{' with drop_last' if self.drop_last else ''}; "
+            + ("lower batch_size or keep the last batch" if self.rows else "the data set has no rows")
+        )
+
+
+@dataclass(frozen=True)
+class NoWeight(Fault):
+    """An epoch whose targets were all ignored, so that its mean loss is 0 / 0."""
+
+    epoch: int
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected at least one row that counts in epoch {self.epoch}, got none: every target is ignored or has weight 0"
+        )
+
+
+PlanFault = ShapeMismatch | DtypeMismatch | BatchTooSmall | LabelOutOfRange | NotDifferentiable | EmptyEpoch
+"""What can be found before the first step."""
+
+# ------------------------------------------------------------------------------- found while running
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NonFinite(Fault):
+    """The loss or the norm of its gradient became infinite or not a number; the update was not applied.
+
+    `step` is the global number of the step that failed (the first is 0); `state` is the `Trained` of the last good step.
+    """
+
+    what: str
+    epoch: int
+    step: int
+    state: Any
+
+    def __str__(self) -> str:
+        return self._say(
+            f"the {self.what} became infinite or not a number in epoch {self.epoch} at step {self.step:,}; the parameters before it "
+            "are in .state; lower the learning rate, clip the gradient, or look for non-finite values in the data"
+        )
+
+    def __repr__(self) -> str:
+        return f"NonFinite({self.what}, epoch={self.epoch}, step={self.step})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Interrupted(Fault):
+    """Ctrl-C, SIGTERM or `Runtime.cancel` stopped the program between two steps; `state` is what it had reached, if anything."""
+
+    state: Any = None
+
+    def __str__(self) -> str:
+        return self._say("interrupted" + ("; what was reached is in .state" if self.state is not None else ""))
+
+    def __repr__(self) -> str:
+        return f"Interrupted({self.state!r})" if self.state is not None else "Interrupted()"
+
+
+TrainFault = PlanFault | NoWeight | NonFinite
+"""What `epochs` can fail with, besides what the caller's own streams and hooks fail with."""
+
+# ------------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class FileMissing(Fault):
+    """There is no readable file at `path`."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self._say(f"{self.path}: cannot be read ({self.reason})")
+
+
+@dataclass(frozen=True)
+class FileCorrupt(Fault):
+    """The bytes of a file are not what its format says: cut, damaged, or another format."""
+
+    path: str
+    expected: str
+    actual: str
+
+    def __str__(self) -> str:
+        return self._say(f"{self.path}: expected {self.expected}, got {self.actual}")
+
+
+@dataclass(frozen=True)
+class BadCell(Fault):
+    """A table has a row of another width, or a cell that is no number. `row` and `column` count from 1, the header included."""
+
+    path: str
+    row: int
+    column: int | str | None
+    expected: str
+    actual: str
+
+    def __str__(self) -> str:
+        column = "" if self.column is None else f", column {self.column}"
+        return self._say(f"{self.path}, row {self.row}{column}: expected {self.expected}, got {self.actual}")
+
+
+FileFault = FileMissing | FileCorrupt | BadCell
+"""What reading a file can fail with."""

@@ -1,0 +1,110 @@
+"""A layer: a pair of pure functions over a parameter tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from fnlamp import tree
+from fnlamp.arrays import Key, Params, Spec, State, Tree, describe
+from fnlamp.mode import Mode
+from fnlamp.tag import Role, Tag
+
+
+@dataclass(frozen=True)
+class Init:
+    """What a layer is made of for one input: parameters, state, the spec of its output, and a tag for each parameter.
+
+    `parts` are the `Init`s of the layers inside, by name; `table` shows them.
+    """
+
+    params: Params
+    state: State
+    spec: Tree
+    tags: Tree
+    parts: tuple[tuple[str, Layer, Init], ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """`init(key, spec) -> Init` and `apply(params, state, x, mode) -> (y, state)`, both pure.
+
+    Every layer has this signature, stateful or not. `init` sees the input's spec, so only output sizes are written.
+    `name` is what tables and representations show; `chain` is set by `sequence` alone, so that `>>` can flatten.
+
+    >>> from fnlamp import nn
+    >>> nn.linear(128) >> nn.relu >> nn.linear(10)
+    linear(128) >> relu >> linear(10)
+    """
+
+    init: Callable[[Key, Any], Init]
+    apply: Callable[[Params, State, Any, Mode], tuple[Any, State]]
+    name: str = "layer"
+    chain: tuple[tuple[str | None, Layer], ...] | None = field(default=None, repr=False)
+
+    def __rshift__(self, other: Layer) -> Layer:
+        """First this layer, then the other: `sequence` of both, flattened, hence associative."""
+        from fnlamp.nn.combine import chain  # combinators are written on layers, and `>>` is one of them
+
+        return chain(*(self.chain or ((None, self),)), *(other.chain or ((None, other),)))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def tag_all(layer: str, **roles: Role) -> dict[str, Tag]:
+    """The tags of a layer's own parameters, by parameter name."""
+    return {name: Tag(layer, role) for name, role in roles.items()}
+
+
+def abstract_init(layer: Layer, spec: Spec) -> Init:
+    """The `Init` with specs instead of arrays; nothing is computed."""
+    seen: list[Init] = []
+
+    def run(key: Key) -> tuple[Params, State]:
+        init = layer.init(key, spec)
+        seen.append(_specs_only(init))
+        return init.params, init.state
+
+    jax.eval_shape(run, jax.eval_shape(jax.random.key, 0))
+    return seen[0]
+
+
+def _specs_only(init: Init) -> Init:
+    parts = tuple((name, layer, _specs_only(part)) for name, layer, part in init.parts)
+    params, state = (tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), t) for t in (init.params, init.state))
+    return Init(params, state, init.spec, init.tags, parts)
+
+
+def table(layer: Layer, spec: Spec) -> str:
+    """The model as a table: layer, output shape, parameters, bytes; nothing is computed.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from fnlamp import nn
+    >>> print(table(nn.linear(128) >> nn.relu >> nn.linear(10), jax.ShapeDtypeStruct((32, 784), jnp.float32)))
+    layer        output            parameters    bytes
+    input        float32[32, 784]
+    linear(128)  float32[32, 128]     100,480  401,920
+    relu         float32[32, 128]           0        0
+    linear(10)   float32[32, 10]        1,290    5,160
+    total                             101,770  407,080
+    """
+    init = abstract_init(layer, spec)
+    rows = [("layer", "output", "parameters", "bytes"), ("input", describe(spec), "", "")]
+    rows += _rows(layer, init, "", "")
+    rows.append(("total", "", f"{tree.count(init.params):,}", f"{tree.nbytes(init.params):,}"))
+    left, middle, right, last = (max(len(row[i]) for row in rows) for i in range(4))
+    return "\n".join(f"{a:<{left}}  {b:<{middle}}  {c:>{right}}  {d:>{last}}".rstrip() for a, b, c, d in rows)
+
+
+def _rows(layer: Layer, init: Init, name: str, indent: str) -> list[tuple[str, str, str, str]]:
+    inner = [row for part in init.parts for row in _rows(part[1], part[2], part[0], indent + "  " * bool(name))]
+    if layer.chain is not None and not name:  # the outermost sequence needs no line of its own
+        return inner
+    kind = "sequence" if layer.chain is not None else layer.name
+    label = kind if not name or name.isdigit() else f"{name}: {kind}"
+    own = (indent + label, describe(init.spec), f"{tree.count(init.params):,}", f"{tree.nbytes(init.params):,}")
+    return [own, *inner]

@@ -1,0 +1,42 @@
+"""Training or evaluating: an argument of every layer, never a hidden switch."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Self
+
+import jax
+
+from fnlamp.arrays import Key
+
+
+def name_key(key: Key, name: str) -> Key:
+    """The key of the part called `name`: a stable hash, so that inserting among named parts does not reshuffle the others."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Train:
+    """Training: randomness comes from `key`, and batch statistics move the layer state."""
+
+    key: Key
+
+    def inside(self, name: str) -> Self:
+        """The mode as the part called `name` sees it, with a key of its own."""
+        return type(self)(name_key(self.key, name))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Eval:
+    """Evaluating: deterministic, and the layer state comes back unchanged."""
+
+    def inside(self, name: str) -> Self:
+        """Itself: evaluation needs no key."""
+        del name
+        return self
+
+
+Mode = Train | Eval

@@ -1,0 +1,37 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from fnlamp.arrays import Array, Key, Params, Spec, State
+from fnlamp.layer import Init, Layer
+from fnlamp.mode import Mode, Train
+
+
+def dropout(rate: float) -> Layer:
+    """Zero each number with probability `rate` and divide the others by `1 - rate`, so that the expectation stays.
+
+    `Train` draws from its key; `Eval` is the identity.  Shapes: unchanged.
+    Raises: `ValueError` unless 0 <= rate < 1.  Reference: Srivastava et al. 2014, section 10's inverted form.
+
+    >>> from fnlamp import Eval
+    >>> dropout(0.5).apply({}, {}, jnp.ones(3), Eval())[0]
+    Array([1., 1., 1.], dtype=float32)
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout needs 0 <= rate < 1, got {rate}")
+
+    def init(key: Key, spec: Spec) -> Init:
+        del key
+        return Init({}, {}, spec, {})
+
+    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
+        del params
+        if not isinstance(mode, Train) or rate == 0:
+            return x, state
+        kept = jax.random.bernoulli(mode.key, 1 - rate, x.shape)
+        return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype)), state
+
+    return Layer(init, apply, f"dropout({rate:g})")

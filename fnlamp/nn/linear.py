@@ -1,0 +1,71 @@
+"""Affine maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.layer import Init, Layer, tag_all
+from fnlamp.mode import Mode
+from fnlamp.nn.initial import Initializer, bias_of, by_fan_in
+from fnlamp.tag import Role
+
+
+def linear(
+    out: int,
+    *,
+    bias: bool = True,
+    weight_init: Initializer = jax.nn.initializers.glorot_normal(),
+    bias_init: Initializer | by_fan_in = jax.nn.initializers.zeros,
+) -> Layer:
+    """Multiply the last axis by a weight of shape `(features, out)` and add a bias, in the dtype of the weight.
+
+    Shapes: `(batch, ..., features) -> (batch, ..., out)`.  Params: `weight`, and `bias` unless `bias=False`.
+    Fails: `DtypeMismatch` for integer input (cast it: `rescale`, `fun`); `ShapeMismatch` for another number of features.
+    Default initialisers: Glorot & Bengio 2010, eq. 12's normal form, and zeros; torch's are `torch_weight`, `torch_bias`.
+
+    >>> import jax.numpy as jnp
+    >>> layer = linear(10)
+    >>> made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((32, 784), jnp.float32))
+    >>> made.params["weight"].shape, made.spec.shape
+    ((784, 10), (32, 10))
+    """
+    if out < 1:
+        raise ValueError(f"linear needs at least one output, got {out}")
+
+    def init(key: Key, spec: Spec) -> Init:
+        _check(spec, None)
+        weight_key, bias_key = jax.random.split(key)
+        features = spec.shape[-1]
+        params = {"weight": weight_init(weight_key, (features, out), spec.dtype)}
+        roles = {"weight": Role.WEIGHT}
+        if bias:
+            params["bias"] = bias_of(bias_init, features)(bias_key, (out,), spec.dtype)
+            roles["bias"] = Role.BIAS
+        return Init(params, {}, jax.ShapeDtypeStruct((*spec.shape[:-1], out), spec.dtype), tag_all("linear", **roles))
+
+    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
+        weight = params["weight"]
+        _check(x, weight.shape[0])
+        y = x.astype(weight.dtype) @ weight
+        return (y + params["bias"] if bias else y), state
+
+    return Layer(init, apply, f"linear({out})")
+
+
+def _check(x: Any, features: int | None) -> None:
+    if not hasattr(x, "shape") or len(x.shape) < 1 or features not in (None, x.shape[-1]):
+        wanted = "..." if features is None else features
+        raise FaultError(ShapeMismatch(f"an array of shape (batch, ..., {wanted})", describe(x), where="linear"))
+    if not is_float(x):
+        raise FaultError(
+            DtypeMismatch(
+                "floating-point input",
+                describe(x),
+                "cast first, as nn.rescale(1 / 255) does for pixels, or embed it if it is an index",
+                where="linear",
+            )
+        )

@@ -1,0 +1,60 @@
+"""The multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from fnlamp.layer import Layer, abstract_init
+from fnlamp.nn.activation import relu
+from fnlamp.nn.combine import sequence
+from fnlamp.nn.dropout import dropout
+from fnlamp.nn.initial import Initializer, by_fan_in
+from fnlamp.nn.linear import linear
+from fnlamp.nn.norm import batch_norm
+from fnlamp.tag import Role
+
+
+def mlp(
+    hidden: Sequence[int],
+    out: int,
+    *,
+    drop_rate: float = 0.0,
+    norm: Layer | None = batch_norm(),
+    activation: Layer = relu,
+    norm_last: bool = False,
+    activation_last: bool = False,
+    weight_init: Initializer = jax.nn.initializers.glorot_normal(),
+    bias_init: Initializer | by_fan_in = jax.nn.initializers.zeros,
+) -> Layer:
+    """Fully connected blocks of linear, norm, activation, dropout, and a linear layer of `out` features at the end.
+
+    A linear layer has no bias where a norm with a shift follows, which would undo it. `norm_last` puts the norm after the last
+    linear layer too (lamp's MLP does), `activation_last` the activation and dropout.
+    Shapes: `(batch, ..., features) -> (batch, ..., out)`.  Children: `linear_0, norm_0, activation_0, dropout_0, linear_1, ...`.
+
+    >>> mlp(hidden=(64, 32), out=10, drop_rate=0.2, norm=None)
+    linear(64) >> relu >> dropout(0.2) >> linear(32) >> relu >> dropout(0.2) >> linear(10)
+    """
+    shifted = norm is not None and _has_shift(norm)
+    parts: dict[str, Layer] = {}
+    for i, width in enumerate((*hidden, out)):
+        last = i == len(hidden)
+        normed = norm is not None and (norm_last or not last)
+        parts[f"linear_{i}"] = linear(
+            width, bias=not (normed and shifted), weight_init=weight_init, bias_init=bias_init
+        )
+        if norm is not None and normed:
+            parts[f"norm_{i}"] = norm
+        if activation_last or not last:
+            parts[f"activation_{i}"] = activation
+            if drop_rate:
+                parts[f"dropout_{i}"] = dropout(drop_rate)
+    return sequence(**parts)
+
+
+def _has_shift(norm: Layer) -> bool:
+    tags = abstract_init(norm, jax.ShapeDtypeStruct((2, 1), jnp.float32)).tags
+    return any(tag.role is Role.SHIFT for tag in jax.tree.leaves(tags))

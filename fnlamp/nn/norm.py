@@ -1,0 +1,117 @@
+"""Normalisation: batch norm over the batch, layer norm over the features."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+from jax.lax import rsqrt
+
+from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float
+from fnlamp.fault import BatchTooSmall, DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.layer import Init, Layer, tag_all
+from fnlamp.mode import Mode, Train
+from fnlamp.tag import Role
+
+
+def batch_norm(decay: float = 0.9, eps: float = 1e-5) -> Layer:
+    """Normalise each feature by batch statistics, then scale and shift; `decay` weighs the old moments (1 - torch's momentum).
+
+    `Train` uses the batch's mean and biased variance, and moves the running moments (the variance there is unbiased, as
+    torch's); `Eval` uses the running moments and leaves them alone.  Features are the last axis, all others are batch.
+    Shapes: `(batch, ..., features) -> (batch, ..., features)`.  Params: `scale`, `shift`.  State: `mean`, `variance`.
+    Fails: `BatchTooSmall` for a training batch with one value per feature.  Reference: Ioffe & Szegedy 2015, Algorithm 1.
+
+    >>> import jax
+    >>> made = batch_norm().init(jax.random.key(0), jax.ShapeDtypeStruct((32, 64), jnp.float32))
+    >>> sorted(made.params), sorted(made.state)
+    (['scale', 'shift'], ['mean', 'variance'])
+    """
+
+    def init(key: Key, spec: Spec) -> Init:
+        del key
+        _check_float(spec, "batch_norm")
+        features, dtype = spec.shape[-1:], spec.dtype
+        params = {"scale": jnp.ones(features, dtype), "shift": jnp.zeros(features, dtype)}
+        state = {"mean": jnp.zeros(features, dtype), "variance": jnp.ones(features, dtype)}
+        return Init(params, state, spec, tag_all("batch_norm", scale=Role.SCALE, shift=Role.SHIFT))
+
+    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
+        _check_features(x, params, "batch_norm")
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if not isinstance(mode, Train):
+            return _affine(wide, state["mean"], state["variance"], eps, params).astype(x.dtype), state
+        size = math.prod(x.shape[:-1])
+        if size < 2:
+            raise FaultError(BatchTooSmall("batch_norm", size, where="batch_norm"))
+        mean, variance = moments(wide, tuple(range(x.ndim - 1)))
+        new = {
+            "mean": running(state["mean"], mean, decay),
+            "variance": running(state["variance"], variance * (size / (size - 1)), decay),
+        }
+        return _affine(wide, mean, variance, eps, params).astype(x.dtype), new
+
+    return Layer(init, apply, "batch_norm")
+
+
+def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> Layer:
+    """Normalise each row over its features (the last axis), then scale and shift.
+
+    The same in both modes, without state.  Shapes: `(batch, ..., features) -> (batch, ..., features)`.
+    Params: `scale`, `shift`, each unless switched off.  Reference: Ba, Kiros & Hinton 2016, eq. 4.
+
+    >>> from fnlamp import Eval
+    >>> layer_norm(scale=False, shift=False).apply({}, {}, jnp.array([[1.0, 3.0]]), Eval())[0].round(3)
+    Array([[-1.,  1.]], dtype=float32)
+    """
+
+    def init(key: Key, spec: Spec) -> Init:
+        del key
+        _check_float(spec, "layer_norm")
+        features, dtype = spec.shape[-1:], spec.dtype
+        params, roles = {}, {}
+        if scale:
+            params["scale"], roles["scale"] = jnp.ones(features, dtype), Role.SCALE
+        if shift:
+            params["shift"], roles["shift"] = jnp.zeros(features, dtype), Role.SHIFT
+        return Init(params, {}, spec, tag_all("layer_norm", **roles))
+
+    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
+        del mode
+        _check_features(x, params, "layer_norm")
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean, variance = moments(wide, -1)
+        return _affine(wide, mean[..., None], variance[..., None], eps, params).astype(x.dtype), state
+
+    return Layer(init, apply, "layer_norm")
+
+
+def moments(x: Array, axes: int | tuple[int, ...]) -> tuple[Array, Array]:
+    """Mean and biased variance over `axes`; the variance from centred values, which does not cancel for large means."""
+    mean = jnp.mean(x, axes, keepdims=True)
+    return jnp.squeeze(mean, axes), jnp.mean(jnp.square(x - mean), axes)
+
+
+def running(old: Array, new: Array, decay: float) -> Array:
+    """The exponential moving average `decay old + (1 - decay) new`, in the dtype of the old."""
+    return (decay * old + (1 - decay) * new).astype(old.dtype)
+
+
+def _affine(x: Array, mean: Array, variance: Array, eps: float, params: Params) -> Array:
+    y = (x - mean) * rsqrt(variance + eps)
+    y = y * params["scale"] if "scale" in params else y
+    return y + params["shift"] if "shift" in params else y
+
+
+def _check_float(x: Array | Spec, name: str) -> None:
+    if len(x.shape) < 2:
+        raise FaultError(ShapeMismatch("an array of shape (batch, ..., features)", describe(x), where=name))
+    if not is_float(x):
+        raise FaultError(DtypeMismatch("floating-point input", describe(x), "cast first, as nn.rescale does", where=name))
+
+
+def _check_features(x: Array, params: Params, name: str) -> None:
+    _check_float(x, name)
+    for param in params.values():
+        if param.shape != x.shape[-1:]:
+            raise FaultError(ShapeMismatch(f"an array of shape (batch, ..., {param.shape[0]})", describe(x), where=name))

@@ -1,0 +1,59 @@
+"""Layers from plain functions, and the ones that prepare a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from fnlamp.arrays import Array, Key, Params, State, Tree, spec_after
+from fnlamp.layer import Init, Layer
+from fnlamp.mode import Mode
+
+
+def fun(function: Callable[[Any], Any], name: str | None = None) -> Layer:
+    """A pure function of one batch as a layer: no parameters, no state, the same in both modes.
+
+    Shapes: whatever `function` does to the whole batch, the batch axis included.
+
+    >>> import jax
+    >>> fun(jax.nn.log_softmax)
+    log_softmax
+    """
+
+    def init(key: Key, spec: Tree) -> Init:
+        del key
+        return Init({}, {}, spec_after(function, spec), {})
+
+    def apply(params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
+        del params, mode
+        return function(x), state
+
+    return Layer(init, apply, name or getattr(function, "__name__", None) or "fun")
+
+
+def _flatten(x: Array) -> Array:
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+flatten = fun(_flatten, "flatten")
+"""All axes after the batch axis as one, in row-major order. Shapes: `(batch, a, b, ...) -> (batch, a b ...)`."""
+
+
+def rescale(scale: float, shift: float = 0.0, *, dtype: Any = jnp.float32) -> Layer:
+    """Cast to `dtype`, then `x scale + shift`: the cast that pixels need, inside the model, so that data stays in bytes.
+
+    Shapes: unchanged. `rescale(1 / 255)` maps the pixels 0 to 255 to 0.0 to 1.0.
+
+    >>> layer = rescale(1 / 255)
+    >>> layer.apply({}, {}, jnp.array([[0, 255]], jnp.uint8), None)[0]
+    Array([[0., 1.]], dtype=float32)
+    """
+
+    def apply(x: Array) -> Array:
+        y = x.astype(dtype) * scale
+        return y + shift if shift else y
+
+    return fun(apply, f"rescale({scale:.6g}{f', {shift:.6g}' if shift else ''})")

@@ -1,0 +1,46 @@
+"""Stochastic gradient descent with decoupled weight decay."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from fnlamp.arrays import Array
+from fnlamp.optim.optimizer import Decay, Optimizer, Slots, lift
+from fnlamp.tag import Hyper, Tag, at
+
+
+def sgdw(
+    learning_rate: Hyper,
+    weight_decay: Hyper = 0.0,
+    momentum: Hyper | None = None,
+    nesterov: bool = False,
+    clip: float | None = None,
+    decay: Decay = Decay.BY_LEARNING_RATE,
+) -> Optimizer:
+    """Stochastic gradient descent, with momentum and decoupled weight decay (Loshchilov & Hutter 2017, Algorithm 1).
+
+    With f the schedule's factor, a the learning rate, w the weight decay, b the momentum:
+    `v = b v + f a g`, then `p = p - v - f a w p`; `Decay.INDEPENDENT` decays by `f w p` instead (the paper's and lamp's).
+    `nesterov` steps by `b v + f a g` (Sutskever et al. 2013).  As in the paper the velocity holds the learning rate; torch
+    keeps it outside, which is the same while `f a` is constant.  torch's `SGD(weight_decay=...)` is another rule: there the
+    decay enters the gradient and the velocity.
+
+    >>> optimizer = sgdw(learning_rate=0.1, momentum=0.9)
+    >>> params, tags = {"weight": jnp.array([1.0])}, {"weight": None}
+    >>> params, state = optimizer.update({"weight": jnp.array([2.0])}, optimizer.init(params), params, tags, 1.0)
+    >>> params
+    {'weight': Array([0.8], dtype=float32)}
+    """
+    if nesterov and momentum is None:
+        raise ValueError("nesterov needs a momentum")
+
+    def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag) -> tuple[Array, Slots]:
+        a, w = f * at(learning_rate, tag), at(weight_decay, tag)
+        decayed = (a if decay is Decay.BY_LEARNING_RATE else f) * w * p
+        if momentum is None:
+            return p - a * g - decayed, {}
+        b = at(momentum, tag)
+        v = b * slots["v"] + a * g
+        return p - (b * v + a * g if nesterov else v) - decayed, {"v": v}
+
+    return lift("sgdw", () if momentum is None else ("v",), rule, clip)

@@ -1,0 +1,16 @@
+"""Streams of batches: descriptions with an explicit position, which can be continued at any batch."""
+
+from fnlamp.stream.sink import items as items
+from fnlamp.stream.source import from_items as from_items
+from fnlamp.stream.source import full_batch as full_batch
+from fnlamp.stream.source import minibatches as minibatches
+from fnlamp.stream.stream import BatchStream as BatchStream
+from fnlamp.stream.stream import Emit as Emit
+from fnlamp.stream.stream import End as End
+from fnlamp.stream.stream import Fail as Fail
+from fnlamp.stream.stream import Skip as Skip
+from fnlamp.stream.stream import Step as Step
+from fnlamp.stream.view import Order as Order
+from fnlamp.stream.view import Recipe as Recipe
+from fnlamp.stream.view import Segment as Segment
+from fnlamp.stream.view import View as View

@@ -1,0 +1,75 @@
+"""Streams over what is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fnlamp import tree
+from fnlamp.arrays import Spec, Tree, describe, spec_of
+from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
+from fnlamp.stream.stream import BatchStream, Emit, End, Step
+from fnlamp.stream.view import Order, Segment, View
+
+
+def minibatches(
+    features: Tree, target: Tree, *, batch_size: int, drop_last: bool = False, seed: int | None = None
+) -> BatchStream:
+    """Batches `(features, target)` of `batch_size` rows: in order without a seed, else shuffled by it.
+
+    The order is a function of the seed alone; `epochs` hands out another one each epoch. The last batch has the rows that are left,
+    and is left out with `drop_last` if it is not full. The arrays (or pytrees of arrays, rows first) are not copied and must not
+    be changed while they are used. Fails: `ShapeMismatch` for different numbers of rows.
+
+    >>> s = minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
+    >>> s
+    <BatchStream: 3 batches of (float32[2, 2], int32[2])>
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    arrays = tree.map(lambda x: x if hasattr(x, "shape") else np.asarray(x), (features, target))
+    rows = _rows(arrays)
+    full, rest = divmod(rows, batch_size)
+    order = Order(rows, seed)
+    segments = []
+    if full:
+        segments.append(Segment(arrays, order, range(0, full * batch_size, batch_size), batch_size))
+    if rest and not drop_last:
+        segments.append(Segment(arrays, order, range(full * batch_size, rows, batch_size), rest))
+    size = batch_size if full or drop_last else rest
+    spec = tree.map(lambda leaf: Spec((size, *leaf.shape[1:]), leaf.dtype), spec_of(arrays))
+    return BatchStream.of_view(View(tuple(segments)), spec, EmptyEpoch(rows, batch_size, drop_last))
+
+
+def full_batch(features: Tree, target: Tree) -> BatchStream:
+    """One batch of all rows, in order.
+
+    >>> full_batch(np.zeros((20, 5), np.float32), np.zeros(20, np.float32))
+    <BatchStream: 1 batches of (float32[20, 5], float32[20])>
+    """
+    return minibatches(features, target, batch_size=max(_rows((features, target)), 1))
+
+
+def from_items(batches: Sequence[Tree]) -> BatchStream:
+    """The batches of a sequence, one by one on the host, without a compiled view; the state is the position.
+
+    Fails: `EmptyEpoch` for an empty sequence, whose spec nobody knows.
+    """
+    if not len(batches):
+        raise FaultError(EmptyEpoch())
+
+    def step(position: int) -> Step:
+        return Emit(batches[position], position + 1) if position < len(batches) else End()
+
+    return BatchStream(0, step, spec_of(batches[0]), len(batches))
+
+
+def _rows(arrays: Tree) -> int:
+    shapes = {path: np.shape(leaf) for path, leaf in tree.paths(arrays).items()}
+    if not shapes or () in shapes.values():
+        raise FaultError(ShapeMismatch("arrays whose first axis counts rows", describe(arrays), where="minibatches"))
+    counts = {shape[0] for shape in shapes.values()}
+    if len(counts) > 1:
+        raise FaultError(ShapeMismatch("as many targets as features", describe(arrays), where="minibatches"))
+    return int(counts.pop())

@@ -1,0 +1,168 @@
+"""The compiled view of a stream: arrays plus a static recipe `(arrays, rows) -> batch`, so that one program can run many steps.
+
+A view is a tuple of segments, each a run of batches of one shape; only the last batch of an epoch is usually shorter. Positions
+count batches over all segments, and every batch can be had directly, so a view's stream continues anywhere without replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import CodeType, FunctionType
+from typing import Any
+
+import numpy as np
+
+from fnlamp import tree
+from fnlamp.arrays import Tree, take_rows
+from fnlamp.effect.node import name_of
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of rows: as they are without a seed, else a permutation that is a function of the seed alone."""
+
+    rows: int
+    seed: int | None = None
+
+    @cached_property
+    def _permutation(self) -> np.ndarray[Any, Any]:
+        index = np.int32 if self.rows <= np.iinfo(np.int32).max else np.int64
+        if self.seed is None:
+            return np.arange(self.rows, dtype=index)
+        return np.random.default_rng(self.seed).permutation(self.rows).astype(index)
+
+    def __getitem__(self, positions: Any) -> np.ndarray[Any, Any]:
+        chosen: np.ndarray[Any, Any] = self._permutation[positions]
+        return chosen
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a batch is made of arrays and row numbers: take the rows, then apply the functions of `map`, first to last.
+
+    Two recipes are equal when their functions have the same code and captured values, so a lambda that is made anew each epoch
+    does not make a new program.
+    """
+
+    functions: tuple[Callable[[Any], Any], ...] = ()
+
+    def __call__(self, arrays: Tree, rows: Any) -> Tree:
+        batch = tree.map(lambda array: take_rows(array, rows), arrays)
+        for function in self.functions:
+            batch = function(batch)
+        return batch
+
+    @cached_property
+    def _key(self) -> tuple[Any, ...]:
+        return tuple(_identity(function) for function in self.functions)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def difference(self, other: Recipe) -> str:
+        """The names of the functions in which another recipe differs, for a person to read."""
+        pairs = zip(self._key, other._key, strict=False)
+        differing = [name_of(f) for f, (a, b) in zip(self.functions, pairs, strict=False) if a != b]
+        return ", ".join(differing) or f"{len(self.functions)} functions of map instead of {len(other.functions)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Batches of one size: batch i takes the `size` rows of `order` that begin at `starts[i]`."""
+
+    arrays: Tree
+    order: Order
+    starts: range
+    size: int
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def rows(self) -> np.ndarray[Any, Any]:
+        """The row numbers of every batch. Shape: `(batches, size)`."""
+        return self.order[np.asarray(self.starts)[:, None] + np.arange(self.size)]
+
+    def batch(self, index: int) -> Tree:
+        """One batch, made on the host."""
+        start = self.starts[index]
+        return self.recipe(self.arrays, self.order[start : start + self.size])
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Segments one after the other, none of them empty."""
+
+    segments: tuple[Segment, ...]
+
+    def __len__(self) -> int:
+        return sum(len(segment.starts) for segment in self.segments)
+
+    @property
+    def samples(self) -> int:
+        """How many rows all batches have together."""
+        return sum(len(segment.starts) * segment.size for segment in self.segments)
+
+    def batch(self, position: int) -> Tree:
+        """The batch at a position, made on the host."""
+        for segment in self.segments:
+            if position < len(segment.starts):
+                return segment.batch(position)
+            position -= len(segment.starts)
+        raise IndexError(position)
+
+    def map(self, function: Callable[[Any], Any]) -> View:
+        """Every batch through `function`."""
+        return View(
+            tuple(replace(s, recipe=Recipe((*s.recipe.functions, function))) for s in self.segments)
+        )
+
+    def every(self, stride: int, offset: int, stop: int | None = None) -> View:
+        """The batches at the positions offset, offset + stride, ... below `stop`."""
+        kept, first = [], 0
+        for segment in self.segments:
+            count = len(segment.starts)
+            begin = max(offset - first, (offset - first) % stride)
+            end = count if stop is None else min(count, max(stop - first, 0))
+            starts = segment.starts[begin:end:stride]
+            kept += [replace(segment, starts=starts)] if starts else []
+            first += count
+        return View(tuple(kept))
+
+    def concat(self, other: View) -> View:
+        """These batches, then the other's."""
+        return View((*self.segments, *other.segments))
+
+
+def _identity(value: Any) -> Any:
+    """A hashable stand-in that is equal for functions of the same code and captured values; arrays count by identity."""
+    function = value.__func__ if hasattr(value, "__func__") else value
+    if isinstance(function, FunctionType):
+        cells = tuple(_identity(cell.cell_contents) for cell in function.__closure__ or ())
+        defaults = tuple(_identity(default) for default in function.__defaults__ or ())
+        keywords = tuple((name, _identity(v)) for name, v in sorted((function.__kwdefaults__ or {}).items()))
+        bound = _identity(value.__self__) if function is not value else None
+        return (function.__code__, id(function.__globals__), cells, defaults, keywords, bound)
+    if hasattr(value, "func") and hasattr(value, "args") and hasattr(value, "keywords"):  # functools.partial
+        keywords = tuple((name, _identity(v)) for name, v in sorted(value.keywords.items()))
+        return ("partial", _identity(value.func), tuple(map(_identity, value.args)), keywords)
+    if isinstance(value, bool | int | float | complex | str | bytes | type | CodeType | None.__class__):
+        return (type(value), value)  # 1, 1.0 and True are equal and yet trace differently
+    if isinstance(value, tuple):
+        return (tuple, *map(_identity, value))
+    return _Same(value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """Equal only to the very same object, which it keeps alive, so that no later object can take its place."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)

@@ -1,0 +1,61 @@
+"""Helpers for pytrees: size, norm, dtype, and the path of each leaf."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnlamp.arrays import Array, Tree, is_float
+
+
+def map(function: Callable[..., Any], *trees: Tree) -> Tree:
+    """`jax.tree.map`, under the name that rooms without JAX use."""
+    return jax.tree.map(function, *trees)
+
+
+def count(tree: Tree) -> int:
+    """How many numbers the tree holds.
+
+    >>> count({"weight": jnp.zeros((784, 10)), "bias": jnp.zeros(10)})
+    7850
+    """
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def nbytes(tree: Tree) -> int:
+    """How many bytes its arrays take."""
+    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def paths(tree: Tree) -> dict[str, Any]:
+    """Each leaf by its path.
+
+    >>> list(paths({"hidden": {"weight": jnp.zeros(1), "bias": jnp.zeros(1)}}))
+    ['hidden/bias', 'hidden/weight']
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """Floating-point leaves in `dtype`; the others as they are."""
+    return jax.tree.map(lambda x: x.astype(dtype) if is_float(x) else x, tree)
+
+
+def copy(tree: Tree, device: Any = None) -> Tree:
+    """New buffers with the same numbers, so that the originals survive donation."""
+    return jax.tree.map(lambda x: jax.device_put(x, device, may_alias=False), tree)
+
+
+def global_norm(tree: Tree) -> Array:
+    """The Euclidean norm of all numbers in the tree together, in at least float32.
+
+    >>> float(global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
+    5.0
+    """
+    squares = [jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))) for x in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares, start=jnp.zeros((), jnp.float32)))
