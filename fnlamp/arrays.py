@@ -7,12 +7,14 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import jax.typing
 import numpy as np
-from jax.typing import ArrayLike as ArrayLike
 
 from fnlamp.fault import DtypeMismatch, FaultError
 
 Array: TypeAlias = jax.Array
+ArrayLike: TypeAlias = jax.typing.ArrayLike
+"""What can be made an array: numbers, NumPy arrays, arrays."""
 Key: TypeAlias = jax.Array
 """A typed key, as `jax.random.key(seed)` makes it."""
 Spec: TypeAlias = jax.ShapeDtypeStruct
@@ -25,12 +27,17 @@ State: TypeAlias = dict[str, Any]
 """What a layer carries from batch to batch and does not train: nested dicts, `{}` where there is none."""
 
 
+def array_spec(shape: tuple[int, ...], dtype: Any) -> Spec:
+    """The spec of one array."""
+    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+
+
 def spec_of(tree: Tree) -> Tree:
     """The spec of every array in `tree`, in the dtype that it has on the device (64-bit numbers are narrowed there)."""
 
     def one(x: Any) -> Spec:
         dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
-        return jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(dtype))
+        return array_spec(np.shape(x), jax.dtypes.canonicalize_dtype(dtype))
 
     return jax.tree.map(one, tree)
 
@@ -88,7 +95,8 @@ def to_device(x: Any, device: Any = None) -> Array:
                     "enable jax_enable_x64 or renumber",
                 )
             )
-    return jax.device_put(x, device, may_alias=False)
+    array: Array = jax.device_put(x, device, may_alias=False)
+    return array
 
 
 def tracing() -> bool:

@@ -1,4 +1,4 @@
-"""Expected failures, as values: frozen dataclasses named as facts, which say what was expected, what came, where and what to do.
+"""Expected failures, as values: frozen dataclasses named as facts. They say what was expected, what came, where, what to do.
 
 The pure wing raises them inside a `FaultError`; `fnlamp.train` turns that into a `Failure`. This room imports nothing of
 fnlamp, so every other room may name a fault.
@@ -153,7 +153,7 @@ PlanFault = ShapeMismatch | DtypeMismatch | BatchTooSmall | LabelOutOfRange | No
 # ------------------------------------------------------------------------------- found while running
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, repr=False)
 class NonFinite(Fault):
     """The loss or the norm of its gradient became infinite or not a number; the update was not applied.
 
@@ -163,23 +163,23 @@ class NonFinite(Fault):
     what: str
     epoch: int
     step: int
-    state: Any
+    state: Any = field(compare=False)  # arrays have no one answer to ==
 
     def __str__(self) -> str:
         return self._say(
-            f"the {self.what} became infinite or not a number in epoch {self.epoch} at step {self.step:,}; the parameters before it "
-            "are in .state; lower the learning rate, clip the gradient, or look for non-finite values in the data"
+            f"the {self.what} became infinite or not a number in epoch {self.epoch} at step {self.step:,}; the parameters "
+            "before it are in .state; lower the learning rate, clip the gradient, or look for non-finite values in the data"
         )
 
     def __repr__(self) -> str:
         return f"NonFinite({self.what}, epoch={self.epoch}, step={self.step})"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, repr=False)
 class Interrupted(Fault):
-    """Ctrl-C, SIGTERM or `Runtime.cancel` stopped the program between two steps; `state` is what it had reached, if anything."""
+    """Ctrl-C, SIGTERM or `Runtime.cancel` stopped the program between two steps; `state` is what was reached, if anything."""
 
-    state: Any = None
+    state: Any = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self._say("interrupted" + ("; what was reached is in .state" if self.state is not None else ""))

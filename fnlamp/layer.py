@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from fnlamp import tree
-from fnlamp.arrays import Key, Params, Spec, State, Tree, describe
+from fnlamp.arrays import Key, Params, Spec, State, Tree, array_spec, describe
 from fnlamp.mode import Mode
 from fnlamp.tag import Role, Tag
 
@@ -49,6 +49,8 @@ class Layer:
         """First this layer, then the other: `sequence` of both, flattened, hence associative."""
         from fnlamp.nn.combine import chain  # combinators are written on layers, and `>>` is one of them
 
+        if self.chain == () or other.chain == ():  # `sequence()` is the identity
+            return other if self.chain == () else self
         return chain(*(self.chain or ((None, self),)), *(other.chain or ((None, other),)))
 
     def __repr__(self) -> str:
@@ -75,7 +77,7 @@ def abstract_init(layer: Layer, spec: Spec) -> Init:
 
 def _specs_only(init: Init) -> Init:
     parts = tuple((name, layer, _specs_only(part)) for name, layer, part in init.parts)
-    params, state = (tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), t) for t in (init.params, init.state))
+    params, state = (tree.map(lambda x: array_spec(x.shape, x.dtype), t) for t in (init.params, init.state))
     return Init(params, state, init.spec, init.tags, parts)
 
 

@@ -81,9 +81,7 @@ def nll(class_weights: ArrayLike | None = None, *, ignored: int = -100) -> Loss:
     return _classes("nll", lambda prediction: prediction, class_weights, ignored, 0.0)
 
 
-def cross_entropy(
-    class_weights: ArrayLike | None = None, *, label_smoothing: float = 0.0, ignored: int = -100
-) -> Loss:
+def cross_entropy(class_weights: ArrayLike | None = None, *, label_smoothing: float = 0.0, ignored: int = -100) -> Loss:
     """`nll` of the log-softmax of logits: the cross-entropy of integer labels in nats.
 
     With `label_smoothing` e, the target distribution is `(1 - e) onehot + e / classes` (Szegedy et al. 2015, section 7).
@@ -110,6 +108,7 @@ def _classes(
     def apply(prediction: Array, target: Array) -> LossValue:
         _check_labels(name, prediction, target, weights)
         logp = log_probabilities(_wide(prediction))
+        target = target.astype(jnp.int32)  # in 8 bits, -100 would be the label 156, and 1000 classes would be none
         counted = target != ignored
         known = (target >= 0) & (target < logp.shape[-1])
         label = jnp.where(known, target, 0)
@@ -119,7 +118,7 @@ def _classes(
         if smoothing:
             uniform = jnp.mean(logp if weights is None else logp * weights, axis=-1)
             loss = (1 - smoothing) * loss - smoothing * uniform
-        # A label that is none of the classes makes the loss not-a-number, never a wrong number: the step stops before the update.
+        # A label that is none of the classes makes the loss not-a-number, never a wrong number: the step stops before it.
         loss = jnp.where(counted, jnp.where(known, loss, jnp.nan), 0)
         return LossValue(jnp.sum(loss), jnp.sum(jnp.where(counted, weight, 0)))
 
@@ -159,7 +158,7 @@ def mse() -> Loss:
 
 
 def smooth_l1(beta: float = 1.0) -> Loss:
-    """Quadratic below `beta`, linear above: `d^2 / (2 beta)` where |d| < beta, else `|d| - beta / 2`; the mean over all numbers.
+    """Quadratic below `beta`, linear above: `d^2 / (2 beta)` where |d| < beta, else `|d| - beta / 2`; the mean of all.
 
     Shapes and faults as `mse`.  Reference: Girshick 2015, eq. 3; same mean as `torch.nn.SmoothL1Loss`.
     """
@@ -183,9 +182,10 @@ def bce_with_logits(positive_weights: ArrayLike | None = None) -> Loss:
 
     def one(x: Array, y: Array) -> Array:
         if weights is not None and weights.ndim and weights.shape != x.shape[-1:]:
-            raise FaultError(ShapeMismatch(f"positive weights of shape {list(x.shape[-1:])}", describe(weights)))
-        positive = y * jax.nn.log_sigmoid(x)
-        return -((positive if weights is None else weights * positive) + (1 - y) * jax.nn.log_sigmoid(-x))
+            expected = f"positive weights of shape {list(x.shape[-1:])}"
+            raise FaultError(ShapeMismatch(expected, describe(weights), where="bce_with_logits"))
+        positive = y * jax.nn.log_sigmoid(x) * (1 if weights is None else jnp.asarray(weights))
+        return -(positive + (1 - y) * jax.nn.log_sigmoid(-x))
 
     return _elementwise("bce_with_logits", one)
 
@@ -193,10 +193,8 @@ def bce_with_logits(positive_weights: ArrayLike | None = None) -> Loss:
 def _elementwise(name: str, one: Callable[[Array, Array], Array]) -> Loss:
     def apply(prediction: Array, target: Array) -> LossValue:
         if prediction.shape != target.shape:
-            hint = _squeeze_hint(prediction, target)
-            raise FaultError(
-                ShapeMismatch(f"a target of the prediction's shape {list(prediction.shape)}", describe(target), hint, where=name)
-            )
+            expected = f"a target of the prediction's shape {list(prediction.shape)}"
+            raise FaultError(ShapeMismatch(expected, describe(target), _squeeze_hint(prediction, target), where=name))
         losses = one(_wide(prediction), jnp.asarray(target, _wide(prediction).dtype))
         return LossValue(jnp.sum(losses), jnp.asarray(losses.size, losses.dtype))
 

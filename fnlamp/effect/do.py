@@ -10,8 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 from returns.result import Result, Success
 
 from fnlamp.effect.effect import Effect
-from fnlamp.effect.node import Access, Named, name_of
+from fnlamp.effect.node import Access, Bind, Named, name_of, node_of
 from fnlamp.effect.node import Do as DoNode
+from fnlamp.effect.runtime import Runtime
 
 if sys.version_info >= (3, 12):
     from typing import TypeAliasType
@@ -77,8 +78,12 @@ def iterate(state: A, body: Callable[[A], Effect[Result[A, B], E]]) -> Effect[B,
     """
 
     def turn(state: A) -> Effect[B, E]:
-        return body(state).bind(
-            lambda result: turn(result.unwrap()) if type(result) is Success else Effect.from_value(result.failure())
-        )
+        return Effect(Bind(node_of(body(state), body), go_on))
 
-    return Effect(Access(lambda _: turn(state)))
+    def go_on(result: Result[A, B]) -> Effect[B, E]:
+        return turn(result.unwrap()) if type(result) is Success else Effect.from_value(result.failure())
+
+    def iterate(_: Runtime) -> Effect[B, E]:
+        return turn(state)
+
+    return Effect(Access(iterate))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Never, TypeVar, final
 
 from returns.context import RequiresContextIOResult
@@ -17,12 +17,29 @@ from returns.unsafe import unsafe_perform_io
 
 from fnlamp.effect.explain import Explanation, Outline, explain
 from fnlamp.effect.interpret import interpret
-from fnlamp.effect.node import Access, Bind, Bracket, Call, Defect, Exit, Fail, Handle, Local, Named, Node, Pure, name_of
+from fnlamp.effect.node import (
+    Access,
+    Always,
+    Bind,
+    Bracket,
+    Call,
+    Defect,
+    Exit,
+    Fail,
+    Handle,
+    Local,
+    Named,
+    Node,
+    Pure,
+    name_of,
+    node_of,
+)
 from fnlamp.effect.runtime import Runtime, sleep
 from fnlamp.fault import Interrupted
 
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 E = TypeVar("E")
 E2 = TypeVar("E2")
 X = TypeVar("X", bound=BaseException)
@@ -95,9 +112,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return Effect(Call(_Suspended(thunk)))
 
     @classmethod
-    def attempt(
-        cls, thunk: Callable[[], A], catch: type[X] | tuple[type[X], ...], error: Callable[[X], E]
-    ) -> Effect[A, E]:
+    def attempt(cls, thunk: Callable[[], A], catch: type[X] | tuple[type[X], ...], error: Callable[[X], E]) -> Effect[A, E]:
         """A side effect whose exceptions of the named types become failures; others stay bugs.
 
         >>> Effect.attempt(lambda: int("x"), ValueError, str).run()
@@ -113,7 +128,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     @classmethod
     def asks(cls, function: Callable[[Runtime], A]) -> Effect[A, Never]:
         """What `function` makes of the runtime."""
-        return Effect(Call(lambda runtime: Success(function(runtime))))
+        return Effect(Call(_Composed(function, Success)))
 
     @classmethod
     def access(cls, function: Callable[[Runtime], Effect[A, E]]) -> Effect[A, E]:
@@ -128,7 +143,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def map(self: Effect[A, E], function: Callable[[A], B]) -> Effect[B, E]:
         """Apply a plain function to the value."""
-        return Effect(Bind(self._inner_value, _Mapped(function)))
+        return Effect(Bind(self._inner_value, _Composed(function, Effect.from_value)))
 
     def tap(self: Effect[A, E], function: Callable[[A], Effect[Any, E2]]) -> Effect[A, E | E2]:
         """Run the program that `function` makes of the value, and keep the value."""
@@ -136,7 +151,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def then(self: Effect[A, E], other: Effect[B, E2]) -> Effect[B, E | E2]:
         """Run this, then the other, and yield the other's value."""
-        return self.bind(lambda _: other)
+        return Effect(Bind(self._inner_value, Always(other)))
 
     def zip(self: Effect[A, E], other: Effect[B, E2]) -> Effect[tuple[A, B], E | E2]:
         """Run this, then the other, and yield both values."""
@@ -144,7 +159,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def apply(self: Effect[A, E], container: Kind2[Effect[Any, Any], Callable[[A], B], E2]) -> Effect[B, E | E2]:
         """Run this, then the program that yields a function, and apply it."""
-        return self.bind(lambda a: container.map(lambda function: function(a)))  # type: ignore[attr-defined, no-any-return]
+        return self.bind(lambda a: container.map(lambda function: function(a)))
 
     def lash(self: Effect[A, E], function: Callable[[E], Effect[B, E2]]) -> Effect[A | B, E2]:  # type: ignore[override]
         """Turn a failure into the program that `function` makes of it; bugs and interruptions pass by."""
@@ -152,7 +167,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def alt(self: Effect[A, E], function: Callable[[E], E2]) -> Effect[A, E2]:
         """Apply a plain function to the failure."""
-        return self.lash(lambda error: Effect(Fail(function(error))))
+        return Effect(Handle(self._inner_value, _Lashed(_Composed(function, Effect.from_failure))))
 
     def compose_result(self: Effect[A, E], function: Callable[[Result[A, E]], Effect[B, E2]]) -> Effect[B, E2]:  # type: ignore[override]
         """Go on with the program that `function` makes of the outcome, success or failure."""
@@ -168,15 +183,15 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def bind_result(self: Effect[A, E], function: Callable[[A], Result[B, E2]]) -> Effect[B, E | E2]:
         """`bind` for a function that returns a `Result`."""
-        return self.bind(lambda a: Effect.from_result(function(a)))
+        return Effect(Bind(self._inner_value, _Composed(function, Effect.from_result)))
 
     def bind_io(self: Effect[A, E], function: Callable[[A], IO[B]]) -> Effect[B, E]:
         """`bind` for a function that returns an `IO`."""
-        return self.bind(lambda a: Effect.from_io(function(a)))
+        return Effect(Bind(self._inner_value, _Composed(function, Effect.from_io)))
 
     def bind_ioresult(self: Effect[A, E], function: Callable[[A], IOResult[B, E2]]) -> Effect[B, E | E2]:
         """`bind` for a function that returns an `IOResult`."""
-        return self.bind(lambda a: Effect.from_ioresult(function(a)))
+        return Effect(Bind(self._inner_value, _Composed(function, Effect.from_ioresult)))
 
     def retry(
         self: Effect[A, E],
@@ -185,7 +200,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         delay: Callable[[int], float] = lambda attempt: 0.0,
         when: Callable[[E], bool] = lambda error: True,
     ) -> Effect[A, E]:
-        """After a failure for which `when` holds, wait `delay(0)`, `delay(1)`, ... seconds and run again, at most `times` times.
+        """After a failure for which `when` holds, wait `delay(0)`, `delay(1)`, ... seconds and run again, at most `times`.
 
         >>> Effect.from_failure("busy").retry(3, delay=lambda attempt: 0.01 * 2.0**attempt).run()
         <IOResult: <Failure: busy>>
@@ -201,7 +216,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def ensuring(self: Effect[A, E], finalizer: Callable[[Exit[A, E]], Effect[Any, Any]]) -> Effect[A, E]:
         """Run the finalizer on every outcome, interruptions and bugs included; nothing interrupts it."""
-        return Effect(Bracket(Pure(None), lambda _: self, lambda _, exit: finalizer(exit)))
+        return Effect(Bracket(Pure(None), Always(self), _Finalized(finalizer)))
 
     def local(self: Effect[A, E], change: Callable[[Runtime], Runtime]) -> Effect[A, E]:
         """Run with a changed runtime."""
@@ -280,11 +295,12 @@ class _Attempted(Generic[A, E]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Mapped(Generic[A, B]):
+class _Composed(Generic[A, B, C]):
     func: Callable[[A], B]
+    after: Callable[[B], C]
 
-    def __call__(self, value: A) -> Effect[B, Never]:
-        return Effect(Pure(self.func(value)))
+    def __call__(self, value: A) -> C:
+        return self.after(self.func(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +308,12 @@ class _Tapped(Generic[A, E]):
     func: Callable[[A], Effect[Any, E]]
 
     def __call__(self, value: A) -> Effect[A, E]:
-        return self.func(value).bind(lambda _: Effect.from_value(value))
+        return Effect(Bind(node_of(self.func(value), self.func), Always(Effect.from_value(value))))
 
     def outline(self, value: Any) -> Outline:
+        inner: Callable[[Any], Outline] | None = getattr(self.func, "outline", None)
+        if inner is not None:
+            return replace(inner(value), value=value)
         return Outline((f"then, on the side, {name_of(self.func)}",), value)
 
 
@@ -304,3 +323,11 @@ class _Lashed(Generic[E, B]):
 
     def __call__(self, result: Result[Any, E]) -> Effect[Any, Any]:
         return Effect(Pure(result._inner_value)) if type(result) is Success else self.func(result.failure())
+
+
+@dataclass(frozen=True, slots=True)
+class _Finalized(Generic[A, E]):
+    func: Callable[[Exit[A, E]], Effect[Any, Any]]
+
+    def __call__(self, resource: None, exit: Exit[A, E]) -> Effect[Any, Any]:
+        return self.func(exit)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from fnlamp.effect.node import Access, Bind, Bracket, Call, Do, Fail, Handle, Local, Named, Node, Pure, name_of
+from fnlamp.effect.node import Access, Always, Bind, Bracket, Call, Do, Fail, Handle, Local, Named, Node, Pure, name_of, node_of
 from fnlamp.fault import Fault
 
 
@@ -25,7 +25,7 @@ UNKNOWN: Final = _Unknown()
 
 @dataclass(frozen=True)
 class Outline:
-    """An abstract meaning: the lines to show, the abstract value that comes out, and the fault that a run is sure to end with."""
+    """An abstract meaning: the lines to show, the abstract value that comes out, the fault that a run is sure to end with."""
 
     lines: tuple[str, ...]
     value: Any = UNKNOWN
@@ -57,7 +57,7 @@ def explain(root: Node) -> Explanation:
         if node is not None:
             node, came = _down(node, pending)
         else:
-            came = _up(pending.pop(), came)
+            node, came = _up(pending.pop(), came)
         lines += came.lines
         came = replace(came, lines=())
     if came.fault is not None:
@@ -78,6 +78,9 @@ def _down(node: Node, pending: list[Any]) -> tuple[Node | None, Outline]:
             return source, Outline(())
         case Local(source):
             return source, Outline(())
+        case Bracket(Pure(), Always(effect)):  # `ensuring`
+            pending.append(node)
+            return node_of(effect, node.use), Outline(())
         case Bracket(acquire):
             pending.append(node)
             return acquire, Outline(("acquire",))
@@ -92,13 +95,17 @@ def _down(node: Node, pending: list[Any]) -> tuple[Node | None, Outline]:
             return None, Outline((type(node).__name__.lower(),))
 
 
-def _up(frame: Any, came: Outline) -> Outline:
+def _up(frame: Bind | Handle | Bracket, came: Outline) -> tuple[Node | None, Outline]:
     if isinstance(frame, Handle):
         # A handler may turn the failure into anything, so what comes out is unknown.
-        return Outline((f"on its outcome: {name_of(frame.then)}",))
+        return None, Outline((f"on its outcome: {name_of(frame.then)}",))
     if isinstance(frame, Bracket):
-        return Outline((f"use: {name_of(frame.use)}", f"release: {name_of(frame.release)}"), fault=came.fault)
+        if isinstance(frame.use, Always):
+            return None, replace(came, lines=(f"whatever the outcome: {name_of(frame.release)}",))
+        return None, Outline((f"use: {name_of(frame.use)}", f"release: {name_of(frame.release)}"), fault=came.fault)
     if came.fault is not None:
-        return came
+        return None, came
+    if isinstance(frame.then, Always):
+        return node_of(frame.then.effect, frame.then), Outline(())
     outline: Callable[[Any], Outline] | None = getattr(frame.then, "outline", None)
-    return outline(came.value) if outline is not None else Outline((f"then {name_of(frame.then)}",))
+    return None, outline(came.value) if outline is not None else Outline((f"then {name_of(frame.then)}",))

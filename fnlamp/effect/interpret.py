@@ -2,8 +2,8 @@
 
 Ctrl-C is cooperative. The first signal only sets the run's cancel token, which the machine and polling loops look at between
 steps, because an exception in the middle of `params, loss = step(params)` would lose donated buffers. A second signal raises
-`KeyboardInterrupt` in the caller's code, but never in the machine itself nor while something is acquired or released; a third
-one raises there too, for releases that hang.
+`KeyboardInterrupt` in the caller's code, but not while something is acquired or released; a third one raises there too, for
+releases that hang. None raises in the machine itself, which would lose track of what it holds.
 """
 
 from __future__ import annotations
@@ -44,16 +44,18 @@ def interpret(root: Node, runtime: Runtime) -> Exit[Any, Any]:
     """Run a description to its end; every acquired resource has been released when this returns."""
     if tracing():
         raise RuntimeError(
-            "an Effect was run inside a JAX transformation (jit, grad, vmap), where it would run once, at trace time; run it outside"
+            "an Effect was run inside a JAX transformation (jit, grad, vmap), where it would run once, at trace time; "
+            "run it outside"
         )
     with _guarded(runtime.signals) as guard:
-        shields = guard.shields
-        # A run nested in a release is part of that release: what interrupted the outer run does not stop it.
-        cancel = CancelToken(runtime.cancel) if shields else CancelToken(runtime.cancel, guard.token)
+        shields, running = guard.shields, guard.running
+        # A run nested in a release is part of that release: its token is masked by the outer run's shields too.
+        cancel = CancelToken(runtime.cancel, guard.token, masked=guard.shielded)
         try:
+            guard.running = True
             exit = _Machine(replace(runtime, cancel=cancel), guard).run(root)
         finally:
-            guard.shields = shields
+            guard.shields, guard.running = shields, running
     # A signal in the very last instant is not swallowed: the caller's own loop is to hear of it.
     return Interrupted(exit._inner_value) if type(exit) is Success and cancel.requested else exit
 
@@ -62,18 +64,24 @@ def interpret(root: Node, runtime: Runtime) -> Exit[Any, Any]:
 
 
 class _Guard:
-    """The signal handler of a run, and how many shields (acquire, release) are up."""
+    """The signal handler of a run, and how many shields (acquire, release) are up.
 
-    __slots__ = ("shields", "signals", "token")
+    While it is not `running`, handlers are being installed or put back: a `KeyboardInterrupt` there would leave them behind.
+    """
+
+    __slots__ = ("running", "shields", "signals", "token")
 
     def __init__(self) -> None:
-        self.shields, self.signals, self.token = 0, 0, CancelToken()
+        self.running, self.shields, self.signals, self.token = False, 0, 0, CancelToken()
+
+    def shielded(self) -> bool:
+        return self.shields > 0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         self.signals += 1
         self.token.cancel()
         in_machine = frame is not None and frame.f_globals is globals()
-        if self.signals >= 3 or (self.signals == 2 and not self.shields and not in_machine):
+        if self.running and not in_machine and self.signals >= (3 if self.shields else 2):
             raise KeyboardInterrupt
 
 
@@ -178,9 +186,10 @@ class _Machine:
 
     def _call(self, node: Call) -> None:
         self.node = None
-        self.exit = node.function(self.runtime)
-        if type(self.exit) not in _OUTCOMES:
-            raise TypeError(f"{name_of(node.function)} returned {type(self.exit).__name__}, expected Success or Failure")
+        exit: Any = node.function(self.runtime)  # a `Result` is a `Success` or a `Failure`, which the checker does not know
+        if type(exit) not in _OUTCOMES:
+            raise TypeError(f"{name_of(node.function)} returned {type(exit).__name__}, expected Success or Failure")
+        self.exit = exit
 
     def _bind(self, node: Bind | Handle) -> None:
         self.stack.append(node)

@@ -98,9 +98,20 @@ class Named(Node):
     salvage: Callable[[], Any] | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Always:
+    """A continuation that goes on with the same effect whatever came, so that `explain` can look into it."""
+
+    effect: Any
+
+    def __call__(self, value: Any) -> Any:
+        return self.effect
+
+
 def name_of(function: Any) -> str:
     """A function as a person would call it."""
-    function = getattr(function, "func", function)
+    while hasattr(type(function), "func"):  # functools.partial, and fnlamp's own continuations
+        function = function.func
     name = getattr(function, "__qualname__", None) or repr(function)
     return str(name).rsplit("<locals>.", 1)[-1]
 

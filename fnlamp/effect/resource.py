@@ -53,9 +53,7 @@ class Resource(Generic[A_co, E_co]):
     _use: Callable[[Callable[[Any], Effect[Any, Any]]], Effect[Any, Any]]
 
     @classmethod
-    def make(
-        cls, acquire: Effect[A, E], release: Callable[[A, Exit[Any, Any]], Effect[Any, Any]]
-    ) -> Resource[A, E]:
+    def make(cls, acquire: Effect[A, E], release: Callable[[A, Exit[Any, Any]], Effect[Any, Any]]) -> Resource[A, E]:
         """A resource from the program that acquires it and the one that releases it."""
         return Resource(lambda body: bracket(acquire, body, release))
 

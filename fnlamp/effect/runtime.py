@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 
 @final
 class CancelToken:
-    """Cooperative cancellation: `cancel()` asks, the interpreter and polling loops look at `requested` between steps."""
+    """Cooperative cancellation: `cancel()` asks, the interpreter and polling loops look at `requested` between steps.
 
-    __slots__ = ("_parents", "_set")
+    A token is requested when one of its parents is, and is deaf while `masked()` holds: a run's own token is masked while
+    something is acquired or released, so that what polls and sleeps there is not cut short either.
+    """
 
-    def __init__(self, *parents: CancelToken) -> None:
+    __slots__ = ("_masked", "_parents", "_set")
+
+    def __init__(self, *parents: CancelToken, masked: Callable[[], object] = lambda: False) -> None:
         self._set = False
         self._parents = parents
+        self._masked = masked
 
     @property
     def requested(self) -> bool:
-        return self._set or any(parent.requested for parent in self._parents)
+        return (self._set or any(parent.requested for parent in self._parents)) and not self._masked()
 
     def cancel(self) -> None:
         """Ask the run to stop at its next step; another thread may do this."""
@@ -96,4 +101,7 @@ def sleep(seconds: float) -> Effect[None, Any]:
     """Wait that many seconds by the runtime's clock; Ctrl-C ends the wait."""
     from fnlamp.effect.effect import Effect
 
-    return Effect.asks(lambda runtime: runtime.clock.sleep(seconds, runtime.cancel))
+    def sleep(runtime: Runtime) -> None:
+        runtime.clock.sleep(seconds, runtime.cancel)
+
+    return Effect.asks(sleep)

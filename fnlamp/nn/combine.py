@@ -20,9 +20,9 @@ def sequence(*layers: Layer, **named: Layer) -> Layer:
     Positional layers are named by their position ("0", "1", ...), the others by their keyword. A child's key derives from its
     name, so inserting among named children does not reshuffle the others. Sequences inside are kept as children.
 
-    >>> sequence(linear(128), relu, linear(10))
+    >>> nn.sequence(nn.linear(128), nn.relu, nn.linear(10))
     linear(128) >> relu >> linear(10)
-    >>> made = sequence(hidden=linear(128), act=relu, out=linear(10)).init(key, spec)
+    >>> made = nn.sequence(hidden=nn.linear(128), act=nn.relu, out=nn.linear(10)).init(key, spec)
     >>> sorted(made.params)
     ['hidden', 'out']
     """
@@ -76,7 +76,7 @@ def residual(layer: Layer, shortcut: Layer | None = None) -> Layer:
 def branch(*layers: Layer, **named: Layer) -> Layer:
     """Every layer on the same input; the outputs as a tuple, in order. A `fun` after it merges them.
 
-    >>> both = branch(linear(4), linear(4)) >> fun(lambda ys: jnp.concatenate(ys, axis=-1))
+    >>> both = nn.branch(nn.linear(4), nn.linear(4)) >> nn.fun(lambda ys: jnp.concatenate(ys, axis=-1))
     """
     children = _named((*((None, layer) for layer in layers), *named.items()))
     return _side_by_side("branch", children, lambda x: (x,) * len(children))
@@ -128,9 +128,7 @@ def repeat(layer: Layer, times: int, *, shared: bool = False) -> Layer:
 
 def _side_by_side(kind: str, children: dict[str, Layer], split: Any) -> Layer:
     def init(key: Key, spec: Tree) -> Init:
-        made = {
-            name: _init(name, layer, key, part) for (name, layer), part in zip(children.items(), split(spec), strict=True)
-        }
+        made = {name: _init(name, layer, key, part) for (name, layer), part in zip(children.items(), split(spec), strict=True)}
         return _gather(children, made, tuple(one.spec for one in made.values()))
 
     def apply(params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:

@@ -38,6 +38,9 @@ def _uniform(bound: float) -> Initializer:
     return init
 
 
+glorot_normal: Initializer = jax.nn.initializers.glorot_normal()
+"""Normal with variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, eq. 12's normal form)."""
+
 torch_weight: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """torch's default for weights: uniform in +-1/sqrt(fan_in) (Kaiming uniform with a = sqrt(5); `torch.nn.Linear`)."""
 

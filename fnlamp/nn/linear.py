@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float
+from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe, is_float
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
-from fnlamp.nn.initial import Initializer, bias_of, by_fan_in
+from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, glorot_normal
 from fnlamp.tag import Role
 
 
@@ -18,7 +18,7 @@ def linear(
     out: int,
     *,
     bias: bool = True,
-    weight_init: Initializer = jax.nn.initializers.glorot_normal(),
+    weight_init: Initializer = glorot_normal,
     bias_init: Initializer | by_fan_in = jax.nn.initializers.zeros,
 ) -> Layer:
     """Multiply the last axis by a weight of shape `(features, out)` and add a bias, in the dtype of the weight.
@@ -45,7 +45,7 @@ def linear(
         if bias:
             params["bias"] = bias_of(bias_init, features)(bias_key, (out,), spec.dtype)
             roles["bias"] = Role.BIAS
-        return Init(params, {}, jax.ShapeDtypeStruct((*spec.shape[:-1], out), spec.dtype), tag_all("linear", **roles))
+        return Init(params, {}, array_spec((*spec.shape[:-1], out), spec.dtype), tag_all("linear", **roles))
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         weight = params["weight"]

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from fnlamp.arrays import array_spec
 from fnlamp.layer import Layer, abstract_init
 from fnlamp.nn.activation import relu
 from fnlamp.nn.combine import sequence
 from fnlamp.nn.dropout import dropout
-from fnlamp.nn.initial import Initializer, by_fan_in
+from fnlamp.nn.initial import Initializer, by_fan_in, glorot_normal
 from fnlamp.nn.linear import linear
 from fnlamp.nn.norm import batch_norm
 from fnlamp.tag import Role
+
+_batch_norm = batch_norm()
 
 
 def mlp(
@@ -22,18 +25,18 @@ def mlp(
     out: int,
     *,
     drop_rate: float = 0.0,
-    norm: Layer | None = batch_norm(),
+    norm: Layer | None = _batch_norm,
     activation: Layer = relu,
     norm_last: bool = False,
     activation_last: bool = False,
-    weight_init: Initializer = jax.nn.initializers.glorot_normal(),
+    weight_init: Initializer = glorot_normal,
     bias_init: Initializer | by_fan_in = jax.nn.initializers.zeros,
 ) -> Layer:
     """Fully connected blocks of linear, norm, activation, dropout, and a linear layer of `out` features at the end.
 
-    A linear layer has no bias where a norm with a shift follows, which would undo it. `norm_last` puts the norm after the last
+    A linear layer has no bias where a norm with a shift follows, which does its work. `norm_last` puts the norm after the last
     linear layer too (lamp's MLP does), `activation_last` the activation and dropout.
-    Shapes: `(batch, ..., features) -> (batch, ..., out)`.  Children: `linear_0, norm_0, activation_0, dropout_0, linear_1, ...`.
+    Shapes: `(batch, ..., features) -> (batch, ..., out)`.  Children: `linear_0, norm_0, activation_0, dropout_0, ...`.
 
     >>> mlp(hidden=(64, 32), out=10, drop_rate=0.2, norm=None)
     linear(64) >> relu >> dropout(0.2) >> linear(32) >> relu >> dropout(0.2) >> linear(10)
@@ -43,9 +46,7 @@ def mlp(
     for i, width in enumerate((*hidden, out)):
         last = i == len(hidden)
         normed = norm is not None and (norm_last or not last)
-        parts[f"linear_{i}"] = linear(
-            width, bias=not (normed and shifted), weight_init=weight_init, bias_init=bias_init
-        )
+        parts[f"linear_{i}"] = linear(width, bias=not (normed and shifted), weight_init=weight_init, bias_init=bias_init)
         if norm is not None and normed:
             parts[f"norm_{i}"] = norm
         if activation_last or not last:
@@ -56,5 +57,5 @@ def mlp(
 
 
 def _has_shift(norm: Layer) -> bool:
-    tags = abstract_init(norm, jax.ShapeDtypeStruct((2, 1), jnp.float32)).tags
+    tags = abstract_init(norm, array_spec((2, 1), jnp.float32)).tags
     return any(tag.role is Role.SHIFT for tag in jax.tree.leaves(tags))

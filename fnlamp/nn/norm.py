@@ -33,7 +33,8 @@ def batch_norm(decay: float = 0.9, eps: float = 1e-5) -> Layer:
         _check_float(spec, "batch_norm")
         features, dtype = spec.shape[-1:], spec.dtype
         params = {"scale": jnp.ones(features, dtype), "shift": jnp.zeros(features, dtype)}
-        state = {"mean": jnp.zeros(features, dtype), "variance": jnp.ones(features, dtype)}
+        wide = jnp.promote_types(dtype, jnp.float32)  # in half precision a moving average stops moving
+        state = {"mean": jnp.zeros(features, wide), "variance": jnp.ones(features, wide)}
         return Init(params, state, spec, tag_all("batch_norm", scale=Role.SCALE, shift=Role.SHIFT))
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
@@ -104,7 +105,7 @@ def _affine(x: Array, mean: Array, variance: Array, eps: float, params: Params) 
 
 
 def _check_float(x: Array | Spec, name: str) -> None:
-    if len(x.shape) < 2:
+    if not hasattr(x, "shape") or len(x.shape) < 2:
         raise FaultError(ShapeMismatch("an array of shape (batch, ..., features)", describe(x), where=name))
     if not is_float(x):
         raise FaultError(DtypeMismatch("floating-point input", describe(x), "cast first, as nn.rescale does", where=name))

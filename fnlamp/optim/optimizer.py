@@ -48,8 +48,8 @@ Rule: TypeAlias = Callable[[Array, Slots, Array, Array, Array, Tag], tuple[Array
 def lift(name: str, slots: tuple[str, ...], rule: Rule, clip: float | None = None) -> Optimizer:
     """An optimizer that applies `rule` to every array by itself; its state is `{"step", slot: tree, ...}`.
 
-    Slots start at zero, have their parameter's shape and at least float32, in which the rule computes too, so that half-precision
-    parameters are rounded once a step. `clip` bounds the global norm of the gradient before the rule sees it.
+    Slots start at zero, have their parameter's shape and at least float32, in which the rule computes too, so that
+    parameters in half precision are rounded once a step. `clip` bounds the global norm of the gradient before the rule sees it.
     """
     if clip is not None and clip <= 0:
         raise ValueError(f"clip is a norm above 0, got {clip}")
@@ -62,15 +62,15 @@ def lift(name: str, slots: tuple[str, ...], rule: Rule, clip: float | None = Non
         if clip is not None:
             grads = clip_by_global_norm(grads, clip)
         step = state["step"] + 1
-        factor = jnp.asarray(scale, jnp.float32)
 
         def one(param: Array, grad: Array, tag: Tag, *values: Array) -> tuple[Array, Slots]:
             wide = _wide(param)
             old = dict(zip(slots, values, strict=True))
-            new, kept = rule(grad.astype(wide), old, param.astype(wide), step, factor, tag)
+            new, kept = rule(grad.astype(wide), old, param.astype(wide), step, jnp.asarray(scale, wide), tag)
             return new.astype(param.dtype), kept
 
-        leaves, structure = jax.tree.flatten(params)
+        leaves: list[Array] = jax.tree.leaves(params)
+        structure: Any = jax.tree.structure(params)
         columns = [structure.flatten_up_to(t) for t in (grads, tags, *(state[slot] for slot in slots))]
         pairs = [one(*row) for row in zip(leaves, *columns, strict=True)]
         kept = {slot: structure.unflatten([slot_of[slot] for _, slot_of in pairs]) for slot in slots}

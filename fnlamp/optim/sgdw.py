@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-
 from fnlamp.arrays import Array
 from fnlamp.optim.optimizer import Decay, Optimizer, Slots, lift
 from fnlamp.tag import Hyper, Tag, at

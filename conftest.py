@@ -1,0 +1,26 @@
+"""Names that the doctests of every room may use without importing them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnlamp import fault, loss, nn, optim
+from fnlamp.layer import table
+from fnlamp.mode import Eval, Train
+
+
+@pytest.fixture(autouse=True)
+def _names(doctest_namespace: dict[str, Any]) -> None:
+    doctest_namespace.update(
+        {"jax": jax, "jnp": jnp, "np": np, "nn": nn, "loss": loss, "optim": optim, "fault": fault},
+        Eval=Eval,
+        Train=Train,
+        table=table,
+        key=jax.random.key(0),
+        spec=jax.ShapeDtypeStruct((32, 784), jnp.float32),
+    )

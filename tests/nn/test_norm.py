@@ -1,0 +1,140 @@
+"""batch_norm and layer_norm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnlamp import nn
+from fnlamp.arrays import array_spec
+from fnlamp.fault import BatchTooSmall, DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.layer import Layer
+from fnlamp.mode import Eval, Train
+from fnlamp.nn.norm import moments, running
+from fnlamp.tag import Role
+
+KEY = jax.random.key(0)
+TRAIN = Train(KEY)
+
+
+def test_training_uses_the_batch_and_moves_the_running_moments() -> None:
+    x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    made = nn.batch_norm(decay=0.9, eps=0.0).init(KEY, array_spec(x.shape, x.dtype))
+    y, state = nn.batch_norm(decay=0.9, eps=0.0).apply(made.params, made.state, x, TRAIN)
+    np.testing.assert_allclose(y, [[-1, -1], [1, 1]], rtol=1e-6)
+    np.testing.assert_allclose(state["mean"], [0.2, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(state["variance"], [0.9 + 0.1 * 2, 0.9 + 0.1 * 200], rtol=1e-6)  # unbiased: 2, 200
+
+
+def test_evaluating_uses_the_running_moments_and_leaves_them() -> None:
+    layer = nn.batch_norm(eps=0.0)
+    params = {"scale": jnp.array([3.0]), "shift": jnp.array([1.0])}
+    state = {"mean": jnp.array([2.0]), "variance": jnp.array([4.0])}
+    y, after = layer.apply(params, state, jnp.array([[6.0]]), Eval())
+    assert y.tolist() == [[7.0]]  # 3 (6 - 2) / 2 + 1
+    assert after is state
+
+
+def test_the_running_moments_reach_those_of_the_data() -> None:
+    layer = nn.batch_norm()
+    made = layer.init(KEY, array_spec((256, 3), jnp.float32))
+    state = made.state
+    for key in jax.random.split(KEY, 100):
+        x = jax.random.normal(key, (256, 3)) * jnp.array([1.0, 2.0, 3.0]) + jnp.array([0.0, 5.0, -5.0])
+        _, state = layer.apply(made.params, state, x, TRAIN)
+    np.testing.assert_allclose(state["mean"], [0, 5, -5], atol=0.15)
+    np.testing.assert_allclose(np.sqrt(state["variance"]), [1, 2, 3], rtol=0.05)
+
+
+def test_the_running_moments_of_half_precision_do_not_stop_on_the_way() -> None:
+    layer = nn.batch_norm(decay=0.99)
+    x = jnp.tile(jnp.array([[99.0], [101.0]], jnp.bfloat16), (50, 1))
+    made = layer.init(KEY, array_spec(x.shape, x.dtype))
+    state, step = made.state, jax.jit(layer.apply)
+    for _ in range(1000):
+        y, state = step(made.params, state, x, TRAIN)
+    assert y.dtype == jnp.bfloat16
+    assert float(state["mean"][0]) == pytest.approx(100, rel=1e-3)
+
+
+def test_a_training_batch_of_one_is_a_fault_and_evaluating_one_is_not() -> None:
+    layer = nn.sequence(norm=nn.batch_norm())
+    made = layer.init(KEY, array_spec((1, 3), jnp.float32))
+    with pytest.raises(FaultError, match="drop_last") as caught:
+        layer.apply(made.params, made.state, jnp.ones((1, 3)), TRAIN)
+    assert caught.value.fault == BatchTooSmall("batch_norm", 1, where="norm/batch_norm")
+    y, _ = layer.apply(made.params, made.state, jnp.ones((1, 3)), Eval())
+    assert y.shape == (1, 3)
+
+
+def test_positions_count_as_batch() -> None:
+    x = jax.random.normal(KEY, (1, 50, 3)) + 7
+    made = nn.batch_norm().init(KEY, array_spec(x.shape, x.dtype))
+    y, state = nn.batch_norm().apply(made.params, made.state, x, TRAIN)
+    np.testing.assert_allclose(y.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.var((0, 1)), 1, atol=1e-3)
+    assert state["mean"].shape == (3,)
+
+
+@pytest.mark.parametrize(("layer", "axis"), [(nn.batch_norm(), 0), (nn.layer_norm(), -1)], ids=str)
+def test_a_large_mean_does_not_cancel(layer: Layer, axis: int) -> None:
+    offset = np.random.default_rng(0).normal(size=(128, 128)).astype(np.float32)
+    x = (np.float32(1e4) + offset).astype(np.float32)
+    exact = x.astype(np.float64)
+    exact = (exact - exact.mean(axis, keepdims=True)) / np.sqrt(exact.var(axis, keepdims=True) + 1e-5)
+    made = layer.init(KEY, array_spec(x.shape, x.dtype))
+    y, _ = layer.apply(made.params, made.state, jnp.asarray(x), TRAIN)
+    # The numbers have steps of 2^-10 here and the mean is rounded to one: E[x^2] - E[x]^2 would be off by whole units.
+    np.testing.assert_allclose(y, exact, atol=3e-3)
+
+
+def test_layer_norm_numbers() -> None:
+    x = jnp.array([[1.0, 3.0], [10.0, 30.0]])
+    params = {"scale": jnp.array([2.0, 3.0]), "shift": jnp.array([0.5, -0.5])}
+    for mode in (TRAIN, Eval()):
+        y, state = nn.layer_norm(eps=0.0).apply(params, {}, x, mode)
+        np.testing.assert_allclose(y, [[-1.5, 2.5], [-1.5, 2.5]], rtol=1e-6)
+        assert state == {}
+
+
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("shift", [True, False])
+def test_layer_norm_params(scale: bool, shift: bool) -> None:
+    layer = nn.layer_norm(scale=scale, shift=shift)
+    made = layer.init(KEY, array_spec((2, 3), jnp.float32))
+    assert sorted(made.params) == ["scale"] * scale + ["shift"] * shift
+    assert [tag.role for tag in jax.tree.leaves(made.tags)] == [Role.SCALE] * scale + [Role.SHIFT] * shift
+    y, _ = layer.apply(made.params, {}, jnp.array([[1.0, 2.0, 3.0]]), Eval())
+    np.testing.assert_allclose(y, [[-1.2247, 0, 1.2247]], atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [nn.batch_norm(), nn.layer_norm()], ids=str)
+def test_faults_of_wrong_input(layer: Layer) -> None:
+    for wrong in (array_spec((3,), jnp.float32), (array_spec((2, 3), jnp.float32),)):
+        with pytest.raises(FaultError) as caught:
+            layer.init(KEY, wrong)
+        assert isinstance(caught.value.fault, ShapeMismatch)
+    with pytest.raises(FaultError, match="cast first") as caught:
+        layer.init(KEY, array_spec((2, 3), jnp.uint8))
+    assert isinstance(caught.value.fault, DtypeMismatch)
+    made = layer.init(KEY, array_spec((2, 3), jnp.float32))
+    with pytest.raises(FaultError) as caught:
+        layer.apply(made.params, made.state, jnp.ones((2, 1)), TRAIN)  # would broadcast
+    assert isinstance(caught.value.fault, ShapeMismatch)
+    assert caught.value.fault.expected == "an array of shape (batch, ..., 3)"
+
+
+def test_norms_compute_in_float32_and_give_back_the_dtype_of_the_input() -> None:
+    x = (jax.random.normal(KEY, (512, 4)) + 100).astype(jnp.bfloat16)
+    made = nn.batch_norm().init(KEY, array_spec(x.shape, x.dtype))
+    y, state = nn.batch_norm().apply(made.params, made.state, x, TRAIN)
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(np.asarray(y, np.float64), (exact - exact.mean(0)) / exact.std(0), atol=0.02)
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in state.values()} == {jnp.dtype("float32")}
+
+
+def test_moments_and_running() -> None:
+    mean, variance = moments(jnp.array([[1.0, 2.0], [3.0, 6.0]]), 0)
+    assert (mean.tolist(), variance.tolist()) == ([2, 4], [1, 4])
+    assert running(jnp.array([1.0]), jnp.array([2.0]), 0.75).tolist() == [1.25]

@@ -1,0 +1,102 @@
+"""Faults: values with a place and a message, and the exception that carries them."""
+
+import dataclasses
+
+import pytest
+
+from fnlamp.fault import (
+    BadCell,
+    BatchTooSmall,
+    DtypeMismatch,
+    EmptyEpoch,
+    Fault,
+    FaultError,
+    FileCorrupt,
+    FileMissing,
+    Interrupted,
+    LabelOutOfRange,
+    NonFinite,
+    NotDifferentiable,
+    NoWeight,
+    ShapeMismatch,
+    located,
+)
+
+EVERY = [
+    ShapeMismatch("[2]", "[3]", "squeeze it"),
+    DtypeMismatch("integers", "float32[3]"),
+    BatchTooSmall("batch_norm", 1),
+    LabelOutOfRange(12, 10, 3),
+    NotDifferentiable("accuracy"),
+    EmptyEpoch(),
+    NoWeight(2),
+    NonFinite("loss", 1, 20, None),
+    Interrupted(),
+    FileMissing("a.csv", "no such file"),
+    FileCorrupt("a.idx", "2 bytes", "1"),
+    BadCell("a.csv", 3, 2, "a number", "'x'"),
+]
+
+
+@pytest.mark.parametrize("fault", EVERY, ids=lambda fault: type(fault).__name__)
+def test_every_fault_is_frozen_and_says_where_it_happened(fault: Fault) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        fault.where = "elsewhere"  # type: ignore[misc]
+    assert fault.where == ""
+    assert str(fault.inside("model")) == f"model: {fault}"
+    assert type(fault)(**{**vars(fault), "where": "model"}).where == "model"
+
+
+def test_the_list_above_has_every_fault() -> None:
+    assert {type(fault) for fault in EVERY} == set(Fault.__subclasses__())
+
+
+def test_places_nest_from_the_outside_in() -> None:
+    assert ShapeMismatch("a", "b").inside("linear").inside("hidden").where == "hidden/linear"
+
+
+def test_faults_are_values() -> None:
+    assert ShapeMismatch("a", "b") == ShapeMismatch("a", "b") != ShapeMismatch("a", "b", where="x")
+    assert len({BatchTooSmall("batch_norm", 1), BatchTooSmall("batch_norm", 1)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (ShapeMismatch("[2]", "[3]", "squeeze it"), "expected [2], got [3]; squeeze it"),
+        (ShapeMismatch("[2]", "[3]", where="out"), "out: expected [2], got [3]"),
+        (LabelOutOfRange(12, 10, 3), "expected labels from 0 to 9, got 12 in row 3; relabel the classes, "),
+        (EmptyEpoch(), "expected at least one batch an epoch, got a stream that ends at once"),
+        (EmptyEpoch(7, 10, True), "7 rows in batches of 10 with drop_last; lower batch_size or keep the last batch"),
+        (EmptyEpoch(0, 1000), "0 rows in batches of 1,000; the data set has no rows"),
+        (NonFinite("loss", 1, 2000, None), "the loss became infinite or not a number in epoch 1 at step 2,000"),
+        (Interrupted(), "interrupted"),
+        (Interrupted(5), "interrupted; what was reached is in .state"),
+        (BadCell("a.csv", 3, None, "4 cells", "5"), "a.csv, row 3: expected 4 cells, got 5"),
+        (BadCell("a.csv", 3, "age", "a number", "'x'"), "a.csv, row 3, column age: expected a number, got 'x'"),
+    ],
+)
+def test_messages_say_what_was_expected_and_what_came(fault: Fault, message: str) -> None:
+    assert message in str(fault)
+
+
+def test_the_state_of_a_fault_is_not_compared_and_not_printed_in_full() -> None:
+    assert NonFinite("loss", 0, 1, object()) == NonFinite("loss", 0, 1, object()) != NonFinite("loss", 0, 2, None)
+    assert NonFinite("loss", 0, 1, None) != NonFinite("gradient norm", 0, 1, None)
+    assert Interrupted(object()) == Interrupted() != Interrupted(where="epochs")
+    assert repr(NonFinite("loss", 0, 1, object())) == "NonFinite(loss, epoch=0, step=1)"
+    assert repr(Interrupted()) == "Interrupted()"
+
+
+def test_located_prefixes_the_place_and_keeps_the_cause() -> None:
+    cause = KeyError("first")
+    with pytest.raises(FaultError) as caught, located("outer"), located("inner"):
+        raise FaultError(ShapeMismatch("a", "b", where="linear")) from cause
+    assert caught.value.fault == ShapeMismatch("a", "b", where="outer/inner/linear")
+    assert caught.value.__cause__ is cause
+    assert str(caught.value) == "ShapeMismatch: outer/inner/linear: expected a, got b"
+
+
+def test_located_lets_other_exceptions_through() -> None:
+    with pytest.raises(KeyError, match="mine"), located("outer"):
+        raise KeyError("mine")
