@@ -4,6 +4,8 @@ from fnlamp import effect as effect
 from fnlamp import loss as loss
 from fnlamp import nn as nn
 from fnlamp import optim as optim
+from fnlamp import stream as stream
+from fnlamp import train as train
 from fnlamp.layer import Init as Init
 from fnlamp.layer import Layer as Layer
 from fnlamp.layer import table as table

@@ -1,0 +1,124 @@
+"""Evaluating a trained model on a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from returns.result import Failure, Result, Success
+
+from fnlamp.arrays import Params, State
+from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
+from fnlamp.fault import EmptyEpoch, FaultError, Interrupted, NoWeight, PlanFault
+from fnlamp.loss import Metric
+from fnlamp.stream import BatchStream
+from fnlamp.train.execute import Fused
+from fnlamp.train.execute.body import Place
+from fnlamp.train.plan import check_stream, rows_line
+from fnlamp.train.state import LoopContext, Trained
+from fnlamp.train.step import as_items, evaluation_body
+from fnlamp.train.supervised import Supervised
+
+E = TypeVar("E")
+
+Batches: TypeAlias = Callable[[LoopContext], Any]
+"""A factory `LoopContext -> BatchStream | Resource[BatchStream, E]`."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over one pass: the mean loss (total / weight), the mean of the batches' means, and each metric's mean."""
+
+    loss: float
+    loss_of_batches: float
+    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    batches: int = 0
+    samples: int = 0
+
+
+def evaluate(
+    batches: BatchStream | Callable[[LoopContext], BatchStream | Resource[BatchStream, E]],
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+) -> Callable[[Trained], Effect[Evaluation, PlanFault | NoWeight | E]]:
+    """The program that evaluates a trained model in `Eval`, curried so that `training.bind(evaluate(batches))` reads in order.
+
+    `batches` is a stream or a factory of one, called with the last epoch's context.
+    Fails: `EmptyEpoch`, `ShapeMismatch`, `LabelOutOfRange`, `NoWeight`, and what the stream fails with.
+    """
+    return _Evaluate(batches, metrics)
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluate:
+    """A continuation that `explain` can look into."""
+
+    batches: Any
+    metrics: Mapping[str, Metric]
+
+    def __call__(self, trained: Trained) -> Effect[Any, Any]:
+        context = LoopContext(len(trained.curve), 0)
+        factory = (lambda _: self.batches) if isinstance(self.batches, BatchStream) else self.batches
+
+        def program(stream: BatchStream) -> Effect[Evaluation, Any]:
+            def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
+                place = Place(runtime.device)
+                return run_evaluation(
+                    trained.model, self.metrics, stream, (trained.params, trained.layer_state), runtime, place
+                )
+
+            return Effect.call(call)
+
+        return use_stream(factory, context, program).named("evaluate")
+
+    def outline(self, trained: Any) -> Outline:
+        names = ", ".join(["loss", *self.metrics])
+        if not isinstance(self.batches, BatchStream):
+            return Outline((f"evaluate: {names}, on a stream made when it is run",), UNKNOWN)
+        fault = self.batches.why_empty if self.batches.length == 0 else None
+        return Outline((f"evaluate: {names}, on {rows_line(self.batches)}",), UNKNOWN, fault)
+
+
+def use_stream(factory: Batches, context: LoopContext, body: Callable[[BatchStream], Effect[Any, Any]]) -> Effect[Any, Any]:
+    """Make the stream, acquire it if it is a resource, and run the body with it."""
+
+    def go(made: Any) -> Effect[Any, Any]:
+        if isinstance(made, Resource):
+            return made.use(body)
+        if not isinstance(made, BatchStream):
+            raise TypeError(f"a stream factory returned {type(made).__name__}, expected BatchStream or Resource of one")
+        return body(made)
+
+    return Effect.attempt(lambda: factory(context), FaultError, lambda error: error.fault).bind(go)
+
+
+def run_evaluation(
+    model: Supervised,
+    metrics: Mapping[str, Metric],
+    stream: BatchStream,
+    weights: tuple[Params, State],
+    runtime: Runtime,
+    place: Place,
+) -> Result[Evaluation, Any] | Interrupted:
+    """One pass over the stream, polling for cancellation between dispatches."""
+    body = evaluation_body(model, as_items(metrics))
+    tally: Any = place(np.zeros(5 + 2 * len(metrics), np.float32))
+    executor = runtime.executor or Fused()
+    try:
+        check_stream(model, stream, metrics=metrics)
+        for tally, _ in executor.fold(body, weights, tally, stream, stream.init, place):
+            if runtime.cancel.requested:
+                return Interrupted()
+    except FaultError as error:
+        return Failure(error.fault)
+    batches, rows, of_batches, total, weight, *rest = np.asarray(tally, np.float64)
+    if not batches:
+        return Failure(EmptyEpoch())
+    if not weight:
+        return Failure(NoWeight(0))
+    means = {name: float(t / w) if w else float("nan") for name, t, w in zip(metrics, rest[::2], rest[1::2], strict=True)}
+    return Success(
+        Evaluation(float(total / weight), float(of_batches / batches), MappingProxyType(means), int(batches), int(rows))
+    )

@@ -1,0 +1,136 @@
+"""What a training program would do, worked out from shapes alone: nothing is trained, compiled or allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnlamp import tree
+from fnlamp.arrays import Spec, Tree, describe
+from fnlamp.fault import FaultError
+from fnlamp.layer import Init
+from fnlamp.layer import table as layer_table
+from fnlamp.loss import Metric
+from fnlamp.mode import Eval
+from fnlamp.optim import Optimizer
+from fnlamp.stream import BatchStream
+from fnlamp.train.execute import Body
+from fnlamp.train.state import Carry
+from fnlamp.train.step import empty_tally
+from fnlamp.train.supervised import Supervised, measure, pair, rows_of
+
+
+def batch_specs(stream: BatchStream) -> Iterator[Tree]:
+    """The specs of all batches, each different one once; of a stream without a view, the one that it declares."""
+    if stream.view is None or not stream.view.segments:
+        yield stream.spec
+        return
+    for size in {segment.size: None for segment in stream.view.segments}:
+        yield tree.map(lambda leaf, n=size: Spec((n, *leaf.shape[1:]), leaf.dtype), stream.spec)
+
+
+def check_stream(model: Supervised, stream: BatchStream, *, metrics: Mapping[str, Metric]) -> None:
+    """Raise the fault that evaluating the model on this stream is sure to end with."""
+    if stream.length == 0:
+        raise FaultError(stream.why_empty)
+    made = model.describe(pair(stream.spec)[0])
+
+    def forward(params: Tree, state: Tree, batch: Tree) -> Tree:
+        _, prediction, _ = model.evaluate(params, state, batch, Eval())
+        for metric in metrics.values():
+            measure(metric, prediction, pair(batch)[1])
+        return prediction
+
+    for batch in batch_specs(stream):
+        prediction = jax.eval_shape(forward, made.params, made.state, batch)
+        check_targets(model, stream, prediction)
+
+
+def check_targets(model: Supervised, stream: BatchStream, prediction: Tree) -> None:
+    """Check all targets that are in memory as they are; mapped and streamed ones are checked inside the step."""
+    for segment in stream.view.segments if stream.view is not None else ():
+        if not segment.recipe.functions:
+            targets = pair(segment.arrays)[1]
+            model.loss.check(prediction, tree.map(np.asarray, targets))
+
+
+def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
+    """The spec of what training carries."""
+    number = jax.ShapeDtypeStruct((), np.int32)
+    tally = jax.ShapeDtypeStruct(empty_tally().shape, np.float32)
+    return Carry(number, made.params, made.state, jax.eval_shape(optimizer.init, made.params), tally)
+
+
+def check_training(model: Supervised, stream: BatchStream, body: Body, carry: Carry) -> None:
+    """Raise the fault that training on this stream is sure to end with."""
+    if stream.length == 0:
+        raise FaultError(stream.why_empty)
+    key = jax.eval_shape(jax.random.key, 0)
+    for batch in batch_specs(stream):
+        jax.eval_shape(body.function, key, carry, batch)
+    features, _ = pair(stream.spec)
+    prediction = jax.eval_shape(lambda p, s, x: model.forward(p, s, x, Eval())[0], carry.params, carry.layer_state, features)
+    check_targets(model, stream, prediction)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The figures of a training program."""
+
+    model: Supervised
+    optimizer: Optimizer
+    made: Init
+    carry: Carry
+    train: BatchStream
+    validation: BatchStream | None
+    metrics: Mapping[str, Metric]
+    epochs: int
+
+    def summary(self, executor: Any, device: Any) -> str:
+        """One line, which a run logs first."""
+        where = device.platform if device is not None else jax.default_backend()
+        return (
+            f"{tree.count(self.made.params):,} parameters, {self.model.loss}, {self.optimizer}: "
+            f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} of {rows_line(self.train)}, {executor} on {where}"
+        )
+
+    def lines(self, body: Body) -> tuple[str, ...]:
+        """The whole plan; one step is lowered, and not compiled, to count its work."""
+        features, _ = pair(self.train.spec)
+        state, slots = tree.nbytes(self.made.state), tree.nbytes(self.carry.optimizer_state)
+        flops = _flops(body, self.carry, self.train.spec)
+        lines = [
+            f"train {self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} of {rows_line(self.train)}",
+            f"  batch: {describe(self.train.spec)}",
+            *(f"  {line}" for line in layer_table(self.model.layer, features).splitlines()),
+            f"  parameters: {tree.count(self.made.params):,} ({tree.nbytes(self.made.params):,} bytes), "
+            f"state {state:,} bytes, {self.optimizer} {slots:,} bytes",
+            f"  loss: {self.model.loss}",
+        ]
+        if flops is not None:
+            steps = (self.train.length or 0) * self.epochs
+            lines.append(f"  work: {flops / 1e6:,.3g} MFLOP a step" + (f", {flops * steps / 1e9:,.4g} GFLOP in all" if steps else ""))
+        if self.validation is not None:
+            lines.append(f"  validate on {rows_line(self.validation)}: {', '.join(['loss', *self.metrics])}")
+        return tuple(lines)
+
+
+def rows_line(stream: BatchStream) -> str:
+    """Steps, rows a batch, and the short last batch of a stream, in words."""
+    rows = rows_of(stream.spec)
+    if stream.length is None:
+        return f"batches of {rows:,} rows"
+    line = f"{stream.length:,} {'step' if stream.length == 1 else 'steps'} of {rows:,} rows"
+    if stream.view is not None and stream.view.segments and stream.view.segments[-1].size != rows:
+        line += f", the last of {stream.view.segments[-1].size:,}"
+    return line
+
+
+def _flops(body: Body, carry: Carry, batch: Tree) -> float | None:
+    key = jax.eval_shape(jax.random.key, 0)
+    analysis = body.step.lower(key, carry, batch).cost_analysis()  # type: ignore[attr-defined]  # a jitted function
+    return float(analysis["flops"]) if isinstance(analysis, Mapping) and "flops" in analysis else None

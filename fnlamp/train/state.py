@@ -1,0 +1,115 @@
+"""What training carries from step to step, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+from fnlamp import tree
+from fnlamp.arrays import Array, Params, State, Tree
+from fnlamp.train.supervised import Supervised, as_features
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Carry:
+    """The part of the state that lives on the device and is donated from step to step.
+
+    `tally` packs the sums of the running epoch, so that one read tells all: see `fnlamp.train.step`.
+    """
+
+    step: Array
+    params: Params
+    layer_state: State
+    optimizer_state: Tree
+    tally: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class TrainState:
+    """Everything that going on needs, as one pytree: resuming from it equals never having stopped.
+
+    `epoch` is the running epoch, from 1, and `stream_state` the position in its training stream (`None`: at its start).
+    """
+
+    step: Array
+    params: Params
+    layer_state: State
+    optimizer_state: Tree
+    tally: Array
+    epoch: int = field(metadata={"static": True})
+    stream_state: Any
+
+    def __repr__(self) -> str:
+        return f"<TrainState: step {int(self.step)}, epoch {self.epoch}>"
+
+
+@dataclass(frozen=True)
+class LoopContext:
+    """What a stream factory may depend on: host values only.
+
+    `epoch` counts from 1. `seed` is an integer that differs by epoch, and between training and validation; the losses are those of
+    earlier epochs' validations, `None` before the first.
+    """
+
+    epoch: int
+    seed: int
+    last_validation_loss: float | None = None
+    best_validation_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """The figures of one epoch. `str(report)` is the line that a run logs.
+
+    `train_loss` is the mean over the epoch, total / weight; `train_loss_of_batches` is the mean of the batches' means, in which a
+    short last batch counts as much as a full one (what many tutorials print). Both are measured while the parameters move.
+    `validation_loss` and its twin are `None` in epochs without validation. `steps` and `samples` are this epoch's.
+    """
+
+    epoch: int
+    epochs: int
+    steps: int
+    samples: int
+    train_loss: float
+    train_loss_of_batches: float
+    validation_loss: float | None = None
+    validation_loss_of_batches: float | None = None
+    validation_metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [f"Epoch {self.epoch}/{self.epochs}", f"Training Loss: {self.train_loss:.4f}"]
+        if self.validation_loss is not None:
+            parts.append(f"Validation Loss: {self.validation_loss:.4f}")
+        for name, value in self.validation_metrics.items():
+            shown = f"{100 * value:.2f}%" if name == "accuracy" else f"{value:.4f}"
+            parts.append(f"Validation {name.replace('_', ' ').title()}: {shown}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model: its parameters, its layer state, the learning curve, and the state to go on from."""
+
+    model: Supervised
+    params: Params
+    layer_state: State
+    curve: tuple[EpochReport, ...]
+    state: TrainState
+
+    def predict(self, x: Any) -> Array:
+        """The prediction for features `x` in `Eval`: no dropout, running moments.  Shapes: as the model's layer.
+
+        Raises: `FaultError` for features of another shape than the model was trained on.
+        """
+        return self.model.predict(self.params, self.layer_state, as_features(x))
+
+    def __repr__(self) -> str:
+        last = f", {str(self.curve[-1]).lower()}" if self.curve else ""
+        return f"<Trained: {tree.count(self.params):,} parameters, {int(self.state.step):,} steps{last}>"

@@ -1,0 +1,81 @@
+"""The pure step of training and of evaluation, and the tallies that they keep on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnlamp import tree
+from fnlamp.arrays import Array, Params, State, Tree
+from fnlamp.loss import LossValue, Metric, differentiable
+from fnlamp.mode import Eval, Train
+from fnlamp.optim import Optimizer
+from fnlamp.optim.schedule import Schedule
+from fnlamp.train.execute import Body
+from fnlamp.train.state import Carry
+from fnlamp.train.supervised import Supervised, measure, pair, rows_of
+
+TOTAL, WEIGHT, OF_BATCHES, BATCHES, ROWS, BROKEN = range(6)
+"""What a training tally holds: sums of loss and weight, the sum of the batches' means, counts, and what became non-finite."""
+LOSS_BROKE, GRADIENT_BROKE = 1, 2
+
+
+def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, tags: Tree) -> Body:
+    """One step of training: loss, gradient, update; the update is left out from the first non-finite loss or gradient on."""
+
+    def step(step_root: Array, carry: Carry, batch: Tree) -> Carry:
+        mode = Train(jax.random.fold_in(step_root, carry.step))
+
+        def mean_loss(params: Params) -> tuple[Array, tuple[LossValue, State]]:
+            value, _, state = model.evaluate(params, carry.layer_state, batch, mode)
+            return differentiable(value.mean, model.loss.name), (value, state)
+
+        (mean, (value, layer_state)), grads = jax.value_and_grad(mean_loss, has_aux=True)(carry.params)
+        norm = tree.global_norm(grads)
+        broken = jnp.where(~jnp.isfinite(mean), LOSS_BROKE, jnp.where(~jnp.isfinite(norm), GRADIENT_BROKE, 0))
+
+        def update(old: Carry) -> Carry:
+            scale = schedule(old.step)
+            params, optimizer_state = optimizer.update(grads, old.optimizer_state, old.params, tags, scale)
+            added = jnp.stack([value.total, value.weight, mean, jnp.ones(()), jnp.full((), rows_of(batch)), jnp.zeros(())])
+            return Carry(old.step + 1, params, layer_state, optimizer_state, old.tally + added.astype(jnp.float32))
+
+        def keep(old: Carry) -> Carry:
+            first = jnp.where(old.tally[BROKEN] > 0, old.tally[BROKEN], broken.astype(jnp.float32))
+            return replace(old, tally=old.tally.at[BROKEN].set(first))
+
+        return jax.lax.cond((broken == 0) & (carry.tally[BROKEN] == 0), update, keep, carry)
+
+    return Body(step, lambda carry: carry.tally[BROKEN] == 0)
+
+
+def empty_tally() -> np.ndarray[Any, Any]:
+    """A training tally before the first batch."""
+    return np.zeros(6, np.float32)
+
+
+@lru_cache(maxsize=64)
+def evaluation_body(model: Supervised, metrics: tuple[tuple[str, Metric], ...]) -> Body:
+    """One batch of evaluation, in `Eval` and without a gradient.
+
+    The tally holds batches, rows, the sum of the batches' mean losses, then total and weight of the loss and of each metric.
+    """
+
+    def step(shared: tuple[Params, State], tally: Array, batch: Tree) -> Array:
+        value, prediction, _ = model.evaluate(*shared, batch, Eval())
+        values = [value, *(measure(metric, prediction, pair(batch)[1]) for _, metric in metrics)]
+        counts = [jnp.ones(()), jnp.full((), rows_of(batch)), value.mean]
+        return tally + jnp.stack([*counts, *(x for v in values for x in (v.total, v.weight))]).astype(jnp.float32)
+
+    return Body(step, lambda tally: jnp.array(True))
+
+
+def as_items(metrics: Mapping[str, Metric]) -> tuple[tuple[str, Metric], ...]:
+    """The metrics in a form that can be a key."""
+    return tuple(metrics.items())
