@@ -1,5 +1,6 @@
 """fnlamp: deep learning as values, in Python on JAX."""
 
+from fnlamp import data as data
 from fnlamp import effect as effect
 from fnlamp import loss as loss
 from fnlamp import nn as nn

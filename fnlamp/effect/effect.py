@@ -200,7 +200,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         delay: Callable[[int], float] = lambda attempt: 0.0,
         when: Callable[[E], bool] = lambda error: True,
     ) -> Effect[A, E]:
-        """After a failure for which `when` holds, wait `delay(0)`, `delay(1)`, ... seconds and run again, at most `times`.
+        """After a failure for which `when` holds, run again, at most `times` times, `delay(0)`, `delay(1)`, ... seconds later.
 
         >>> Effect.from_failure("busy").retry(3, delay=lambda attempt: 0.01 * 2.0**attempt).run()
         <IOResult: <Failure: busy>>

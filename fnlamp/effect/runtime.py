@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Never, Protocol, final
 
 if TYPE_CHECKING:
     from fnlamp.effect.effect import Effect
@@ -90,14 +90,14 @@ class Runtime:
             self.log(line)
 
 
-def ask() -> Effect[Runtime, Any]:
+def ask() -> Effect[Runtime, Never]:
     """The runtime that the program is run with."""
     from fnlamp.effect.effect import Effect
 
     return Effect.asks(lambda runtime: runtime)
 
 
-def sleep(seconds: float) -> Effect[None, Any]:
+def sleep(seconds: float) -> Effect[None, Never]:
     """Wait that many seconds by the runtime's clock; Ctrl-C ends the wait."""
     from fnlamp.effect.effect import Effect
 
