@@ -1,0 +1,1 @@
+from fnlamp.data.idx import read_idx as read_idx

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -305,8 +306,8 @@ def test_flatten_and_managed_of_returns_work() -> None:
 # ------------------------------------------------------------------------------- mistakes are told
 
 
-def forgetful(n: int) -> Any:
-    return n + 1
+def forgetful(n: Any, *_: Any) -> Any:
+    return n * 2
 
 
 @pytest.mark.parametrize(
@@ -332,14 +333,7 @@ def test_a_handler_that_returns_no_effect_is_told_too() -> None:
 
 def test_a_call_that_returns_no_result_is_told_by_name() -> None:
     with pytest.raises(TypeError, match="^forgetful returned str, expected Success or Failure"):
-        Effect.call(lambda _: Success("!")).bind(lambda word: Effect.call(named_forgetful)).run()
-
-
-def named_forgetful(runtime: Runtime) -> Any:
-    return "a"
-
-
-named_forgetful.__qualname__ = "forgetful"
+        Effect.access(lambda _: Effect.call(partial(forgetful, "a"))).run()
 
 
 def test_an_effect_has_no_truth_value() -> None:
