@@ -76,7 +76,14 @@ def logistic(top: int) -> Layer:
 MODELS = {
     "simple": Recipe(simple, loss.cross_entropy(), 32, 5, {"adamw": 1e-3, "sgdw": 0.1}),
     "lamp": Recipe(
-        lamp, loss.nll(class_weights=np.ones(10)), 200, 5, {"adamw": 1e-3, "sgdw": 1e-1}, "sgdw", drop_last=True, weight_decay=1e-3
+        lamp,
+        loss.nll(class_weights=np.ones(10)),
+        200,
+        5,
+        {"adamw": 1e-3, "sgdw": 1e-1},
+        "sgdw",
+        drop_last=True,
+        weight_decay=1e-3,
     ),
     "scratch": Recipe(scratch, loss.cross_entropy(), 64, 1, {"adamw": 1e-3, "sgdw": 0.5}, "sgdw", shuffled=False),
     "logistic": Recipe(logistic, loss.nll(), 64, 2, {"adamw": 1e-3, "sgdw": 0.5}, "sgdw", shuffled=False),
@@ -114,7 +121,7 @@ def mnist(folder: Path, rows: int | None) -> Effect[Images, Any]:
 
 def describe(recipe: Recipe, images: Images, optimizer: str, epochs: int, seed: int) -> Effect[train.Trained, train.TrainFault]:
     """The training program; nothing runs here."""
-    make = {"adamw": optim.adamw, "sgdw": optim.sgdw}[optimizer]
+    make = optim.adamw if optimizer == "adamw" else optim.sgdw
     return train.epochs(
         model=train.supervised(recipe.layer(images.top), recipe.loss),
         optimizer=make(learning_rate=recipe.rate[optimizer], weight_decay=recipe.weight_decay),

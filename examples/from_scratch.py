@@ -15,6 +15,7 @@ from returns.result import Failure, Success
 from sklearn.datasets import load_digits
 
 from fnlamp import Init, Layer, Mode, Role, Tag, optim, stream, train
+from fnlamp.arrays import array_spec
 from fnlamp.loss import LossValue, accuracy
 
 
@@ -23,7 +24,7 @@ def init(key: jax.Array, spec: Any) -> Init:
     features = spec.shape[-1]
     params = {"w": jax.random.normal(key, (features, 10)) / jnp.sqrt(features), "b": jnp.zeros(10)}
     tags = {"w": Tag("logistic", Role.WEIGHT), "b": Tag("logistic", Role.BIAS)}
-    return Init(params, {}, jax.ShapeDtypeStruct((*spec.shape[:-1], 10), jnp.float32), tags)
+    return Init(params, {}, array_spec((*spec.shape[:-1], 10), jnp.float32), tags)
 
 
 def apply(params: Any, state: Any, x: jax.Array, mode: Mode) -> tuple[jax.Array, Any]:

@@ -23,10 +23,14 @@ from fnlamp.effect import Effect
 Table = tuple[Any, Any]
 
 
+def as_pair(table: data.Table) -> Table:
+    return table.features, table.label
+
+
 def read(path: Path | None) -> Effect[Table, Any]:
     """Features as float32 and labels as integers."""
     if path is not None:
-        return data.read_csv(path, label="label").map(lambda table: (table.features, table.label))
+        return data.read_csv(path, label="label").map(as_pair)
 
     def digits() -> Table:
         from sklearn.datasets import load_digits
@@ -50,9 +54,7 @@ def describe(table: Table) -> Effect[train.Trained, train.TrainFault]:
         model=model,
         # The guide's weight decay is not multiplied by the learning rate.
         optimizer=optim.sgdw(learning_rate=1e-4, weight_decay=1e-3, decay=optim.Decay.INDEPENDENT),
-        train_batches=lambda context: stream.minibatches(
-            features, target, batch_size=200, drop_last=True, seed=context.seed
-        ),
+        train_batches=lambda context: stream.minibatches(features, target, batch_size=200, drop_last=True, seed=context.seed),
         epochs=1,
     )
 

@@ -79,7 +79,7 @@ class _Guard:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         self.signals += 1
-        self.token.cancel()
+        self.token._set = True  # not `cancel()`: a signal that came while in there would not be seen to be in the machine
         in_machine = frame is not None and frame.f_globals is globals()
         if self.running and not in_machine and self.signals >= (3 if self.shields else 2):
             raise KeyboardInterrupt
@@ -159,8 +159,11 @@ class _Machine:
 
     def run(self, root: Node) -> Exit[Any, Any]:
         self.node = root
+        caught: BaseException | None = None
         while True:
             try:
+                if caught is not None:  # made in here, not where it is caught, because a second Ctrl-C may come meanwhile
+                    self.node, self.exit, caught = None, Defect(caught), None
                 while self.node is not None or self.stack:
                     if not self.guard.shields and self.runtime.cancel.requested and self._may_stop():
                         self.node, self.exit = None, Interrupted()
@@ -171,7 +174,7 @@ class _Machine:
                         self._up[type(frame)](self, frame)
                 return self.exit
             except BaseException as error:  # a bug or a second Ctrl-C: unwind, and run the releases on the way
-                self.node, self.exit = None, Defect(error)
+                caught = error
 
     def _may_stop(self) -> bool:
         return self.node is not None or (type(self.exit) is Success and bool(self.stack))

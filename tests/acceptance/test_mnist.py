@@ -90,7 +90,9 @@ def test_a_hundred_rows_are_an_empty_epoch_before_any_compute(classifier, mnist_
 def test_scratch_starts_at_ln_10_and_learns_the_last_sixteen_rows(classifier, images):
     recipe = classifier.MODELS["scratch"]
     untrained = value(classifier.describe(recipe, images, "sgdw", 0, 0))
-    whole = value(train.evaluate(stream.minibatches(images.x, images.y, batch_size=1000), {"accuracy": loss.accuracy})(untrained))
+    whole = value(
+        train.evaluate(stream.minibatches(images.x, images.y, batch_size=1000), {"accuracy": loss.accuracy})(untrained)
+    )
     assert abs(whole.loss - 2.30) <= 0.05
     assert abs(whole.metrics["accuracy"] - 0.10) <= 0.06
     trained = value(classifier.describe(recipe, images, "sgdw", 1, 0))

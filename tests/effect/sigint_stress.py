@@ -1,33 +1,40 @@
 """SIGINT from outside at random moments while resources are acquired, used and released; reports how many leaked.
 
 `python sigint_stress.py 5000` runs until that many signals were handled. The signals come from a child process, which this
-file is too: `python sigint_stress.py send PID`.
+file is too: `python sigint_stress.py send PID FILE`. The first byte of the file counts the runs, and the child sends one signal
+in each at most. One that arrives late may be the second of the next run, but none is a third, which may break a release.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import random
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 
-def send(pid: int) -> None:
-    """A signal about every millisecond, until standard input is closed; then tell how many there were."""
+def send(pid: int, path: str) -> None:
+    """A signal about every millisecond, until there is something on standard input; then tell how many there were."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sent = 0
-    while not select.select([sys.stdin], [], [], random.uniform(0.0005, 0.0015))[0]:
-        os.kill(pid, signal.SIGINT)
-        sent += 1
+    sent, last = 0, -1
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ) as runs:
+        while not select.select([sys.stdin], [], [], random.uniform(0.0005, 0.0015))[0]:
+            if runs[0] != last:
+                last = runs[0]
+                os.kill(pid, signal.SIGINT)
+                sent += 1
     print(sent)
 
 
 class Stress:
-    def __init__(self) -> None:
+    def __init__(self, runs: mmap.mmap) -> None:
+        self.runs = runs
         self.acquired = self.live = self.interrupted = self.raised = 0
 
     def acquire(self) -> str:
@@ -55,18 +62,19 @@ class Stress:
         while self.handled < goal:
             try:
                 while self.handled < goal:
+                    self.runs[0] = (self.runs[0] + 1) % 256
                     if isinstance(program.run_exit(), Interrupted):
                         self.interrupted += 1
             except KeyboardInterrupt:  # it came between two runs, or twice in one
                 self.raised += 1
 
 
-def stress(goal: int) -> None:
+def stress(goal: int, file: Any) -> None:
     from returns.result import Failure, Success
 
     from fnlamp.effect import Effect, Resource, bracket
 
-    state = Stress()
+    state = Stress(mmap.mmap(file.fileno(), 1))
     acquire, release = Effect.suspend(state.acquire), Effect.suspend(state.release)
     resource = Resource.make(acquire, lambda *_: release)
     plain = bracket(acquire, lambda _: Effect.suspend(state.use), lambda *_: release)
@@ -76,11 +84,10 @@ def stress(goal: int) -> None:
     program = plain.then(failing).then(nested).then(inside)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started from
-    child = subprocess.Popen(
-        [sys.executable, __file__, "send", str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    command = [sys.executable, __file__, "send", str(os.getpid()), file.name]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     restored = False
-    while not restored:
+    while True:
         try:
             state.drive(program, goal)
             restored = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -102,6 +109,9 @@ def stress(goal: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "send":
-        send(int(sys.argv[2]))
+        send(int(sys.argv[2]), sys.argv[3])
     else:
-        stress(int(sys.argv[1]))
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"\0")
+            file.flush()
+            stress(int(sys.argv[1]), file)

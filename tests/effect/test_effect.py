@@ -182,9 +182,9 @@ NO: Effect[int, str] = Effect.from_failure("no")
         (NO.bind_ioresult(IOResult.from_value), IOFailure("no")),
         (FOUR.named("four"), IOSuccess(4)),
         (NO.named("none"), IOFailure("no")),
-        (FOUR.ensuring(lambda exit: Effect.from_value("ignored")), IOSuccess(4)),
-        (FOUR.ensuring(lambda exit: Effect.from_failure("finalizer")), IOFailure("finalizer")),
-        (NO.ensuring(lambda exit: Effect.from_failure("finalizer")), IOFailure("no")),
+        (FOUR.ensuring(lambda _: Effect.from_value("ignored")), IOSuccess(4)),
+        (FOUR.ensuring(lambda _: Effect.from_failure("finalizer")), IOFailure("finalizer")),
+        (NO.ensuring(lambda _: Effect.from_failure("finalizer")), IOFailure("no")),
     ],
 )
 def test_each_combinator_behaves(program: Effect[Any, Any], expected: IOResult[Any, Any]) -> None:
@@ -201,7 +201,7 @@ def test_after_a_failure_nothing_more_runs() -> None:
 def test_ensuring_gives_its_finalizer_the_outcome() -> None:
     seen: list[Any] = []
     for program in (FOUR, NO):
-        program.ensuring(lambda exit: Effect.suspend(lambda: seen.append(exit))).run()
+        program.ensuring(lambda outcome: Effect.suspend(partial(seen.append, outcome))).run()
     assert seen == [Success(4), Failure("no")]
 
 
@@ -322,7 +322,7 @@ def forgetful(n: Any, *_: Any) -> Any:
     ],
 )
 def test_a_function_that_returns_no_effect_is_told_by_name_and_what_it_returned(program: Effect[Any, Any]) -> None:
-    with pytest.raises(TypeError, match="^forgetful returned int, expected Effect"):
+    with pytest.raises(TypeError, match=r"^forgetful returned int, expected Effect"):
         program.run()
 
 
@@ -332,7 +332,7 @@ def test_a_handler_that_returns_no_effect_is_told_too() -> None:
 
 
 def test_a_call_that_returns_no_result_is_told_by_name() -> None:
-    with pytest.raises(TypeError, match="^forgetful returned str, expected Success or Failure"):
+    with pytest.raises(TypeError, match=r"^forgetful returned str, expected Success or Failure"):
         Effect.access(lambda _: Effect.call(partial(forgetful, "a"))).run()
 
 

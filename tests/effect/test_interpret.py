@@ -114,7 +114,7 @@ def ever_failing() -> Effect[int, int]:
         (lambda: chained(lambda e: e.alt(lambda n: n + 1), Effect.from_failure(0)), IOFailure(DEEP)),
         (lambda: chained(lambda e: e.swap()), IOSuccess(0)),
         (lambda: chained(lambda e: e.named("name")), IOSuccess(0)),
-        (lambda: chained(lambda e: e.ensuring(lambda exit: ZERO)), IOSuccess(0)),
+        (lambda: chained(lambda e: e.ensuring(lambda _: ZERO)), IOSuccess(0)),
         (lambda: chained(lambda e: e.local(lambda runtime: runtime)), IOSuccess(0)),
         (lambda: chained(lambda e: e.retry(1)), IOSuccess(0)),
         (lambda: chained(block_around), IOSuccess(0)),
@@ -124,23 +124,10 @@ def ever_failing() -> Effect[int, int]:
         (counting_block, IOSuccess(DEEP)),
         (lambda: ever_failing().retry(DEEP), IOFailure(DEEP + 1)),
     ],
-    ids=[
-        *[
-            "bind",
-            "map",
-            "tap",
-            "then",
-            "then nested to the right",
-            "lash",
-            "alt",
-            "swap",
-            "named",
-            "ensuring",
-            "local",
-            "retry",
-        ],
-        *["do", "right recursion", "sequence", "iterate", "yields of one do", "tries of one retry"],
-    ],
+    ids=(
+        "bind, map, tap, then, then to the right, lash, alt, swap, named, ensuring, local, retry, do, right recursion, "
+        "sequence, iterate, yields of one do, tries of one retry"
+    ).split(", "),
 )
 def test_a_hundred_thousand_steps_do_not_overflow(build: Callable[[], Effect[Any, Any]], expected: IOResult[Any, Any]) -> None:
     assert build().run() == expected
@@ -271,7 +258,7 @@ def polling(stop_at: int, log: list[Any]) -> Effect[int, Any]:
 
 def test_ctrl_c_lets_a_polling_call_stop_with_what_it_reached() -> None:
     log: list[Any] = []
-    program = polling(3, log).bind(lambda _: noted(log, "next")).ensuring(lambda exit: noted(log, type(exit)))
+    program = polling(3, log).bind(lambda _: noted(log, "next")).ensuring(lambda outcome: noted(log, type(outcome)))
     assert state_of(program.run()) == 4
     assert log == [0, 1, 2, 3, Interrupted]
 
@@ -355,7 +342,7 @@ def test_a_second_ctrl_c_raises_in_the_users_code_and_releases_run() -> None:
         log.append("not reached")
 
     use = Effect.suspend(stubborn).lash(lambda _: noted(log, "seen"))
-    program = bracket(ZERO, lambda _: use, lambda _, exit: noted(log, (type(exit), type(exit.cause))))
+    program = bracket(ZERO, lambda _: use, lambda _, outcome: noted(log, (type(outcome), type(outcome.cause))))
     with pytest.raises(KeyboardInterrupt):
         program.run()
     assert log == [(Defect, KeyboardInterrupt)]
@@ -389,6 +376,43 @@ def test_signals_while_handlers_are_put_back_do_not_leave_one_behind(monkeypatch
         patch.setattr(signal, "signal", noisy)
         assert isinstance(ZERO.run_exit(), Interrupted)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def run_with_signals_at(moments: set[int], program: Effect[Any, Any]) -> int:
+    """Run it as if Ctrl-C came at these moments, of which there is one for each line, call and return; tell how many there were."""
+    count = 0
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count in moments:
+            handler: Any = signal.getsignal(signal.SIGINT)
+            handler(signal.SIGINT, frame)
+        return trace
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        program.run_exit()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("use", [ZERO, Effect.from_failure("no"), Effect.suspend(broken)], ids=["success", "failure", "bug"])
+def test_two_signals_leak_nothing_and_leave_no_handler_whenever_they_come(use: Effect[Any, Any]) -> None:
+    held: list[None] = []
+    acquire, release = Effect.suspend(lambda: held.append(None)), Effect.suspend(held.pop)
+    program = bracket(acquire, lambda _: bracket(acquire, lambda _: use, lambda *_: release), lambda *_: release)
+    moments = run_with_signals_at(set(), program)
+    assert moments > 100
+    for first in range(1, moments, moments // 6):
+        for second in range(first + 1, moments + 1):
+            run_with_signals_at({first, second}, program)
+            assert held == [], (first, second)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, (first, second)
 
 
 def test_sigterm_stops_a_program_only_where_the_runtime_asks_for_it() -> None:

@@ -1,0 +1,186 @@
+"""The CSV reader against literals and Python's own csv module."""
+
+from __future__ import annotations
+
+import csv as standard
+import gzip
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from returns.pipeline import is_successful
+from returns.unsafe import unsafe_perform_io
+
+from fnlamp.data import csv, read_csv
+from fnlamp.fault import BadCell, FileCorrupt, FileMissing
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(raw, name="table.csv"):
+        path = tmp_path / name
+        path.write_bytes(raw if isinstance(raw, bytes) else raw.encode())
+        return path
+
+    return write
+
+
+def table(path, **options):
+    outcome = read_csv(path, **options).run()
+    assert is_successful(outcome), outcome
+    return unsafe_perform_io(outcome.unwrap())
+
+
+def fault(path, **options):
+    outcome = read_csv(path, **options).run()
+    assert not is_successful(outcome), outcome
+    return unsafe_perform_io(outcome.failure())
+
+
+def test_header_label_and_numbers(write):
+    read = table(write("a,label,b\n1,7,2.5\n-3e2,0,.5\n"), label="label")
+    assert read.columns == ("a", "b")
+    np.testing.assert_array_equal(read.features, np.array([[1, 2.5], [-300, 0.5]], np.float32))
+    assert read.features.dtype == np.float32
+    np.testing.assert_array_equal(read.label, [7, 0])
+    assert read.label.dtype == np.int32
+    assert repr(read) == "<Table: 2 rows of 2 float32 columns, labelled>"
+
+
+def test_without_header_the_label_has_a_position(write):
+    read = table(write("7,1,2\n8,3,4\n"), header=False, label=0, dtype=np.float64)
+    assert (read.columns, read.features.dtype) == (("1", "2"), np.float64)
+    np.testing.assert_array_equal(read.features, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(read.label, [7, 8])
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "a,b\n1,2\n3,4\n",
+        "a,b\n1,2\n3,4",
+        "a,b\r\n1,2\r\n3,4\r\n",
+        "\ufeffa,b\n1,2\n3,4\n\n\n",
+        '"a","b"\n"1","2"\n3,4\n',
+        "a,b\n 1, 2\n3 ,4\n",
+        "a,b\n1.0,2e0\n+3,0.4e1\n",
+    ],
+)
+def test_one_table_in_many_spellings(write, raw):
+    read = table(write(raw))
+    assert read.columns == ("a", "b")
+    np.testing.assert_array_equal(read.features, [[1, 2], [3, 4]])
+
+
+def test_a_packed_file_and_tabs(write):
+    read = table(write(gzip.compress(b"a\ttarget\n1\t0\n2\t1\n"), "table.tsv.gz"), separator="\t", label="target")
+    np.testing.assert_array_equal(read.features, [[1], [2]])
+
+
+def test_a_row_limit_reads_no_further(write):
+    path = write("a,b\n1,2\n3,4\nnot,read\n")
+    np.testing.assert_array_equal(table(path, rows=2).features, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(table(write("1,2\n3,4\nx"), header=False, rows=1).features, [[1, 2]])
+    assert len(table(write("a\n1\n"), rows=100).features) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "row", "column", "actual"),
+    [
+        ("a,b\n1,2\n3\n", 3, None, "1"),
+        ("a,b\n1,2,3\n4\n", 2, None, "3"),  # as many cells as two right rows have
+        ("a,b\n1,2\n\n3,4\n", 3, None, "0"),
+        ("a,b\n1,x\n", 2, "b", "'x'"),
+        ("a,b\n1,\n", 2, "b", "an empty cell"),
+        ("a,b\n,1\n", 2, "a", "an empty cell"),
+        ("a,b\n1,2\n3,nan\n", 3, "b", "'nan'"),
+        ("a,b\n1,inf\n", 2, "b", "'inf'"),
+        ("a,b\n1,1e999\n", 2, "b", "'1e999'"),
+        ("a,b\n1,1_000\n", 2, "b", "'1_000'"),
+        ("a,b\n1,0x10\n", 2, "b", "'0x10'"),
+        ("a,b\n1,2 3\n", 2, "b", "'2 3'"),
+        ("a,b\n1,1-2\n", 2, "b", "'1-2'"),
+        ("a,b\n1,1.2.3\n", 2, "b", "'1.2.3'"),
+        ("a,b\n1,\u0663\n", 2, "b", "'\u0663'"),
+        ("a,b\n1,1e39\n", 2, "b", "a larger one"),
+    ],
+)
+def test_a_bad_cell_is_named_by_row_and_column(write, raw, row, column, actual):
+    path = write(raw)
+    found = fault(path)
+    assert isinstance(found, BadCell), found
+    assert (found.path, found.row, found.column, found.actual) == (str(path), row, column, actual)
+
+
+def test_without_header_rows_and_columns_count_from_one(write):
+    found = fault(write("1,2\n3,x\n"), header=False)
+    assert (found.row, found.column) == (2, 2)
+
+
+@pytest.mark.parametrize("cell", ["1.5", "3e9"])
+def test_a_label_is_a_whole_number(write, cell):
+    found = fault(write(f"label,a\n0,1\n{cell},1\n"), label="label")
+    assert isinstance(found, BadCell)
+    assert (found.row, found.column) == (3, "label")
+
+
+@pytest.mark.parametrize(
+    ("raw", "options", "says"),
+    [
+        ("", {}, "an empty file"),
+        ("a,b\n", {}, "a header only"),
+        ("a,b\n1,2\n", {"label": "c"}, "'c' for the labels, got the columns a, b"),
+        ("a,a\n1,2\n", {"label": "a"}, "'a' for the labels"),
+        ("1,2\n", {"label": 2, "header": False}, "2 for the labels"),
+        (b"a,b\n1,\xff\n", {}, "the byte 0xff at 6"),
+        ('a,b\n1,"2\n', {}, "RFC 4180"),
+        (gzip.compress(b"a,b\n1,2\n")[:-5], {}, "gzip"),
+    ],
+)
+def test_a_file_that_is_no_table_is_corrupt(write, raw, options, says):
+    found = fault(write(raw), **options)
+    assert isinstance(found, FileCorrupt), found
+    assert says in str(found)
+
+
+def test_a_missing_file(tmp_path):
+    assert isinstance(fault(tmp_path / "nowhere.csv"), FileMissing)
+
+
+def test_wrong_arguments_are_bugs():
+    with pytest.raises(ValueError, match="rows"):
+        read_csv("x", rows=0)
+    with pytest.raises(ValueError, match="separator"):
+        read_csv("x", separator="..")
+
+
+NUMBERS = st.lists(
+    st.lists(st.floats(-1e30, 1e30) | st.integers(-(10**9), 10**9), min_size=3, max_size=3), min_size=1, max_size=8
+)
+
+
+@given(NUMBERS, st.sampled_from([standard.QUOTE_MINIMAL, standard.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))
+@settings(max_examples=100, deadline=None)
+def test_what_the_standard_library_writes_is_read(tmp_path_factory, numbers, quoting, end):
+    text = io.StringIO()
+    standard.writer(text, quoting=quoting, lineterminator=end).writerows([["a", "b", "c"], *numbers])
+    path = tmp_path_factory.mktemp("csv") / "table.csv"
+    path.write_bytes(text.getvalue().encode())
+    np.testing.assert_array_equal(table(path, dtype=np.float64).features, np.array(numbers, np.float64))
+
+
+@given(st.text(alphabet="0123456789.+-eE,\n\r", max_size=40))
+@settings(max_examples=400, deadline=None)
+def test_the_bulk_reader_accepts_nothing_that_the_careful_one_refuses(tmp_path_factory, text):
+    raw = text.encode()
+    columns = len(text.splitlines()[0].split(",")) if text.splitlines() else 1
+    body = raw.rstrip(b"\r\n")
+    bulk = csv._bulk(body, b",", columns)
+    if bulk is None:
+        return
+    rows = list(standard.reader(io.StringIO(body.decode(), newline="")))
+    names = [str(i) for i in range(columns)]
+    careful = [csv._row("path", 1 + i, row, names, True) for i, row in enumerate(rows)]
+    np.testing.assert_array_equal(bulk, np.array(careful, np.float64))

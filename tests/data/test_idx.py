@@ -1,0 +1,104 @@
+"""The IDX reader against files written byte by byte."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from returns.io import IOSuccess
+from returns.pipeline import is_successful
+from returns.unsafe import unsafe_perform_io
+
+from fnlamp.data import read_idx
+from fnlamp.effect import Effect
+from fnlamp.fault import FileCorrupt, FileMissing
+
+CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
+
+
+def idx(array: np.ndarray) -> bytes:
+    code = CODES[array.dtype.str[1:]]
+    header = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+def fault(path):
+    outcome = read_idx(path).run()
+    assert not is_successful(outcome), outcome
+    return unsafe_perform_io(outcome.failure())
+
+
+@given(
+    hnp.arrays(st.sampled_from(sorted(CODES)), hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)), st.booleans()
+)
+@settings(max_examples=60, deadline=None)
+def test_what_was_written_is_read(tmp_path_factory, array, packed):
+    path = tmp_path_factory.mktemp("idx") / "file"
+    path.write_bytes(gzip.compress(idx(array)) if packed else idx(array))
+    read = unsafe_perform_io(read_idx(path).run().unwrap())
+    assert read.dtype == array.dtype
+    assert read.dtype.isnative
+    np.testing.assert_array_equal(read, array)
+
+
+def test_a_literal_file():
+    assert idx(np.array([[1, 2]], np.int16)) == bytes.fromhex("00000b02 00000001 00000002 0001 0002")
+
+
+def test_nothing_is_opened_before_run(tmp_path):
+    path = tmp_path / "late"
+    program = read_idx(path)
+    assert isinstance(program, Effect)
+    path.write_bytes(idx(np.array([3], np.uint8)))
+    assert program.map(lambda a: a.tolist()).run() == IOSuccess([3])
+
+
+def test_a_missing_file_and_a_folder_are_faults_that_name_it(tmp_path):
+    for path in (tmp_path / "nowhere", tmp_path):
+        found = fault(path)
+        assert isinstance(found, FileMissing)
+        assert str(path) in str(found)
+
+
+GOOD = idx(np.arange(12, dtype=np.int32).reshape(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"", "an empty file"),
+        (b"label,pixel\n", "6c 61 62 65"),
+        (b"\0\0\x07\x01\0\0\0\0", "00 00 07 01"),
+        (GOOD[:7], "a header with 2 lengths, got a file of 7 bytes"),
+        (GOOD[:-1], "48 bytes of data for shape [3, 4], got 47 bytes"),
+        (GOOD + b"x", "got 49 bytes"),
+        (b"\0\0\x08\x03" + b"\xff" * 12, "got 0 bytes"),  # a product far above any memory is not allocated
+        (gzip.compress(GOOD)[:-9], "an intact gzip stream"),
+        (gzip.compress(GOOD)[:12] + b"\xff\xff" + gzip.compress(GOOD)[14:], "an intact gzip stream"),
+        (gzip.compress(GOOD)[:-8] + b"\0" * 8, "an intact gzip stream"),
+    ],
+)
+def test_a_damaged_file_is_a_fault_that_says_what_came(tmp_path, raw, says):
+    path = tmp_path / "damaged"
+    path.write_bytes(raw)
+    found = fault(path)
+    assert isinstance(found, FileCorrupt)
+    assert says in str(found)
+    assert str(path) in str(found)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_mutated_file_reads_or_fails_typed(tmp_path_factory, data):
+    raw = bytearray(data.draw(st.sampled_from([GOOD, gzip.compress(GOOD, mtime=0)])))
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("idx") / "mutated"
+    path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw)))]))
+    outcome = read_idx(path).run()
+    assert is_successful(outcome) or isinstance(unsafe_perform_io(outcome.failure()), FileCorrupt)
