@@ -86,7 +86,7 @@ MODELS = {
         weight_decay=1e-3,
     ),
     "scratch": Recipe(scratch, loss.cross_entropy(), 64, 1, {"adamw": 1e-3, "sgdw": 0.5}, "sgdw", shuffled=False),
-    "logistic": Recipe(logistic, loss.nll(), 64, 2, {"adamw": 1e-3, "sgdw": 0.5}, "sgdw", shuffled=False),
+    "logistic": Recipe(logistic, loss.nll(), 64, 2, {"adamw": 1e-2, "sgdw": 0.5}, "sgdw", shuffled=False),
 }
 
 

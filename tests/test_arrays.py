@@ -54,7 +54,13 @@ def test_describe(tree: object, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "float_", "integer"),
-    [("float32", True, False), ("bfloat16", True, False), ("int32", False, True), ("uint8", False, True), ("bool", False, False)],
+    [
+        ("float32", True, False),
+        ("bfloat16", True, False),
+        ("int32", False, True),
+        ("uint8", False, True),
+        ("bool", False, False),
+    ],
 )
 def test_kinds_of_numbers(dtype: str, float_: bool, integer: bool) -> None:
     spec = array_spec((2,), jnp.dtype(dtype))
@@ -76,7 +82,8 @@ def test_to_device_copies_so_that_later_changes_of_the_host_array_do_not_reach_i
 
 
 @pytest.mark.parametrize(
-    ("dtype", "value", "where"), [(np.int64, 2**31, "2147483648"), (np.int64, -(2**31) - 1, "-2147483649"), (np.uint64, 2**32, "")]
+    ("dtype", "value", "where"),
+    [(np.int64, 2**31, "2147483648"), (np.int64, -(2**31) - 1, "-2147483649"), (np.uint64, 2**32, "")],
 )
 def test_to_device_does_not_wrap_large_integers_around(dtype: type, value: int, where: str) -> None:
     with pytest.raises(FaultError) as caught:

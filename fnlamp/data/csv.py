@@ -29,7 +29,8 @@ class Table:
 
     def __repr__(self) -> str:
         rows, columns = self.features.shape
-        return f"<Table: {rows:,} rows of {columns:,} {self.features.dtype} columns{', labelled' if self.label is not None else ''}>"
+        labelled = "" if self.label is None else ", labelled"
+        return f"<Table: {rows:,} rows of {columns:,} {self.features.dtype} columns{labelled}>"
 
 
 def read_csv(
@@ -43,11 +44,11 @@ def read_csv(
 ) -> Effect[Table, FileFault]:
     """The table in a file of numbers; nothing is opened before the program is run.
 
-    `label` is the column of class labels, by its name or its position from 0. Without a `header`, columns are called "0", "1", ...
-    Only the first `rows` rows are read, and no more of the file than they take. Whether it is packed is told by its first bytes.
-    Fails: `FileMissing`; `FileCorrupt` for a file that is damaged, empty, not UTF-8 or without the label column; `BadCell` for a
-    row of another width, and a cell that is empty, no number, not finite (in `dtype` too), or no whole number for a label.
-    Reference: RFC 4180.
+    `label` is the column of class labels, by its name or its position from 0. Without a `header`, columns are called "0",
+    "1", ... Only the first `rows` rows are read, and no more of the file than they take. Whether it is packed is told by its
+    first bytes. Fails: `FileMissing`; `FileCorrupt` for a file that is damaged, empty, not UTF-8 or without the label column;
+    `BadCell` for a row of another width, and a cell that is empty, no number, not finite (in `dtype` too), or no whole number
+    for a label. Reference: RFC 4180.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.csv")

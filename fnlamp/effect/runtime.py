@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Never, Protocol, final
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ class CancelToken:
 
     @property
     def requested(self) -> bool:
-        return (self._set or any(parent.requested for parent in self._parents)) and not self._masked()
+        # No generator expression: a second Ctrl-C while one is closed would be printed and lost.
+        return (self._set or any(map(_REQUESTED, self._parents))) and not self._masked()
 
     def cancel(self) -> None:
         """Ask the run to stop at its next step; another thread may do this."""
         self._set = True
+
+
+_REQUESTED = attrgetter("requested")
 
 
 class Clock(Protocol):

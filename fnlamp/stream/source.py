@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Spec, Tree, describe, spec_of
+from fnlamp.arrays import Tree, array_spec, describe, spec_of
 from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
 from fnlamp.stream.stream import BatchStream, Emit, End, Step
 from fnlamp.stream.view import Order, Segment, View
@@ -18,9 +18,9 @@ def minibatches(
 ) -> BatchStream:
     """Batches `(features, target)` of `batch_size` rows: in order without a seed, else shuffled by it.
 
-    The order is a function of the seed alone; `epochs` hands out another one each epoch. The last batch has the rows that are left,
-    and is left out with `drop_last` if it is not full. The arrays (or pytrees of arrays, rows first) are not copied and must not
-    be changed while they are used. Fails: `ShapeMismatch` for different numbers of rows.
+    The order is a function of the seed alone; `epochs` hands out another one each epoch. The last batch has the rows that are
+    left, and is left out with `drop_last` if it is not full. The arrays (or pytrees of arrays, rows first) are not copied and
+    must not be changed while they are used. Fails: `ShapeMismatch` for different numbers of rows.
 
     >>> s = minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> s
@@ -38,7 +38,7 @@ def minibatches(
     if rest and not drop_last:
         segments.append(Segment(arrays, order, range(full * batch_size, rows, batch_size), rest))
     size = batch_size if full or drop_last else rest
-    spec = tree.map(lambda leaf: Spec((size, *leaf.shape[1:]), leaf.dtype), spec_of(arrays))
+    spec = tree.map(lambda leaf: array_spec((size, *leaf.shape[1:]), leaf.dtype), spec_of(arrays))
     return BatchStream.of_view(View(tuple(segments)), spec, EmptyEpoch(rows, batch_size, drop_last))
 
 

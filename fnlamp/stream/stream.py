@@ -48,12 +48,12 @@ Step: TypeAlias = Emit | Skip | End | Fail
 @final
 @dataclass(frozen=True, eq=False)
 class BatchStream:
-    """A stream of batches as a description: `step(state)` gives the next batch and the state after it; `init` is the first state.
+    """A stream of batches as a description: `step(state)` is the next batch and the state after it; `init` the first state.
 
-    `step` is a plain function that only an interpreter calls; asking twice with one state gives the same batch twice, so a stream
-    continues from any state. `spec` describes a batch (shape and dtype, the batch axis first; the last batch may have fewer rows),
-    `length` is the number of batches or `None`. `view` is the compiled view where there is one; then the state is the position, a
-    plain integer. Make streams with `minibatches`, `full_batch` and `from_items`.
+    `step` is a plain function that only an interpreter calls; asking twice with one state gives the same batch twice, so a
+    stream continues from any state. `spec` describes a batch (shape and dtype, the batch axis first; the last batch may have
+    fewer rows), `length` is the number of batches or `None`. `view` is the compiled view where there is one; then the state
+    is the position, a plain integer. Make streams with `minibatches`, `full_batch` and `from_items`.
 
     >>> s = stream.minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> [y.tolist() for x, y in stream.items(s.every_nth(2))]
@@ -85,13 +85,16 @@ class BatchStream:
     def map(self, function: Callable[[Any], Any], *, spec: Tree | None = None) -> BatchStream:
         """Every batch through `function`, which must be written in `jax.numpy` to keep the compiled view.
 
-        With `spec` given, the spec of what it returns, it may be any host function (files, NumPy); it is then called batch by batch.
+        With `spec` given, the spec of what it returns, it may be any host function (files, NumPy); it is then called batch by
+        batch.
         """
         if spec is None:
             try:
                 spec = spec_after(function, self.spec)
             except Exception as error:
-                error.add_note("in a function given to BatchStream.map: write it in jax.numpy, or give spec= for a host function")
+                error.add_note(
+                    "in a function given to BatchStream.map: write it in jax.numpy, or give spec= for a host function"
+                )
                 raise
             if self.view is not None:
                 return BatchStream.of_view(self.view.map(function), spec, self.why_empty)
@@ -111,7 +114,7 @@ class BatchStream:
 
         def step(state: tuple[int, Any]) -> Step:
             taken, inner = state
-            return End() if taken == count else _paired(self.step(inner), lambda next, new: (taken + new, next))
+            return End() if taken == count else _paired(self.step(inner), lambda after, new: (taken + new, after))
 
         length = None if self.length is None else min(count, self.length)
         return BatchStream((0, self.init), step, self.spec, length, why_empty=self.why_empty)
@@ -131,7 +134,7 @@ class BatchStream:
             came = (self, other)[which].step(inner)
             if isinstance(came, End) and which == 0:
                 return Skip((1, other.init))
-            return _paired(came, lambda next, new: (which, next))
+            return _paired(came, lambda after, new: (which, after))
 
         length = None if self.length is None or other.length is None else self.length + other.length
         return BatchStream((0, self.init), step, self.spec, length, why_empty=self.why_empty)
@@ -148,7 +151,7 @@ class BatchStream:
             came = self.step(inner)
             if isinstance(came, Emit) and phase != offset:
                 return Skip(((phase + 1) % n, came.state))
-            return _paired(came, lambda next, new: ((phase + new) % n, next))
+            return _paired(came, lambda after, new: ((phase + new) % n, after))
 
         length = None if self.length is None else len(range(offset, self.length, n))
         return BatchStream((0, self.init), step, self.spec, length, why_empty=self.why_empty)

@@ -115,9 +115,7 @@ class View:
 
     def map(self, function: Callable[[Any], Any]) -> View:
         """Every batch through `function`."""
-        return View(
-            tuple(replace(s, recipe=Recipe((*s.recipe.functions, function))) for s in self.segments)
-        )
+        return View(tuple(replace(s, recipe=Recipe((*s.recipe.functions, function))) for s in self.segments))
 
     def every(self, stride: int, offset: int, stop: int | None = None) -> View:
         """The batches at the positions offset, offset + stride, ... below `stop`."""

@@ -15,7 +15,7 @@ import numpy as np
 from returns.result import Failure, Result, Success
 
 from fnlamp import tree
-from fnlamp.arrays import Params, Tree, describe
+from fnlamp.arrays import Params, array_spec, describe
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime, do
 from fnlamp.effect.node import Named
 from fnlamp.fault import FaultError, Interrupted, NonFinite, NoWeight, ShapeMismatch, TrainFault
@@ -67,14 +67,14 @@ def epochs(
     """The program that trains `model` for `epochs` epochs. Building it computes nothing; running it twice gives the same twice.
 
     `train_batches` and `validation_batches` are factories, called once an epoch with a `LoopContext`; pass its `seed` to
-    `minibatches` to shuffle. `seed` determines everything random: initial parameters, dropout, the contexts' seeds.
-    `initial` are parameters to start from (copied, never donated away); `resume` a `Trained` to go on from, bit for bit as if it
-    had not stopped. `schedule` gives a factor of the learning rate for each step from 0. `metrics` are averaged over validation,
+    `minibatches` to shuffle. `seed` determines everything random: initial parameters, dropout, the contexts' seeds. `initial`
+    are parameters to start from (copied, never donated away); `resume` a `Trained` to go on from, bit for bit as if it had
+    not stopped. `schedule` gives a factor of the learning rate for each step from 0. `metrics` are averaged over validation,
     which happens after every `validate_every`-th epoch. `on_epoch` is a program run after each epoch.
 
-    Fails: `EmptyEpoch`, `ShapeMismatch`, `DtypeMismatch`, `BatchTooSmall`, `LabelOutOfRange`, `NotDifferentiable` before the first
-    step where the stream is in memory; `NonFinite` and `NoWeight` while running; what streams and hooks fail with. Ctrl-C stops
-    between two dispatches; the outcome is `Interrupted(trained)`, which `resume` takes.
+    Fails: `EmptyEpoch`, `ShapeMismatch`, `DtypeMismatch`, `BatchTooSmall`, `LabelOutOfRange`, `NotDifferentiable` before the
+    first step where the stream is in memory; `NonFinite` and `NoWeight` while running; what streams and hooks fail with.
+    Ctrl-C stops between two dispatches; the outcome is `Interrupted(trained)`, which `resume` takes.
 
     >>> x = np.linspace(-1, 1, 32, dtype=np.float32)[:, None]
     >>> program = epochs(
@@ -91,7 +91,18 @@ def epochs(
     if initial is not None and resume is not None:
         raise ValueError("give initial parameters or a run to resume, not both")
     return _Program(
-        model, optimizer, train_batches, validation_batches, epochs, seed, initial, resume, schedule, metrics, validate_every, on_epoch
+        model,
+        optimizer,
+        train_batches,
+        validation_batches,
+        epochs,
+        seed,
+        initial,
+        resume,
+        schedule,
+        metrics,
+        validate_every,
+        on_epoch,
     ).effect()
 
 
@@ -128,7 +139,7 @@ class _Program:
     def compile(self, stream: BatchStream) -> tuple[Any, Body, Carry, Any]:
         """What belongs to a row spec: the abstract `Init`, the step, the abstract carry, and the compiled start."""
         features, _ = pair(stream.spec)
-        key = describe(tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), features))
+        key = describe(tree.map(lambda leaf: array_spec(leaf.shape[1:], leaf.dtype), features))
         if key not in self.compiled:
             made = self.model.describe(features)
             body = training_body(self.model, self.optimizer, self.schedule, made.tags)
@@ -248,7 +259,9 @@ class _Run:
     def begin(self, stream: BatchStream) -> None:
         """Check everything that shapes tell, then make or copy the first state."""
         runtime, of = self.runtime, self.of
-        validation = None if of.validation_batches is None else of.validation_batches(of.context("validation", self.epoch, self.curve))
+        validation = (
+            None if of.validation_batches is None else of.validation_batches(of.context("validation", self.epoch, self.curve))
+        )
         plan = of.plan(stream, validation if isinstance(validation, BatchStream) else None)
         runtime.say(plan.summary(self.executor, runtime.device))
         start = of.compile(stream)[3]
@@ -272,7 +285,8 @@ class _Run:
         before = int(np.asarray(self.carry.tally)[BATCHES])
         root = name_key(jax.random.key(self.of.seed), "step")
         looked = runtime.clock.now()
-        for self.carry, self.position in self.executor.fold(body, root, self.carry, stream, begin, self.place):
+        for carry, position in self.executor.fold(body, root, self.carry, stream, begin, self.place):
+            self.carry, self.position = carry, position
             if runtime.cancel.requested or runtime.clock.now() - looked > LOOK_EVERY:
                 if self.broken():
                     break
@@ -326,5 +340,3 @@ class _Run:
             validation_metrics=MappingProxyType({}) if validation is None else validation.metrics,
             seconds=seconds,
         )
-
-

@@ -108,7 +108,8 @@ def run_evaluation(
     executor = runtime.executor or Fused()
     try:
         check_stream(model, stream, metrics=metrics)
-        for tally, _ in executor.fold(body, weights, tally, stream, stream.init, place):
+        for after, _ in executor.fold(body, weights, tally, stream, stream.init, place):
+            tally = after
             if runtime.cancel.requested:
                 return Interrupted()
     except FaultError as error:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Spec, Tree, describe
+from fnlamp.arrays import Tree, array_spec, describe
 from fnlamp.fault import FaultError
 from fnlamp.layer import Init
 from fnlamp.layer import table as layer_table
@@ -30,7 +30,7 @@ def batch_specs(stream: BatchStream) -> Iterator[Tree]:
         yield stream.spec
         return
     for size in {segment.size: None for segment in stream.view.segments}:
-        yield tree.map(lambda leaf, n=size: Spec((n, *leaf.shape[1:]), leaf.dtype), stream.spec)
+        yield tree.map(lambda leaf, n=size: array_spec((n, *leaf.shape[1:]), leaf.dtype), stream.spec)
 
 
 def check_stream(model: Supervised, stream: BatchStream, *, metrics: Mapping[str, Metric]) -> None:
@@ -60,9 +60,9 @@ def check_targets(model: Supervised, stream: BatchStream, prediction: Tree) -> N
 
 def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
     """The spec of what training carries."""
-    number = jax.ShapeDtypeStruct((), np.int32)
-    tally = jax.ShapeDtypeStruct(empty_tally().shape, np.float32)
-    return Carry(number, made.params, made.state, jax.eval_shape(optimizer.init, made.params), tally)
+    step: Any = array_spec((), np.int32)
+    tally: Any = array_spec(empty_tally().shape, np.float32)
+    return Carry(step, made.params, made.state, jax.eval_shape(optimizer.init, made.params), tally)
 
 
 def check_training(model: Supervised, stream: BatchStream, body: Body, carry: Carry) -> None:
@@ -113,7 +113,9 @@ class Plan:
         ]
         if flops is not None:
             steps = (self.train.length or 0) * self.epochs
-            lines.append(f"  work: {flops / 1e6:,.3g} MFLOP a step" + (f", {flops * steps / 1e9:,.4g} GFLOP in all" if steps else ""))
+            lines.append(
+                f"  work: {flops / 1e6:,.3g} MFLOP a step" + (f", {flops * steps / 1e9:,.4g} GFLOP in all" if steps else "")
+            )
         if self.validation is not None:
             lines.append(f"  validate on {rows_line(self.validation)}: {', '.join(['loss', *self.metrics])}")
         return tuple(lines)

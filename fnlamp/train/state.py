@@ -53,8 +53,8 @@ class TrainState:
 class LoopContext:
     """What a stream factory may depend on: host values only.
 
-    `epoch` counts from 1. `seed` is an integer that differs by epoch, and between training and validation; the losses are those of
-    earlier epochs' validations, `None` before the first.
+    `epoch` counts from 1. `seed` is an integer that differs by epoch, and between training and validation; the losses are
+    those of earlier epochs' validations, `None` before the first.
     """
 
     epoch: int
@@ -67,9 +67,9 @@ class LoopContext:
 class EpochReport:
     """The figures of one epoch. `str(report)` is the line that a run logs.
 
-    `train_loss` is the mean over the epoch, total / weight; `train_loss_of_batches` is the mean of the batches' means, in which a
-    short last batch counts as much as a full one (what many tutorials print). Both are measured while the parameters move.
-    `validation_loss` and its twin are `None` in epochs without validation. `steps` and `samples` are this epoch's.
+    `train_loss` is the mean over the epoch, total / weight; `train_loss_of_batches` is the mean of the batches' means, in
+    which a short last batch counts as much as a full one (what many tutorials print). Both are measured while the parameters
+    move. `validation_loss` and its twin are `None` in epochs without validation. `steps` and `samples` are this epoch's.
     """
 
     epoch: int
@@ -108,7 +108,8 @@ class Trained:
 
         Raises: `FaultError` for features of another shape than the model was trained on.
         """
-        return self.model.predict(self.params, self.layer_state, as_features(x))
+        prediction: Array = self.model.predict(self.params, self.layer_state, as_features(x))
+        return prediction
 
     def __repr__(self) -> str:
         last = f", {str(self.curve[-1]).lower()}" if self.curve else ""

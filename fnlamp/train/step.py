@@ -41,7 +41,7 @@ def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, t
         broken = jnp.where(~jnp.isfinite(mean), LOSS_BROKE, jnp.where(~jnp.isfinite(norm), GRADIENT_BROKE, 0))
 
         def update(old: Carry) -> Carry:
-            scale = schedule(old.step)
+            scale = jnp.asarray(schedule(old.step), jnp.float32)
             params, optimizer_state = optimizer.update(grads, old.optimizer_state, old.params, tags, scale)
             added = jnp.stack([value.total, value.weight, mean, jnp.ones(()), jnp.full((), rows_of(batch)), jnp.zeros(())])
             return Carry(old.step + 1, params, layer_state, optimizer_state, old.tally + added.astype(jnp.float32))
@@ -50,7 +50,8 @@ def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, t
             first = jnp.where(old.tally[BROKEN] > 0, old.tally[BROKEN], broken.astype(jnp.float32))
             return replace(old, tally=old.tally.at[BROKEN].set(first))
 
-        return jax.lax.cond((broken == 0) & (carry.tally[BROKEN] == 0), update, keep, carry)
+        after: Carry = jax.lax.cond((broken == 0) & (carry.tally[BROKEN] == 0), update, keep, carry)
+        return after
 
     return Body(step, lambda carry: carry.tally[BROKEN] == 0)
 

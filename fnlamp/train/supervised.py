@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Key, Params, State, Tree, describe, is_float
+from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float
 from fnlamp.fault import FaultError, ShapeMismatch, located
 from fnlamp.layer import Init, Layer, abstract_init
 from fnlamp.loss import Loss, LossValue, Metric, as_loss
@@ -59,7 +59,7 @@ class Supervised:
 
     def _stored(self, features: Tree) -> Tree:
         def one(spec: Any) -> Any:
-            return jax.ShapeDtypeStruct(spec.shape, self.param_dtype if is_float(spec) else spec.dtype)
+            return array_spec(spec.shape, self.param_dtype if is_float(spec) else spec.dtype)
 
         return tree.map(one, features)
 
@@ -69,8 +69,8 @@ def supervised(
 ) -> Supervised:
     """A layer and the loss of its output against the target, ready to be trained.
 
-    Parameters are stored and updated in `param_dtype` and used in `compute_dtype` (for mixed precision, `jnp.bfloat16`); losses are
-    summed in at least float32. A loss is any function `(prediction, target) -> LossValue`.
+    Parameters are stored and updated in `param_dtype` and used in `compute_dtype` (for mixed precision, `jnp.bfloat16`);
+    losses are summed in at least float32. A loss is any function `(prediction, target) -> LossValue`.
 
     >>> supervised(nn.linear(10), loss.cross_entropy())
     <Supervised: linear(10), cross_entropy>
@@ -107,6 +107,6 @@ def rows_of(batch: Tree) -> int:
     return shape[0] if shape else 1
 
 
-def as_features(x: Any) -> Array:
+def as_features(x: Any) -> Tree:
     """A user's input as arrays on the device."""
     return jax.tree.map(jnp.asarray, x)

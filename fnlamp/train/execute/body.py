@@ -16,8 +16,8 @@ from fnlamp.arrays import Array, Tree, to_device
 class Body:
     """A pure `function(shared, carry, batch) -> carry`, and `going(carry)`: whether to go on.
 
-    `shared` is read by every step, `carry` goes from one to the next in donated buffers. Programs belong to the body, and the body
-    to the description, so running a description again compiles nothing.
+    `shared` is read by every step, `carry` goes from one to the next in donated buffers. Programs belong to the body, and the
+    body to the description, so running a description again compiles nothing.
     """
 
     function: Callable[[Tree, Tree, Tree], Tree]
@@ -43,7 +43,8 @@ class Body:
                 at, carry = loop
                 return at + 1, self.function(shared, carry, recipe(arrays, rows[at]))
 
-            return jax.lax.while_loop(more, turn, (start, carry))[1]
+            _, carry = jax.lax.while_loop(more, turn, (start, carry))
+            return carry
 
         return jax.jit(chunk, static_argnums=0, donate_argnums=2)
 
@@ -60,7 +61,8 @@ class Place:
 
     def _one(self, array: Any) -> Array:
         if isinstance(array, jax.Array):
-            return jax.device_put(array, self.device)
+            placed: Array = jax.device_put(array, self.device)
+            return placed
         if id(array) not in self._placed:  # the host array is kept beside its copy, so its id stays its own
             self._placed[id(array)] = (array, to_device(array, self.device))
         return self._placed[id(array)][1]

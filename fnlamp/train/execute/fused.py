@@ -47,7 +47,8 @@ class Fused:
                 while at < count:
                     stop = min(at + size, count)
                     started = time.perf_counter()
-                    carry = jax.block_until_ready(body.chunk(segment.recipe, shared, carry, arrays, rows, at, stop))
+                    carry = body.chunk(segment.recipe, shared, carry, arrays, rows, at, stop)
+                    jax.block_until_ready(carry)  # type: ignore[no-untyped-call]
                     taken = (time.perf_counter() - started) / (stop - at)
                     if self.chunk is None and warm:  # the first dispatch may have compiled
                         size = max(1, min(int(self.seconds / max(taken, 1e-9)), 4 * size))

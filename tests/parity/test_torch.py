@@ -1,0 +1,205 @@
+"""Against torch in float32: at most 1e-5 apart, values and gradients alike."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from returns.unsafe import unsafe_perform_io
+
+from fnlamp import Eval, Train, loss, nn, optim, stream, train
+from fnlamp.effect import Runtime
+
+torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+
+
+def normal(*shape, scale=2.0):
+    return (scale * RNG.standard_normal(shape)).astype(np.float32)
+
+
+def near(ours, theirs):
+    np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), rtol=0, atol=1e-5)
+
+
+def leaf(x):
+    return torch.tensor(x, requires_grad=True)
+
+
+# ------------------------------------------------------------------------------- losses
+
+
+LABELS = RNG.integers(0, 5, 40)
+IGNORING = np.where(np.arange(40) % 7 == 0, -100, LABELS)
+WEIGHTS = RNG.uniform(0.2, 3, 5).astype(np.float32)
+LOGITS = normal(40, 5)
+
+
+@pytest.mark.parametrize("labels", [LABELS, IGNORING], ids=["all", "ignoring"])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(labels, weights, smoothing):
+    ours = loss.cross_entropy(weights, label_smoothing=smoothing)
+    theirs = torch.nn.CrossEntropyLoss(None if weights is None else torch.tensor(weights), label_smoothing=smoothing)
+    check_loss(ours, theirs, LOGITS, labels.astype(np.int32), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("labels", [LABELS, IGNORING], ids=["all", "ignoring"])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_nll(labels, weights):
+    logp = torch.log_softmax(torch.tensor(LOGITS), -1).numpy()
+    theirs = torch.nn.NLLLoss(None if weights is None else torch.tensor(weights))
+    check_loss(loss.nll(weights), theirs, logp, labels.astype(np.int32), torch.tensor(labels))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (loss.mse(), torch.nn.MSELoss()),
+        (loss.smooth_l1(), torch.nn.SmoothL1Loss()),
+        (loss.smooth_l1(0.3), torch.nn.SmoothL1Loss(beta=0.3)),
+        (loss.bce_with_logits(), torch.nn.BCEWithLogitsLoss()),
+        (loss.bce_with_logits(WEIGHTS), torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(WEIGHTS))),
+    ],
+    ids=str,
+)
+def test_losses_of_numbers(ours, theirs):
+    target = RNG.uniform(0, 1, (40, 5)).astype(np.float32)
+    check_loss(ours, theirs, LOGITS, target, torch.tensor(target))
+
+
+def check_loss(ours, theirs, prediction, target, torch_target):
+    value, gradient = jax.value_and_grad(lambda p: ours(p, jnp.asarray(target)).mean)(jnp.asarray(prediction))
+    x = leaf(prediction)
+    expected = theirs(x, torch_target)
+    expected.backward()
+    near(value, expected)
+    near(gradient, x.grad)
+
+
+# ------------------------------------------------------------------------------- layers
+
+F = torch.nn.functional
+ACTIVATIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "hard_swish": F.hardswish,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "softplus": F.softplus,
+    "softmax": lambda x: F.softmax(x, -1),
+    "log_softmax": lambda x: F.log_softmax(x, -1),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_and_their_gradients(name):
+    x = np.linspace(-6.03, 6.03, 240, dtype=np.float32).reshape(24, 10)  # no kink is hit
+    layer, upstream = getattr(nn, name), RNG.choice([-1.0, 1.0], (24, 10)).astype(np.float32)
+    ours, pull = jax.vjp(lambda v: layer.apply({}, {}, v, Eval())[0], jnp.asarray(x))
+    tx = leaf(x)
+    theirs = ACTIVATIONS[name](tx)
+    theirs.backward(torch.tensor(upstream))
+    near(ours, theirs)
+    near(pull(jnp.asarray(upstream))[0], tx.grad)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_in_both_modes_with_gradients_and_running_moments(training):
+    layer, theirs = nn.batch_norm(decay=0.8, eps=1e-5), torch.nn.BatchNorm1d(6, momentum=0.2, eps=1e-5)
+    scale, shift = normal(6), normal(6)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(scale))
+        theirs.bias.copy_(torch.tensor(shift))
+    params = {"scale": jnp.asarray(scale), "shift": jnp.asarray(shift)}
+    state = layer.init(KEY, jax.ShapeDtypeStruct((16, 6), jnp.float32)).state
+    for _ in range(5):  # move the running moments
+        warm = normal(16, 6) + 1
+        state = layer.apply(params, state, jnp.asarray(warm), Train(KEY))[1]
+        theirs(torch.tensor(warm))
+    near(state["mean"], theirs.running_mean)
+    near(state["variance"], theirs.running_var)
+    theirs.train(training)
+    mode = Train(KEY) if training else Eval()
+    check_layer(lambda p, v: layer.apply(p, state, v, mode)[0], theirs, params, normal(16, 6) + 1)
+
+
+def test_layer_norm_with_gradients():
+    layer, theirs = nn.layer_norm(), torch.nn.LayerNorm(6)
+    params = {"scale": jnp.asarray(normal(6)), "shift": jnp.asarray(normal(6))}
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(np.asarray(params["scale"])))
+        theirs.bias.copy_(torch.tensor(np.asarray(params["shift"])))
+    for mode in (Train(KEY), Eval()):
+        check_layer(lambda p, v, m=mode: layer.apply(p, {}, v, m)[0], theirs, params, normal(16, 6))
+
+
+def check_layer(ours, theirs, params, x):
+    upstream = normal(*x.shape, scale=0.5)
+    theirs.zero_grad()
+    y, pull = jax.vjp(ours, params, jnp.asarray(x))
+    grads, dx = pull(jnp.asarray(upstream))
+    tx = leaf(x)
+    ty = theirs(tx)
+    ty.backward(torch.tensor(upstream))
+    near(y, ty)
+    near(dx, tx.grad)
+    near(grads["scale"], theirs.weight.grad)
+    near(grads["shift"], theirs.bias.grad)
+
+
+# ------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (optim.adamw(1e-2), lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0)),
+        (optim.adamw(1e-2, 0.1), lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1)),
+        (optim.sgdw(1e-2, momentum=0.9), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9)),
+        (optim.sgdw(1e-2, momentum=0.9, nesterov=True), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9, nesterov=True)),
+        (optim.sgdw(0.1), lambda p: torch.optim.SGD(p, 0.1)),
+    ],
+    ids=["adam", "adamw", "momentum", "nesterov", "sgd"],
+)
+def test_parameters_after_twenty_steps_of_the_loop(ours, theirs):
+    x, y = normal(160, 7, scale=1), RNG.integers(0, 3, 160)
+    first, second = torch.nn.Linear(7, 16), torch.nn.Linear(16, 3)
+    model = torch.nn.Sequential(first, torch.nn.Tanh(), second)
+    initial = {
+        name: {"weight": module.weight.detach().numpy().T.copy(), "bias": module.bias.detach().numpy().copy()}
+        for name, module in (("first", first), ("second", second))
+    }
+    program = train.epochs(
+        model=train.supervised(nn.sequence(first=nn.linear(16), act=nn.tanh, second=nn.linear(3)), loss.cross_entropy()),
+        optimizer=ours,
+        train_batches=lambda context: stream.minibatches(x, y, batch_size=8),
+        epochs=1,
+        initial=initial,
+    )
+    trained = unsafe_perform_io(program.run(Runtime(log=None)).unwrap())
+    rule = theirs(model.parameters())
+    for start in range(0, 160, 8):
+        rule.zero_grad()
+        F.cross_entropy(model(torch.tensor(x[start : start + 8])), torch.tensor(y[start : start + 8])).backward()
+        rule.step()
+    for name, module in (("first", first), ("second", second)):
+        near(trained.params[name]["weight"].T, module.weight)
+        near(trained.params[name]["bias"], module.bias)
+
+
+def test_torchs_default_initialisers_have_torchs_bounds():
+    layer = nn.linear(2000, weight_init=nn.torch_weight, bias_init=nn.torch_bias)
+    params = layer.init(KEY, jax.ShapeDtypeStruct((1, 64), jnp.float32)).params
+    theirs = torch.nn.Linear(64, 2000)
+    for ours, other in ((params["weight"], theirs.weight), (params["bias"], theirs.bias)):
+        assert np.abs(ours).max() <= 1 / 8
+        assert abs(float(np.abs(ours).max()) - float(other.detach().abs().max())) < 1e-3
+        assert abs(float(np.std(ours)) - float(other.detach().std())) < 3e-3
