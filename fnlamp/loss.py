@@ -238,23 +238,33 @@ def accuracy(prediction: Array, target: Array) -> LossValue:
 # ------------------------------------------------------------------------------- differentiation
 
 
-def differentiable(value: Array, loss: str) -> Array:
-    """`value`, unless it is differentiated and its gradient is zero everywhere by construction: then `NotDifferentiable`.
+def differentiable(value: Array, params: Tree, loss: str) -> Array:
+    """`value`, unless its gradient with respect to `params` is zero everywhere by construction: then `NotDifferentiable`.
 
     JAX keeps such zeros symbolic, so the test costs nothing at run time and sees through jit, scan and stop_gradient.
+
+    >>> def share(w):
+    ...     return differentiable(jnp.mean(jnp.argmax(w, axis=-1) == 0), w, "accuracy")
+    >>> jax.grad(share)(jnp.ones((2, 3)))
+    Traceback (most recent call last):
+    fnlamp.fault.FaultError: NotDifferentiable: the gradient of accuracy is zero everywhere: ...
     """
+    leaves = jax.tree.leaves(params)
+    if not leaves:
+        raise FaultError(NotDifferentiable(loss))
 
     @jax.custom_jvp
-    def identity(x: Array) -> Array:
+    def first(x: Array, anchor: Array) -> Array:
         return x
 
-    def rule(primals: tuple[Array], tangents: tuple[Any]) -> tuple[Array, Any]:
+    def rule(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Any]:
         if isinstance(tangents[0], jax.custom_derivatives.SymbolicZero):
             raise FaultError(NotDifferentiable(loss))
         return primals[0], tangents[0]
 
-    identity.defjvp(rule, symbolic_zeros=True)
-    result: Array = identity(value)
+    first.defjvp(rule, symbolic_zeros=True)
+    # JAX skips the rule where all tangents are zero, so a parameter comes along, whose tangent is not.
+    result: Array = first(value, leaves[0])
     return result
 
 

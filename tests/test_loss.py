@@ -305,7 +305,7 @@ ways = pytest.mark.parametrize("way", [plain, jitted, inside_a_jit, scanned, thr
 @pytest.mark.parametrize("name", FLAT)
 def test_a_loss_whose_gradient_is_zero_everywhere_is_found(name: str, way: Callable[..., object]) -> None:
     def objective(params: dict[str, object]) -> jax.Array:
-        return differentiable(FLAT[name](MODEL.apply(params, {}, X, Eval())[0]), name)
+        return differentiable(FLAT[name](MODEL.apply(params, {}, X, Eval())[0]), params, name)
 
     with pytest.raises(FaultError, match="train on a smooth loss") as caught:
         way(objective)
@@ -316,7 +316,7 @@ def test_a_loss_whose_gradient_is_zero_everywhere_is_found(name: str, way: Calla
 @pytest.mark.parametrize("name", SMOOTH)
 def test_real_losses_are_not_taken_for_flat(name: str, way: Callable[..., object]) -> None:
     def objective(params: dict[str, object]) -> jax.Array:
-        return differentiable(SMOOTH[name](MODEL.apply(params, {}, X, Eval())[0]), name)
+        return differentiable(SMOOTH[name](MODEL.apply(params, {}, X, Eval())[0]), params, name)
 
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(way(objective)))
 
@@ -326,15 +326,15 @@ def test_one_parameter_with_a_gradient_is_enough(way: Callable[..., object]) -> 
     def objective(params: dict[str, dict[str, jax.Array]]) -> jax.Array:
         frozen = jax.lax.stop_gradient({**params, "out": {**params["out"], "bias": jnp.zeros(4)}})
         y = MODEL.apply(frozen, {}, X, Eval())[0] + params["out"]["bias"]
-        return differentiable(loss.cross_entropy()(y, LABELS).mean, "cross_entropy")
+        return differentiable(loss.cross_entropy()(y, LABELS).mean, params, "cross_entropy")
 
     way(objective)
 
 
 def test_it_changes_neither_value_nor_gradient() -> None:
     def square(x: jax.Array) -> jax.Array:
-        return differentiable(x**2, "square")
+        return differentiable(x**2, x, "square")
 
     assert jax.value_and_grad(square)(3.0) == (9, 6)
-    assert float(differentiable(jnp.sign(jnp.array(2.0)), "sign")) == 1  # only differentiation is refused
-    assert float(jax.jit(lambda x: differentiable(jnp.sign(x), "sign"))(2.0)) == 1
+    assert float(differentiable(jnp.sign(jnp.array(2.0)), jnp.array(2.0), "sign")) == 1  # only differentiation is refused
+    assert float(jax.jit(lambda x: differentiable(jnp.sign(x), x, "sign"))(2.0)) == 1

@@ -34,7 +34,7 @@ def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, t
 
         def mean_loss(params: Params) -> tuple[Array, tuple[LossValue, State]]:
             value, _, state = model.evaluate(params, carry.layer_state, batch, mode)
-            return differentiable(value.mean, model.loss.name), (value, state)
+            return differentiable(value.mean, params, model.loss.name), (value, state)
 
         (mean, (value, layer_state)), grads = jax.value_and_grad(mean_loss, has_aux=True)(carry.params)
         norm = tree.global_norm(grads)

@@ -43,7 +43,7 @@ def describe_count(count: int) -> Effect[str, Missing]:
 
 
 def every_error_is_declared() -> Effect[float, Missing]:
-    return load("a").bind(fit)  # error: Effect[float, Diverged]"; expected "Callable[[list[float]], Effect[float, Missing]]"
+    return load("a").bind(fit)  # error: Effect[float, Diverged]]"; expected "Callable[[list[float]], Effect[float, Missing]]"
 
 
 def a_handler_leaves_its_own_errors() -> Effect[float, Missing]:
