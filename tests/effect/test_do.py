@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from typing import Any
 
@@ -99,6 +100,32 @@ def test_a_block_is_closed_when_the_failure_is_and_not_later() -> None:
 
     assert outer().run() == IOSuccess("recovered")
     assert log == ["inner closed", "recovered"]
+
+
+def test_a_block_is_closed_by_the_run_and_not_by_the_garbage_collector() -> None:
+    kept: list[Any] = []
+
+    def block() -> Do[None, str]:
+        yield from Effect.from_failure("no")
+
+    def keeping() -> Do[None, str]:
+        kept.append(block())
+        return kept[-1]
+
+    assert do(keeping)().run() == IOFailure("no")
+    assert inspect.getgeneratorstate(kept[0]) == inspect.GEN_CLOSED
+
+
+def test_a_bug_while_a_block_is_closed_is_raised() -> None:
+    @do
+    def block() -> Do[None, str]:
+        try:
+            yield from Effect.from_failure("no")
+        finally:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        block().run()
 
 
 def test_an_exception_inside_a_block_is_a_bug_with_the_name_of_the_block() -> None:

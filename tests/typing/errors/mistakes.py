@@ -99,7 +99,7 @@ def only_exceptions_are_caught() -> object:
 
 
 def an_exit_is_more_than_a_result(exit: Exit[int, str]) -> int:
-    return exit.unwrap()  # error: "Interrupted" has no attribute "unwrap"
+    return exit.unwrap()  # error: Item "Interrupted" of "Success[int] | Failure[str] | Interrupted | Defect" has no
 
 
 def a_resource_is_used_not_run(resource: Resource[int, str]) -> object:
