@@ -19,10 +19,20 @@ def read_all(path: str) -> bytes:
         return file.read()
 
 
-def read_lines(path: str, count: int | None) -> bytes:
-    """The first `count` lines, or all; no more of the file is read than they take.  Fails: `FileMissing`, `FileCorrupt`."""
+def read_table(path: str, header: bool, count: int | None) -> tuple[bytes, bytes]:
+    """The header and the first `count` lines after it, or all; no more is read than they take, and a BOM is left out.
+
+    A header may span lines inside quotes; it ends where quotes are even.  Fails: `FileMissing`, `FileCorrupt`.
+    """
     with _opened(path) as file:
-        return file.read() if count is None else b"".join(islice(file, count))
+        lines = [file.readline().removeprefix(b"\xef\xbb\xbf")]
+        quotes = lines[0].count(b'"') if header else 0
+        while quotes % 2 and (line := file.readline()):
+            lines.append(line)
+            quotes += line.count(b'"')
+        left = None if count is None else count - (not header)
+        body = file.read() if left is None else b"".join(islice(file, left))
+        return (b"".join(lines), body) if header else (b"", lines[0] + body)
 
 
 @contextlib.contextmanager

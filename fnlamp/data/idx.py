@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from os import PathLike, fspath
 from typing import Any, Final
 
@@ -46,9 +47,13 @@ def _parse(path: str, raw: bytes) -> np.ndarray[Any, Any]:
     dtype, axes = np.dtype(_DTYPES[raw[2]]), raw[3]
     if len(raw) < 4 + 4 * axes:
         raise FaultError(FileCorrupt(path, f"a header with {axes} lengths", f"a file of {len(raw)} bytes"))
+    if not 1 <= axes <= 64:
+        raise FaultError(FileCorrupt(path, "1 to 64 axes, which is what an array can have", f"{axes}"))
     shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
     wanted, left = math.prod(shape) * dtype.itemsize, len(raw) - 4 - 4 * axes
     if left != wanted:  # before anything of the declared size is allocated
         raise FaultError(FileCorrupt(path, f"{wanted:,} bytes of data for shape {list(shape)}", f"{left:,} bytes"))
+    if math.prod(max(n, 1) for n in shape) * dtype.itemsize > sys.maxsize:  # which an axis of length 0 hides from `wanted`
+        raise FaultError(FileCorrupt(path, "lengths that an array can have", f"{list(shape)}"))
     array = np.frombuffer(raw, dtype, offset=4 + 4 * axes).reshape(shape)
     return array.astype(dtype.newbyteorder("="), copy=False)

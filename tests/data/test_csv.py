@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp.data import csv, read_csv
+from fnlamp.data import read_csv
 from fnlamp.fault import BadCell, FileCorrupt, FileMissing
 
 
@@ -132,9 +132,9 @@ def test_a_label_is_a_whole_number(write, cell):
         ("", {}, "an empty file"),
         ("a,b\n", {}, "a header only"),
         ("a,b\n1,2\n", {"label": "c"}, "'c' for the labels, got the columns a, b"),
-        ("a,a\n1,2\n", {"label": "a"}, "'a' for the labels"),
+        ("a,a\n1,2\n", {"label": "a"}, "one column 'a' for the labels, got 2 of them"),
         ("1,2\n", {"label": 2, "header": False}, "2 for the labels"),
-        (b"a,b\n1,\xff\n", {}, "the byte 0xff at 6"),
+        (b"a,b\n1,\xff\n", {}, "the byte 0xff in"),
         ('a,b\n1,"2\n', {}, "RFC 4180"),
         (gzip.compress(b"a,b\n1,2\n")[:-5], {}, "gzip"),
     ],
@@ -171,16 +171,74 @@ def test_what_the_standard_library_writes_is_read(tmp_path_factory, numbers, quo
     np.testing.assert_array_equal(table(path, dtype=np.float64).features, np.array(numbers, np.float64))
 
 
-@given(st.text(alphabet="0123456789.+-eE,\n\r", max_size=40))
-@settings(max_examples=400, deadline=None)
-def test_the_bulk_reader_accepts_nothing_that_the_careful_one_refuses(tmp_path_factory, text):
-    raw = text.encode()
-    columns = len(text.splitlines()[0].split(",")) if text.splitlines() else 1
-    body = raw.rstrip(b"\r\n")
-    bulk = csv._bulk(body, b",", columns)
-    if bulk is None:
-        return
-    rows = list(standard.reader(io.StringIO(body.decode(), newline="")))
-    names = [str(i) for i in range(columns)]
-    careful = [csv._row("path", 1 + i, row, names, True) for i, row in enumerate(rows)]
-    np.testing.assert_array_equal(bulk, np.array(careful, np.float64))
+TABLE = b"label,a\n" + b"".join(b"%d,%d.5\n" % (i, 3 * i) for i in range(9))
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_mutated_file_reads_or_fails_typed(tmp_path_factory, data):
+    raw = bytearray(data.draw(st.sampled_from([TABLE, gzip.compress(TABLE, mtime=0)])))
+    for _ in range(data.draw(st.integers(0, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("csv") / "mutated"
+    path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw)))]))
+    outcome = read_csv(path, label=0).run()
+    assert is_successful(outcome) or isinstance(unsafe_perform_io(outcome.failure()), FileCorrupt | BadCell)
+
+
+def test_nothing_is_opened_before_run(tmp_path):
+    path = tmp_path / "late.csv"
+    program = read_csv(path)
+    path.write_bytes(TABLE)
+    assert unsafe_perform_io(program.run().unwrap()).features.shape == (9, 2)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_one_strange_row_in_a_long_file_changes_no_other(write, blocks):
+    rows = [[i, i / 8, -i] for i in range(40_000)]  # some 700 kB: several blocks
+    lines = [",".join(map(repr, row)) for row in rows]
+    plain = table(write("\n".join(["a,b,c", *lines])), dtype=np.float64)
+    np.testing.assert_array_equal(plain.features, np.array(rows))
+    for at in range(0, 40_000, 40_000 // blocks):
+        lines[at] = '"{}", {} ,{}'.format(*lines[at].split(","))
+    strange = table(write("\n".join(["a,b,c", *lines])), dtype=np.float64)
+    np.testing.assert_array_equal(strange.features, plain.features)
+    lines[39_998] = "1,2,x"
+    found = fault(write("\n".join(["a,b,c", *lines])))
+    assert (found.row, found.column) == (40_000, "c")
+
+
+def test_a_quoted_header_may_span_lines(write):
+    read = table(write('"a\nb","c ""d"""\r\n1,2\r\n3,4\r\nx'), rows=2)
+    assert read.columns == ("a\nb", 'c "d"')
+    np.testing.assert_array_equal(read.features, [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("mark", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\0", "\xa0"])
+def test_only_a_line_feed_ends_a_row(write, mark):
+    assert isinstance(fault(write(f"a,b\n1,2{mark}3,4\n")), BadCell)
+    assert isinstance(fault(write(f"a,b\n1,2{mark}\n")), BadCell)
+
+
+def test_a_carriage_return_alone_is_no_row_end(write):
+    assert isinstance(fault(write("a,b\n1,2\r3,4\n")), FileCorrupt)
+
+
+def test_a_blank_first_line_is_named(write):
+    found = fault(write("\n1,2\n"))
+    assert (found.row, found.actual) == (1, "a blank line")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"dtype": np.int8}, TypeError),  # 300 would become 44
+        ({"dtype": str}, TypeError),
+        ({"label": True}, TypeError),
+        ({"separator": "\u00a7"}, ValueError),
+        ({"separator": "-"}, ValueError),
+    ],
+)
+def test_options_that_could_make_wrong_numbers_are_bugs(options, error):
+    with pytest.raises(error):
+        read_csv("x", **options)
