@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from fnlamp.arrays import Array, Tree, is_float
 
 
-def map(function: Callable[..., Any], *trees: Tree) -> Tree:
+def map(function: Callable[..., Any], *trees: Tree, is_leaf: Callable[[Any], bool] | None = None) -> Tree:
     """`jax.tree.map`, under the name that rooms without JAX use."""
-    return jax.tree.map(function, *trees)
+    return jax.tree.map(function, *trees, is_leaf=is_leaf)
 
 
 def count(tree: Tree) -> int:

@@ -28,7 +28,7 @@ def minibatches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    arrays = tree.map(lambda x: x if hasattr(x, "shape") else np.asarray(x), (features, target))
+    arrays = _arrays((features, target))
     rows = _rows(arrays)
     full, rest = divmod(rows, batch_size)
     order = Order(rows, seed)
@@ -48,7 +48,7 @@ def full_batch(features: Tree, target: Tree) -> BatchStream:
     >>> full_batch(np.zeros((20, 5), np.float32), np.zeros(20, np.float32))
     <BatchStream: 1 batches of (float32[20, 5], float32[20])>
     """
-    return minibatches(features, target, batch_size=max(_rows((features, target)), 1))
+    return minibatches(features, target, batch_size=max(_rows(_arrays((features, target))), 1))
 
 
 def from_items(batches: Sequence[Tree]) -> BatchStream:
@@ -63,6 +63,11 @@ def from_items(batches: Sequence[Tree]) -> BatchStream:
         return Emit(batches[position], position + 1) if position < len(batches) else End()
 
     return BatchStream(0, step, spec_of(batches[0]), len(batches))
+
+
+def _arrays(data: Tree) -> Tree:
+    """The same pytree with every leaf an array; a list is one array, not a pytree of numbers."""
+    return tree.map(lambda x: x if hasattr(x, "shape") else np.asarray(x), data, is_leaf=lambda x: isinstance(x, list))
 
 
 def _rows(arrays: Tree) -> int:

@@ -1,0 +1,94 @@
+"""One list of every layer, loss, rule and stream, with inputs to try them on; a public name that is missing here fails a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnlamp import Layer, loss, nn, optim, stream
+from fnlamp.arrays import array_spec
+
+KEY = jax.random.key(7)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCase:
+    layer: Layer
+    spec: Any = array_spec((6, 4), jnp.float32)
+    smooth: bool = True
+    """Whether finite differences can be taken: not across the kinks of relu, nor through random masks."""
+
+
+concatenate = nn.fun(lambda ys: jnp.concatenate(ys, axis=-1), "concatenate")
+LAYERS: dict[str, LayerCase] = {
+    "linear": LayerCase(nn.linear(3)),
+    "linear without bias": LayerCase(nn.linear(3, bias=False), array_spec((2, 5, 4), jnp.float32)),
+    "linear as torch": LayerCase(nn.linear(3, weight_init=nn.torch_weight, bias_init=nn.torch_bias)),
+    "batch_norm": LayerCase(nn.batch_norm()),
+    "layer_norm": LayerCase(nn.layer_norm()),
+    "dropout": LayerCase(nn.dropout(0.4), smooth=False),
+    "elu": LayerCase(nn.elu),
+    "gelu": LayerCase(nn.gelu),
+    "gelu_tanh": LayerCase(nn.gelu_tanh),
+    "hard_swish": LayerCase(nn.hard_swish),
+    "leaky_relu": LayerCase(nn.leaky_relu, smooth=False),
+    "log_softmax": LayerCase(nn.log_softmax),
+    "relu": LayerCase(nn.relu, smooth=False),
+    "sigmoid": LayerCase(nn.sigmoid),
+    "silu": LayerCase(nn.silu),
+    "softmax": LayerCase(nn.softmax),
+    "softplus": LayerCase(nn.softplus),
+    "tanh": LayerCase(nn.tanh),
+    "fun": LayerCase(nn.fun(jnp.sin)),
+    "flatten": LayerCase(nn.flatten, array_spec((2, 3, 4), jnp.float32)),
+    "rescale": LayerCase(nn.rescale(0.5, 1.0, dtype=float)),
+    "sequence": LayerCase(nn.sequence(hidden=nn.linear(5), act=nn.tanh, norm=nn.batch_norm(), out=nn.linear(2))),
+    "sequence of nothing": LayerCase(nn.sequence()),
+    "residual": LayerCase(nn.residual(nn.linear(3) >> nn.tanh, nn.linear(3))),
+    "branch": LayerCase(nn.branch(nn.linear(2), narrow=nn.linear(1)) >> concatenate),
+    "parallel": LayerCase(nn.branch(nn.tanh, nn.silu) >> nn.parallel(nn.linear(2), nn.linear(1)) >> concatenate),
+    "repeat": LayerCase(nn.repeat(nn.linear(4) >> nn.batch_norm() >> nn.tanh, 2)),
+    "repeat shared": LayerCase(nn.repeat(nn.linear(4) >> nn.batch_norm() >> nn.tanh, 2, shared=True)),
+    "mlp": LayerCase(nn.mlp(hidden=(5, 4), out=3, activation=nn.tanh)),
+    "mlp with dropout": LayerCase(nn.mlp(hidden=(5,), out=3, drop_rate=0.3, norm_last=True), smooth=False),
+}
+
+labels = np.array([0, 2, 1, -100, 2, 0], np.int32)
+numbers = np.random.default_rng(0).random((6, 3), np.float32)
+LOSSES: dict[str, tuple[loss.Loss, Any]] = {
+    "nll": (loss.nll(np.array([1.0, 2.0, 0.5])), labels),
+    "cross_entropy": (loss.cross_entropy(np.array([1.0, 2.0, 0.5]), label_smoothing=0.1), labels),
+    "mse": (loss.mse(), numbers),
+    "smooth_l1": (loss.smooth_l1(0.4), numbers),
+    "bce_with_logits": (loss.bce_with_logits(np.array([1.0, 2.0, 0.5])), numbers),
+    "identity": (loss.identity(), numbers),
+}
+
+RULES: dict[str, Callable[[], optim.Optimizer]] = {
+    "sgdw": partial(optim.sgdw, 0.002, 1e-4),
+    "sgdw momentum": partial(optim.sgdw, 0.0005, momentum=0.9, clip=10.0),
+    "sgdw nesterov": partial(optim.sgdw, 0.0005, momentum=0.9, nesterov=True, clip=10.0),
+    "sgdw independent": partial(optim.sgdw, 0.002, 1e-7, decay=optim.Decay.INDEPENDENT),
+    "adamw": partial(optim.adamw, 0.02, 1e-4),
+    "adamw independent": partial(optim.adamw, 0.02, 1e-7, decay=optim.Decay.INDEPENDENT),
+}
+
+rows = np.arange(11)
+STREAMS: dict[str, stream.BatchStream] = {
+    "minibatches": stream.minibatches(rows[:, None], rows, batch_size=4),
+    "minibatches shuffled": stream.minibatches(rows[:, None], rows, batch_size=4, seed=3),
+    "minibatches drop_last": stream.minibatches(rows[:, None], rows, batch_size=4, drop_last=True),
+    "full_batch": stream.full_batch(rows[:, None], rows),
+    "from_items": stream.from_items([(rows[i : i + 4, None], rows[i : i + 4]) for i in (0, 4, 8)]),
+}
+
+NO_LAYERS = {"table", "Initializer", "by_fan_in", "torch_bias", "torch_weight"}
+NO_LOSSES = {"Loss", "LossValue", "Metric", "as_loss", "accuracy", "differentiable"}
+NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "constant", "cosine", "linear", "warmup"}
+NO_STREAMS = {"BatchStream", "Emit", "End", "Fail", "Skip", "Step", "Order", "Recipe", "Segment", "View", "items"}

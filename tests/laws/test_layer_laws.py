@@ -1,0 +1,133 @@
+"""What holds for every layer."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import KEY, LAYERS
+
+from fnlamp import Eval, Train, nn, tree
+from fnlamp.layer import abstract_init, table
+
+MODES = {"train": Train(KEY), "eval": Eval()}
+each_layer = pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS)
+each_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+
+
+def made(case):
+    init = case.layer.init(KEY, case.spec)
+    x = jax.random.normal(jax.random.key(1), case.spec.shape, case.spec.dtype)
+    return init, x
+
+
+def equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def specs(tree_):
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree_)
+
+
+@each_layer
+@each_mode
+def test_the_spec_is_that_of_the_output_and_the_state_keeps_its_shape(case, mode):
+    init, _ = made(case)
+    y, state = jax.eval_shape(case.layer.apply, init.params, init.state, case.spec, mode)
+    assert specs(y) == specs(init.spec)
+    assert specs(state) == specs(init.state)
+
+
+@each_layer
+def test_every_parameter_has_a_tag(case):
+    init, _ = made(case)
+    assert jax.tree.structure(init.params) == jax.tree.structure(init.tags)
+    paths = {path.rsplit("/", 1)[0] if "/" in path else "" for path in tree.paths(init.params)}
+    assert paths == {"/".join(tag.path) for tag in jax.tree.leaves(init.tags)}
+
+
+@each_layer
+def test_eval_is_deterministic_and_leaves_the_state(case):
+    init, x = made(case)
+    first, second = (case.layer.apply(init.params, init.state, x, Eval()) for _ in range(2))
+    equal(first, second)
+    equal(first[1], init.state)
+
+
+@each_layer
+@each_mode
+def test_compiled_and_not_give_the_same_numbers(case, mode):
+    init, x = made(case)
+    eager, compiled = (f(init.params, init.state, x, mode) for f in (case.layer.apply, jax.jit(case.layer.apply)))
+    for a, b in zip(jax.tree.leaves(eager), jax.tree.leaves(compiled), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@each_layer
+def test_one_trace_a_mode(case):
+    init, x = made(case)
+    traces = []
+
+    def apply(params, state, x, mode):
+        traces.append(type(mode))
+        return case.layer.apply(params, state, x, mode)
+
+    compiled = jax.jit(apply)
+    for i in range(3):
+        compiled(init.params, init.state, x + i, Train(jax.random.key(i)))
+        compiled(init.params, init.state, x + i, Eval())
+    assert sorted(t.__name__ for t in traces) == ["Eval", "Train"]
+
+
+@each_layer
+def test_the_abstract_init_is_the_shape_of_the_real_one(case):
+    init, _ = made(case)
+    abstract = abstract_init(case.layer, case.spec)
+    assert specs(abstract.params) == specs(init.params)
+    assert specs(abstract.state) == specs(init.state)
+    assert abstract.tags == init.tags
+    assert f"{tree.count(init.params):,}" in table(case.layer, case.spec).splitlines()[-1]
+
+
+@each_layer
+@each_mode
+def test_gradients_are_finite_differences(case, mode):
+    if not case.smooth:
+        return
+    with jax.enable_x64(True):
+        init, x = made(case)
+        params, state, x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), (init.params, init.state, x))
+        weights = jax.random.normal(jax.random.key(2), init.spec.shape, jnp.float64)
+
+        def objective(at):
+            return jnp.sum(weights * case.layer.apply(at[0], state, at[1], mode)[0])
+
+        direction = jax.tree.map(lambda a: jnp.asarray(np.random.default_rng(a.size).standard_normal(a.shape)), (params, x))
+        _, slope = jax.jvp(objective, ((params, x),), (direction,))
+        gradient = jax.grad(objective)((params, x))
+        along = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+        shifted = [objective(jax.tree.map(lambda a, d, e=eps: a + e * d, (params, x), direction)) for eps in (1e-5, -1e-5)]
+        difference = (shifted[0] - shifted[1]) / 2e-5
+        np.testing.assert_allclose(float(slope), float(difference), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(float(along), float(difference), rtol=1e-6, atol=1e-6)
+
+
+def test_composition_is_associative_and_sequence_of_nothing_its_identity():
+    a, b, c = nn.linear(5), nn.tanh, nn.linear(2)
+    x = jax.random.normal(KEY, (3, 4))
+    left, right = (a >> b) >> c, a >> (b >> c)
+    for one, other in ((left, right), (left, nn.sequence(a, b, c)), (a >> nn.sequence(), a), (nn.sequence() >> a, a)):
+        assert repr(one) == repr(other)
+    ours, theirs = (layer.init(KEY, jax.ShapeDtypeStruct((3, 4), jnp.float32)) for layer in (left, right))
+    equal(ours.params, theirs.params)
+    equal(left.apply(ours.params, {}, x, Eval()), right.apply(theirs.params, {}, x, Eval()))
+
+
+def test_a_new_named_child_does_not_reshuffle_the_others():
+    spec = jax.ShapeDtypeStruct((3, 4), jnp.float32)
+    before = nn.sequence(hidden=nn.linear(4), out=nn.linear(2)).init(KEY, spec).params
+    after = nn.sequence(hidden=nn.linear(4), more=nn.linear(4), out=nn.linear(2)).init(KEY, spec).params
+    equal(before, {name: after[name] for name in before})

@@ -1,0 +1,127 @@
+"""The rules against float64 transcriptions of the papers, hand numbers, and hyperparameters by tag."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnlamp import Role, Tag, optim
+from fnlamp.optim import Decay
+
+RNG = np.random.default_rng(0)
+START = RNG.standard_normal((3, 4))
+GRADIENTS = RNG.standard_normal((25, 3, 4))
+SCALES = 1 / np.sqrt(1 + np.arange(25))
+TAG = Tag("linear", Role.WEIGHT)
+decays = pytest.mark.parametrize("decay", Decay)
+
+
+def ours(optimizer):
+    params, tags = {"w": jnp.asarray(START, jnp.float32)}, {"w": TAG}
+    state = optimizer.init(params)
+    for g, scale in zip(GRADIENTS, SCALES, strict=True):
+        params, state = optimizer.update({"w": jnp.asarray(g, jnp.float32)}, state, params, tags, scale)
+    return np.asarray(params["w"], np.float64)
+
+
+@decays
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_sgdw_is_algorithm_1_of_loshchilov_and_hutter(decay, momentum):
+    """Lines 6 to 9: m_t = b1 m_{t-1} + eta_t a g_t;  x_t = x_{t-1} - m_t - eta_t w x_{t-1}, or a w in place of w."""
+    a, w, theta, m = 0.05, 0.01, START.copy(), np.zeros_like(START)
+    for g, eta in zip(GRADIENTS, SCALES, strict=True):
+        m = (momentum or 0.0) * m + eta * a * g
+        theta = theta - m - eta * (w if decay is Decay.INDEPENDENT else a * w) * theta
+    np.testing.assert_allclose(ours(optim.sgdw(a, w, momentum, decay=decay)), theta, rtol=0, atol=2e-6)
+
+
+@decays
+def test_adamw_is_algorithm_2_of_loshchilov_and_hutter(decay):
+    """Lines 6 to 12, with m-hat and v-hat; x_t = x_{t-1} - eta_t (a m-hat / (sqrt(v-hat) + eps) + w x_{t-1}), or a w for w."""
+    a, w, b1, b2, eps = 0.01, 0.02, 0.9, 0.999, 1e-8
+    theta, m, v = START.copy(), np.zeros_like(START), np.zeros_like(START)
+    for t, (g, eta) in enumerate(zip(GRADIENTS, SCALES, strict=True), start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        step = a * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        theta = theta - eta * (step + (w if decay is Decay.INDEPENDENT else a * w) * theta)
+    np.testing.assert_allclose(ours(optim.adamw(a, w, b1, b2, eps, decay=decay)), theta, rtol=0, atol=2e-6)
+
+
+def test_nesterov_looks_ahead():
+    a, b, theta, v = 0.05, 0.9, START.copy(), np.zeros_like(START)
+    for g, eta in zip(GRADIENTS, SCALES, strict=True):
+        v = b * v + eta * a * g
+        theta = theta - (b * v + eta * a * g)
+    np.testing.assert_allclose(ours(optim.sgdw(a, momentum=b, nesterov=True)), theta, rtol=0, atol=2e-6)
+
+
+def test_two_steps_of_adam_by_hand():
+    """lamp's recorded figures: parameters (1, 1), gradients (.5, .75), rate .1, b1 .999, b2 .9."""
+    optimizer = optim.adamw(0.1, b1=0.999, b2=0.9)
+    params, tags = {"w": jnp.ones(2)}, {"w": TAG}
+    state = optimizer.init(params)
+    for expected in ([0.9000000063, 0.9000000042], [0.8000000109, 0.8000000073]):
+        params, state = optimizer.update({"w": jnp.array([0.5, 0.75])}, state, params, tags, 1.0)
+        np.testing.assert_allclose(params["w"], expected, atol=3e-7)
+
+
+def test_decay_by_tag_skips_what_it_skips():
+    params = {"bias": jnp.ones(3), "weight": jnp.ones((2, 3))}
+    tags = {"bias": Tag("linear", Role.BIAS), "weight": TAG}
+    grads = {"bias": jnp.full(3, 0.5), "weight": jnp.full((2, 3), 0.5)}
+    for make in (optim.sgdw, optim.adamw):
+        chosen, plain = make(0.1, lambda tag: 0.5 if tag.role is Role.WEIGHT else 0.0), make(0.1, 0.0)
+        some, none = (o.update(grads, o.init(params), params, tags, 1.0)[0] for o in (chosen, plain))
+        np.testing.assert_array_equal(some["bias"], none["bias"])
+        np.testing.assert_allclose(some["weight"], none["weight"] - 0.05, rtol=1e-6)
+
+
+def test_clipping_by_the_norm_of_all_arrays():
+    """lamp's figure: eight ones clipped to a norm of 2.1."""
+    clipped = optim.clip_by_global_norm({"a": jnp.ones((1, 2, 3)), "b": jnp.ones((1, 2))}, 2.1)
+    for leaf in clipped.values():
+        np.testing.assert_allclose(leaf, 0.7424621202, rtol=1e-6)
+    untouched = optim.clip_by_global_norm({"a": jnp.array([0.1, 0.0])}, 2.1)
+    np.testing.assert_array_equal(untouched["a"], np.array([0.1, 0.0], np.float32))
+    assert (optim.clip_by_global_norm({"a": jnp.zeros(3)}, 1.0)["a"] == 0).all()
+
+
+def test_the_clip_acts_before_the_rule():
+    optimizer = optim.sgdw(1.0, clip=1.0)
+    params = {"w": jnp.zeros(2)}
+    new, _ = optimizer.update({"w": jnp.array([3.0, 4.0])}, optimizer.init(params), params, {"w": TAG}, 1.0)
+    np.testing.assert_allclose(new["w"], [-0.6, -0.8], rtol=1e-6)
+
+
+def test_half_precision_parameters_have_float32_moments():
+    optimizer = optim.adamw(0.1)
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+    state = optimizer.init(params)
+    new, state = optimizer.update({"w": jnp.ones(3, jnp.bfloat16)}, state, params, {"w": TAG}, 1.0)
+    assert (new["w"].dtype, state["m"]["w"].dtype) == (jnp.bfloat16, jnp.float32)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: optim.sgdw(0.1, nesterov=True),
+        lambda: optim.sgdw(0.1, clip=0.0),
+        lambda: optim.adamw(b1=1.0),
+        lambda: optim.cosine(0),
+        lambda: optim.linear(1, 0, 0),
+    ],
+)
+def test_wrong_arguments_are_bugs(wrong):
+    with pytest.raises(ValueError, match=r"needs|above"):
+        wrong()
+
+
+def test_schedules_by_hand():
+    steps = np.arange(8)
+    np.testing.assert_allclose([optim.linear(1, 0.2, 4)(s) for s in steps], [1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2, 0.2], rtol=1e-6)
+    cosine = [0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * min(s / 5, 1))) for s in steps]
+    np.testing.assert_allclose([optim.cosine(5, 0.1)(s) for s in steps], cosine, rtol=1e-6)
+    warm = optim.warmup(3, optim.linear(1, 0, 5))
+    np.testing.assert_allclose([warm(s) for s in steps], [1 / 3, 2 / 3, 1, 1, 0.8, 0.6, 0.4, 0.2], rtol=1e-6)
+    assert optim.constant()(3) == 1.0
