@@ -90,12 +90,16 @@ class Plan:
     metrics: Mapping[str, Metric]
     epochs: int
 
+    def length(self) -> str:
+        """How many epochs of how many steps."""
+        return f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} of {rows_line(self.train, 'step', 'steps')}"
+
     def summary(self, executor: Any, device: Any) -> str:
         """One line, which a run logs first."""
         where = device.platform if device is not None else jax.default_backend()
         return (
             f"{tree.count(self.made.params):,} parameters, {self.model.loss}, {self.optimizer}: "
-            f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} of {rows_line(self.train)}, {executor} on {where}"
+            f"{self.length()}, {executor} on {where}"
         )
 
     def lines(self, body: Body) -> tuple[str, ...]:
@@ -104,7 +108,7 @@ class Plan:
         state, slots = tree.nbytes(self.made.state), tree.nbytes(self.carry.optimizer_state)
         flops = _flops(body, self.carry, self.train.spec)
         lines = [
-            f"train {self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} of {rows_line(self.train)}",
+            f"train {self.length()}",
             f"  batch: {describe(self.train.spec)}",
             *(f"  {line}" for line in layer_table(self.model.layer, features).splitlines()),
             f"  parameters: {tree.count(self.made.params):,} ({tree.nbytes(self.made.params):,} bytes), "
@@ -121,12 +125,12 @@ class Plan:
         return tuple(lines)
 
 
-def rows_line(stream: BatchStream) -> str:
-    """Steps, rows a batch, and the short last batch of a stream, in words."""
+def rows_line(stream: BatchStream, one: str = "batch", many: str = "batches") -> str:
+    """Batches, rows a batch, and the short last batch of a stream, in words."""
     rows = rows_of(stream.spec)
     if stream.length is None:
-        return f"batches of {rows:,} rows"
-    line = f"{stream.length:,} {'step' if stream.length == 1 else 'steps'} of {rows:,} rows"
+        return f"{many} of {rows:,} rows"
+    line = f"{stream.length:,} {one if stream.length == 1 else many} of {rows:,} rows"
     if stream.view is not None and stream.view.segments and stream.view.segments[-1].size != rows:
         line += f", the last of {stream.view.segments[-1].size:,}"
     return line
