@@ -1,8 +1,8 @@
 """Train a classifier of handwritten digits as a value, look at its plan, run it, and show what it predicts.
 
 Without arguments: the 8x8 digits that come with scikit-learn. With `--data DIR`: the IDX files of MNIST in that folder.
-The models are those of four documents: `simple` (784-128-10), `lamp` (lamp's guide), `scratch` (784-50-10, plain gradient descent
-in order), `logistic` (one layer, in order).
+The models are those of four documents: `simple` (784-128-10), `lamp` (lamp's guide), `scratch` (784-50-10, plain gradient
+descent in order), `logistic` (one layer, in order).
 """
 
 from __future__ import annotations

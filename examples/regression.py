@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,7 @@ def main() -> None:
     match program.run():
         case IOSuccess(Success(trained)):
             losses = [report.train_loss for report in trained.curve]
-            print("ratios:", ", ".join(f"{after / before:.4f}" for before, after in zip(losses, losses[1:], strict=False)))
+            print("ratios:", ", ".join(f"{after / before:.4f}" for before, after in pairwise(losses)))
         case IOFailure(Failure(fault)):
             print(f"{type(fault).__name__}: {fault}")
     print("\nWithout the squeeze:", describe(squeezed=False).explain().fault)

@@ -1,4 +1,4 @@
-"""One list of every layer, loss, rule and stream, with inputs to try them on; a public name that is missing here fails a test."""
+"""One list of every layer, loss, rule and stream, with inputs to try them on; a public name that is missing fails a test."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from fnlamp import Layer, loss, nn, optim, stream
 from fnlamp.arrays import array_spec
 
 KEY = jax.random.key(7)
+ROWS = array_spec((6, 4), jnp.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class LayerCase:
     layer: Layer
-    spec: Any = array_spec((6, 4), jnp.float32)
+    spec: Any = ROWS
     smooth: bool = True
     """Whether finite differences can be taken: not across the kinks of relu, nor through random masks."""
 

@@ -384,7 +384,7 @@ def test_a_resource_is_acquired_and_released_once_an_epoch():
 
     def opened(context):
         acquire = Effect.suspend(lambda: log.append("+") or batches(context))
-        return Resource.make(acquire, lambda s, exit: Effect.suspend(lambda: log.append(type(exit).__name__)))
+        return Resource.make(acquire, lambda s, outcome: Effect.suspend(lambda: log.append(type(outcome).__name__)))
 
     same(run(describe(train_batches=opened)), run(describe()))
     assert log == ["+", "Success"] * 3

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_type
 
 import numpy as np
 from returns.io import IOFailure, IOResult, IOSuccess
 from returns.result import Failure, Success
-from typing_extensions import assert_type
 
 from fnlamp import Role, loss, nn, optim, stream, train
 from fnlamp.effect import Defect, Do, Effect, Interrupted, do
