@@ -15,7 +15,7 @@ import numpy as np
 from returns.result import Failure, Result, Success
 
 from fnlamp import tree
-from fnlamp.arrays import Params, array_spec, describe
+from fnlamp.arrays import Params, Tree, array_spec, describe
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime, do
 from fnlamp.effect.node import Named
 from fnlamp.fault import FaultError, Interrupted, NonFinite, NoWeight, ShapeMismatch, TrainFault
@@ -66,11 +66,12 @@ def epochs(
 ) -> Effect[Trained, TrainFault | E]:
     """The program that trains `model` for `epochs` epochs. Building it computes nothing; running it twice gives the same twice.
 
-    `train_batches` and `validation_batches` are factories, called once an epoch with a `LoopContext`; pass its `seed` to
-    `minibatches` to shuffle. `seed` determines everything random: initial parameters, dropout, the contexts' seeds. `initial`
-    are parameters to start from (copied, never donated away); `resume` a `Trained` to go on from, bit for bit as if it had
-    not stopped. `schedule` gives a factor of the learning rate for each step from 0. `metrics` are averaged over validation,
-    which happens after every `validate_every`-th epoch. `on_epoch` is a program run after each epoch.
+    `train_batches` and `validation_batches` are factories, called for each epoch with a `LoopContext` (and once for the
+    plan); pass its `seed` to `minibatches` to shuffle. `seed` determines everything random: initial parameters, dropout, the
+    contexts' seeds. `initial` are parameters to start from (copied, never donated away); `resume` a `Trained` to go on from,
+    bit for bit as if it had not stopped. `schedule` gives a factor of the learning rate for each step from 0. `metrics` are
+    averaged over validation, which happens after every `validate_every`-th epoch. `on_epoch` is a program run after each
+    epoch.
 
     Fails: `EmptyEpoch`, `ShapeMismatch`, `DtypeMismatch`, `BatchTooSmall`, `LabelOutOfRange`, `NotDifferentiable` before the
     first step where the stream is in memory; `NonFinite` and `NoWeight` while running; what streams and hooks fail with.
@@ -306,16 +307,14 @@ class _Run:
     def non_finite(self, tally: Any, stream: BatchStream, begin: Any, good: int) -> Any:
         """Why the loss is not finite: a label out of range if the failing batch has one, else the numbers themselves."""
         self.carry = replace(self.carry, tally=self.carry.tally.at[BROKEN].set(0))
-        self.position = None
-        for batch, _ in islice(steps(stream, begin), good, good + 1):
-            features, target = pair(batch)
-            prediction = jax.eval_shape(
-                lambda x: self.of.model.forward(self.carry.params, self.carry.layer_state, x, Eval())[0], features
-            )
-            try:
-                self.of.model.loss.check(prediction, tree.map(np.asarray, target))
-            except FaultError as error:
-                return error.fault
+        batch, self.position = nth_batch(stream, begin, good)
+        features, target = pair(batch)
+        weights = (self.carry.params, self.carry.layer_state)
+        prediction = jax.eval_shape(lambda x: self.of.model.forward(*weights, x, Eval())[0], features)
+        try:
+            self.of.model.loss.check(prediction, tree.map(np.asarray, target))
+        except FaultError as error:
+            return error.fault
         what = "loss" if tally[BROKEN] == LOSS_BROKE else "norm of the gradient"
         return NonFinite(what, self.epoch, int(self.carry.step), self.trained())
 
@@ -340,3 +339,11 @@ class _Run:
             validation_metrics=MappingProxyType({}) if validation is None else validation.metrics,
             seconds=seconds,
         )
+
+
+def nth_batch(stream: BatchStream, begin: Any, n: int) -> tuple[Tree, Any]:
+    """The n-th batch from the state `begin` on, counted from 0, and the state that gives it."""
+    if stream.view is not None:
+        return stream.view.batch(begin + n), begin + n
+    before = begin if n == 0 else next(islice((after for _, after in steps(stream, begin)), n - 1, None))
+    return next(steps(stream, before))[0], before

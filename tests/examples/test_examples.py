@@ -26,7 +26,7 @@ def example(name):
     return module
 
 
-def test_every_example_is_tested_and_short():
+def test_every_example_is_tested():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     source = Path(__file__).read_text()
     assert names == {name for name in names if f'example("{name}")' in source}

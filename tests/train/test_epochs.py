@@ -240,6 +240,7 @@ def test_a_number_that_is_none_stops_before_the_update(executor, bad):
     found = fault(describe(layer, train_batches=in_order, validation_batches=None), executor=executor)
     assert isinstance(found, NonFinite)
     assert (found.what, found.epoch, found.step) == ("loss", 1, bad)
+    assert found.state.state.stream_state == bad
     assert np.isfinite(found.state.predict(x[:2])).all()
     if bad:
         good = run(describe(layer, train_batches=lambda c: in_order(c).take(bad), epochs=1, validation_batches=None))
