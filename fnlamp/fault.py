@@ -50,9 +50,7 @@ def located(name: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class ShapeMismatch(Fault):
-    """An array came in another shape than the one that is needed."""
-
+class _Mismatch(Fault):
     expected: str
     actual: str
     hint: str = ""
@@ -63,16 +61,13 @@ class ShapeMismatch(Fault):
 
 
 @dataclass(frozen=True)
-class DtypeMismatch(Fault):
+class ShapeMismatch(_Mismatch):
+    """An array came in another shape than the one that is needed."""
+
+
+@dataclass(frozen=True)
+class DtypeMismatch(_Mismatch):
     """An array came in a dtype that would have to be converted without being asked."""
-
-    expected: str
-    actual: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        hint = f"; {self.hint}" if self.hint else ""
-        return self._say(f"expected {self.expected}, got {self.actual}{hint}")
 
 
 @dataclass(frozen=True)
