@@ -95,7 +95,8 @@ def to_device(x: Any, device: Any = None) -> Array:
                     "enable jax_enable_x64 or renumber",
                 )
             )
-    array: Array = jax.device_put(x, device, may_alias=False)
+    # JAX may share a host array's memory, or read it after this returns: it gets a copy that nobody else writes to.
+    array: Array = jax.device_put(np.array(x) if isinstance(x, np.ndarray) else x, device, may_alias=False)
     return array
 
 

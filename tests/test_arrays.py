@@ -74,11 +74,12 @@ def test_take_rows(module: object) -> None:
 
 
 def test_to_device_copies_so_that_later_changes_of_the_host_array_do_not_reach_it() -> None:
-    host = np.zeros(64, np.float32)
-    there = to_device(host)
-    host[:] = 1
-    assert isinstance(there, jax.Array)
-    assert there.sum() == 0
+    for _ in range(200):  # where memory is shared, or read late, is a matter of luck
+        host = np.zeros(64, np.float32)
+        there = to_device(host)
+        host[:] = 1
+        assert isinstance(there, jax.Array)
+        assert there.sum() == 0
 
 
 @pytest.mark.parametrize(
