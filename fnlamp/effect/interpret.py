@@ -176,6 +176,12 @@ class _Machine:
             except BaseException as error:  # a bug or a second Ctrl-C: unwind, and run the releases on the way
                 caught = error
 
+    def _interrupts(self) -> bool:
+        """Whether this is an interruption without a state, or a success that the next step would turn into one."""
+        if isinstance(self.exit, Interrupted):
+            return self.exit.state is None
+        return type(self.exit) is Success and not self.guard.shields and self.runtime.cancel.requested
+
     def _may_stop(self) -> bool:
         return self.node is not None or (type(self.exit) is Success and bool(self.stack))
 
@@ -284,7 +290,7 @@ class _Machine:
     def _left(self, frame: Named) -> None:
         if isinstance(self.exit, Defect):
             self.exit.cause.add_note(f"in effect {frame.name!r}")
-        elif isinstance(self.exit, Interrupted) and self.exit.state is None and frame.salvage is not None:
+        elif frame.salvage is not None and self._interrupts():
             self.exit = Interrupted(frame.salvage())
 
     _up: Final[dict[type, Callable[[Any, Any], None]]] = {

@@ -12,6 +12,7 @@ from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Params, State
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
+from fnlamp.effect.node import Named
 from fnlamp.fault import EmptyEpoch, FaultError, Interrupted, NoWeight, PlanFault
 from fnlamp.loss import Metric
 from fnlamp.stream import BatchStream
@@ -71,7 +72,8 @@ class _Evaluate:
 
             return Effect.call(call)
 
-        return use_stream(factory, context, program).named("evaluate")
+        node = use_stream(factory, context, program)._inner_value
+        return Effect(Named(node, "evaluate", salvage=lambda: trained))  # an interruption does not cost the training
 
     def outline(self, trained: Any) -> Outline:
         names = ", ".join(["loss", *self.metrics])

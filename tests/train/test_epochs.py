@@ -337,6 +337,20 @@ def test_an_interruption_in_a_hook_keeps_what_was_reached():
     same(run(describe()), run(describe(resume=stopped.state)))
 
 
+@pytest.mark.parametrize("where", ["the last line of the log", "the evaluation"])
+def test_an_interruption_after_the_training_keeps_what_was_trained(where):
+    runtime = Runtime(log=lambda line: runtime.cancel.cancel() if where != "the evaluation" and "3/3" in line else None)
+
+    def cancelling(context):
+        runtime.cancel.cancel()
+        return stream.minibatches(PIXELS, LABELS, batch_size=10)
+
+    stopped = unsafe_perform_io(describe().bind(train.evaluate(cancelling)).run(runtime).failure())
+    assert isinstance(stopped, Interrupted)
+    for a, b in zip(jax.tree.leaves(stopped.state.params), jax.tree.leaves(run(describe()).params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_more_epochs_are_the_same_as_all_at_once():
     first = run(describe(epochs=2))
     more = run(describe(epochs=5, resume=first))
