@@ -30,9 +30,10 @@ class Supervised:
         return f"<Supervised: {self.layer}, {self.loss}>"
 
     def init(self, key: Key, features: Tree) -> tuple[Params, State]:
-        """Fresh parameters and state for features of that spec, floats in `param_dtype`."""
+        """Fresh parameters, in `param_dtype`, and state for features of that spec."""
         made = self.layer.init(key, self._stored(features))
-        return tree.cast(made.params, self.param_dtype), tree.cast(made.state, self.param_dtype)
+        # The state stays as the layer made it: in half precision a moving average would stand still.
+        return tree.cast(made.params, self.param_dtype), made.state
 
     def describe(self, features: Tree) -> Init:
         """Specs and tags of what `init` makes; nothing is computed."""
@@ -108,5 +109,5 @@ def rows_of(batch: Tree) -> int:
 
 
 def as_features(x: Any) -> Tree:
-    """A user's input as arrays on the device."""
-    return jax.tree.map(jnp.asarray, x)
+    """A user's input as arrays on the device; a list is one array, as in `minibatches`."""
+    return jax.tree.map(jnp.asarray, x, is_leaf=lambda leaf: isinstance(leaf, list))

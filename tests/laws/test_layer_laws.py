@@ -115,6 +115,22 @@ def test_gradients_are_finite_differences(case, mode):
         np.testing.assert_allclose(float(along), float(difference), rtol=1e-6, atol=1e-6)
 
 
+@each_layer
+def test_composition_with_any_layer_is_lawful(case):
+    init, x = made(case)
+    layer, nothing = case.layer, nn.sequence()
+    for same in (nothing >> layer, layer >> nothing):
+        again = same.init(KEY, case.spec)
+        equal((again.params, again.state), (init.params, init.state))
+        equal(same.apply(init.params, init.state, x, MODES["train"]), layer.apply(init.params, init.state, x, MODES["train"]))
+    before, after = nn.fun(jnp.positive), nn.fun(jnp.square)
+    left, right = (before >> layer) >> after, before >> (layer >> after)
+    assert repr(left) == repr(right)
+    ours, theirs = left.init(KEY, case.spec), right.init(KEY, case.spec)
+    equal((ours.params, ours.state), (theirs.params, theirs.state))
+    equal(*(one.apply(ours.params, ours.state, x, MODES["train"]) for one in (left, right)))
+
+
 def test_composition_is_associative_and_sequence_of_nothing_its_identity():
     a, b, c = nn.linear(5), nn.tanh, nn.linear(2)
     x = jax.random.normal(KEY, (3, 4))

@@ -71,3 +71,17 @@ def test_arrays_do_not_see_each_other_below_the_clip(rule):
     both, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS, TAGS, 1.0)
     one, _ = optimizer.update({"w": grads["w"]}, optimizer.init(alone), alone, {"w": TAGS["w"]}, 1.0)
     np.testing.assert_array_equal(both["w"], one["w"])
+
+
+@each_rule
+def test_an_update_leaves_its_inputs_as_they_are(rule):
+    optimizer = rule()
+    state = optimizer.init(PARAMS)
+    _, state = optimizer.update(GRADS, state, PARAMS, TAGS, 1.0)
+    given = (GRADS, state, PARAMS)
+    kept = jax.tree.map(np.array, given)  # copies, in dicts of their own
+    first, second = (optimizer.update(GRADS, state, PARAMS, TAGS, 0.5) for _ in range(2))
+    for a, b in ((given, kept), (first, second)):
+        assert jax.tree.structure(a) == jax.tree.structure(b)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            np.testing.assert_array_equal(x, y)

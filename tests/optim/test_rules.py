@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ TAG = Tag("linear", Role.WEIGHT)
 decays = pytest.mark.parametrize("decay", Decay)
 
 
-def ours(optimizer):
-    params, tags = {"w": jnp.asarray(START, jnp.float32)}, {"w": TAG}
+def ours(optimizer, dtype=jnp.float32):
+    params, tags = {"w": jnp.asarray(START, dtype)}, {"w": TAG}
     state = optimizer.init(params)
     for g, scale in zip(GRADIENTS, SCALES, strict=True):
-        params, state = optimizer.update({"w": jnp.asarray(g, jnp.float32)}, state, params, tags, scale)
+        params, state = optimizer.update({"w": jnp.asarray(g, dtype)}, state, params, tags, scale)
     return np.asarray(params["w"], np.float64)
 
 
@@ -54,6 +55,30 @@ def test_nesterov_looks_ahead():
         v = b * v + eta * a * g
         theta = theta - (b * v + eta * a * g)
     np.testing.assert_allclose(ours(optim.sgdw(a, momentum=b, nesterov=True)), theta, rtol=0, atol=2e-6)
+
+
+@decays
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_in_float64_nothing_is_rounded_to_float32(decay, nesterov):
+    """Sutskever et al. 2013 with the decay of Loshchilov & Hutter: rates, scales and moments keep all their digits."""
+    a, w, b, theta, v = 0.05, 0.01, 0.9, START.copy(), np.zeros_like(START)
+    for g, eta in zip(GRADIENTS, SCALES, strict=True):
+        v = b * v + eta * a * g
+        theta = theta - (b * v + eta * a * g if nesterov else v) - eta * (w if decay is Decay.INDEPENDENT else a * w) * theta
+    with jax.enable_x64(True):
+        optimizer = optim.sgdw(a, w, b, nesterov=nesterov, decay=decay)
+        np.testing.assert_allclose(ours(optimizer, jnp.float64), theta, rtol=0, atol=1e-13)
+
+
+@decays
+def test_adamw_in_float64(decay):
+    a, w, theta, m, v = 0.01, 0.02, START.copy(), np.zeros_like(START), np.zeros_like(START)
+    for t, (g, eta) in enumerate(zip(GRADIENTS, SCALES, strict=True), start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        step = a * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        theta = theta - eta * (step + (w if decay is Decay.INDEPENDENT else a * w) * theta)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(ours(optim.adamw(a, w, decay=decay), jnp.float64), theta, rtol=0, atol=1e-12)
 
 
 def test_two_steps_of_adam_by_hand():
