@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, take_rows
+from fnlamp.arrays import Tree, take_rows, to_device
 from fnlamp.effect.node import name_of
 
 
@@ -49,7 +49,16 @@ class Recipe:
     functions: tuple[Callable[[Any], Any], ...] = ()
 
     def __call__(self, arrays: Tree, rows: Any) -> Tree:
-        batch = tree.map(lambda array: take_rows(array, rows), arrays)
+        return self.after(self.take(arrays, rows))
+
+    def take(self, arrays: Tree, rows: Any) -> Tree:
+        """The rows, before any function."""
+        return tree.map(lambda array: take_rows(array, rows), arrays)
+
+    def after(self, batch: Tree) -> Tree:
+        """What the functions make of the rows."""
+        if self.functions:  # they are given JAX's arrays everywhere: NumPy promotes otherwise
+            batch = tree.map(lambda x: to_device(x) if isinstance(x, np.ndarray) else x, batch)
         for function in self.functions:
             batch = function(batch)
         return batch
@@ -85,10 +94,14 @@ class Segment:
         """The row numbers of every batch. Shape: `(batches, size)`."""
         return self.order[np.asarray(self.starts)[:, None] + np.arange(self.size)]
 
+    def taken(self, index: int) -> Tree:
+        """The rows of one batch, taken on the host, before any function."""
+        start = self.starts[index]
+        return self.recipe.take(self.arrays, self.order[start : start + self.size])
+
     def batch(self, index: int) -> Tree:
         """One batch, made on the host."""
-        start = self.starts[index]
-        return self.recipe(self.arrays, self.order[start : start + self.size])
+        return self.recipe.after(self.taken(index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,22 +147,30 @@ class View:
         return View((*self.segments, *other.segments))
 
 
-def _identity(value: Any) -> Any:
-    """A hashable stand-in that is equal for functions of the same code and captured values; arrays count by identity."""
+def _identity(value: Any, inside: tuple[Any, ...] = ()) -> Any:
+    """A hashable stand-in that is equal for functions of the same code and captured values; arrays count by identity.
+
+    `inside` are the functions being looked into: one that calls itself is in its own closure.
+    """
     function = value.__func__ if hasattr(value, "__func__") else value
+    if any(function is outer for outer in inside):
+        return ("recursive", [function is outer for outer in inside].index(True))
     if isinstance(function, FunctionType):
-        cells = tuple(_identity(cell.cell_contents) for cell in function.__closure__ or ())
-        defaults = tuple(_identity(default) for default in function.__defaults__ or ())
-        keywords = tuple((name, _identity(v)) for name, v in sorted((function.__kwdefaults__ or {}).items()))
-        bound = _identity(value.__self__) if function is not value else None
+        inside = (*inside, function)
+        cells = tuple(_identity(cell.cell_contents, inside) for cell in function.__closure__ or ())
+        defaults = tuple(_identity(default, inside) for default in function.__defaults__ or ())
+        keywords = tuple((name, _identity(v, inside)) for name, v in sorted((function.__kwdefaults__ or {}).items()))
+        bound = _identity(value.__self__, inside) if function is not value else None
         return (function.__code__, id(function.__globals__), cells, defaults, keywords, bound)
     if hasattr(value, "func") and hasattr(value, "args") and hasattr(value, "keywords"):  # functools.partial
-        keywords = tuple((name, _identity(v)) for name, v in sorted(value.keywords.items()))
-        return ("partial", _identity(value.func), tuple(map(_identity, value.args)), keywords)
-    if isinstance(value, bool | int | float | complex | str | bytes | type | CodeType | None.__class__):
+        keywords = tuple((name, _identity(v, inside)) for name, v in sorted(value.keywords.items()))
+        return ("partial", _identity(value.func, inside), tuple(_identity(v, inside) for v in value.args), keywords)
+    if isinstance(value, float | complex):
+        return (type(value), repr(value))  # 0.0 and -0.0 are equal, and not-a-number is not equal to itself
+    if isinstance(value, bool | int | str | bytes | type | CodeType | None.__class__):
         return (type(value), value)  # 1, 1.0 and True are equal and yet trace differently
     if isinstance(value, tuple):
-        return (tuple, *map(_identity, value))
+        return (tuple, *(_identity(v, inside) for v in value))
     return _Same(value)
 
 

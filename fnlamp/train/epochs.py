@@ -25,7 +25,7 @@ from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
-from fnlamp.train.evaluate import Evaluation, run_evaluation, use_stream
+from fnlamp.train.evaluate import Evaluation, make_stream, run_evaluation, use_stream
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.body import Place
 from fnlamp.train.plan import Plan, abstract_carry, check_stream, check_training
@@ -153,30 +153,38 @@ class _Program:
         if train.length == 0:
             raise FaultError(train.why_empty)
         made, body, carry, _ = self.compile(train)
-        self.check_initial(carry.params)
+        self.check_start(carry)
         check_training(self.model, train, body, carry)
         if validation is not None:
             check_stream(self.model, validation, metrics=self.metrics)
         return Plan(self.model, self.optimizer, made, carry, train, validation, self.metrics, self.epochs)
 
-    def check_initial(self, params: Params) -> None:
-        given = self.initial if self.initial is not None else self.resume.params if self.resume is not None else None
-        if given is None:
-            return
-        wanted, came = ({path: list(np.shape(leaf)) for path, leaf in tree.paths(t).items()} for t in (params, given))
-        for path in wanted | came:
-            if wanted.get(path) != came.get(path):
-                expected, actual = (str(shapes.get(path, "no such parameter")) for shapes in (wanted, came))
-                raise FaultError(ShapeMismatch(expected, actual, "the model was built otherwise", where=f"initial/{path}"))
+    def check_start(self, carry: Carry) -> None:
+        """Raise the fault of a start that does not fit: initial parameters, or anything of the run to resume."""
+        pairs: dict[str, tuple[Tree, Tree]] = {}
+        if self.initial is not None:
+            pairs = {"initial": (carry.params, self.initial)}
+        if self.resume is not None:
+            parts = ("params", "layer_state", "optimizer_state")
+            pairs = {f"resume/{part}": (getattr(carry, part), getattr(self.resume.state, part)) for part in parts}
+        for name, trees in pairs.items():
+            wanted, came = ({path: list(np.shape(leaf)) for path, leaf in tree.paths(t).items()} for t in trees)
+            for path in wanted | came:
+                if wanted.get(path) != came.get(path):
+                    expected, actual = (str(shapes.get(path, "no such array")) for shapes in (wanted, came))
+                    hint = "it was made with another model or optimizer"
+                    raise FaultError(ShapeMismatch(expected, actual, hint, where=f"{name}/{path}"))
 
     def outline(self) -> Outline:
         """What `explain` shows: the plan, or the fault that a run is sure to end with."""
         title = f"epochs: {self.model!r}"
         try:
-            train = self.train_batches(self.context("train", 1, ()))
+            train = make_stream(self.train_batches, self.context("train", 1, ()))
             if not isinstance(train, BatchStream):
                 return Outline((title, f"  train {self.epochs} epochs on a stream that is acquired when it is run"), UNKNOWN)
-            validation = None if self.validation_batches is None else self.validation_batches(self.context("validation", 1, ()))
+            validation = None
+            if self.validation_batches is not None:
+                validation = make_stream(self.validation_batches, self.context("validation", 1, ()))
             plan = self.plan(train, validation if isinstance(validation, BatchStream) else None)
             return Outline((title, *plan.lines(self.compile(train)[1])), UNKNOWN)
         except FaultError as error:
@@ -251,7 +259,7 @@ class _Run:
         weights = (self.carry.params, self.carry.layer_state)
 
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
-            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.place)
+            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.place, self.epoch)
 
         return Effect.call(call)
 
@@ -260,9 +268,9 @@ class _Run:
     def begin(self, stream: BatchStream) -> None:
         """Check everything that shapes tell, then make or copy the first state."""
         runtime, of = self.runtime, self.of
-        validation = (
-            None if of.validation_batches is None else of.validation_batches(of.context("validation", self.epoch, self.curve))
-        )
+        validation = None
+        if of.validation_batches is not None:
+            validation = make_stream(of.validation_batches, of.context("validation", self.epoch, self.curve))
         plan = of.plan(stream, validation if isinstance(validation, BatchStream) else None)
         runtime.say(plan.summary(self.executor, runtime.device))
         start = of.compile(stream)[3]

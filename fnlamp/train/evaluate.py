@@ -66,9 +66,8 @@ class _Evaluate:
         def program(stream: BatchStream) -> Effect[Evaluation, Any]:
             def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
                 place = Place(runtime.device)
-                return run_evaluation(
-                    trained.model, self.metrics, stream, (trained.params, trained.layer_state), runtime, place
-                )
+                weights = (trained.params, trained.layer_state)
+                return run_evaluation(trained.model, self.metrics, stream, weights, runtime, place, context.epoch)
 
             return Effect.call(call)
 
@@ -87,13 +86,17 @@ def use_stream(factory: Batches, context: LoopContext, body: Callable[[BatchStre
     """Make the stream, acquire it if it is a resource, and run the body with it."""
 
     def go(made: Any) -> Effect[Any, Any]:
-        if isinstance(made, Resource):
-            return made.use(body)
-        if not isinstance(made, BatchStream):
-            raise TypeError(f"a stream factory returned {type(made).__name__}, expected BatchStream or Resource of one")
-        return body(made)
+        return made.use(body) if isinstance(made, Resource) else body(made)
 
-    return Effect.attempt(lambda: factory(context), FaultError, lambda error: error.fault).bind(go)
+    return Effect.attempt(lambda: make_stream(factory, context), FaultError, lambda error: error.fault).bind(go)
+
+
+def make_stream(factory: Batches, context: LoopContext) -> Any:
+    """What the factory makes: a stream, or a resource of one."""
+    made = factory(context)
+    if not isinstance(made, BatchStream | Resource):
+        raise TypeError(f"a stream factory returned {type(made).__name__}, expected BatchStream or Resource of one")
+    return made
 
 
 def run_evaluation(
@@ -103,6 +106,7 @@ def run_evaluation(
     weights: tuple[Params, State],
     runtime: Runtime,
     place: Place,
+    epoch: int,
 ) -> Result[Evaluation, Any] | Interrupted:
     """One pass over the stream, polling for cancellation between dispatches."""
     body = evaluation_body(model, as_items(metrics))
@@ -120,7 +124,7 @@ def run_evaluation(
     if not batches:
         return Failure(EmptyEpoch())
     if not weight:
-        return Failure(NoWeight(0))
+        return Failure(NoWeight(epoch))
     means = {name: float(t / w) if w else float("nan") for name, t, w in zip(metrics, rest[::2], rest[1::2], strict=True)}
     return Success(
         Evaluation(float(total / weight), float(of_batches / batches), MappingProxyType(means), int(batches), int(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,15 @@ class Body:
         return jax.jit(self.function, donate_argnums=1)
 
     @cached_property
+    def mapped_step(self) -> Callable[..., Tree]:
+        """One step on rows to which the recipe's functions are applied in the same program, as in a chunk: the same bits."""
+
+        def mapped_step(recipe: Any, shared: Tree, carry: Tree, rows: Tree) -> Tree:
+            return self.function(shared, carry, recipe.after(rows))
+
+        return jax.jit(mapped_step, static_argnums=0, donate_argnums=2)
+
+    @cached_property
     def chunk(self) -> Callable[..., Tree]:
         """Steps `start` to `stop` as one program; both are traced, so a chunk of any length is the same program.
 
@@ -50,7 +60,7 @@ class Body:
 
 
 class Place:
-    """Puts arrays on the device in their own dtype, each host array once for as long as this lives."""
+    """Puts arrays on the device in their own dtype, each host array once for as long as it lives."""
 
     def __init__(self, device: Any = None) -> None:
         self.device = device
@@ -63,6 +73,13 @@ class Place:
         if isinstance(array, jax.Array):
             placed: Array = jax.device_put(array, self.device)
             return placed
-        if id(array) not in self._placed:  # the host array is kept beside its copy, so its id stays its own
-            self._placed[id(array)] = (array, to_device(array, self.device))
-        return self._placed[id(array)][1]
+        key = id(array)
+        if key not in self._placed:
+            me = weakref.ref(self)
+
+            def forget(_: Any) -> None:  # data made anew each epoch does not pile up, and another array may get this id
+                if (place := me()) is not None:
+                    place._placed.pop(key, None)
+
+            self._placed[key] = (weakref.ref(array, forget), to_device(array, self.device))
+        return self._placed[key][1]

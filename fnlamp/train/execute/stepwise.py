@@ -1,4 +1,4 @@
-"""Step by step: each batch is made on the host and dispatched by itself."""
+"""Step by step: the rows of each batch are taken on the host and dispatched by themselves."""
 
 from __future__ import annotations
 
@@ -22,10 +22,21 @@ class Stepwise:
         self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, place: Place
     ) -> Iterator[tuple[Tree, Any]]:
         """`(carry, position)` after each batch from `position` on; the computation may still be under way."""
-        for batch, after in steps(stream, position):
-            on_device = jax.tree.map(lambda x: to_device(x, place.device), batch)
-            carry = body.step(shared, carry, on_device)
-            yield carry, after
+        if stream.view is None:
+            for batch, after in steps(stream, position):
+                carry = body.step(shared, carry, _placed(batch, place))
+                yield carry, after
+            return
+        before = 0  # batches of earlier segments
+        for segment in stream.view.segments:
+            for at in range(max(position - before, 0), len(segment.starts)):
+                carry = body.mapped_step(segment.recipe, shared, carry, _placed(segment.taken(at), place))
+                yield carry, before + at + 1
+            before += len(segment.starts)
 
     def __str__(self) -> str:
         return "stepwise"
+
+
+def _placed(batch: Tree, place: Place) -> Tree:
+    return jax.tree.map(lambda x: to_device(x, place.device), batch)

@@ -1,0 +1,226 @@
+"""Executors: one carry comes out of all of them, and little is compiled or kept on the device."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from returns.pipeline import is_successful
+from returns.unsafe import unsafe_perform_io
+
+from fnlamp import loss, nn, optim, stream, train
+from fnlamp.effect import Runtime
+from fnlamp.train.execute.body import Place
+
+RNG = np.random.default_rng(1)
+PIXELS = RNG.integers(0, 256, (47, 6)).astype(np.uint8)
+LABELS = PIXELS[:, :4].argmax(axis=1)
+FLOATS = nn.linear(8) >> nn.relu >> nn.linear(4)
+SIMPLE = nn.rescale(1 / 255) >> FLOATS
+LAMP = nn.rescale(1.0) >> nn.mlp(hidden=(64, 32), out=10, drop_rate=0.2, norm_last=True) >> nn.log_softmax
+OTHERS = [train.Fused(chunk=1), train.Fused(chunk=7), train.Fused(chunk=50), train.Fused()]
+
+
+def batches(context, **options):
+    return stream.minibatches(PIXELS, LABELS, batch_size=10, seed=context.seed, **options)
+
+
+def describe(layer=SIMPLE, objective=None, **options):
+    defaults = {"optimizer": optim.adamw(1e-2), "train_batches": batches, "epochs": 2}
+    return train.epochs(model=train.supervised(layer, objective or loss.cross_entropy()), **{**defaults, **options})
+
+
+def run(program, executor=None, **options):
+    outcome = program.run(Runtime(**{"log": None, "executor": executor, **options}))
+    assert is_successful(outcome), outcome
+    return unsafe_perform_io(outcome.unwrap())
+
+
+def same(a, b):
+    """Bit for bit: parameters, states, and curves but for the seconds."""
+    for x, y in zip(jax.tree.leaves(a.state), jax.tree.leaves(b.state), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    assert [replace(r, seconds=0.0) for r in a.curve] == [replace(r, seconds=0.0) for r in b.curve]
+
+
+def test_drop_last_gives_the_same_bits_in_every_executor():
+    program = describe(
+        LAMP,
+        loss.nll(),
+        optimizer=optim.sgdw(0.1, 1e-3, momentum=0.9),
+        train_batches=lambda c: batches(c, drop_last=True),
+    )
+    first = run(program, train.Stepwise())
+    assert [(r.steps, r.samples) for r in first.curve] == [(4, 40), (4, 40)]
+    for executor in OTHERS:
+        same(first, run(program, executor))
+
+
+def test_a_mapped_stream_gives_the_same_bits_in_every_executor():
+    # NumPy would promote uint8 * 0.1 to float64, and a function of its own program would be rounded at its end.
+    function = lambda batch: (jnp.sin(batch[0] * 0.1) / 3 + 1, batch[1])  # noqa: E731
+    mapped = lambda c: stream.minibatches(PIXELS[:40], LABELS[:40], batch_size=10, seed=c.seed).map(function)  # noqa: E731
+    program = describe(FLOATS, train_batches=mapped, validation_batches=mapped)
+    first = run(program, train.Stepwise())
+    for executor in OTHERS:
+        same(first, run(program, executor))
+
+
+@pytest.mark.parametrize(
+    "combined",
+    [
+        lambda s: s.concat(s),
+        lambda s: s.every_nth(2, 1),
+        lambda s: s.take(2).concat(s.every_nth(2)),
+    ],
+    ids=["concat", "every_nth", "take and concat"],
+)
+def test_a_combined_stream_gives_the_same_bits_in_every_executor(combined):
+    program = describe(train_batches=lambda c: combined(batches(c)), epochs=1)
+    first = run(program, train.Stepwise())
+    assert first.curve[0].steps == combined(stream.minibatches(PIXELS, LABELS, batch_size=10)).length
+    for executor in OTHERS:
+        same(first, run(program, executor))
+
+
+def test_a_stream_without_a_view_and_arrays_on_the_device_give_the_bits_of_arrays_on_the_host():
+    in_order = stream.minibatches(PIXELS, LABELS, batch_size=10)
+    first = run(describe(train_batches=lambda c: in_order))
+    one_by_one = stream.from_items(list(stream.items(in_order)))
+    on_device = stream.minibatches(jnp.asarray(PIXELS), jnp.asarray(LABELS), batch_size=10)
+    for s in (one_by_one, on_device):
+        for executor in (train.Stepwise(), train.Fused(chunk=3)):
+            same(first, run(describe(train_batches=lambda c, s=s: s), executor))
+
+
+def test_features_may_be_a_tree():
+    layer = nn.fun(lambda x: jnp.concatenate([x["a"], x["b"]], axis=-1) / 255.0, "join") >> FLOATS
+    tree = {"a": PIXELS[:, :2], "b": PIXELS[:, 2:]}
+    program = describe(layer, train_batches=lambda c: stream.minibatches(tree, LABELS, batch_size=10, seed=c.seed))
+    same(run(program, train.Stepwise()), run(program, train.Fused(chunk=3)))
+
+
+@pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=2), train.Fused()], ids=str)
+def test_folding_from_any_position_gives_the_rest(executor):
+    from fnlamp.train.execute import Body
+
+    s = stream.minibatches(np.arange(23)[:, None], np.arange(23), batch_size=5, seed=4)
+    body = Body(lambda shared, carry, batch: carry + shared * jnp.sum(batch[1]), lambda carry: jnp.array(True))
+    sums = [int(y.sum()) for _, y in stream.items(s)]
+    for begin in range(6):
+        pairs = list(executor.fold(body, jnp.int32(2), jnp.int32(0), s, begin, Place()))
+        assert pairs == [] if begin == 5 else int(pairs[-1][0]) == 2 * sum(sums[begin:])
+        if pairs:
+            assert pairs[-1][1] == 5
+
+
+def test_a_chunk_is_at_least_one_step_and_executors_have_names():
+    with pytest.raises(ValueError, match="at least one step, got 0"):
+        train.Fused(chunk=0)
+    assert [str(e) for e in (train.Stepwise(), train.Fused(), train.Fused(chunk=7))] == [
+        "stepwise",
+        "fused",
+        "fused, chunks of 7",
+    ]
+
+
+def test_a_chunk_stops_at_the_step_that_broke():
+    from fnlamp.train.execute import Body
+
+    s = stream.minibatches(np.arange(40)[:, None], np.arange(40), batch_size=4)
+    body = Body(lambda shared, carry, batch: carry + 1, lambda carry: carry < 3)
+    *_, (carry, _) = train.Fused(chunk=50).fold(body, jnp.int32(0), jnp.int32(0), s, 0, Place())
+    assert int(carry) == 3
+
+
+# ------------------------------------------------------------------------------- what is compiled
+
+
+@pytest.fixture
+def compiled():
+    """The names of the programs that JAX compiled while the test ran."""
+    names = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            message = record.getMessage()
+            if message.startswith("Compiling "):
+                names.append(message.split()[1])
+
+    logger, listener = logging.getLogger("jax"), Listener()
+    logger.addHandler(listener)
+    logger.propagate = False
+    with jax.log_compiles():
+        yield names
+    logger.removeHandler(listener)
+    logger.propagate = True
+
+
+@pytest.mark.parametrize(
+    ("executor", "name"), [(train.Stepwise(), "step"), (train.Fused(chunk=2), "chunk"), (train.Fused(), "chunk")]
+)
+def test_running_again_compiles_nothing_whatever_the_executor(compiled, executor, name):
+    program = describe(
+        validation_batches=lambda c: stream.minibatches(PIXELS, LABELS, batch_size=20), metrics={"top": loss.accuracy}
+    )
+    run(program, executor)
+    # A full and a short batch, in training and in evaluation.
+    assert sum(name in each for each in compiled) == 4, compiled
+    compiled.clear()
+    run(program, executor)
+    assert compiled == []
+
+
+def test_a_longer_run_of_the_same_description_traces_the_layer_no_more_often():
+    traces = []
+
+    def traced(epochs):
+        traces.clear()
+        layer = nn.rescale(1 / 255) >> nn.fun(lambda x: traces.append(x.shape) or x, "counted") >> nn.linear(4)
+        run(describe(layer, epochs=epochs))
+        return len(traces)
+
+    assert traced(1) == traced(5)
+
+
+# ------------------------------------------------------------------------------- what is on the device
+
+
+def test_an_array_is_placed_once_in_its_own_dtype():
+    place = Place()
+    placed = place({"x": PIXELS, "y": PIXELS})
+    assert placed["x"] is placed["y"]
+    assert place(PIXELS) is placed["x"]
+    assert (placed["x"].dtype, placed["x"].shape) == (np.uint8, (47, 6))
+    assert place(PIXELS.copy()) is not placed["x"]
+
+
+def test_what_is_placed_is_a_copy():
+    array = np.arange(64, dtype=np.float32)
+    placed = Place()(array)
+    array[:] = -1
+    assert placed[3] == 3
+
+
+def test_data_made_anew_each_epoch_does_not_pile_up_on_the_device():
+    sizes = []
+
+    def anew(context):
+        sizes.append(sum(array.nbytes for array in jax.live_arrays()))
+        return stream.minibatches(PIXELS.copy(), LABELS.copy(), batch_size=10)
+
+    run(describe(train_batches=anew, epochs=6))
+    assert max(sizes[2:]) == min(sizes[2:])
+
+
+def test_nothing_but_the_result_stays_on_the_device():
+    program = describe()
+    run(program)
+    before = sum(array.nbytes for array in jax.live_arrays())
+    trained = run(program)
+    kept = sum(array.nbytes for array in jax.live_arrays()) - before
+    assert 0 < kept <= sum(leaf.nbytes for leaf in jax.tree.leaves(trained.state) if isinstance(leaf, jax.Array))
