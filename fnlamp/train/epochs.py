@@ -156,7 +156,7 @@ class _Program:
         self.check_start(carry)
         check_training(self.model, train, body, carry)
         if validation is not None:
-            check_stream(self.model, validation, metrics=self.metrics)
+            check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
         return Plan(self.model, self.optimizer, made, carry, train, validation, self.metrics, self.epochs)
 
     def check_start(self, carry: Carry) -> None:

@@ -113,7 +113,7 @@ def run_evaluation(
     tally: Any = place(np.zeros(5 + 2 * len(metrics), np.float32))
     executor = runtime.executor or Fused()
     try:
-        check_stream(model, stream, metrics=metrics)
+        check_stream(model, stream, weights, metrics=metrics)
         for after, _ in executor.fold(body, weights, tally, stream, stream.init, place):
             tally = after
             if runtime.cancel.requested:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, array_spec, describe
+from fnlamp.arrays import Params, State, Tree, array_spec, describe
 from fnlamp.fault import FaultError
 from fnlamp.layer import Init
 from fnlamp.layer import table as layer_table
@@ -33,11 +33,12 @@ def batch_specs(stream: BatchStream) -> Iterator[Tree]:
         yield tree.map(lambda leaf, n=size: array_spec((n, *leaf.shape[1:]), leaf.dtype), stream.spec)
 
 
-def check_stream(model: Supervised, stream: BatchStream, *, metrics: Mapping[str, Metric]) -> None:
-    """Raise the fault that evaluating the model on this stream is sure to end with."""
+def check_stream(
+    model: Supervised, stream: BatchStream, weights: tuple[Params, State], *, metrics: Mapping[str, Metric]
+) -> None:
+    """Raise the fault that evaluating the model with these weights (arrays or specs) on this stream is sure to end with."""
     if stream.length == 0:
         raise FaultError(stream.why_empty)
-    made = model.describe(pair(stream.spec)[0])
 
     def forward(params: Tree, state: Tree, batch: Tree) -> Tree:
         _, prediction, _ = model.evaluate(params, state, batch, Eval())
@@ -46,7 +47,7 @@ def check_stream(model: Supervised, stream: BatchStream, *, metrics: Mapping[str
         return prediction
 
     for batch in batch_specs(stream):
-        prediction = jax.eval_shape(forward, made.params, made.state, batch)
+        prediction = jax.eval_shape(forward, *weights, batch)
         check_targets(model, stream, prediction)
 
 

@@ -200,7 +200,10 @@ def test_an_array_is_placed_once_in_its_own_dtype():
 
 
 def test_what_is_placed_is_a_copy():
-    array = np.arange(64, dtype=np.float32)
+    buffer = np.zeros(4096 + 64, np.uint8)
+    aligned = -buffer.ctypes.data % 64  # memory that JAX would share
+    array = buffer[aligned : aligned + 4096].view(np.float32)
+    array[:] = np.arange(1024)
     placed = Place()(array)
     array[:] = -1
     assert placed[3] == 3
