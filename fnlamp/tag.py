@@ -15,6 +15,7 @@ class Role(Enum):
     BIAS = "bias"
     SCALE = "scale"
     SHIFT = "shift"
+    EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from fnlamp.nn.activation import silu as silu
 from fnlamp.nn.activation import softmax as softmax
 from fnlamp.nn.activation import softplus as softplus
 from fnlamp.nn.activation import tanh as tanh
+from fnlamp.nn.attention import self_attention as self_attention
 from fnlamp.nn.combine import branch as branch
 from fnlamp.nn.combine import parallel as parallel
 from fnlamp.nn.combine import repeat as repeat
 from fnlamp.nn.combine import residual as residual
 from fnlamp.nn.combine import sequence as sequence
 from fnlamp.nn.dropout import dropout as dropout
+from fnlamp.nn.embedding import embedding as embedding
 from fnlamp.nn.initial import Initializer as Initializer
 from fnlamp.nn.initial import by_fan_in as by_fan_in
 from fnlamp.nn.initial import torch_bias as torch_bias
@@ -27,6 +29,10 @@ from fnlamp.nn.linear import linear as linear
 from fnlamp.nn.mlp import mlp as mlp
 from fnlamp.nn.norm import batch_norm as batch_norm
 from fnlamp.nn.norm import layer_norm as layer_norm
+from fnlamp.nn.recurrent import forget_one as forget_one
+from fnlamp.nn.recurrent import lstm as lstm
 from fnlamp.nn.shape import flatten as flatten
 from fnlamp.nn.shape import fun as fun
 from fnlamp.nn.shape import rescale as rescale
+from fnlamp.nn.transformer import gpt as gpt
+from fnlamp.nn.transformer import transformer_block as transformer_block

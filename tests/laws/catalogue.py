@@ -24,8 +24,13 @@ class LayerCase:
     spec: Any = ROWS
     smooth: bool = True
     """Whether finite differences can be taken: not across the kinks of relu, nor through random masks."""
+    forward: bool = True
+    """Whether forward mode can differentiate it: not where the gradient in reverse mode is written by hand."""
 
 
+TIMES = array_spec((2, 5, 4), jnp.float32)
+TOKENS = array_spec((2, 5), jnp.float32)
+tokens = nn.fun(lambda x: jnp.abs(3 * x).astype(jnp.int32) % 7, "tokens")
 concatenate = nn.fun(lambda ys: jnp.concatenate(ys, axis=-1), "concatenate")
 LAYERS: dict[str, LayerCase] = {
     "linear": LayerCase(nn.linear(3)),
@@ -49,6 +54,15 @@ LAYERS: dict[str, LayerCase] = {
     "fun": LayerCase(nn.fun(jnp.sin)),
     "flatten": LayerCase(nn.flatten, array_spec((2, 3, 4), jnp.float32)),
     "rescale": LayerCase(nn.rescale(0.5, 1.0, dtype=float)),
+    "embedding": LayerCase(tokens >> nn.embedding(7, 3), TOKENS),
+    "lstm": LayerCase(nn.lstm(3), TIMES, forward=False),
+    "lstm without bias": LayerCase(nn.lstm(3, bias=False), TIMES, forward=False),
+    "self_attention": LayerCase(nn.self_attention(2), TIMES, forward=False),
+    "self_attention causal": LayerCase(nn.self_attention(2, causal=True, bias=False), TIMES, forward=False),
+    "transformer_block": LayerCase(nn.transformer_block(2, causal=True), TIMES, forward=False),
+    "transformer_block with dropout": LayerCase(nn.transformer_block(2, expansion=2, drop_rate=0.3), TIMES, smooth=False),
+    # The norm of embeddings of size 0.02 curves too much for finite differences; test_transformer.py takes larger ones.
+    "gpt": LayerCase(tokens >> nn.gpt(7, layers=1, width=4, heads=2, context=6), TOKENS, smooth=False),
     "sequence": LayerCase(nn.sequence(hidden=nn.linear(5), act=nn.tanh, norm=nn.batch_norm(), out=nn.linear(2))),
     "sequence of nothing": LayerCase(nn.sequence()),
     "residual": LayerCase(nn.residual(nn.linear(3) >> nn.tanh, nn.linear(3))),
@@ -89,7 +103,7 @@ STREAMS: dict[str, stream.BatchStream] = {
     "from_items": stream.from_items([(rows[i : i + 4, None], rows[i : i + 4]) for i in (0, 4, 8)]),
 }
 
-NO_LAYERS = {"table", "Initializer", "by_fan_in", "torch_bias", "torch_weight"}
+NO_LAYERS = {"table", "Initializer", "by_fan_in", "forget_one", "torch_bias", "torch_weight"}
 NO_LOSSES = {"Loss", "LossValue", "Metric", "as_loss", "accuracy", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "constant", "cosine", "linear", "warmup"}
 NO_STREAMS = {"BatchStream", "Emit", "End", "Fail", "Skip", "Step", "Order", "Recipe", "Segment", "View", "items"}

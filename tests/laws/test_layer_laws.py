@@ -106,13 +106,14 @@ def test_gradients_are_finite_differences(case, mode):
             return jnp.sum(weights * case.layer.apply(at[0], state, at[1], mode)[0])
 
         direction = jax.tree.map(lambda a: jnp.asarray(np.random.default_rng(a.size).standard_normal(a.shape)), (params, x))
-        _, slope = jax.jvp(objective, ((params, x),), (direction,))
         gradient = jax.grad(objective)((params, x))
         along = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
         shifted = [objective(jax.tree.map(lambda a, d, e=eps: a + e * d, (params, x), direction)) for eps in (1e-5, -1e-5)]
         difference = (shifted[0] - shifted[1]) / 2e-5
-        np.testing.assert_allclose(float(slope), float(difference), rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(float(along), float(difference), rtol=1e-6, atol=1e-6)
+        if case.forward:
+            _, slope = jax.jvp(objective, ((params, x),), (direction,))
+            np.testing.assert_allclose(float(slope), float(difference), rtol=1e-6, atol=1e-6)
 
 
 @each_layer

@@ -10,6 +10,7 @@ from returns.unsafe import unsafe_perform_io
 
 from fnlamp import Eval, Train, loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
+from fnlamp.nn.attention import attend
 
 torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
 
@@ -153,6 +154,77 @@ def check_layer(ours, theirs, params, x):
     near(dx, tx.grad)
     near(grads["scale"], theirs.weight.grad)
     near(grads["shift"], theirs.bias.grad)
+
+
+@pytest.mark.parametrize("vocabulary", [11, 3000])
+def test_embedding_with_gradients(vocabulary):
+    weight, tokens = normal(vocabulary, 5), RNG.integers(0, 11, (4, 6))
+    theirs = torch.nn.Embedding.from_pretrained(torch.tensor(weight), freeze=False)
+    layer = nn.embedding(vocabulary, 5)
+    check_grads(
+        lambda p: layer.apply({"weight": p["w"]}, {}, jnp.asarray(tokens), Eval())[0],
+        {"w": weight},
+        lambda: theirs(torch.tensor(tokens)),
+        lambda: {"w": theirs.weight.grad},
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_lstm_with_gradients(bias):
+    theirs = torch.nn.LSTM(5, 7, bias=bias, batch_first=True)
+    x = normal(4, 9, 5, scale=1)
+    params = {"x": x, "input_weight": theirs.weight_ih_l0, "recurrent_weight": theirs.weight_hh_l0}
+    params |= {"bias": theirs.bias_ih_l0 + theirs.bias_hh_l0} if bias else {}
+    params = {name: leaf if name == "x" else leaf.detach().numpy().T.copy() for name, leaf in params.items()}
+    layer, tx = nn.lstm(7, bias=bias), leaf(x)
+
+    def grads():
+        weights = {"x": tx.grad, "input_weight": theirs.weight_ih_l0.grad.T, "recurrent_weight": theirs.weight_hh_l0.grad.T}
+        return weights | ({"bias": theirs.bias_hh_l0.grad} if bias else {})
+
+    check_grads(lambda p: layer.apply(p, {}, p["x"], Eval())[0], params, lambda: theirs(tx)[0], grads)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_self_attention_with_gradients(causal, bias):
+    theirs = torch.nn.MultiheadAttention(8, 2, bias=bias, batch_first=True)
+    x = normal(3, 5, 8, scale=1)
+    named = {"input": {"weight": theirs.in_proj_weight}, "output": {"weight": theirs.out_proj.weight}}
+    if bias:
+        torch.nn.init.normal_(theirs.in_proj_bias)
+        named["input"]["bias"], named["output"]["bias"] = theirs.in_proj_bias, theirs.out_proj.bias
+    params = {name: {kind: leaf.detach().numpy().T.copy() for kind, leaf in part.items()} for name, part in named.items()}
+    layer, tx = nn.self_attention(2, causal=causal, bias=bias), leaf(x)
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(5) if causal else None
+    check_grads(
+        lambda p: layer.apply(p, {}, p["x"], Eval())[0],
+        params | {"x": x},
+        lambda: theirs(tx, tx, tx, attn_mask=mask, need_weights=False)[0],
+        lambda: {name: {kind: leaf.grad.t() for kind, leaf in part.items()} for name, part in named.items()} | {"x": tx.grad},
+    )
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_is_torchs_scaled_dot_product_attention(causal):
+    q, k, v = (normal(2, 3, 6, 4, scale=1) for _ in range(3))
+    leaves = {"q": leaf(q), "k": leaf(k), "v": leaf(v)}
+    check_grads(
+        lambda p: attend(p["q"], p["k"], p["v"], causal),
+        {"q": q, "k": k, "v": v},
+        lambda: F.scaled_dot_product_attention(*leaves.values(), is_causal=causal),
+        lambda: {name: x.grad for name, x in leaves.items()},
+    )
+
+
+def check_grads(ours, params, theirs, grads):
+    """Values alike, and the gradients of all `params` from the same upstream gradient; `grads` reads torch's."""
+    y, pull = jax.vjp(ours, jax.tree.map(jnp.asarray, params))
+    ty = theirs()
+    near(y, ty)
+    upstream = normal(*y.shape, scale=0.5)
+    ty.backward(torch.tensor(upstream))
+    jax.tree.map(near, pull(jnp.asarray(upstream))[0], grads())
 
 
 # ------------------------------------------------------------------------------- training

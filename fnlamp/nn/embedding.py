@@ -1,0 +1,63 @@
+"""Embeddings: a vector for each token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe, is_integer
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.layer import Init, Layer, tag_all
+from fnlamp.mode import Mode
+from fnlamp.nn.initial import Initializer
+from fnlamp.tag import Role
+
+_normal = jax.nn.initializers.normal(1.0)
+
+
+def embedding(vocabulary: int, width: int, *, weight_init: Initializer = _normal) -> Layer:
+    """The row of a weight of shape `(vocabulary, width)` for each token, an integer from 0 to `vocabulary - 1`.
+
+    Shapes: `(batch, ...) -> (batch, ..., width)`.  Params: `weight`, with `Role.EMBEDDING`; made in float32.
+    A token out of range, negative ones too, has a vector of NaN: the loss becomes NaN, and training stops with `NonFinite`.
+    Fails: `DtypeMismatch` for tokens that are no integers.  Default initialiser: normal with deviation 1, as torch's.
+    Reference: Bengio et al. 2003, section 2, the matrix C.
+
+    >>> params = {"weight": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    >>> embedding(2, 2).apply(params, {}, jnp.array([1, 0, 2]), Eval())[0]
+    Array([[ 3.,  4.],
+           [ 1.,  2.],
+           [nan, nan]], dtype=float32)
+    """
+    if vocabulary < 1 or width < 1:
+        raise ValueError(f"embedding needs at least one token and one feature, got {vocabulary} and {width}")
+
+    def init(key: Key, spec: Spec) -> Init:
+        _check(spec)
+        params = {"weight": weight_init(key, (vocabulary, width), jnp.float32)}
+        return Init(params, {}, array_spec((*spec.shape, width), jnp.float32), tag_all("embedding", weight=Role.EMBEDDING))
+
+    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
+        del mode
+        _check(x)
+        return rows_of(params["weight"], x), state
+
+    return Layer(init, apply, f"embedding({vocabulary}, {width})")
+
+
+def rows_of(weight: Array, tokens: Array) -> Array:
+    """`weight[tokens]`, NaN where there is no such row."""
+    if tokens.dtype.itemsize < 4:  # in 8 bits, a vocabulary of 300 would be one of 44
+        tokens = tokens.astype(jnp.int32)
+    known = (tokens >= 0) & (tokens < weight.shape[0])
+    rows = weight.at[jnp.where(known, tokens, 0)].get(mode="promise_in_bounds")
+    return jnp.where(known[..., None], rows, jnp.nan)
+
+
+def _check(x: Any) -> None:
+    if not hasattr(x, "shape") or len(x.shape) < 1:
+        raise FaultError(ShapeMismatch("tokens of shape (batch, ...)", describe(x), where="embedding"))
+    if not is_integer(x):
+        raise FaultError(DtypeMismatch("integer tokens", describe(x), where="embedding"))

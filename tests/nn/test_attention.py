@@ -1,0 +1,112 @@
+"""self_attention."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnlamp import nn
+from fnlamp.arrays import array_spec
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.mode import Eval
+from fnlamp.tag import Role, Tag
+
+KEY = jax.random.key(0)
+SPEC = array_spec((2, 5, 6), jnp.float32)
+
+
+def made() -> tuple[dict[str, dict[str, jax.Array]], jax.Array]:
+    params = nn.self_attention(3).init(KEY, SPEC).params
+    params["input"]["bias"] = jax.random.normal(KEY, (18,))
+    return params, jax.random.normal(jax.random.key(1), SPEC.shape)
+
+
+def by_hand(params: dict[str, dict[str, jax.Array]], x: jax.Array, causal: bool) -> np.ndarray:
+    """One sequence, one head and one time after the other, in float64."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    z = np.asarray(x, np.float64) @ p["input"]["weight"] + p["input"]["bias"]
+    heads = np.zeros(x.shape)
+    for b in range(x.shape[0]):
+        for start in range(0, 6, 2):
+            q, k, v = (z[b, :, j * 6 + start : j * 6 + start + 2] for j in range(3))
+            for t in range(x.shape[1]):
+                last = t + 1 if causal else x.shape[1]
+                e = np.exp(k[:last] @ q[t] / np.sqrt(2))
+                heads[b, t, start : start + 2] = e / e.sum() @ v[:last]
+    return heads @ p["output"]["weight"] + p["output"]["bias"]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_numbers(causal: bool) -> None:
+    params, x = made()
+    y, state = nn.self_attention(3, causal=causal).apply(params, {}, x, Eval())
+    np.testing.assert_allclose(y, by_hand(params, x, causal), atol=1e-5)
+    assert state == {}
+
+
+def test_params_and_tags() -> None:
+    init = nn.self_attention(3).init(KEY, SPEC)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, init.params, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    assert shapes == {"input": {"weight": (6, 18), "bias": (18,)}, "output": {"weight": (6, 6), "bias": (6,)}}
+    assert init.tags["output"] == {
+        "weight": Tag("linear", Role.WEIGHT, ("output",)),
+        "bias": Tag("linear", Role.BIAS, ("output",)),
+    }
+    bare = nn.self_attention(3, bias=False).init(KEY, SPEC).params
+    assert {name: list(part) for name, part in bare.items()} == {"input": ["weight"], "output": ["weight"]}
+
+
+def test_a_later_time_leaves_earlier_outputs_as_they_are_if_causal() -> None:
+    params, x = made()
+    other = x.at[:, 3].add(1.0)
+    first, second = (nn.self_attention(3, causal=True).apply(params, {}, at, Eval())[0] for at in (x, other))
+    np.testing.assert_array_equal(first[:, :3], second[:, :3])
+    assert np.all(first[:, 3:] != second[:, 3:])
+    first, second = (nn.self_attention(3).apply(params, {}, at, Eval())[0] for at in (x, other))
+    assert np.all(first != second)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_large_scores_do_not_overflow(causal: bool) -> None:
+    params, x = made()
+    layer = nn.self_attention(3, causal=causal)
+    y, pull = jax.vjp(lambda at: layer.apply(params, {}, at, Eval())[0], 1e4 * x)
+    assert np.isfinite(y).all()
+    assert np.isfinite(pull(y)[0]).all()
+
+
+def test_half_precision_flows_through_with_a_softmax_in_float32() -> None:
+    params, x = made()
+    half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    y, pull = jax.vjp(lambda p: nn.self_attention(3).apply(p, {}, x, Eval())[0], half)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), by_hand(params, x, False), atol=0.05)
+    assert {leaf.dtype for leaf in jax.tree.leaves(pull(y))} == {jnp.dtype(jnp.bfloat16)}
+    assert nn.self_attention(3).init(KEY, array_spec((2, 5, 6), jnp.bfloat16)).spec.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 5, 7), (2, 5, 6, 1)])
+def test_another_shape_is_a_fault(shape: tuple[int, ...]) -> None:
+    for call in (
+        lambda: nn.self_attention(3).init(KEY, array_spec(shape, jnp.float32)),
+        lambda: nn.self_attention(3).apply(made()[0], {}, jnp.ones(shape), Eval()),
+    ):
+        with pytest.raises(FaultError, match="the width divisible by 3 heads") as caught:
+            call()
+        assert isinstance(caught.value.fault, ShapeMismatch)
+
+
+def test_another_width_than_the_parameters_is_a_fault_of_the_layer_inside() -> None:
+    with pytest.raises(FaultError, match=r"input/linear: expected an array of shape \(batch, ..., 6\)"):
+        nn.self_attention(3).apply(made()[0], {}, jnp.ones((2, 5, 9)), Eval())
+
+
+def test_integers_are_a_fault() -> None:
+    with pytest.raises(FaultError, match="embed tokens first") as caught:
+        nn.self_attention(3).init(KEY, array_spec((2, 5, 6), jnp.int32))
+    assert isinstance(caught.value.fault, DtypeMismatch)
+
+
+def test_at_least_one_head() -> None:
+    with pytest.raises(ValueError, match="at least one head, got 0"):
+        nn.self_attention(0)
