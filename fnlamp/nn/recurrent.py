@@ -84,48 +84,74 @@ def lstm(
 
 @jax.custom_vjp
 def recur(gates: Array, weight: Array) -> Array:
-    """The states h `(time, batch, hidden)` of the recurrence, of the inputs' share of the gates `(time, batch, 4 hidden)`."""
+    """The states h `(time, batch, hidden)` of the recurrence, of the inputs' share of the gates `(time, batch, 4 hidden)`.
+
+    On CPU a turn of the loop costs its product and some microseconds for every other kernel. So a turn has few: the gates
+    share one tanh, since `s(z) = (tanh(z / 2) + 1) / 2`; buffers are overwritten in place; what does not depend on the turn
+    before is done for all times at once, before the loop or after it.
+    """
     return _forward(gates, weight)[0]
 
 
-def _forward(gates: Array, weight: Array) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    wide = jnp.promote_types(gates.dtype, jnp.float32)  # a cell is a long sum, which half precision would lose
+def _lowest(hidden: int, dtype: Any) -> Array:
+    """The lower end of each gate's range: 0, and -1 for g; the upper end is 1."""
+    return jnp.repeat(jnp.array([0, 0, -1, 0], dtype), hidden)
 
-    def turn(carry: tuple[Array, Array], z: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
-        h, c = carry
-        z = (z + h @ weight).astype(wide)
-        i, f, g, o = jnp.split(z, 4, axis=-1)
-        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+
+def _forward(gates: Array, weight: Array) -> tuple[Array, tuple[Array, ...]]:
+    (time, batch), hidden, narrow = gates.shape[:2], weight.shape[0], weight.dtype
+    wide = jnp.promote_types(narrow, jnp.float32)  # a cell is a long sum, which half precision would lose
+    low = _lowest(hidden, wide)
+    half, middle = (1 - low) / 2, (1 + low) / 2
+    scaled = weight * half.astype(narrow)  # by 1/2 or 1: exact
+
+    def turn(t: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        h, c, active, hs, cs = carry
+        a = jnp.tanh(_at(active, t) + (h @ scaled).astype(wide)) * half + middle
+        i, f, g, o = jnp.split(a, 4, axis=-1)
         c = f * c + i * g
-        h = (o * jnp.tanh(c)).astype(h.dtype)
-        return (h, c), (h, c, jnp.concatenate([i, f, g, o], axis=-1))
+        h = (o * jnp.tanh(c)).astype(narrow)
+        return h, c, _put(active, a, t), _put(hs, h, t), _put(cs, c, t)
 
-    start = gates.shape[1], weight.shape[0]
-    _, (h, c, active) = jax.lax.scan(turn, (jnp.zeros(start, gates.dtype), jnp.zeros(start, wide)), gates)
-    return h, (weight, h, c, active)
+    h, c = jnp.zeros((batch, hidden), narrow), jnp.zeros((batch, hidden), wide)
+    hs, cs = jnp.zeros((time, *h.shape), narrow), jnp.zeros((time, *c.shape), wide)
+    _, _, active, hs, cs = jax.lax.fori_loop(0, time, turn, (h, c, gates.astype(wide) * half, hs, cs))
+    return hs, (weight, hs, cs, active)
 
 
-def _backward(kept: tuple[Array, Array, Array, Array], dh: Array) -> tuple[Array, Array]:
-    """The loop finds the gates' gradients alone; the weight's is one product over all times after it."""
+def _backward(kept: tuple[Array, ...], dh: Array) -> tuple[Array, Array]:
     weight, h, c, active = kept
+    hidden, narrow, wide = weight.shape[0], weight.dtype, c.dtype
+    i, f, g, o = jnp.split(active, 4, axis=-1)
+    u = jnp.tanh(c)
+    through = o * (1 - u * u)  # dh/dc
+    slopes = (active - _lowest(hidden, wide)) * (1 - active)  # of the sigmoids and the tanh, from their values
+    slopes = slopes * jnp.concatenate([g, _earlier(c), i, u], axis=-1)  # of the cell, and of the state for o
+    transposed = jax.lax.optimization_barrier(weight.T)  # once, not in every turn
 
-    def turn(carry: tuple[Array, Array], now: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
-        dh, dc = carry
-        upstream, active, c, before = now
-        i, f, g, o = jnp.split(active, 4, axis=-1)
-        u = jnp.tanh(c)
-        dh = (dh + upstream).astype(c.dtype)
-        dc = dc + dh * o * (1 - u * u)
-        dz = [dc * g * i * (1 - i), dc * before * f * (1 - f), dc * i * (1 - g * g), dh * u * o * (1 - o)]
-        dgates = jnp.concatenate(dz, axis=-1).astype(weight.dtype)
-        return (dgates @ weight.T, dc * f), dgates
+    def turn(n: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        back, dc, dgates = carry
+        t = dh.shape[0] - 1 - n
+        upstream = (back + _at(dh, t)).astype(wide)
+        dc = dc + upstream * _at(through, t)
+        dz = jnp.concatenate([dc, dc, dc, upstream], axis=-1) * _at(dgates, t)
+        return dz.astype(narrow) @ transposed, dc * _at(f, t), _put(dgates, dz, t)
 
-    start = jnp.zeros(h.shape[1:], h.dtype), jnp.zeros(c.shape[1:], c.dtype)
-    _, dgates = jax.lax.scan(turn, start, (dh, active, c, _earlier(c)), reverse=True)
-    return dgates, jnp.einsum("tbh,tbg->hg", _earlier(h), dgates)
+    start = jnp.zeros(h.shape[1:], narrow), jnp.zeros(c.shape[1:], wide), slopes
+    dgates = jax.lax.fori_loop(0, dh.shape[0], turn, start)[2].astype(narrow)
+    rows = dgates.shape[0] * dgates.shape[1]
+    return dgates, _earlier(h).reshape(rows, -1).T @ dgates.reshape(rows, -1)
 
 
 recur.defvjp(_forward, _backward)
+
+
+def _at(x: Array, t: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(x, t, keepdims=False)
+
+
+def _put(x: Array, value: Array, t: Array) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(x, value, t, 0)
 
 
 def _earlier(x: Array) -> Array:
