@@ -12,6 +12,7 @@ from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn.initial import Initializer, glorot_normal
+from fnlamp.nn.linear import product
 from fnlamp.tag import Role
 
 
@@ -75,7 +76,7 @@ def lstm(
         del mode
         weight = params["input_weight"]
         _check(x, weight.shape[0])
-        gates = x.astype(weight.dtype).swapaxes(0, 1) @ weight  # of all times at once: only h R must wait for the loop
+        gates = product(x.astype(weight.dtype).swapaxes(0, 1), weight)  # of all times at once: only h R must wait for the loop
         gates = gates + params["bias"] if bias else gates
         return recur(gates, params["recurrent_weight"]).swapaxes(0, 1), state
 

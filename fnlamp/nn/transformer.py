@@ -17,7 +17,7 @@ from fnlamp.nn.combine import residual, sequence
 from fnlamp.nn.dropout import dropout
 from fnlamp.nn.embedding import embedding
 from fnlamp.nn.initial import Initializer, glorot_normal
-from fnlamp.nn.linear import linear
+from fnlamp.nn.linear import linear, product
 from fnlamp.nn.norm import layer_norm
 from fnlamp.tag import Role
 
@@ -92,7 +92,7 @@ def gpt(vocabulary: int, *, layers: int, width: int, heads: int, context: int, d
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         _check(x, context)
         y, state = features.apply(params, state, x, mode)
-        return y @ params["tokens"]["weight"].T, state
+        return product(y, params["tokens"]["weight"].T), state
 
     return Layer(init, apply, f"gpt({vocabulary}, layers={layers}, width={width}, heads={heads}, context={context})")
 
