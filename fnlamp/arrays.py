@@ -100,6 +100,14 @@ def to_device(x: Any, device: Any = None) -> Array:
     return array
 
 
+def platform() -> str:
+    """The platform that programs are for, as "cpu" or "gpu": that of the default device if one is set, else JAX's first."""
+    device = jax.config.jax_default_device
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else str(device.platform)
+
+
 def tracing() -> bool:
     """Whether the caller runs inside `jax.jit`, `grad` or `vmap`."""
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import sqrt
+from math import gcd, sqrt
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float
+from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float, platform
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
@@ -47,7 +47,7 @@ def self_attention(
     def of_width(width: int) -> Layer:
         return sequence(
             input=linear(3 * width, bias=bias, weight_init=weight_init),
-            heads=fun(partial(_by_heads, heads=heads, causal=causal), "heads"),
+            attend=fun(lambda x: attend(x, heads, causal), "attend"),
             output=linear(width, bias=bias, weight_init=output_init),
         )
 
@@ -67,42 +67,77 @@ def for_width(of_width: Callable[[int], Layer], heads: int, name: str, where: st
     return Layer(init, apply, name)
 
 
-def _by_heads(x: Array, heads: int, causal: bool) -> Array:
-    """Attention of `(batch, time, 3 width)`, where queries, keys and values lie side by side."""
-    batch, time, width = x.shape[0], x.shape[1], x.shape[2] // 3
-    q, k, v = x.reshape(batch, time, 3, heads, width // heads).transpose(2, 0, 3, 1, 4)
-    return attend(q, k, v, causal).transpose(0, 2, 1, 3).reshape(batch, time, width)
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def attend(x: Array, heads: int, causal: bool) -> Array:
+    """`softmax(q k' / sqrt(features)) v` for each head, q, k and v side by side in `x`; the softmax in at least float32.
+
+    Shapes: `(batch, time, 3 width) -> (batch, time, width)`.
+    """
+    return _forward(x, heads, causal)[0]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def attend(q: Array, k: Array, v: Array, causal: bool) -> Array:
-    """`softmax(q k' / sqrt(features)) v`, each `(batch, heads, time, features)`; the softmax in at least float32."""
-    return _forward(q, k, v, causal)[0]
+def _forward(x: Array, heads: int, causal: bool) -> tuple[Array, list[tuple[Array, ...]]]:
+    made = [_forward_part(part, heads, causal) for part in jnp.split(x, _parts(x))]
+    return jnp.concatenate([y for y, _ in made]), [kept for _, kept in made]
 
 
-def _forward(q: Array, k: Array, v: Array, causal: bool) -> tuple[Array, tuple[Array, ...]]:
-    wide = jnp.promote_types(q.dtype, jnp.float32)
+def _backward(heads: int, causal: bool, kept: list[tuple[Array, ...]], dy: Array) -> tuple[Array]:
+    del causal  # where nothing is seen, p is 0, and so are the gradients
+    parts = zip(kept, jnp.split(dy, len(kept)), strict=True)
+    return (jnp.concatenate([_backward_part(heads, part, dy) for part, dy in parts]),)
+
+
+attend.defvjp(_forward, _backward)
+
+
+def _parts(x: Array) -> int:
+    """Into how many parts the batch is cut.
+
+    XLA:CPU computes a product of many small matrices on one core, but several products at once, if enough of them are ready.
+    """
+    return gcd(x.shape[0], 8) if platform() == "cpu" else 1
+
+
+def _forward_part(x: Array, heads: int, causal: bool) -> tuple[Array, tuple[Array, ...]]:
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    q, k, v = (_split(part, heads) for part in jnp.split(x, 3, axis=-1))
     scores = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=wide) / sqrt(q.shape[-1])
     if causal:
         seen = jnp.tri(q.shape[2], dtype=bool)
         scores = jnp.where(seen, scores, -jnp.inf)
-    p = jax.nn.softmax(scores).astype(q.dtype)
-    y = jnp.einsum("bhts,bhsd->bhtd", p, v)
-    return y, (q, k, v, p)
+    p = jax.nn.softmax(scores).astype(x.dtype)
+    return _joined(jnp.einsum("bhts,bhsd->bhtd", p, v)), (q, k, v, p)
 
 
-def _backward(causal: bool, kept: tuple[Array, ...], dy: Array) -> tuple[Array, Array, Array]:
+def _backward_part(heads: int, kept: tuple[Array, ...], dy: Array) -> Array:
     """From the probabilities, which are kept: on CPU to compute them again costs more than to read them."""
-    del causal  # where nothing is seen, p is 0, and so are the gradients
     q, k, v, p = kept
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    dv = jnp.einsum("bhts,bhtd->bhsd", p, dy)
-    dp = jnp.einsum("bhtd,bhsd->bhts", dy, v, preferred_element_type=wide)
+    dy = _split(dy, heads)
+    dv = jnp.einsum("bhdt,bhts->bhds", _transposed(dy), p)
+    dp = jnp.einsum("bhtd,bhds->bhts", dy, _transposed(v), preferred_element_type=wide)
     ds = (p * (dp - jnp.sum(p * dp, axis=-1, keepdims=True)) / sqrt(q.shape[-1])).astype(q.dtype)
-    return jnp.einsum("bhts,bhsd->bhtd", ds, k), jnp.einsum("bhts,bhtd->bhsd", ds, q), dv
+    dq = jnp.einsum("bhts,bhsd->bhtd", ds, k)
+    dk = jnp.einsum("bhdt,bhts->bhds", _transposed(q), ds)
+    return jnp.concatenate([_joined(d) for d in (dq, dk.swapaxes(2, 3), dv.swapaxes(2, 3))], axis=-1)
 
 
-attend.defvjp(_forward, _backward)
+def _split(x: Array, heads: int) -> Array:
+    """`(batch, time, width)` as `(batch, heads, time, width / heads)`."""
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def _joined(x: Array) -> Array:
+    """The inverse of `_split`."""
+    x = x.swapaxes(1, 2)
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _transposed(x: Array) -> Array:
+    """The matrices of `x` transposed; on CPU in memory too, for a product that transposes its left factor takes twice as long."""
+    y = x.swapaxes(2, 3)
+    barred: Array = jax.lax.optimization_barrier(y) if platform() == "cpu" else y
+    return barred
 
 
 def _width(x: Any, heads: int, where: str) -> int:

@@ -207,13 +207,14 @@ def test_self_attention_with_gradients(causal, bias):
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_attention_is_torchs_scaled_dot_product_attention(causal):
-    q, k, v = (normal(2, 3, 6, 4, scale=1) for _ in range(3))
-    leaves = {"q": leaf(q), "k": leaf(k), "v": leaf(v)}
+    x = normal(6, 5, 3 * 12, scale=1)
+    tx = leaf(x)
+    heads = tx.unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)
     check_grads(
-        lambda p: attend(p["q"], p["k"], p["v"], causal),
-        {"q": q, "k": k, "v": v},
-        lambda: F.scaled_dot_product_attention(*leaves.values(), is_causal=causal),
-        lambda: {name: x.grad for name, x in leaves.items()},
+        lambda p: attend(p["x"], 3, causal),
+        {"x": x},
+        lambda: F.scaled_dot_product_attention(*heads, is_causal=causal).transpose(1, 2).flatten(2),
+        lambda: {"x": tx.grad},
     )
 
 
