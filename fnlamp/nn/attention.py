@@ -134,7 +134,7 @@ def _joined(x: Array) -> Array:
 
 
 def _transposed(x: Array) -> Array:
-    """The matrices of `x` transposed; on CPU in memory too, for a product that transposes its left factor takes twice as long."""
+    """The matrices of `x` transposed; on CPU in memory, where a product that transposes its left factor takes twice as long."""
     y = x.swapaxes(2, 3)
     barred: Array = jax.lax.optimization_barrier(y) if platform() == "cpu" else y
     return barred
