@@ -102,7 +102,7 @@ def to_device(x: Any, device: Any = None) -> Array:
 
 def platform() -> str:
     """The platform that programs are for, as "cpu" or "gpu": that of the default device if one is set, else JAX's first."""
-    device = jax.config.jax_default_device
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
     if device is None:
         return jax.default_backend()
     return device if isinstance(device, str) else str(device.platform)

@@ -16,7 +16,7 @@ from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
 from fnlamp.nn.combine import sequence
 from fnlamp.nn.initial import Initializer, glorot_normal
-from fnlamp.nn.linear import linear
+from fnlamp.nn.linear import in_memory, linear
 from fnlamp.nn.shape import fun
 
 
@@ -136,8 +136,7 @@ def _joined(x: Array) -> Array:
 def _transposed(x: Array) -> Array:
     """The matrices of `x` transposed; on CPU in memory, where a product that transposes its left factor takes twice as long."""
     y = x.swapaxes(2, 3)
-    barred: Array = jax.lax.optimization_barrier(y) if platform() == "cpu" else y
-    return barred
+    return in_memory(y) if platform() == "cpu" else y
 
 
 def _width(x: Any, heads: int, where: str) -> int:

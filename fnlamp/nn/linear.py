@@ -65,6 +65,12 @@ def product(x: Array, weight: Array) -> Array:
     return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[-1])
 
 
+def in_memory(x: Array) -> Array:
+    """`x` as an array of its own, where XLA would transpose or copy it inside each product that reads it."""
+    made: Array = jax.lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
+    return made
+
+
 def _check(x: Any, features: int | None) -> None:
     if not hasattr(x, "shape") or len(x.shape) < 1 or features not in (None, x.shape[-1]):
         wanted = "..." if features is None else features

@@ -12,7 +12,7 @@ from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn.initial import Initializer, glorot_normal
-from fnlamp.nn.linear import product
+from fnlamp.nn.linear import in_memory, product
 from fnlamp.tag import Role
 
 
@@ -128,7 +128,7 @@ def _backward(kept: tuple[Array, ...], dh: Array) -> tuple[Array, Array]:
     through = o * (1 - u * u)  # dh/dc
     slopes = (active - _lowest(hidden, wide)) * (1 - active)  # of the sigmoids and the tanh, from their values
     slopes = slopes * jnp.concatenate([g, _earlier(c), i, u], axis=-1)  # of the cell, and of the state for o
-    transposed = jax.lax.optimization_barrier(weight.T)  # once, not in every turn
+    transposed = in_memory(weight.T)  # once, not in every turn
 
     def turn(n: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         back, dc, dgates = carry
@@ -148,11 +148,13 @@ recur.defvjp(_forward, _backward)
 
 
 def _at(x: Array, t: Array) -> Array:
-    return jax.lax.dynamic_index_in_dim(x, t, keepdims=False)
+    value: Array = jax.lax.dynamic_index_in_dim(x, t, keepdims=False)
+    return value
 
 
 def _put(x: Array, value: Array, t: Array) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(x, value, t, 0)
+    new: Array = jax.lax.dynamic_update_index_in_dim(x, value, t, 0)
+    return new
 
 
 def _earlier(x: Array) -> Array:

@@ -44,6 +44,19 @@ def test_numbers(causal: bool) -> None:
     assert state == {}
 
 
+def test_it_is_the_same_in_one_part_as_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, x = made()
+    x = jnp.concatenate([x, -x, x + 1, x - 1, 2 * x, x / 2, 1 - x, 1 / (1 + x * x)])  # 8 parts on CPU
+    layer = nn.self_attention(3, causal=True)
+    values = {}
+    for platform in ("cpu", "gpu"):
+        monkeypatch.setattr("fnlamp.nn.attention.platform", lambda name=platform: name)
+        values[platform] = jax.vjp(lambda p, at: layer.apply(p, {}, at, Eval())[0], params, x)
+    (cpu, pull_cpu), (gpu, pull_gpu) = values["cpu"], values["gpu"]
+    np.testing.assert_allclose(cpu, gpu, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), pull_cpu(cpu), pull_gpu(gpu))
+
+
 def test_params_and_tags() -> None:
     init = nn.self_attention(3).init(KEY, SPEC)
     shapes = jax.tree.map(lambda leaf: leaf.shape, init.params, is_leaf=lambda leaf: hasattr(leaf, "shape"))
