@@ -150,7 +150,7 @@ PlanFault = ShapeMismatch | DtypeMismatch | BatchTooSmall | LabelOutOfRange | No
 
 @dataclass(frozen=True, repr=False)
 class NonFinite(Fault):
-    """The loss or the norm of its gradient became infinite or not a number; the update was not applied.
+    """The loss, or a parameter in the update by its gradient, became infinite or not a number; the update was undone.
 
     `step` is the global number of the step that failed (the first is 0); `state` is the `Trained` of the last good step.
     """

@@ -67,10 +67,12 @@ class SystemClock:
 class Executor(Protocol):
     """How a fold over a stream is carried out: step by step, many steps in one compiled program, ...
 
-    `fold` yields `(carry, position)` after each dispatch; between two of them the caller may look, report or stop.
+    `fold` yields `(carry, position, broken)` after each dispatch; between two of them the caller may look, report or stop.
     """
 
-    def fold(self, body: Any, shared: Any, carry: Any, stream: Any, position: Any, place: Any) -> Iterator[tuple[Any, Any]]: ...
+    def fold(
+        self, body: Any, shared: Any, carry: Any, stream: Any, position: Any, bench: Any
+    ) -> Iterator[tuple[Any, Any, int]]: ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -27,12 +26,11 @@ from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
 from fnlamp.train.evaluate import Evaluation, make_stream, run_evaluation, use_stream
 from fnlamp.train.execute import Body, Fused
-from fnlamp.train.execute.body import Place
+from fnlamp.train.execute.body import Bench
 from fnlamp.train.plan import Plan, abstract_carry, check_stream, check_training
 from fnlamp.train.state import Carry, EpochReport, LoopContext, Trained, TrainState
 from fnlamp.train.step import (
     BATCHES,
-    BROKEN,
     LOSS_BROKE,
     OF_BATCHES,
     ROWS,
@@ -44,9 +42,6 @@ from fnlamp.train.step import (
 from fnlamp.train.supervised import Supervised, pair
 
 E = TypeVar("E")
-
-LOOK_EVERY = 0.1
-"""Seconds between two looks at the tally: each waits for the device, and a failure is seen at most this much late."""
 
 
 def epochs(
@@ -196,7 +191,7 @@ class _Run:
 
     def __init__(self, program: _Program, runtime: Runtime) -> None:
         self.of, self.runtime = program, runtime
-        self.place = Place(runtime.device)
+        self.bench = Bench(runtime.device)
         self.executor = runtime.executor or Fused()
         self.carry: Any = None
         self.curve: tuple[EpochReport, ...] = ()
@@ -259,7 +254,7 @@ class _Run:
         weights = (self.carry.params, self.carry.layer_state)
 
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
-            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.place, self.epoch)
+            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.bench, self.epoch)
 
         return Effect.call(call)
 
@@ -291,39 +286,29 @@ class _Run:
         self.note_recipes(stream)
         _, body, _, _ = self.of.compile(stream)
         begin = stream.init if self.position is None else self.position
-        before = int(np.asarray(self.carry.tally)[BATCHES])
         root = name_key(jax.random.key(self.of.seed), "step")
-        looked = runtime.clock.now()
-        for carry, position in self.executor.fold(body, root, self.carry, stream, begin, self.place):
-            self.carry, self.position = carry, position
-            if runtime.cancel.requested or runtime.clock.now() - looked > LOOK_EVERY:
-                if self.broken():
-                    break
-                looked = runtime.clock.now()
-            if runtime.cancel.requested:
-                return Interrupted(self.trained())
+        with jax.default_device(runtime.device):
+            for carry, position, broken in self.executor.fold(body, root, self.carry, stream, begin, self.bench):
+                self.carry, self.position = carry, position
+                if broken:
+                    return Failure(self.non_finite(stream, broken))
+                if runtime.cancel.requested:
+                    return Interrupted(self.trained())
         tally = np.asarray(self.carry.tally)
-        if tally[BROKEN]:
-            return Failure(self.non_finite(tally, stream, begin, int(tally[BATCHES]) - before))
         if not tally[BATCHES]:
             return Failure(stream.why_empty)
         return Success(None) if tally[WEIGHT] else Failure(NoWeight(self.epoch))
 
-    def broken(self) -> bool:
-        return bool(np.asarray(self.carry.tally)[BROKEN])
-
-    def non_finite(self, tally: Any, stream: BatchStream, begin: Any, good: int) -> Any:
-        """Why the loss is not finite: a label out of range if the failing batch has one, else the numbers themselves."""
-        self.carry = replace(self.carry, tally=self.carry.tally.at[BROKEN].set(0))
-        batch, self.position = nth_batch(stream, begin, good)
-        features, target = pair(batch)
+    def non_finite(self, stream: BatchStream, broken: int) -> Any:
+        """Why the next step breaks: a label out of range if its batch has one, else the numbers themselves."""
+        features, target = pair(batch_at(stream, self.position))
         weights = (self.carry.params, self.carry.layer_state)
         prediction = jax.eval_shape(lambda x: self.of.model.forward(*weights, x, Eval())[0], features)
         try:
             self.of.model.loss.check(prediction, tree.map(np.asarray, target))
         except FaultError as error:
             return error.fault
-        what = "loss" if tally[BROKEN] == LOSS_BROKE else "norm of the gradient"
+        what = "loss" if broken == LOSS_BROKE else "update"
         return NonFinite(what, self.epoch, int(self.carry.step), self.trained())
 
     def note_recipes(self, stream: BatchStream) -> None:
@@ -349,9 +334,6 @@ class _Run:
         )
 
 
-def nth_batch(stream: BatchStream, begin: Any, n: int) -> tuple[Tree, Any]:
-    """The n-th batch from the state `begin` on, counted from 0, and the state that gives it."""
-    if stream.view is not None:
-        return stream.view.batch(begin + n), begin + n
-    before = begin if n == 0 else next(islice((after for _, after in steps(stream, begin)), n - 1, None))
-    return next(steps(stream, before))[0], before
+def batch_at(stream: BatchStream, position: Any) -> Tree:
+    """The batch that comes at this position."""
+    return stream.view.batch(position) if stream.view is not None else next(steps(stream, position))[0]

@@ -17,7 +17,7 @@ from fnlamp.fault import EmptyEpoch, FaultError, Interrupted, NoWeight, PlanFaul
 from fnlamp.loss import Metric
 from fnlamp.stream import BatchStream
 from fnlamp.train.execute import Fused
-from fnlamp.train.execute.body import Place
+from fnlamp.train.execute.body import Bench
 from fnlamp.train.plan import check_stream, rows_line
 from fnlamp.train.state import LoopContext, Trained
 from fnlamp.train.step import as_items, evaluation_body
@@ -65,9 +65,9 @@ class _Evaluate:
 
         def program(stream: BatchStream) -> Effect[Evaluation, Any]:
             def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
-                place = Place(runtime.device)
+                bench = Bench(runtime.device)
                 weights = (trained.params, trained.layer_state)
-                return run_evaluation(trained.model, self.metrics, stream, weights, runtime, place, context.epoch)
+                return run_evaluation(trained.model, self.metrics, stream, weights, runtime, bench, context.epoch)
 
             return Effect.call(call)
 
@@ -105,16 +105,16 @@ def run_evaluation(
     stream: BatchStream,
     weights: tuple[Params, State],
     runtime: Runtime,
-    place: Place,
+    bench: Bench,
     epoch: int,
 ) -> Result[Evaluation, Any] | Interrupted:
     """One pass over the stream, polling for cancellation between dispatches."""
     body = evaluation_body(model, as_items(metrics))
-    tally: Any = place(np.zeros(5 + 2 * len(metrics), np.float32))
+    tally: Any = bench.place(np.zeros(5 + 2 * len(metrics), np.float32))
     executor = runtime.executor or Fused()
     try:
         check_stream(model, stream, weights, metrics=metrics)
-        for after, _ in executor.fold(body, weights, tally, stream, stream.init, place):
+        for after, _, _ in executor.fold(body, weights, tally, stream, stream.init, bench):
             tally = after
             if runtime.cancel.requested:
                 return Interrupted()

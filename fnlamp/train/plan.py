@@ -18,7 +18,7 @@ from fnlamp.loss import Metric
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
-from fnlamp.train.execute import Body
+from fnlamp.train.execute import Body, Fused
 from fnlamp.train.state import Carry
 from fnlamp.train.step import empty_tally
 from fnlamp.train.supervised import Supervised, measure, pair, rows_of
@@ -115,6 +115,7 @@ class Plan:
             f"  parameters: {tree.count(self.made.params):,} ({tree.nbytes(self.made.params):,} bytes), "
             f"state {state:,} bytes, {self.optimizer} {slots:,} bytes",
             f"  loss: {self.model.loss}",
+            f"  executor: {Fused().on(self.train)}, unless the runtime has another",
         ]
         if flops is not None:
             steps = (self.train.length or 0) * self.epochs
@@ -139,5 +140,5 @@ def rows_line(stream: BatchStream, one: str = "batch", many: str = "batches") ->
 
 def _flops(body: Body, carry: Carry, batch: Tree) -> float | None:
     key = jax.eval_shape(jax.random.key, 0)
-    analysis = body.step.lower(key, carry, batch).cost_analysis()  # type: ignore[attr-defined]  # a jitted function
+    analysis = jax.jit(body.function).lower(key, carry, batch).cost_analysis()
     return float(analysis["flops"]) if isinstance(analysis, Mapping) and "flops" in analysis else None

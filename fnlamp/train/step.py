@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp import tree
 from fnlamp.arrays import Array, Params, State, Tree
 from fnlamp.loss import LossValue, Metric, differentiable
 from fnlamp.mode import Eval, Train
@@ -21,13 +19,13 @@ from fnlamp.train.execute import Body
 from fnlamp.train.state import Carry
 from fnlamp.train.supervised import Supervised, measure, pair, rows_of
 
-TOTAL, WEIGHT, OF_BATCHES, BATCHES, ROWS, BROKEN = range(6)
-"""What a training tally holds: sums of loss and weight, the sum of the batches' means, counts, and what became non-finite."""
-LOSS_BROKE, GRADIENT_BROKE = 1, 2
+TOTAL, WEIGHT, OF_BATCHES, BATCHES, ROWS = range(5)
+"""What a training tally holds: sums of loss and weight, the sum of the batches' means, and counts."""
+LOSS_BROKE, UPDATE_BROKE = 1, 2
 
 
 def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, tags: Tree) -> Body:
-    """One step of training: loss, gradient, update; the update is left out from the first non-finite loss or gradient on."""
+    """One step of training: loss, gradient, update; broken is a loss, or else a parameter, that is not finite."""
 
     def step(step_root: Array, carry: Carry, batch: Tree) -> Carry:
         mode = Train(jax.random.fold_in(step_root, carry.step))
@@ -37,28 +35,22 @@ def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, t
             return differentiable(value.mean, params, model.loss.name), (value, state)
 
         (mean, (value, layer_state)), grads = jax.value_and_grad(mean_loss, has_aux=True)(carry.params)
-        norm = tree.global_norm(grads)
-        broken = jnp.where(~jnp.isfinite(mean), LOSS_BROKE, jnp.where(~jnp.isfinite(norm), GRADIENT_BROKE, 0))
+        scale = jnp.asarray(schedule(carry.step), jnp.float32)
+        params, optimizer_state = optimizer.update(grads, carry.optimizer_state, carry.params, tags, scale)
+        added = jnp.stack([value.total, value.weight, mean, jnp.ones(()), jnp.full((), rows_of(batch))])
+        return Carry(carry.step + 1, params, layer_state, optimizer_state, carry.tally + added.astype(jnp.float32))
 
-        def update(old: Carry) -> Carry:
-            scale = jnp.asarray(schedule(old.step), jnp.float32)
-            params, optimizer_state = optimizer.update(grads, old.optimizer_state, old.params, tags, scale)
-            added = jnp.stack([value.total, value.weight, mean, jnp.ones(()), jnp.full((), rows_of(batch)), jnp.zeros(())])
-            return Carry(old.step + 1, params, layer_state, optimizer_state, old.tally + added.astype(jnp.float32))
+    def broken(carry: Carry) -> Array:
+        whole = jnp.isfinite(carry.tally[OF_BATCHES])
+        sound = [jnp.isfinite(p).all() for p in jax.tree.leaves(carry.params)]
+        return jnp.where(~whole, LOSS_BROKE, jnp.where(jnp.stack(sound).all() if sound else True, 0, UPDATE_BROKE))
 
-        def keep(old: Carry) -> Carry:
-            first = jnp.where(old.tally[BROKEN] > 0, old.tally[BROKEN], broken.astype(jnp.float32))
-            return replace(old, tally=old.tally.at[BROKEN].set(first))
-
-        after: Carry = jax.lax.cond((broken == 0) & (carry.tally[BROKEN] == 0), update, keep, carry)
-        return after
-
-    return Body(step, lambda carry: carry.tally[BROKEN] == 0)
+    return Body(step, broken)
 
 
 def empty_tally() -> np.ndarray[Any, Any]:
     """A training tally before the first batch."""
-    return np.zeros(6, np.float32)
+    return np.zeros(5, np.float32)
 
 
 @lru_cache(maxsize=64)
@@ -74,7 +66,7 @@ def evaluation_body(model: Supervised, metrics: tuple[tuple[str, Metric], ...]) 
         counts = [jnp.ones(()), jnp.full((), rows_of(batch)), value.mean]
         return tally + jnp.stack([*counts, *(x for v in values for x in (v.total, v.weight))]).astype(jnp.float32)
 
-    return Body(step, lambda tally: jnp.array(True))
+    return Body(step, lambda tally: jnp.zeros((), jnp.int32))
 
 
 def as_items(metrics: Mapping[str, Metric]) -> tuple[tuple[str, Metric], ...]:

@@ -29,6 +29,7 @@ from fnlamp.fault import (
     ShapeMismatch,
 )
 from fnlamp.tag import Role
+from fnlamp.train.execute.fused import FIRST
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (107, 12)).astype(np.uint8)
@@ -255,7 +256,7 @@ def test_a_gradient_that_overflows_under_a_finite_loss():
 
     found = fault(describe(objective=steep, metrics={}, validation_batches=None))
     assert isinstance(found, NonFinite)
-    assert found.what == "norm of the gradient"
+    assert found.what == "update"
 
 
 def test_an_epoch_in_which_nothing_counts():
@@ -311,8 +312,9 @@ class Alarm:
 
 
 @pytest.mark.parametrize(("at", "how"), [(1, "token"), (5, "SIGINT"), (11, "token"), (17, "SIGINT"), (33, "token")])
-def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(at, how):
-    runtime = Runtime(log=None)
+@pytest.mark.parametrize("executor", [None, train.Stepwise()], ids=str)
+def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(at, how, executor):
+    runtime = Runtime(log=None, executor=executor)
     alarm = Alarm(at, runtime.cancel.cancel if how == "token" else lambda: os.kill(os.getpid(), signal.SIGINT))
 
     def host(context, function=lambda batch: batch):
@@ -321,7 +323,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(at, how):
     outcome = describe(LAMP, train_batches=lambda c: host(c, alarm)).run(runtime)
     stopped = unsafe_perform_io(outcome.failure())
     assert isinstance(stopped, Interrupted)
-    assert int(stopped.state.state.step) in (at, at - 1)
+    reached = int(stopped.state.state.step)  # a stream on the host is read ahead by as much as a dispatch takes
+    assert at - FIRST <= reached < at + FIRST if executor is None else reached in (at, at - 1)
     assert stopped.state.predict(PIXELS[:2]).shape == (2, 10)
     same(run(describe(LAMP, train_batches=host)), run(describe(LAMP, train_batches=host, resume=stopped.state)))
     # The compiled view stands at the same position, so that another executor can go on.
@@ -413,7 +416,7 @@ def test_the_log_is_a_summary_and_a_line_an_epoch():
     lines = []
     trained = run(describe(epochs=2), log=lines.append)
     assert lines[0].startswith(
-        "378 parameters, cross_entropy, adamw: 2 epochs of 11 steps of 10 rows, the last of 7, fused on "
+        "378 parameters, cross_entropy, adamw: 2 epochs of 11 steps of 10 rows, the last of 7, fused in chunks of 0.1 s on "
     )
     assert lines[1:] == [str(report) for report in trained.curve]
     report = train.EpochReport(1, 5, 1, 1, 0.31674, 0.3, 0.18018, 0.2, {"accuracy": 0.9505})

@@ -14,7 +14,8 @@ from returns.unsafe import unsafe_perform_io
 
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
-from fnlamp.train.execute.body import Place
+from fnlamp.fault import FaultError
+from fnlamp.train.execute.body import Bench
 
 RNG = np.random.default_rng(1)
 PIXELS = RNG.integers(0, 256, (47, 6)).astype(np.uint8)
@@ -109,10 +110,10 @@ def test_folding_from_any_position_gives_the_rest(executor):
     from fnlamp.train.execute import Body
 
     s = stream.minibatches(np.arange(23)[:, None], np.arange(23), batch_size=5, seed=4)
-    body = Body(lambda shared, carry, batch: carry + shared * jnp.sum(batch[1]), lambda carry: jnp.array(True))
+    body = Body(lambda shared, carry, batch: carry + shared * jnp.sum(batch[1]), lambda carry: jnp.int32(0))
     sums = [int(y.sum()) for _, y in stream.items(s)]
     for begin in range(6):
-        pairs = list(executor.fold(body, jnp.int32(2), jnp.int32(0), s, begin, Place()))
+        pairs = list(executor.fold(body, jnp.int32(2), jnp.int32(0), s, begin, Bench()))
         assert pairs == [] if begin == 5 else int(pairs[-1][0]) == 2 * sum(sums[begin:])
         if pairs:
             assert pairs[-1][1] == 5
@@ -122,19 +123,36 @@ def test_a_chunk_is_at_least_one_step_and_executors_have_names():
     with pytest.raises(ValueError, match="at least one step, got 0"):
         train.Fused(chunk=0)
     assert [str(e) for e in (train.Stepwise(), train.Fused(), train.Fused(chunk=7))] == [
-        "stepwise",
-        "fused",
-        "fused, chunks of 7",
+        "step by step",
+        "fused in chunks of 0.1 s",
+        "fused in chunks of 7",
     ]
 
 
-def test_a_chunk_stops_at_the_step_that_broke():
+@pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=1), train.Fused(chunk=50), train.Fused()], ids=str)
+@pytest.mark.parametrize("limit", [0, 1, 7, 9])
+@pytest.mark.parametrize("view", [True, False])
+def test_the_step_that_breaks_the_carry_is_found_and_undone(executor, limit, view):
     from fnlamp.train.execute import Body
 
     s = stream.minibatches(np.arange(40)[:, None], np.arange(40), batch_size=4)
-    body = Body(lambda shared, carry, batch: carry + 1, lambda carry: carry < 3)
-    *_, (carry, _) = train.Fused(chunk=50).fold(body, jnp.int32(0), jnp.int32(0), s, 0, Place())
-    assert int(carry) == 3
+    s = s if view else replace(s, view=None)
+    body = Body(lambda shared, carry, batch: carry + 1, lambda carry: jnp.where(carry > limit, 7, 0))
+    *_, (carry, position, broken) = executor.fold(body, jnp.int32(0), jnp.int32(0), s, 0, Bench())
+    assert (int(carry), position, broken) == (limit, limit, 7)
+
+
+@pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=3), train.Fused()], ids=str)
+def test_what_came_before_a_failure_of_the_stream_is_trained_on(executor):
+    from fnlamp.train.execute import Body
+
+    whole = replace(stream.minibatches(np.arange(40)[:, None], np.arange(40), batch_size=4), view=None)
+    failing = replace(whole, step=lambda position: whole.step(position) if position < 5 else stream.Fail("disk on fire"))
+    body, seen = Body(lambda shared, carry, batch: carry + 1, lambda carry: jnp.int32(0)), []
+    with pytest.raises(FaultError, match="disk on fire"):
+        for item in executor.fold(body, jnp.int32(0), jnp.int32(0), failing, 0, Bench()):
+            seen.append(item)
+    assert int(seen[-1][0]) == seen[-1][1] == 5
 
 
 # ------------------------------------------------------------------------------- what is compiled
@@ -191,7 +209,7 @@ def test_a_longer_run_of_the_same_description_traces_the_layer_no_more_often():
 
 
 def test_an_array_is_placed_once_in_its_own_dtype():
-    place = Place()
+    place = Bench().place
     placed = place({"x": PIXELS, "y": PIXELS})
     assert placed["x"] is placed["y"]
     assert place(PIXELS) is placed["x"]
@@ -204,7 +222,7 @@ def test_what_is_placed_is_a_copy():
     aligned = -buffer.ctypes.data % 64  # memory that JAX would share
     array = buffer[aligned : aligned + 4096].view(np.float32)
     array[:] = np.arange(1024)
-    placed = Place()(array)
+    placed = Bench().place(array)
     array[:] = -1
     assert placed[3] == 3
 

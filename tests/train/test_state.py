@@ -42,33 +42,31 @@ def same(a, b):
     assert [replace(r, seconds=0.0) for r in a.curve] == [replace(r, seconds=0.0) for r in b.curve]
 
 
-class ClockThatCancels:
-    """Rings at the n-th time that somebody asks what time it is."""
+class Stopping:
+    """An executor that cancels the run after its n-th dispatch, of training or of validation."""
 
-    def __init__(self, at):
-        self.at, self.asked, self.ring = at, 0, lambda: None
+    def __init__(self, executor, runtime, at):
+        self.executor, self.runtime, self.at, self.dispatches = executor, runtime, at, 0
 
-    def now(self):
-        self.asked += 1
-        if self.asked == self.at:
-            self.ring()
-        return 0.0
-
-    def sleep(self, seconds, cancel):
-        raise AssertionError("nobody sleeps in training")
+    def fold(self, *args):
+        for item in self.executor.fold(*args):
+            self.dispatches += 1
+            if self.dispatches == self.at:
+                self.runtime.cancel.cancel()
+            yield item
 
 
 @pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=3)], ids=str)
 def test_a_run_stopped_at_any_moment_goes_on_to_the_same_bits(executor):
     validated = {"validation_batches": lambda c: stream.full_batch(X, Y)}
     program = describe(**validated)
-    clock = ClockThatCancels(None)
-    whole = outcome(program, executor=executor, clock=clock)
+    count = Stopping(executor, None, None)
+    whole = outcome(program, executor=count)
     positions = set()
-    for at in range(2, clock.asked + 1, 2):
-        runtime = Runtime(log=None, executor=executor, clock=ClockThatCancels(at))
-        runtime.clock.ring = runtime.cancel.cancel
-        stopped = unsafe_perform_io(program.run(runtime).failure())
+    for at in range(1, count.dispatches + 1):
+        runtime = Runtime(log=None)
+        stopped = program.run(replace(runtime, executor=Stopping(executor, runtime, at)))
+        stopped = unsafe_perform_io(stopped.failure())
         assert isinstance(stopped, Interrupted)
         positions.add((stopped.state.state.epoch, stopped.state.state.stream_state))
         same(whole, outcome(describe(**validated, resume=stopped.state), executor=executor))

@@ -1,18 +1,28 @@
-"""Many steps in one compiled program, over data that stays on the device."""
+"""Many steps in one compiled program, over data that is on the device."""
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
-from fnlamp.arrays import Tree, to_device
-from fnlamp.stream import BatchStream
-from fnlamp.train.execute.body import Body, Place
-from fnlamp.train.execute.stepwise import Stepwise
+from fnlamp import tree
+from fnlamp.arrays import Array, Tree, spec_of, to_device
+from fnlamp.fault import FaultError
+from fnlamp.stream import BatchStream, Recipe
+from fnlamp.stream.sink import steps
+from fnlamp.train.execute.body import Bench, Body
+
+FIRST = 8
+"""Steps in the first dispatch, when nobody knows yet how long a step takes."""
+SUPER_BATCH = 64, 16 * 2**20
+"""How many batches of a host stream are sent to the device together, at most, and how many bytes."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,8 @@ class Fused:
     """Chunks of steps, each one dispatch of one program; results do not depend on the chunk.
 
     `chunk` is the number of steps; without it the number follows the measured time of a step, so that a dispatch takes about
-    `seconds` and Ctrl-C stays prompt. Streams without a compiled view are run step by step.
+    `seconds` and Ctrl-C stays prompt. Arrays stay on the device; a stream without a compiled view is sent in super-batches,
+    the next one while the steps of the last are computed.
     """
 
     chunk: int | None = None
@@ -31,31 +42,153 @@ class Fused:
             raise ValueError(f"a chunk has at least one step, got {self.chunk}")
 
     def fold(
-        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, place: Place
-    ) -> Iterator[tuple[Tree, Any]]:
-        """`(carry, position)` after each chunk from `position` on, when its computation is done."""
-        if stream.view is None:
-            yield from Stepwise().fold(body, shared, carry, stream, position, place)
-            return
-        size = self.chunk or 8
-        before = 0  # batches of earlier segments
-        for segment in stream.view.segments:
-            at, count = max(position - before, 0), len(segment.starts)
-            if at < count:
-                arrays, rows = place(segment.arrays), to_device(segment.rows(), place.device)
-                warm = False
-                while at < count:
-                    stop = min(at + size, count)
-                    started = time.perf_counter()
-                    carry = body.chunk(segment.recipe, shared, carry, arrays, rows, at, stop)
-                    jax.block_until_ready(carry)  # type: ignore[no-untyped-call]
-                    taken = (time.perf_counter() - started) / (stop - at)
-                    if self.chunk is None and warm:  # the first dispatch may have compiled
-                        size = max(1, min(int(self.seconds / max(taken, 1e-9)), 4 * size))
-                    warm = True
-                    at = stop
-                    yield carry, before + at
-            before += count
+        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
+    ) -> Iterator[tuple[Tree, Any, int]]:
+        """`(carry, position, broken)` after each chunk; what broke is not in the carry, and nothing comes after it."""
+        spare = bench.copy(carry)
+        supplies = _Ahead(
+            _of_view(stream, position, bench)
+            if stream.view is not None
+            else _of_host(stream, position, bench, self.chunk, lambda size: self._steps(bench, body, size))
+        )
+        while (supply := supplies.take()) is not None:
+            pace = (body, supply.size)
+
+            def run(carry: Tree, spare: Tree, start: int, stop: int, supply: _Supply = supply) -> tuple[Tree, Array]:
+                return body.chunk(supply.recipe, shared, carry, spare, supply.arrays, supply.rows, start, stop)
+
+            at = supply.start
+            while at < supply.stop:
+                stop = min(at + self._steps(bench, body, supply.size), supply.stop)
+                started = time.perf_counter()
+                new, broken = run(carry, spare, at, stop)
+                if stop == supply.stop:
+                    supplies.prepare()  # while the device computes
+                if int(broken):
+                    good, at, code = _last_good(run, bench, carry, at, stop)
+                    yield good, supply.position(at), code
+                    return
+                taken = (time.perf_counter() - started) / (stop - at)
+                # The first dispatch may have compiled: its time says nothing.
+                bench.paces[pace] = (
+                    max(1, min(int(self.seconds / max(taken, 1e-9)), 4 * bench.paces[pace])) if pace in bench.paces else FIRST
+                )
+                carry, spare, at = new, carry, stop
+                yield carry, supply.position(at), 0
+
+    def _steps(self, bench: Bench, body: Body, size: int) -> int:
+        return self.chunk or bench.paces.get((body, size), FIRST)
+
+    def on(self, stream: BatchStream) -> str:
+        """What this executor makes of a stream, in words."""
+        if stream.view is not None:
+            return f"{self}, data on the device"
+        return f"{self}, data sent in super-batches of up to {_room(stream.spec, self.chunk)}"
 
     def __str__(self) -> str:
-        return "fused" if self.chunk is None else f"fused, chunks of {self.chunk}"
+        return f"fused in chunks of {self.chunk or f'{self.seconds:g} s'}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Supply:
+    """Steps that one program can run: data on the device, `start` to `stop` of its rows, and the position before each."""
+
+    recipe: Recipe
+    arrays: Tree
+    rows: Array
+    size: int
+    start: int
+    stop: int
+    position: Callable[[int], Any]
+
+
+class _Ahead:
+    """An iterator that can be asked to make its next item early; what it fails with then is raised when the item is due."""
+
+    def __init__(self, supplies: Iterator[_Supply]) -> None:
+        self.supplies = supplies
+        self.ready: tuple[_Supply | None, FaultError | None] | None = None
+
+    def prepare(self) -> None:
+        if self.ready is None:
+            try:
+                self.ready = next(self.supplies, None), None
+            except FaultError as error:
+                self.ready = None, error
+
+    def take(self) -> _Supply | None:
+        self.prepare()
+        assert self.ready is not None
+        (supply, error), self.ready = self.ready, None
+        if error is not None:
+            raise error
+        return supply
+
+
+def _of_view(stream: BatchStream, position: int, bench: Bench) -> Iterator[_Supply]:
+    assert stream.view is not None
+    first = 0  # batches of earlier segments
+    for segment in stream.view.segments:
+        at, count = max(position - first, 0), len(segment.starts)
+        if at < count:
+            arrays, rows = bench.place(segment.arrays), to_device(segment.rows(), bench.device)
+            yield _Supply(segment.recipe, arrays, rows, segment.size, at, count, partial(operator.add, first))
+        first += count
+
+
+def _of_host(
+    stream: BatchStream, position: Any, bench: Bench, chunk: int | None, wanted: Callable[[int], int]
+) -> Iterator[_Supply]:
+    """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
+    batches: list[Tree] = []
+    positions, spec = [position], None
+
+    def supply() -> _Supply:
+        room, count = _room(spec, chunk), len(batches)
+
+        def stack(*leaves: Any) -> Any:
+            stacked = np.zeros((room, *np.shape(leaves[0])), np.asarray(leaves[0]).dtype)
+            for at, leaf in enumerate(leaves):
+                stacked[at] = leaf
+            return to_device(stacked, bench.device)
+
+        arrays, rows = jax.tree.map(stack, *batches), to_device(np.arange(room), bench.device)
+        return _Supply(Recipe(), arrays, rows, _rows(spec), 0, count, tuple(positions).__getitem__)
+
+    try:
+        for batch, after in steps(stream, position):
+            if batches and (spec_of(batch) != spec or len(batches) >= min(wanted(_rows(spec)), _room(spec, chunk))):
+                yield supply()
+                batches, positions = [], positions[-1:]
+            spec = spec_of(batch)
+            batches.append(batch)
+            positions.append(after)
+    except FaultError:
+        if batches:  # what came before the fault is trained on first
+            yield supply()
+        raise
+    if batches:
+        yield supply()
+
+
+def _rows(spec: Tree) -> int:
+    leaf = jax.tree.leaves(spec)[0]
+    return int(leaf.shape[0]) if leaf.shape else 1
+
+
+def _room(spec: Tree, chunk: int | None) -> int:
+    most, most_bytes = SUPER_BATCH
+    return max(1, min(chunk or most, most, most_bytes // max(tree.nbytes(spec), 1)))
+
+
+def _last_good(run: Callable[..., tuple[Tree, Array]], bench: Bench, carry: Tree, at: int, stop: int) -> tuple[Tree, int, int]:
+    """The carry before the first of the steps `at` to `stop` that breaks it, its step, and the code, by halving."""
+    while stop - at > 1:
+        middle = (at + stop) // 2
+        new, broken = run(carry, bench.copy(carry), at, middle)
+        if int(broken):
+            stop = middle
+        else:
+            carry, at = new, middle
+    _, broken = run(carry, bench.copy(carry), at, stop)
+    return carry, at, int(broken)

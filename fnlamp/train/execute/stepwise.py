@@ -9,34 +9,42 @@ from typing import Any
 import jax
 
 from fnlamp.arrays import Tree, to_device
-from fnlamp.stream import BatchStream
+from fnlamp.stream import BatchStream, Recipe
 from fnlamp.stream.sink import steps
-from fnlamp.train.execute.body import Body, Place
+from fnlamp.train.execute.body import Bench, Body
 
 
 @dataclass(frozen=True)
 class Stepwise:
-    """One dispatch a batch: works for every stream, and is as fast as any where a step takes 5 ms or more."""
+    """One dispatch a batch, and nothing between the stream and the step: for debugging, and to compare others with."""
 
     def fold(
-        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, place: Place
-    ) -> Iterator[tuple[Tree, Any]]:
-        """`(carry, position)` after each batch from `position` on; the computation may still be under way."""
-        if stream.view is None:
-            for batch, after in steps(stream, position):
-                carry = body.step(shared, carry, _placed(batch, place))
-                yield carry, after
-            return
-        before = 0  # batches of earlier segments
-        for segment in stream.view.segments:
-            for at in range(max(position - before, 0), len(segment.starts)):
-                carry = body.mapped_step(segment.recipe, shared, carry, _placed(segment.taken(at), place))
-                yield carry, before + at + 1
-            before += len(segment.starts)
+        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
+    ) -> Iterator[tuple[Tree, Any, int]]:
+        """`(carry, position, broken)` after each batch; what broke is not in the carry, and nothing comes after it."""
+        spare = bench.copy(carry)
+        for recipe, batch, before, after in _batches(stream, position):
+            rows = jax.tree.map(lambda x: to_device(x, bench.device), batch)
+            new, broken = body.step(recipe, shared, carry, spare, rows)
+            if code := int(broken):
+                yield carry, before, code
+                return
+            carry, spare = new, carry
+            yield carry, after, 0
 
     def __str__(self) -> str:
-        return "stepwise"
+        return "step by step"
 
 
-def _placed(batch: Tree, place: Place) -> Tree:
-    return jax.tree.map(lambda x: to_device(x, place.device), batch)
+def _batches(stream: BatchStream, position: Any) -> Iterator[tuple[Recipe, Tree, Any, Any]]:
+    """Each batch before the functions of its recipe, and the positions before and after it."""
+    if stream.view is None:
+        for batch, after in steps(stream, position):
+            yield Recipe(), batch, position, after
+            position = after
+        return
+    first = 0  # batches of earlier segments
+    for segment in stream.view.segments:
+        for at in range(max(position - first, 0), len(segment.starts)):
+            yield segment.recipe, segment.taken(at), first + at, first + at + 1
+        first += len(segment.starts)
