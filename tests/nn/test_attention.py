@@ -39,7 +39,7 @@ def by_hand(params: dict[str, dict[str, jax.Array]], x: jax.Array, causal: bool)
 @pytest.mark.parametrize("causal", [False, True])
 def test_numbers(causal: bool) -> None:
     params, x = made()
-    y, state = nn.self_attention(3, causal=causal).apply(params, {}, x, Eval())
+    y, state = jax.jit(nn.self_attention(3, causal=causal).apply)(params, {}, x, Eval())
     np.testing.assert_allclose(y, by_hand(params, x, causal), atol=1e-5)
     assert state == {}
 
@@ -51,7 +51,7 @@ def test_it_is_the_same_in_one_part_as_in_many(monkeypatch: pytest.MonkeyPatch) 
     values = {}
     for platform in ("cpu", "gpu"):
         monkeypatch.setattr("fnlamp.nn.attention.platform", lambda name=platform: name)
-        values[platform] = jax.vjp(lambda p, at: layer.apply(p, {}, at, Eval())[0], params, x)
+        values[platform] = jax.vjp(jax.jit(lambda p, at: layer.apply(p, {}, at, Eval())[0]), params, x)
     (cpu, pull_cpu), (gpu, pull_gpu) = values["cpu"], values["gpu"]
     np.testing.assert_allclose(cpu, gpu, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), pull_cpu(cpu), pull_gpu(gpu))
@@ -83,7 +83,7 @@ def test_a_later_time_leaves_earlier_outputs_as_they_are_if_causal() -> None:
 def test_large_scores_do_not_overflow(causal: bool) -> None:
     params, x = made()
     layer = nn.self_attention(3, causal=causal)
-    y, pull = jax.vjp(lambda at: layer.apply(params, {}, at, Eval())[0], 1e4 * x)
+    y, pull = jax.vjp(jax.jit(lambda at: layer.apply(params, {}, at, Eval())[0]), 1e4 * x)
     assert np.isfinite(y).all()
     assert np.isfinite(pull(y)[0]).all()
 
@@ -91,7 +91,7 @@ def test_large_scores_do_not_overflow(causal: bool) -> None:
 def test_half_precision_flows_through_with_a_softmax_in_float32() -> None:
     params, x = made()
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
-    y, pull = jax.vjp(lambda p: nn.self_attention(3).apply(p, {}, x, Eval())[0], half)
+    y, pull = jax.vjp(jax.jit(lambda p: nn.self_attention(3).apply(p, {}, x, Eval())[0]), half)
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.astype(jnp.float32), by_hand(params, x, False), atol=0.05)
     assert {leaf.dtype for leaf in jax.tree.leaves(pull(y))} == {jnp.dtype(jnp.bfloat16)}

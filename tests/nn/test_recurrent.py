@@ -81,11 +81,11 @@ def test_sizes_of_one(shape: tuple[int, ...]) -> None:
 def test_half_precision_flows_through_and_gradients_come_in_it() -> None:
     params, x = made(hidden=8)
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
-    y = nn.lstm(8).apply(half, {}, x, Eval())[0]
+    apply = jax.jit(lambda p: nn.lstm(8).apply(p, {}, x, Eval())[0])
+    y = apply(half)
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.astype(jnp.float32), by_hand(params, x), atol=0.03)
-    grads = jax.grad(lambda p: nn.lstm(8).apply(p, {}, x, Eval())[0].astype(jnp.float32).sum())(half)
-    wide = jax.grad(lambda p: nn.lstm(8).apply(p, {}, x, Eval())[0].sum())(params)
+    grads, wide = (jax.jit(jax.grad(lambda p: apply(p).astype(jnp.float32).sum()))(p) for p in (half, params))
     for name, leaf in grads.items():
         assert leaf.dtype == jnp.bfloat16
         np.testing.assert_allclose(leaf.astype(jnp.float32), wide[name], atol=0.05 * float(jnp.abs(wide[name]).max()))
