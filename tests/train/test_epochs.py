@@ -416,7 +416,7 @@ def test_the_log_is_a_summary_and_a_line_an_epoch():
     lines = []
     trained = run(describe(epochs=2), log=lines.append)
     assert lines[0].startswith(
-        "378 parameters, cross_entropy, adamw: 2 epochs of 11 steps of 10 rows, the last of 7, fused in chunks of 0.1 s on "
+        "378 parameters, cross_entropy, adamw: 2 epochs of 11 steps of 10 rows, the last of 7, fused in chunks of 0.2 s on "
     )
     assert lines[1:] == [str(report) for report in trained.curve]
     report = train.EpochReport(1, 5, 1, 1, 0.31674, 0.3, 0.18018, 0.2, {"accuracy": 0.9505})

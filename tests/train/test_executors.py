@@ -124,7 +124,7 @@ def test_a_chunk_is_at_least_one_step_and_executors_have_names():
         train.Fused(chunk=0)
     assert [str(e) for e in (train.Stepwise(), train.Fused(), train.Fused(chunk=7))] == [
         "step by step",
-        "fused in chunks of 0.1 s",
+        "fused in chunks of 0.2 s",
         "fused in chunks of 7",
     ]
 

@@ -65,11 +65,12 @@ class Body:
 
 
 class Bench:
-    """Where one run works: its device, the host arrays already there, and how many steps of a body fill a dispatch."""
+    """Where one run works: its device, what is already there, and how many steps of a body fill a dispatch."""
 
     def __init__(self, device: Any = None) -> None:
         self.device = device
         self.paces: dict[tuple[Body, int], int] = {}
+        self.spares: dict[Body, Tree] = {}
         self._placed: dict[int, tuple[Any, Array]] = {}
 
     def place(self, tree: Tree) -> Tree:
@@ -79,6 +80,10 @@ class Bench:
     def copy(self, carry: Tree) -> Tree:
         """New buffers with the same numbers."""
         return tree.copy(carry, self.device)
+
+    def spare(self, body: Body, carry: Tree) -> Tree:
+        """Buffers like the carry's that nobody needs any more, for the body's next program to write into."""
+        return self.spares.pop(body) if body in self.spares else self.copy(carry)
 
     def _one(self, array: Any) -> Array:
         if isinstance(array, jax.Array):

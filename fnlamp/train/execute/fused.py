@@ -35,7 +35,7 @@ class Fused:
     """
 
     chunk: int | None = None
-    seconds: float = 0.1
+    seconds: float = 0.2
 
     def __post_init__(self) -> None:
         if self.chunk is not None and self.chunk < 1:
@@ -45,7 +45,6 @@ class Fused:
         self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
     ) -> Iterator[tuple[Tree, Any, int]]:
         """`(carry, position, broken)` after each chunk; what broke is not in the carry, and nothing comes after it."""
-        spare = bench.copy(carry)
         supplies = _Ahead(
             _of_view(stream, position, bench)
             if stream.view is not None
@@ -61,7 +60,7 @@ class Fused:
             while at < supply.stop:
                 stop = min(at + self._steps(bench, body, supply.size), supply.stop)
                 started = time.perf_counter()
-                new, broken = run(carry, spare, at, stop)
+                new, broken = run(carry, bench.spare(body, carry), at, stop)
                 if stop == supply.stop:
                     supplies.prepare()  # while the device computes
                 if int(broken):
@@ -73,7 +72,7 @@ class Fused:
                 bench.paces[pace] = (
                     max(1, min(int(self.seconds / max(taken, 1e-9)), 4 * bench.paces[pace])) if pace in bench.paces else FIRST
                 )
-                carry, spare, at = new, carry, stop
+                bench.spares[body], carry, at = carry, new, stop
                 yield carry, supply.position(at), 0
 
     def _steps(self, bench: Bench, body: Body, size: int) -> int:

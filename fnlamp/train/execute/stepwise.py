@@ -22,14 +22,13 @@ class Stepwise:
         self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
     ) -> Iterator[tuple[Tree, Any, int]]:
         """`(carry, position, broken)` after each batch; what broke is not in the carry, and nothing comes after it."""
-        spare = bench.copy(carry)
         for recipe, batch, before, after in _batches(stream, position):
             rows = jax.tree.map(lambda x: to_device(x, bench.device), batch)
-            new, broken = body.step(recipe, shared, carry, spare, rows)
+            new, broken = body.step(recipe, shared, carry, bench.spare(body, carry), rows)
             if code := int(broken):
                 yield carry, before, code
                 return
-            carry, spare = new, carry
+            bench.spares[body], carry = carry, new
             yield carry, after, 0
 
     def __str__(self) -> str:
