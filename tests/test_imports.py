@@ -20,6 +20,7 @@ ALLOWED = {
     "tag": BASE,
     "layer": LAYERS | {"nn"},  # `>>` is a combinator, imported where it is called
     "nn": LAYERS | {"nn"},
+    "machine": set(),
     "loss": LAYERS,
     "optim": BASE | {"tag", "optim"},
     "effect": EFFECT,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -45,7 +47,7 @@ class Case:
 
 def dense(*widths: int) -> int:
     """Multiply-adds a row of a chain of linear layers."""
-    return sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    return sum(a * b for a, b in pairwise(widths))
 
 
 def perceptron(*widths: int) -> Layer:
@@ -176,8 +178,6 @@ def pseudo_text(length: int, vocabulary: int) -> np.ndarray[Any, Any]:
 
 def spec_of(case: Case, dtype: str) -> Any:
     """The spec of a batch of features."""
-    import jax
-
     if case.pixels:
-        return jax.ShapeDtypeStruct((case.batch, 784), jnp.dtype(dtype))  # type: ignore[no-untyped-call]
-    return jax.ShapeDtypeStruct((case.batch, case.options["time"]), jnp.int32)  # type: ignore[no-untyped-call]
+        return jax.ShapeDtypeStruct((case.batch, 784), jnp.dtype(dtype))
+    return jax.ShapeDtypeStruct((case.batch, case.options["time"]), jnp.int32)

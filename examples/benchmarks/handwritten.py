@@ -1,7 +1,7 @@
 """The same models by hand: one jitted `lax.scan` over the batches, with nothing but JAX.
 
-Each model is `loss(params, state, x, y, key) -> (mean loss, state)` over the parameter tree that fnlamp made, so that both start
-from the same numbers. There are no checks, no tallies but the loss, no chunks: what a step costs at least.
+Each model is `loss(params, state, x, y, key) -> (mean loss, state)` over the parameter tree that fnlamp made, so that both
+start from the same numbers. There are no checks, no tallies but the loss, no chunks: what a step costs at least.
 """
 
 from __future__ import annotations

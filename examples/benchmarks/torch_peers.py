@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cases import GPT, HIDDEN, TIME, TOKENS, Case
+from cases import GPT, HIDDEN, TOKENS, Case
 from torch import nn
 from torch.nn import functional
 

@@ -1,0 +1,55 @@
+"""Settings of the process that make programs start and run faster. Nothing here is done unless it is called."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import jax
+
+FOLDER = "FNLAMP_CACHE"
+"""The environment variable that names the folder of compiled programs."""
+
+
+def keep_programs(folder: str | Path | None = None) -> Path:
+    """Keep compiled programs in a folder, so that the next process that needs them does not compile.
+
+    The folder is the argument's, else that of the environment variable `FNLAMP_CACHE`, else `~/.cache/fnlamp`; it is made when
+    the first program is stored, and may be deleted at any time. Call it before the first program is run. It holds for all
+    of JAX in this process. JAX keeps programs apart by their text, the versions, and the hardware.
+
+    >>> folder = keep_programs()  # doctest: +SKIP
+    """
+    chosen = Path(folder or os.environ.get(FOLDER) or Path.home() / ".cache" / "fnlamp").expanduser()
+    settings = {
+        "jax_compilation_cache_dir": str(chosen),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,  # JAX leaves out what compiled quickly, which is
+        "jax_persistent_cache_min_entry_size_bytes": -1,  # most programs of small models
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)  # type: ignore[no-untyped-call]
+    return chosen
+
+
+def keep_memory() -> bool:
+    """Let freed memory stay with the process instead of going back to the system; whether this system can.
+
+    A compiled program allocates its temporary memory anew each time it runs. Large pieces go back to the system when they are
+    freed, and are then mapped and zeroed page by page again: a third of the time of a training step of some hundred megabytes.
+    With this the process keeps its peak of memory to the end. It holds for all of the process; only Linux's C library has it.
+
+    Reference: mallopt(3), M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX.
+
+    >>> keep_memory() in (True, False)
+    True
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
+    settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20), (arena_max, 1))
+    return all([mallopt(name, value) == 1 for name, value in settings])
