@@ -149,10 +149,10 @@ class _Program:
             raise FaultError(train.why_empty)
         made, body, carry, _ = self.compile(train)
         self.check_start(carry)
-        check_training(self.model, train, body, carry)
+        advice = check_training(self.model, train, body, carry)
         if validation is not None:
             check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
-        return Plan(self.model, self.optimizer, made, carry, train, validation, self.metrics, self.epochs)
+        return Plan(self.model, self.optimizer, made, carry, train, validation, self.metrics, self.epochs, advice)
 
     def check_start(self, carry: Carry) -> None:
         """Raise the fault of a start that does not fit: initial parameters, or anything of the run to resume."""
@@ -267,7 +267,8 @@ class _Run:
         if of.validation_batches is not None:
             validation = make_stream(of.validation_batches, of.context("validation", self.epoch, self.curve))
         plan = of.plan(stream, validation if isinstance(validation, BatchStream) else None)
-        runtime.say(plan.summary(self.executor, runtime.device))
+        for line in (plan.summary(self.executor, runtime.device), *plan.advice):
+            runtime.say(line)
         start = of.compile(stream)[3]
         with jax.default_device(runtime.device):
             if of.resume is not None:

@@ -18,6 +18,7 @@ from fnlamp.loss import Metric
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
+from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.state import Carry
 from fnlamp.train.step import empty_tally
@@ -66,16 +67,16 @@ def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
     return Carry(step, made.params, made.state, jax.eval_shape(optimizer.init, made.params), tally)
 
 
-def check_training(model: Supervised, stream: BatchStream, body: Body, carry: Carry) -> None:
-    """Raise the fault that training on this stream is sure to end with."""
+def check_training(model: Supervised, stream: BatchStream, body: Body, carry: Carry) -> tuple[str, ...]:
+    """What should be known about the step; raises the fault that training on this stream is sure to end with."""
     if stream.length == 0:
         raise FaultError(stream.why_empty)
     key = jax.eval_shape(jax.random.key, 0)
-    for batch in batch_specs(stream):
-        jax.eval_shape(body.function, key, carry, batch)
+    programs = [jax.make_jaxpr(body.function)(key, carry, batch) for batch in batch_specs(stream)]
     features, _ = pair(stream.spec)
     prediction = jax.eval_shape(lambda p, s, x: model.forward(p, s, x, Eval())[0], carry.params, carry.layer_state, features)
     check_targets(model, stream, prediction)
+    return advice(programs[0])
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Plan:
     validation: BatchStream | None
     metrics: Mapping[str, Metric]
     epochs: int
+    advice: tuple[str, ...]
 
     def length(self) -> str:
         """How many epochs of how many steps."""
@@ -122,6 +124,7 @@ class Plan:
             lines.append(
                 f"  work: {flops / 1e6:,.3g} MFLOP a step" + (f", {flops * steps / 1e9:,.4g} GFLOP in all" if steps else "")
             )
+        lines += [f"  {line}" for line in self.advice]
         if self.validation is not None:
             lines.append(f"  validate on {rows_line(self.validation)}: {', '.join(['loss', *self.metrics])}")
         return tuple(lines)
