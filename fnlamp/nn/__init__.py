@@ -19,6 +19,8 @@ from fnlamp.nn.combine import parallel as parallel
 from fnlamp.nn.combine import repeat as repeat
 from fnlamp.nn.combine import residual as residual
 from fnlamp.nn.combine import sequence as sequence
+from fnlamp.nn.conv import conv2d as conv2d
+from fnlamp.nn.conv import conv_pool as conv_pool
 from fnlamp.nn.dropout import dropout as dropout
 from fnlamp.nn.embedding import embedding as embedding
 from fnlamp.nn.initial import Initializer as Initializer
@@ -29,6 +31,9 @@ from fnlamp.nn.linear import linear as linear
 from fnlamp.nn.mlp import mlp as mlp
 from fnlamp.nn.norm import batch_norm as batch_norm
 from fnlamp.nn.norm import layer_norm as layer_norm
+from fnlamp.nn.pool import avg_pool2d as avg_pool2d
+from fnlamp.nn.pool import global_avg_pool as global_avg_pool
+from fnlamp.nn.pool import max_pool2d as max_pool2d
 from fnlamp.nn.recurrent import forget_one as forget_one
 from fnlamp.nn.recurrent import lstm as lstm
 from fnlamp.nn.shape import flatten as flatten

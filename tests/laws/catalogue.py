@@ -16,6 +16,7 @@ from fnlamp.arrays import array_spec
 
 KEY = jax.random.key(7)
 ROWS = array_spec((6, 4), jnp.float32)
+IMAGES = array_spec((2, 5, 4, 2), jnp.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,12 @@ LAYERS: dict[str, LayerCase] = {
     "embedding": LayerCase(tokens >> nn.embedding(7, 3), TOKENS),
     "lstm": LayerCase(nn.lstm(3), TIMES, forward=False),
     "lstm without bias": LayerCase(nn.lstm(3, bias=False), TIMES, forward=False),
+    "conv2d": LayerCase(nn.conv2d(4, 3, padding="same", stride=2), IMAGES),
+    "conv2d of groups": LayerCase(nn.conv2d(4, (2, 1), groups=2, bias=False), IMAGES),
+    "conv_pool": LayerCase(nn.conv_pool(3, 3, padding=1), IMAGES, smooth=False),
+    "max_pool2d": LayerCase(nn.max_pool2d(2), IMAGES, smooth=False),
+    "avg_pool2d": LayerCase(nn.avg_pool2d(2, padding=1), IMAGES),
+    "global_avg_pool": LayerCase(nn.global_avg_pool, IMAGES),
     "self_attention": LayerCase(nn.self_attention(2), TIMES, forward=False),
     "self_attention causal": LayerCase(nn.self_attention(2, causal=True, bias=False), TIMES, forward=False),
     "transformer_block": LayerCase(nn.transformer_block(2, causal=True), TIMES, forward=False),

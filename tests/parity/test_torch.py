@@ -156,6 +156,70 @@ def check_layer(ours, theirs, params, x):
     near(grads["shift"], theirs.bias.grad)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        ((3, 3), {}),
+        ((3, 5), {"padding": "same"}),
+        ((5, 5), {"padding": 2, "bias": False}),
+        ((3, 2), {"stride": (2, 3), "padding": (1, 2)}),
+        ((1, 1), {"stride": 2}),
+        ((2, 3), {"stride": (1, 2), "dilation": (3, 2), "padding": 1}),
+        ((3, 3), {"stride": 2, "dilation": (1, 2), "groups": 2}),
+        ((3, 3), {"padding": 1, "groups": 4}),
+    ],
+)
+def test_convolution_with_gradients(kernel, options):
+    layer, theirs = nn.conv2d(8, kernel, **options), torch.nn.Conv2d(4, 8, kernel, **options)
+    params = {"weight": jnp.asarray(theirs.weight.detach().numpy().transpose(2, 3, 1, 0))}
+    if theirs.bias is not None:
+        params["bias"] = jnp.asarray(theirs.bias.detach().numpy())
+    x = normal(3, 9, 10, 4, scale=1)
+    grads = check_images(lambda p, v: layer.apply(p, {}, v, Eval())[0], theirs, params, x)
+    near(grads["weight"], theirs.weight.grad.permute(2, 3, 1, 0))
+    if theirs.bias is not None:
+        near(grads["bias"], theirs.bias.grad)
+
+
+def test_convolution_and_pooling_with_gradients():
+    conv = torch.nn.Conv2d(3, 8, 5, padding=1)
+    theirs = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.MaxPool2d(2))
+    params = {
+        "weight": jnp.asarray(conv.weight.detach().numpy().transpose(2, 3, 1, 0)),
+        "bias": jnp.asarray(conv.bias.detach().numpy()),
+    }
+    layer = nn.conv_pool(8, 5, padding=1)
+    grads = check_images(lambda p, v: layer.apply(p, {}, v, Eval())[0], theirs, params, normal(3, 11, 12, 3, scale=1))
+    near(grads["weight"], conv.weight.grad.permute(2, 3, 1, 0))
+    near(grads["bias"], conv.bias.grad)
+
+
+@pytest.mark.parametrize("window", [{"window": 2}, {"window": (3, 2), "stride": (1, 2), "padding": 1}], ids=str)
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
+def test_pooling_with_gradients_and_ties(name, window):
+    layer = getattr(nn, name)(**window)
+    theirs = {"max_pool2d": torch.nn.MaxPool2d, "avg_pool2d": torch.nn.AvgPool2d}[name](*window.values())
+    x = RNG.integers(0, 3, (2, 7, 8, 3)).astype(np.float32)  # many are equal
+    check_images(lambda p, v: layer.apply(p, {}, v, Eval())[0], theirs, {}, x)
+
+
+def check_images(ours, theirs, params, x):
+    theirs.zero_grad()
+    tx = leaf(x)
+    ty = theirs(tx.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    upstream = normal(*ty.shape, scale=0.1)  # sums over an image stay small
+    ty.backward(torch.tensor(upstream))
+
+    def both(params, x, upstream):
+        y, pull = jax.vjp(ours, params, x)
+        return y, *pull(upstream)
+
+    y, grads, dx = jax.jit(both)(params, x, upstream)
+    near(y, ty)
+    near(dx, tx.grad)
+    return grads
+
+
 @pytest.mark.parametrize("vocabulary", [11, 3000])
 def test_embedding_with_gradients(vocabulary):
     weight, tokens = normal(vocabulary, 5), RNG.integers(0, 11, (4, 6))

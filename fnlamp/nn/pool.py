@@ -1,0 +1,128 @@
+"""Pooling: the largest number, or the mean, of each window of an image."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnlamp.arrays import Array, describe, is_float, is_integer, platform
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.layer import Layer
+from fnlamp.nn import im2col
+from fnlamp.nn.im2col import batch_first, batch_last
+from fnlamp.nn.shape import fun
+from fnlamp.nn.window import Padding, Size, Window, check_padding, pair
+
+
+def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0) -> Layer:
+    """The largest number in each window, channel by channel; `stride` is the window's size unless given.
+
+    The padding is never the largest.  Of equal numbers the first in row-major order takes the whole gradient, and NaN is larger
+    than any number, both as in torch.  Rows and columns that fill no window are left out.
+    Shapes: `(batch, height, width, channels) -> (batch, places, places, channels)`; padding as in `conv2d`.
+    Fails: `ShapeMismatch` for another rank, or a window larger than the padded image; `DtypeMismatch` for booleans.
+    Raises: `ValueError` for padding as large as the window.
+
+    >>> x = jnp.array([[1.0, 5.0, 2.0], [4.0, 3.0, 6.0]])[None, :, :, None]
+    >>> max_pool2d(2, stride=1).apply({}, {}, x, Eval())[0].ravel()
+    Array([5., 6.], dtype=float32)
+    """
+    view = _window(window, stride, padding, "max_pool2d")
+
+    def apply(x: Array) -> Array:
+        view.over(x, "max_pool2d")
+        if not (is_float(x) or is_integer(x)):
+            raise FaultError(DtypeMismatch("numbers", describe(x), "cast first, as nn.rescale does", where="max_pool2d"))
+        return max_pool(x, view)
+
+    return fun(apply, f"max_pool2d({window})")
+
+
+def avg_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0) -> Layer:
+    """The mean of each window, channel by channel; `stride` is the window's size unless given.
+
+    Padding counts as zeros of the window, as in torch by default (`count_include_pad`): every sum is divided by the
+    window's size.  Half precision is summed in float32.  Rows and columns that fill no window are left out.
+    Shapes: `(batch, height, width, channels) -> (batch, places, places, channels)`; padding as in `conv2d`.
+    Fails: `ShapeMismatch` for another rank, or a window larger than the padded image; `DtypeMismatch` for integers.
+    Raises: `ValueError` for padding as large as the window.
+
+    >>> x = jnp.array([[1.0, 5.0, 2.0], [4.0, 2.0, 0.0]])[None, :, :, None]
+    >>> avg_pool2d(2, stride=1).apply({}, {}, x, Eval())[0].ravel()
+    Array([3.  , 2.25], dtype=float32)
+    """
+    view = _window(window, stride, padding, "avg_pool2d")
+
+    def apply(x: Array) -> Array:
+        view.over(x, "avg_pool2d")
+        _check_float(x, "avg_pool2d")
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return (sum_pool(wide, view) / prod(view.size)).astype(x.dtype)
+
+    return fun(apply, f"avg_pool2d({window})")
+
+
+def _global_avg_pool(x: Array) -> Array:
+    if not hasattr(x, "shape") or len(x.shape) != 4:
+        raise FaultError(ShapeMismatch("images (batch, height, width, channels)", describe(x), where="global_avg_pool"))
+    _check_float(x, "global_avg_pool")
+    return x.mean((1, 2))
+
+
+global_avg_pool = fun(_global_avg_pool, "global_avg_pool")
+"""The mean of each channel over the image (Lin, Chen & Yan 2013, section 3.2).
+Shapes: `(batch, height, width, channels) -> (batch, channels)`. Fails: `ShapeMismatch`; `DtypeMismatch` for integers."""
+
+
+def max_pool(x: Array, window: Window) -> Array:
+    """The largest number in each window of images `(batch, height, width, channels)`, in the form for the platform."""
+    if platform() != "cpu":
+        return native_max_pool(x, window)
+    return batch_first(im2col.max_pool(im2col.pad(batch_last(x), window.sides(*x.shape[1:3]), lowest(x.dtype)), window))
+
+
+def sum_pool(x: Array, window: Window) -> Array:
+    """The sum of each window of images `(batch, height, width, channels)`, in the form for the platform."""
+    if platform() != "cpu":
+        return native_sum_pool(x, window)
+    return batch_first(im2col.sum_pool(im2col.pad(batch_last(x), window.sides(*x.shape[1:3])), window))
+
+
+def native_max_pool(x: Array, window: Window) -> Array:
+    """The same as one operation of XLA."""
+    return _reduce(x, lowest(x.dtype), lax.max, window)
+
+
+def native_sum_pool(x: Array, window: Window) -> Array:
+    """The same as one operation of XLA."""
+    return _reduce(x, np.zeros((), x.dtype), lax.add, window)
+
+
+def _reduce(x: Array, start: Any, operation: Any, window: Window) -> Array:
+    padding = ((0, 0), *window.sides(*x.shape[1:3]), (0, 0))
+    y: Array = lax.reduce_window(x, start, operation, (1, *window.size, 1), (1, *window.stride, 1), padding)
+    return y
+
+
+def lowest(dtype: Any) -> Any:
+    """The number of that dtype below or equal to all others."""
+    return np.array(-np.inf if jnp.issubdtype(dtype, jnp.floating) else np.iinfo(dtype).min, dtype)
+
+
+def _window(size: Size, stride: Size | None, padding: Padding, where: str) -> Window:
+    both = pair(size, f"{where}: window")
+    window = Window(both, both if stride is None else pair(stride, f"{where}: stride"), padding=check_padding(padding, where))
+    if not isinstance(padding, str):
+        sides = window.sides(0, 0)
+        if any(n >= length for side, length in zip(sides, both, strict=True) for n in side):
+            raise ValueError(f"{where}: padding must be less than the window {both}, which else sees nothing, got {padding}")
+    return window
+
+
+def _check_float(x: Array, where: str) -> None:
+    if not is_float(x):
+        raise FaultError(DtypeMismatch("floating-point input", describe(x), "cast first, as nn.rescale does", where=where))
