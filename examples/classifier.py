@@ -21,6 +21,7 @@ import numpy as np
 from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
 
+import fnlamp
 from fnlamp import Layer, data, loss, nn, optim, stream, train
 from fnlamp.effect import Effect
 
@@ -207,4 +208,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    fnlamp.keep_programs()  # the next time nothing is compiled
     raise SystemExit(main())

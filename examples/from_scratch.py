@@ -14,6 +14,7 @@ from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
 from sklearn.datasets import load_digits
 
+import fnlamp
 from fnlamp import Init, Layer, Mode, Role, Tag, optim, stream, train
 from fnlamp.arrays import array_spec
 from fnlamp.loss import LossValue, accuracy
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    fnlamp.keep_programs()  # the next time nothing is compiled
     main()

@@ -17,6 +17,7 @@ import numpy as np
 from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
 
+import fnlamp
 from fnlamp import data, loss, nn, optim, stream, train
 from fnlamp.effect import Effect
 
@@ -71,4 +72,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    fnlamp.keep_programs()  # the next time nothing is compiled
     main(sys.argv[1:])

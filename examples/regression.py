@@ -10,6 +10,7 @@ import numpy as np
 from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
 
+import fnlamp
 from fnlamp import Layer, loss, nn, optim, stream, train
 from fnlamp.effect import Effect
 
@@ -46,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    fnlamp.keep_programs()  # the next time nothing is compiled
     main()

@@ -20,7 +20,8 @@ def keep_programs(folder: str | Path | None = None) -> Path:
     the first program is stored, and may be deleted at any time. Call it before the first program is run. It holds for all
     of JAX in this process. JAX keeps programs apart by their text, the versions, and the hardware.
 
-    >>> folder = keep_programs()  # doctest: +SKIP
+    >>> import tempfile
+    >>> folder = keep_programs(tempfile.mkdtemp())
     """
     chosen = Path(folder or os.environ.get(FOLDER) or Path.home() / ".cache" / "fnlamp").expanduser()
     settings = {
@@ -52,4 +53,5 @@ def keep_memory() -> bool:
         return False
     mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
     settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20), (arena_max, 1))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    done = [mallopt(name, value) == 1 for name, value in settings]
+    return all(done)

@@ -17,7 +17,7 @@ from fnlamp.train.supervised import Supervised, as_features
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Carry:
-    """The part of the state that lives on the device and is donated from step to step.
+    """The part of the state that lives on the device and goes from step to step.
 
     `tally` packs the sums of the running epoch, so that one read tells all: see `fnlamp.train.step`.
     """

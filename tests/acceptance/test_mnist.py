@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -126,3 +127,17 @@ def test_executors_are_bit_identical(classifier, images, model):
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
         assert run.curve[0].train_loss == runs[0].curve[0].train_loss
         assert run.curve[0].validation_loss == runs[0].curve[0].validation_loss
+
+
+def test_the_convolutions_reach_98_8_percent_of_the_test_images_within_five_epochs(mnist_folder, capsys):
+    path = Path(__file__).parents[2] / "examples" / "convolution.py"
+    spec = importlib.util.spec_from_file_location("convolution_example", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(["--data", str(mnist_folder)]) == 0
+    out = capsys.readouterr().out
+    assert "431,080" in out
+    accuracies = [float(found) for found in re.findall(r"Accuracy: (\d+\.\d+)%", out)]
+    print(f"test accuracy after each epoch: {accuracies}")
+    assert len(accuracies) == 5
+    assert accuracies[-1] >= 98.8

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,3 +109,17 @@ def test_lamps_guide_prints_probabilities(tmp_path, capsys):
     table.write_text("label,a,b\n" + "1,2,3\n0,4,5\n" * 200)
     module.main([str(table)])
     assert "Class probabilities" in capsys.readouterr().out
+
+
+def test_the_convolutions_learn_the_digits(capsys):
+    assert example("convolution").main([]) == 0
+    out = capsys.readouterr().out
+    assert float(re.findall(r"Accuracy: (\d+\.\d+)%", out)[-1]) > 93
+    assert example("convolution").main(["--data", "nowhere"]) == 1
+    assert "FileMissing" in capsys.readouterr().err
+
+
+def test_an_example_keeps_its_programs(tmp_path):
+    environment = {**os.environ, "FNLAMP_CACHE": str(tmp_path / "programs"), "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, str(EXAMPLES / "regression.py")], env=environment, check=True, capture_output=True)
+    assert any((tmp_path / "programs").iterdir())
