@@ -79,8 +79,10 @@ def take_rows(array: Any, rows: Any) -> Any:
     return array[rows]
 
 
-def to_device(x: Any, device: Any = None) -> Array:
+def to_device(x: Any, device: Any = None, *, share: bool = False) -> Array:
     """A copy of `x` on the device, in its own dtype; 64-bit integers that 32 bits cannot hold are a fault.
+
+    With `share` the memory may be the host array's own, which nobody may change as long as the result is used.
 
     Fails: `DtypeMismatch`, where JAX would wrap large integers around without a word.
     """
@@ -95,6 +97,9 @@ def to_device(x: Any, device: Any = None) -> Array:
                     "enable jax_enable_x64 or renumber",
                 )
             )
+    if share:
+        shared: Array = jax.device_put(x, device)
+        return shared
     # JAX may share a host array's memory, or read it after this returns: it gets a copy that nobody else writes to.
     array: Array = jax.device_put(np.array(x) if isinstance(x, np.ndarray) else x, device, may_alias=False)
     return array

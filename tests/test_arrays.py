@@ -10,6 +10,7 @@ from fnlamp.arrays import (
     describe,
     is_float,
     is_integer,
+    platform,
     spec_after,
     spec_of,
     take_rows,
@@ -105,3 +106,11 @@ def test_tracing() -> None:
     jax.jit(lambda x: seen.append(tracing()) or x)(1.0)  # type: ignore[func-returns-value]
     jax.grad(lambda x: seen.append(tracing()) or x)(1.0)  # type: ignore[func-returns-value]
     assert [*seen, tracing()] == [True, True, False]
+
+
+def test_the_platform_is_the_default_devices() -> None:
+    assert platform() == jax.default_backend()
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert platform() == "cpu"
+    with jax.default_device("cpu"):
+        assert platform() == "cpu"

@@ -6,7 +6,7 @@ start from the same numbers. There are no checks, no tallies but the loss, no ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -123,9 +123,9 @@ def conv_pool_phases(x: Array, weight: Array) -> Array:
     patches = [blocks[i // 2 : i // 2 + out, i % 2, j // 2 : j // 2 + out, j % 2] for i in range(k + 1) for j in range(k + 1)]
     columns = jnp.stack(patches).reshape((k + 1) ** 2, -1)
     places = [jnp.pad(weight[:, :, 0], ((i, 1 - i), (j, 1 - j), (0, 0))) for i in (0, 1) for j in (0, 1)]
-    kernels = jnp.stack(places, -1).reshape((k + 1) ** 2, -1)
-    products = lax.dot_general(kernels, columns, (((0,), (0,)), ((), ())))
-    return argmax_pool(products.reshape(channels, 4, out, out, -1).transpose(1, 0, 2, 3, 4))
+    kernels = jnp.stack(places, -2).reshape((k + 1) ** 2, -1)
+    products = kernels.T @ columns
+    return argmax_pool(products.reshape(4, channels, out, out, -1))
 
 
 @jax.custom_vjp
@@ -134,21 +134,38 @@ def argmax_pool(x: Array) -> Array:
     return x.max(0)
 
 
-def _argmax_pool(x: Array) -> tuple[Array, Array]:
-    best, place = x[0], jnp.zeros(x.shape[1:], jnp.uint8)
-    for i in range(1, x.shape[0]):
-        place = jnp.where(x[i] > best, jnp.uint8(i), place)
-        best = jnp.maximum(best, x[i])
+def first_largest(xs: Sequence[Array]) -> tuple[Array, Array]:
+    """The largest, and which of them it is."""
+    best, place = xs[0], jnp.zeros(xs[0].shape, jnp.uint8)
+    for i, x in enumerate(xs[1:], 1):
+        place = jnp.where(x > best, jnp.uint8(i), place)
+        best = jnp.maximum(best, x)
     return best, place
 
 
-argmax_pool.defvjp(_argmax_pool, lambda place, g: (jnp.stack([jnp.where(place == i, g, 0) for i in range(4)]),))
+argmax_pool.defvjp(first_largest, lambda place, g: (jnp.stack([jnp.where(place == i, g, 0) for i in range(4)]),))
 
 
+@jax.custom_vjp
 def max_pool(x: Array) -> Array:
     """2x2 pools of `(C, H, W, B)`."""
+    return _max_pool(x)[0]
+
+
+def _max_pool(x: Array) -> tuple[Array, Array]:
     c, h, w, b = x.shape
-    return argmax_pool(x.reshape(c, h // 2, 2, w // 2, 2, b).transpose(2, 4, 0, 1, 3, 5).reshape(4, c, h // 2, w // 2, b))
+    blocks = x.reshape(c, h // 2, 2, w // 2, 2, b)
+    return first_largest([blocks[:, :, i, :, j] for i in (0, 1) for j in (0, 1)])
+
+
+def _max_pool_back(place: Array, g: Array) -> tuple[Array]:
+    c, h, w, b = g.shape
+    parts = [jnp.where(place == i, g, 0) for i in range(4)]
+    rows = [jnp.stack(parts[i : i + 2], 3) for i in (0, 2)]
+    return (jnp.stack(rows, 2).reshape(c, 2 * h, 2 * w, b),)
+
+
+max_pool.defvjp(_max_pool, _max_pool_back)
 
 
 @jax.custom_vjp
@@ -162,7 +179,7 @@ def _convolve(x: Array, weight: Array) -> tuple[Array, Any]:
     oh, ow = high - k + 1, wide - k + 1
     columns = jnp.concatenate([x[:, i : i + oh, j : j + ow] for i in range(k) for j in range(k)]).reshape(k * k * c, -1)
     flat = weight.reshape(k * k * c, out)
-    y = lax.dot_general(flat, columns, (((0,), (0,)), ((), ()))).reshape(out, oh, ow, b)
+    y = (flat.T @ columns).reshape(out, oh, ow, b)
     return y, (columns, flat, weight.shape)
 
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,22 +154,30 @@ def in_a_process(what: str, case: Case, given: Any) -> None:
     if what == "by-hand":
         alone_by_hand(case, x, y)
     else:
-        batches = stream.minibatches(x, y, batch_size=case.batch, seed=1)
-        one = stream.minibatches(x[: case.batch], y[: case.batch], batch_size=case.batch)
-        model = train.supervised(case.layer, case.objective())
         program = train.epochs(
-            model=model,
+            model=train.supervised(case.layer, case.objective()),
             optimizer=case.optimizer,
-            train_batches=lambda context: one if context.epoch == 1 and what == "start" else batches,
-            epochs=2 if what == "start" else 1,
-            on_epoch=lambda report: fnlamp.effect.Effect.suspend(
-                lambda: moments.setdefault("first_step", time.time() - started)
-            ),
+            train_batches=lambda context: stream.minibatches(x, y, batch_size=case.batch, seed=context.seed),
+            epochs=1,
         )
-        program.run(Runtime(log=None)).unwrap()
+        noting = Noting(lambda: moments.setdefault("first_step", time.time() - started))
+        program.run(Runtime(log=None, executor=noting)).unwrap()
     moments["first_epoch"] = time.time() - started
     moments["compile"] = moments.get("first_step", moments["first_epoch"]) - moments["data"]
     print(json.dumps({**moments, "peak_mib": peak_memory()}))
+
+
+class Noting(train.Fused):
+    """The default executor, which notes when the first dispatch is done."""
+
+    def __init__(self, note: Callable[[], object]) -> None:
+        super().__init__()
+        object.__setattr__(self, "note", note)
+
+    def fold(self, *args: Any) -> Iterator[Any]:
+        for item in super().fold(*args):
+            self.note()  # type: ignore[attr-defined]
+            yield item
 
 
 def peak_memory() -> float:

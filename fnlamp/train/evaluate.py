@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from returns.result import Failure, Result, Success
 
-from fnlamp.arrays import Params, State
+from fnlamp.arrays import Params, State, to_device
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
 from fnlamp.effect.node import Named
 from fnlamp.fault import EmptyEpoch, FaultError, Interrupted, NoWeight, PlanFault
@@ -110,7 +110,7 @@ def run_evaluation(
 ) -> Result[Evaluation, Any] | Interrupted:
     """One pass over the stream, polling for cancellation between dispatches."""
     body = evaluation_body(model, as_items(metrics))
-    tally: Any = bench.place(np.zeros(5 + 2 * len(metrics), np.float32))
+    tally: Any = to_device(np.zeros(5 + 2 * len(metrics), np.float32), runtime.device)
     executor = runtime.executor or Fused()
     try:
         check_stream(model, stream, weights, metrics=metrics)

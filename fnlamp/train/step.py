@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -45,7 +45,12 @@ def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, t
         sound = [jnp.isfinite(p).all() for p in jax.tree.leaves(carry.params)]
         return jnp.where(~whole, LOSS_BROKE, jnp.where(jnp.stack(sound).all() if sound else True, 0, UPDATE_BROKE))
 
-    return Body(step, broken)
+    return Body(traced_once(step), broken)
+
+
+def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; the plan, and every program that it becomes a part of, trace it once for a shape."""
+    return jax.jit(step, inline=True)
 
 
 def empty_tally() -> np.ndarray[Any, Any]:
@@ -66,7 +71,7 @@ def evaluation_body(model: Supervised, metrics: tuple[tuple[str, Metric], ...]) 
         counts = [jnp.ones(()), jnp.full((), rows_of(batch)), value.mean]
         return tally + jnp.stack([*counts, *(x for v in values for x in (v.total, v.weight))]).astype(jnp.float32)
 
-    return Body(step, lambda tally: jnp.zeros((), jnp.int32))
+    return Body(traced_once(step), lambda tally: jnp.zeros((), jnp.int32))
 
 
 def as_items(metrics: Mapping[str, Metric]) -> tuple[tuple[str, Metric], ...]:

@@ -517,6 +517,8 @@ def test_data_goes_to_the_device_once_in_its_own_dtype(monkeypatch):
 
     sent = []
     original = body.to_device
-    monkeypatch.setattr(body, "to_device", lambda x, device: sent.append((x.shape, x.dtype)) or original(x, device))
+    monkeypatch.setattr(
+        body, "to_device", lambda x, device, **how: sent.append((x.shape, x.dtype)) or original(x, device, **how)
+    )
     run(describe(validation_batches=None))
     assert sent == [((107, 12), np.uint8), ((107,), np.int64)]

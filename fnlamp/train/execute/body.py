@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,11 +70,29 @@ class Bench:
         self.device = device
         self.paces: dict[tuple[Body, int], int] = {}
         self.spares: dict[Body, Tree] = {}
-        self._placed: dict[int, tuple[Any, Array]] = {}
+        self._placed: dict[Body, dict[int, tuple[Any, Array]]] = {}
+        self._earlier: dict[int, tuple[Any, Array]] = {}
 
-    def place(self, tree: Tree) -> Tree:
-        """The arrays on the device in their own dtype, each host array once for as long as it lives."""
-        return jax.tree.map(self._one, tree)
+    def begin(self, body: Body) -> None:
+        """A new fold: what the body's last one placed goes unless it is placed again."""
+        self._earlier = self._placed.pop(body, {})
+        self._placed[body] = {}
+
+    def place(self, body: Body, tree: Tree) -> Tree:
+        """The arrays on the device in their own dtype, each host array once for as long as folds go on using it.
+
+        Memory is shared where the device can: a data set may fill half of it, and streams ask that it is not changed.
+        """
+
+        def one(array: Any) -> Array:
+            for placed in (*self._placed.values(), self._earlier):
+                if id(array) in placed:
+                    return self._placed[body].setdefault(id(array), placed[id(array)])[1]
+            on_device = to_device(array, self.device, share=True)
+            self._placed[body][id(array)] = array, on_device  # held, so that no other array gets its id
+            return on_device
+
+        return jax.tree.map(one, tree)
 
     def copy(self, carry: Tree) -> Tree:
         """New buffers with the same numbers."""
@@ -84,18 +101,3 @@ class Bench:
     def spare(self, body: Body, carry: Tree) -> Tree:
         """Buffers like the carry's that nobody needs any more, for the body's next program to write into."""
         return self.spares.pop(body) if body in self.spares else self.copy(carry)
-
-    def _one(self, array: Any) -> Array:
-        if isinstance(array, jax.Array):
-            placed: Array = jax.device_put(array, self.device)
-            return placed
-        key = id(array)
-        if key not in self._placed:
-            me = weakref.ref(self)
-
-            def forget(_: Any) -> None:  # data made anew each epoch does not pile up, and another array may get this id
-                if (bench := me()) is not None:
-                    bench._placed.pop(key, None)
-
-            self._placed[key] = (weakref.ref(array, forget), to_device(array, self.device))
-        return self._placed[key][1]

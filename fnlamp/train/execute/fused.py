@@ -45,8 +45,9 @@ class Fused:
         self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
     ) -> Iterator[tuple[Tree, Any, int]]:
         """`(carry, position, broken)` after each chunk; what broke is not in the carry, and nothing comes after it."""
+        bench.begin(body)
         supplies = _Ahead(
-            _of_view(stream, position, bench)
+            _of_view(stream, position, body, bench)
             if stream.view is not None
             else _of_host(stream, position, bench, self.chunk, lambda size: self._steps(bench, body, size))
         )
@@ -124,13 +125,13 @@ class _Ahead:
         return supply
 
 
-def _of_view(stream: BatchStream, position: int, bench: Bench) -> Iterator[_Supply]:
+def _of_view(stream: BatchStream, position: int, body: Body, bench: Bench) -> Iterator[_Supply]:
     assert stream.view is not None
     first = 0  # batches of earlier segments
     for segment in stream.view.segments:
         at, count = max(position - first, 0), len(segment.starts)
         if at < count:
-            arrays, rows = bench.place(segment.arrays), to_device(segment.rows(), bench.device)
+            arrays, rows = bench.place(body, segment.arrays), to_device(segment.rows(), bench.device)
             yield _Supply(segment.recipe, arrays, rows, segment.size, at, count, partial(operator.add, first))
         first += count
 
