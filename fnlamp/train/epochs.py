@@ -118,7 +118,7 @@ class _Program:
     metrics: Mapping[str, Metric]
     validate_every: int
     on_epoch: Callable[[EpochReport], Effect[object, Any]] | None
-    compiled: dict[str, tuple[Any, Body, Carry, Any]] = field(default_factory=dict, repr=False)
+    compiled: dict[str, tuple[Any, Body, Carry]] = field(default_factory=dict, repr=False)
 
     def effect(self) -> Effect[Trained, Any]:
         def fresh(runtime: Runtime) -> Effect[Trained, Any]:
@@ -132,22 +132,21 @@ class _Program:
         losses = [report.validation_loss for report in curve if report.validation_loss is not None]
         return LoopContext(epoch, int(words[0] >> 1), losses[-1] if losses else None, min(losses, default=None))
 
-    def compile(self, stream: BatchStream) -> tuple[Any, Body, Carry, Any]:
-        """What belongs to a row spec: the abstract `Init`, the step, the abstract carry, and the compiled start."""
+    def compile(self, stream: BatchStream) -> tuple[Any, Body, Carry]:
+        """What belongs to a row spec: the abstract `Init`, the step, and the abstract carry."""
         features, _ = pair(stream.spec)
         key = describe(tree.map(lambda leaf: array_spec(leaf.shape[1:], leaf.dtype), features))
         if key not in self.compiled:
             made = self.model.describe(features)
             body = training_body(self.model, self.optimizer, self.schedule, made.tags)
-            start = jax.jit(lambda key: self.model.init(key, features))
-            self.compiled[key] = made, body, abstract_carry(made, self.optimizer), start
+            self.compiled[key] = made, body, abstract_carry(made, self.optimizer)
         return self.compiled[key]
 
     def plan(self, train: BatchStream, validation: BatchStream | None) -> Plan:
         """The figures; raises the fault that a run is sure to end with."""
         if train.length == 0:
             raise FaultError(train.why_empty)
-        made, body, carry, _ = self.compile(train)
+        made, body, carry = self.compile(train)
         self.check_start(carry)
         advice = check_training(self.model, train, body, carry)
         if validation is not None:
@@ -269,13 +268,14 @@ class _Run:
         plan = of.plan(stream, validation if isinstance(validation, BatchStream) else None)
         for line in (plan.summary(self.executor, runtime.device), *plan.advice):
             runtime.say(line)
-        start = of.compile(stream)[3]
         with jax.default_device(runtime.device):
             if of.resume is not None:
                 state = tree.copy(of.resume.state, runtime.device)
                 self.carry = Carry(state.step, state.params, state.layer_state, state.optimizer_state, state.tally)
                 return
-            params, layer_state = start(name_key(jax.random.key(of.seed), "init"))
+            # Not as one program: XLA would compile the same initialiser again for each layer, half a minute for 200 of them.
+            features, _ = pair(stream.spec)
+            params, layer_state = of.model.init(name_key(jax.random.key(of.seed), "init"), features)
             if of.initial is not None:
                 given = jax.tree.map(lambda like, x: jnp.asarray(x, like.dtype), params, of.initial)
                 params = tree.copy(given, runtime.device)
@@ -285,7 +285,7 @@ class _Run:
     def run_steps(self, stream: BatchStream, runtime: Runtime) -> Result[None, Any] | Interrupted:
         """The steps of one epoch from the current position, looking at the tally and the cancel token between dispatches."""
         self.note_recipes(stream)
-        _, body, _, _ = self.of.compile(stream)
+        _, body, _ = self.of.compile(stream)
         begin = stream.init if self.position is None else self.position
         root = name_key(jax.random.key(self.of.seed), "step")
         with jax.default_device(runtime.device):
