@@ -65,8 +65,8 @@ class Fused:
                 if stop == supply.stop:
                     supplies.prepare()  # while the device computes
                 if int(broken):
-                    good, at, code = _last_good(run, bench, carry, at, stop)
-                    yield good, supply.position(at), code
+                    good, at, broken = _last_good(run, bench, carry, at, stop, broken)
+                    yield good, supply.position(at), int(broken)
                     return
                 taken = (time.perf_counter() - started) / (stop - at)
                 # The first dispatch may have compiled: its time says nothing.
@@ -181,14 +181,15 @@ def _room(spec: Tree, chunk: int | None) -> int:
     return max(1, min(chunk or most, most, most_bytes // max(tree.nbytes(spec), 1)))
 
 
-def _last_good(run: Callable[..., tuple[Tree, Array]], bench: Bench, carry: Tree, at: int, stop: int) -> tuple[Tree, int, int]:
+def _last_good(
+    run: Callable[..., tuple[Tree, Array]], bench: Bench, carry: Tree, at: int, stop: int, broken: Array
+) -> tuple[Tree, int, Array]:
     """The carry before the first of the steps `at` to `stop` that breaks it, its step, and the code, by halving."""
     while stop - at > 1:
         middle = (at + stop) // 2
-        new, broken = run(carry, bench.copy(carry), at, middle)
-        if int(broken):
-            stop = middle
+        new, code = run(carry, bench.copy(carry), at, middle)
+        if int(code):
+            stop, broken = middle, code
         else:
             carry, at = new, middle
-    _, broken = run(carry, bench.copy(carry), at, stop)
-    return carry, at, int(broken)
+    return carry, at, broken
