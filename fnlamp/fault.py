@@ -227,5 +227,105 @@ class BadCell(Fault):
         return self._say(f"{self.path}, row {self.row}{column}: expected {self.expected}, got {self.actual}")
 
 
-FileFault = FileMissing | FileCorrupt | BadCell
+@dataclass(frozen=True)
+class TooLarge(Fault):
+    """A file declares, or unpacks to, more bytes than the caller's limit admits; nothing of that size was allocated."""
+
+    path: str
+    limit: int
+    size: int
+
+    def __str__(self) -> str:
+        return self._say(
+            f"{self.path}: expected at most {self.limit:,} bytes unpacked, got {self.size:,} or more; "
+            "raise limit if the file can be trusted"
+        )
+
+
+FileFault = FileMissing | FileCorrupt | BadCell | TooLarge
 """What reading a file can fail with."""
+
+# ------------------------------------------------------------------------------- data sets, loaders and streams
+
+
+@dataclass(frozen=True)
+class SizesMismatch(Fault):
+    """The sizes of a split do not add up to the rows that there are."""
+
+    rows: int
+    sizes: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected sizes that add up to {self.rows:,} rows, got {' + '.join(map(str, self.sizes))} = {sum(self.sizes):,}"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class ItemFailed(Fault):
+    """The data set, a transform or the collation raised an exception for the item at `index`; `error` is its traceback."""
+
+    index: int
+    what: str
+    error: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self._say(f"item {self.index:,} failed: {self.what}" + (f"\n{self.error}" if self.error else ""))
+
+    def __repr__(self) -> str:
+        return f"ItemFailed({self.index}, {self.what!r})"
+
+
+@dataclass(frozen=True)
+class WorkerLost(Fault):
+    """A worker process died, killed or crashed, while it loaded the item at `index`."""
+
+    index: int
+    exit_code: int | None
+
+    def __str__(self) -> str:
+        code = self.exit_code
+        how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        return self._say(
+            f"a worker {how} while it loaded item {self.index:,}; "
+            "a machine that runs out of memory kills workers: use fewer, or smaller batches"
+        )
+
+
+@dataclass(frozen=True)
+class BufferReused(Fault):
+    """A producer wrote a batch into the memory of an earlier one that was still waiting to be used."""
+
+    leaf: str = ""
+
+    def __str__(self) -> str:
+        leaf = f" ({self.leaf})" if self.leaf else ""
+        return self._say(
+            f"expected every batch in memory of its own, got one{leaf} that overwrites an earlier one which is still in use; "
+            "let the producer hand over a copy"
+        )
+
+
+@dataclass(frozen=True)
+class NotRereadable(Fault):
+    """A source that can be read only once was asked for a position that it has passed, or has not reached."""
+
+    wanted: Any
+    at: Any
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected the position {self.at}, where this source stands, got {self.wanted}: it can be read only once and in "
+            "order; make the stream of something that can be opened again"
+        )
+
+
+@dataclass(frozen=True)
+class ExtraMissing(Fault):
+    """An optional package that this needs is not installed."""
+
+    package: str
+    extra: str
+
+    def __str__(self) -> str:
+        return self._say(f"expected the package {self.package}, got none: install it with pip install 'fnlamp[{self.extra}]'")

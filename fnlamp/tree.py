@@ -17,6 +17,11 @@ def map(function: Callable[..., Any], *trees: Tree, is_leaf: Callable[[Any], boo
     return jax.tree.map(function, *trees, is_leaf=is_leaf)
 
 
+def leaves(tree: Tree) -> list[Any]:
+    """Every leaf, in order."""
+    return jax.tree.leaves(tree)
+
+
 def count(tree: Tree) -> int:
     """How many numbers the tree holds.
 

@@ -21,11 +21,14 @@ ALLOWED = {
     "layer": LAYERS | {"nn"},  # `>>` is a combinator, imported where it is called
     "nn": LAYERS | {"nn"},
     "machine": set(),
+    "extra": {"fault"},
+    "augment": BASE,
+    "plots": EFFECT | {"extra"},
     "loss": LAYERS,
     "optim": BASE | {"tag", "optim"},
     "effect": EFFECT,
     "stream": EFFECT | {"stream"},
-    "data": EFFECT | {"stream", "data"},
+    "data": EFFECT | {"stream", "extra", "data"},
     "train": LAYERS | EFFECT | {"nn", "loss", "optim", "stream", "train"},
 }
 PURE = {"fault", "arrays", "tree", "mode", "tag", "layer", "nn", "loss", "optim"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,32 @@ def minibatches(
     >>> s
     <BatchStream: 3 batches of (float32[2, 2], int32[2])>
     """
+    return from_arrays((features, target), batch_size=batch_size, drop_last=drop_last, seed=seed)
+
+
+def from_arrays(
+    arrays: Tree,
+    *,
+    batch_size: int,
+    drop_last: bool = False,
+    seed: int | None = None,
+    among: np.ndarray[Any, Any] | None = None,
+) -> BatchStream:
+    """`minibatches` of any pytree of arrays, rows first, or of the rows `among` them, by number.
+
+    Arrays that are mapped from a file stay there: their rows are read batch by batch, without a compiled view.
+    Fails: `ShapeMismatch` for different numbers of rows.
+
+    >>> s = from_arrays({"x": np.arange(8)}, batch_size=2, among=np.array([1, 3, 5]))
+    >>> [batch["x"].tolist() for batch in stream.items(s)]
+    [[1, 3], [5]]
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    arrays = _arrays((features, target))
-    rows = _rows(arrays)
+    arrays = _arrays(arrays)
+    order = Order(_rows(arrays), seed, among)
+    rows = len(order)
     full, rest = divmod(rows, batch_size)
-    order = Order(rows, seed)
     segments = []
     if full:
         segments.append(Segment(arrays, order, range(0, full * batch_size, batch_size), batch_size))
@@ -39,7 +60,10 @@ def minibatches(
         segments.append(Segment(arrays, order, range(full * batch_size, rows, batch_size), rest))
     size = batch_size if full or drop_last else rest
     spec = tree.map(lambda leaf: array_spec((size, *leaf.shape[1:]), leaf.dtype), spec_of(arrays))
-    return BatchStream.of_view(View(tuple(segments)), spec, EmptyEpoch(rows, batch_size, drop_last))
+    view, why_empty = View(tuple(segments)), EmptyEpoch(rows, batch_size, drop_last)
+    if any(isinstance(leaf, np.memmap) for leaf in tree.leaves(arrays)):
+        return from_function(len(view), view.batch, spec=spec, why_empty=why_empty)
+    return BatchStream.of_view(view, spec, why_empty)
 
 
 def full_batch(features: Tree, target: Tree) -> BatchStream:
@@ -59,10 +83,31 @@ def from_items(batches: Sequence[Tree]) -> BatchStream:
     if not len(batches):
         raise FaultError(EmptyEpoch())
 
-    def step(position: int) -> Step:
-        return Emit(batches[position], position + 1) if position < len(batches) else End()
+    return from_function(len(batches), batches.__getitem__, spec=spec_of(batches[0]))
 
-    return BatchStream(0, step, spec_of(batches[0]), len(batches))
+
+def from_function(
+    length: int, make: Callable[[int], Tree], *, spec: Tree | None = None, why_empty: EmptyEpoch | None = None
+) -> BatchStream:
+    """The batches `make(0)`, `make(1)`, ... `make(length - 1)`, each made when it is asked for; the state is the position.
+
+    `make` must give the same batch for the same position whenever it is asked. Without the `spec` of a batch, the first is
+    made to see it.
+
+    >>> [batch.tolist() for batch in stream.items(from_function(3, lambda position: np.full(2, position)))]
+    [[0, 0], [1, 1], [2, 2]]
+    """
+    if length < 0:
+        raise ValueError(f"a stream has a length of 0 or more, got {length}")
+    if spec is None:
+        if not length:
+            raise FaultError(EmptyEpoch())
+        spec = spec_of(make(0))
+
+    def step(position: int) -> Step:
+        return Emit(make(position), position + 1) if position < length else End()
+
+    return BatchStream(0, step, spec, length, why_empty=why_empty or EmptyEpoch())
 
 
 def _arrays(data: Tree) -> Tree:

@@ -19,41 +19,56 @@ from fnlamp.arrays import Tree, take_rows, to_device
 from fnlamp.effect.node import name_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
-    """An order of rows: as they are without a seed, else a permutation that is a function of the seed alone."""
+    """An order of rows: as they are without a seed, else a permutation that is a function of the seed alone.
+
+    With `among`, row numbers, it is an order of those rows only.
+    """
 
     rows: int
     seed: int | None = None
+    among: np.ndarray[Any, Any] | None = None
 
     @cached_property
     def _permutation(self) -> np.ndarray[Any, Any]:
+        chosen = np.arange(self.rows) if self.among is None else self.among
         index = np.int32 if self.rows <= np.iinfo(np.int32).max else np.int64
         if self.seed is None:
-            return np.arange(self.rows, dtype=index)
-        return np.random.default_rng(self.seed).permutation(self.rows).astype(index)
+            return chosen.astype(index)
+        return np.random.default_rng(self.seed).permutation(chosen).astype(index)
+
+    def __len__(self) -> int:
+        return self.rows if self.among is None else len(self.among)
 
     def __getitem__(self, positions: Any) -> np.ndarray[Any, Any]:
         chosen: np.ndarray[Any, Any] = self._permutation[positions]
         return chosen
 
 
+def rows_of_each(arrays: Tree, rows: Any) -> Tree:
+    """The named rows of every array."""
+    return tree.map(lambda array: take_rows(array, rows), arrays)
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How a batch is made of arrays and row numbers: take the rows, then apply the functions of `map`, first to last.
+    """How a batch is made of arrays and row numbers: `take` the rows, then apply the functions of `map`, first to last.
 
     Two recipes are equal when their functions have the same code and captured values, so a lambda that is made anew each epoch
     does not make a new program.
     """
 
     functions: tuple[Callable[[Any], Any], ...] = ()
+    take: Callable[[Tree, Any], Tree] = rows_of_each
+    """`(arrays, row numbers) -> batch`, before any function; written so that it works on NumPy's arrays and on JAX's."""
 
     def __call__(self, arrays: Tree, rows: Any) -> Tree:
         return self.after(self.take(arrays, rows))
 
-    def take(self, arrays: Tree, rows: Any) -> Tree:
-        """The rows, before any function."""
-        return tree.map(lambda array: take_rows(array, rows), arrays)
+    def then(self, function: Callable[[Any], Any]) -> Recipe:
+        """The same rows through one more function."""
+        return replace(self, functions=(*self.functions, function))
 
     def after(self, batch: Tree) -> Tree:
         """What the functions make of the rows."""
@@ -65,7 +80,7 @@ class Recipe:
 
     @cached_property
     def _key(self) -> tuple[Any, ...]:
-        return tuple(_identity(function) for function in self.functions)
+        return tuple(_identity(function) for function in (*self.functions, self.take))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self._key == other._key
@@ -75,7 +90,7 @@ class Recipe:
 
     def difference(self, other: Recipe) -> str:
         """The names of the functions in which another recipe differs, for a person to read."""
-        pairs = zip(self._key, other._key, strict=False)
+        pairs = zip(self._key[:-1], other._key[:-1], strict=False)
         differing = [name_of(f) for f, (a, b) in zip(self.functions, pairs, strict=False) if a != b]
         return ", ".join(differing) or f"{len(self.functions)} functions of map instead of {len(other.functions)}"
 
@@ -128,7 +143,9 @@ class View:
 
     def map(self, function: Callable[[Any], Any]) -> View:
         """Every batch through `function`."""
-        return View(tuple(replace(s, recipe=Recipe((*s.recipe.functions, function))) for s in self.segments))
+        return View(
+            tuple(replace(s, recipe=replace(s.recipe, functions=(*s.recipe.functions, function))) for s in self.segments)
+        )
 
     def every(self, stride: int, offset: int, stop: int | None = None) -> View:
         """The batches at the positions offset, offset + stride, ... below `stop`."""

@@ -107,6 +107,8 @@ STREAMS: dict[str, stream.BatchStream] = {
     "minibatches shuffled": stream.minibatches(rows[:, None], rows, batch_size=4, seed=3),
     "minibatches drop_last": stream.minibatches(rows[:, None], rows, batch_size=4, drop_last=True),
     "full_batch": stream.full_batch(rows[:, None], rows),
+    "from_arrays": stream.from_arrays((rows[:, None], rows), batch_size=2, among=np.arange(1, 11, 2), seed=4),
+    "from_function": stream.from_function(3, lambda i: (rows[3 * i : 3 * i + 3, None], rows[3 * i : 3 * i + 3])),
     "from_items": stream.from_items([(rows[i : i + 4, None], rows[i : i + 4]) for i in (0, 4, 8)]),
 }
 
