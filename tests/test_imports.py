@@ -22,8 +22,6 @@ ALLOWED = {
     "nn": LAYERS | {"nn"},
     "machine": set(),
     "extra": {"fault"},
-    "augment": BASE,
-    "plots": EFFECT | {"extra"},
     "loss": LAYERS,
     "optim": BASE | {"tag", "optim"},
     "effect": EFFECT,
