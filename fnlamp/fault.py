@@ -250,15 +250,14 @@ FileFault = FileMissing | FileCorrupt | BadCell | TooLarge
 
 @dataclass(frozen=True)
 class SizesMismatch(Fault):
-    """The sizes of a split do not add up to the rows that there are."""
+    """The sizes of a split do not add up to the rows that there are, or its fractions to 1."""
 
     rows: int
-    sizes: tuple[int, ...]
+    sizes: tuple[float, ...]
 
     def __str__(self) -> str:
-        return self._say(
-            f"expected sizes that add up to {self.rows:,} rows, got {' + '.join(map(str, self.sizes))} = {sum(self.sizes):,}"
-        )
+        shown = f"{' + '.join(map(str, self.sizes))} = {sum(self.sizes):,}"
+        return self._say(f"expected sizes that add up to {self.rows:,} rows, or fractions to 1, got {shown}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -290,6 +289,24 @@ class WorkerLost(Fault):
             f"a worker {how} while it loaded item {self.index:,}; "
             "a machine that runs out of memory kills workers: use fewer, or smaller batches"
         )
+
+
+@dataclass(frozen=True)
+class NotPicklable(Fault):
+    """Something cannot be sent to a worker process: it was made inside a function, or holds a handle of this process."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected {self.what} that can be sent to a worker process, got: {self.reason}; "
+            "write it at the top of a module that can be imported, or use workers=threads(n), which send nothing"
+        )
+
+
+LoadFault = ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch
+"""What a loader can fail with."""
 
 
 @dataclass(frozen=True)

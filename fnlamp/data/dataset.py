@@ -1,0 +1,170 @@
+"""Data sets: anything with `__len__` and `__getitem__(int)`, and data sets from data sets."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from fnlamp.arrays import Tree, describe
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Dataset(Protocol[T_co]):
+    """Rows that can be had by number: lists, arrays, memory maps, the data sets of torch and of Hugging Face.
+
+    One that has its rows in memory also has an attribute `arrays`: a tree of arrays, rows first, whose row i is item i.
+    One that knows a quicker way to many rows at once has `__getitems__(indices)`, which returns a list of items.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co: ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Arrays:
+    """Arrays side by side: item i is the tuple of their rows i."""
+
+    arrays: tuple[np.ndarray[Any, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        row = range(len(self))[operator.index(index)]  # as a list: negative from the end, IndexError beyond it
+        return tuple([array[row] for array in self.arrays])
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{array.dtype}{list(array.shape[1:])}" for array in self.arrays)
+        return f"<Arrays: {len(self):,} rows of ({rows})>"
+
+
+def from_arrays(*arrays: Any) -> Arrays:
+    """The data set whose item i is the tuple of row i of each array. Nothing is copied; lists become arrays.
+
+    Shapes: `(rows, ...)` each. Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is no numbers.
+
+    >>> data = from_arrays(np.zeros((3, 28, 28, 1), np.uint8), [7, 2, 1])
+    >>> data
+    <Arrays: 3 rows of (uint8[28, 28, 1], int64[])>
+    >>> image, label = data[-1]
+    >>> image.shape, int(label)
+    ((28, 28, 1), 1)
+    """
+    if not arrays:
+        raise ValueError("from_arrays needs at least one array")
+    rows = tuple(array if isinstance(array, np.ndarray) else np.asarray(array) for array in arrays)
+    if any(array.ndim == 0 for array in rows) or len({len(array) for array in rows}) > 1:
+        raise FaultError(ShapeMismatch("arrays with as many rows each", describe(rows), where="from_arrays"))
+    for i, array in enumerate(rows):
+        if array.dtype.kind in "OSUMm":
+            hint = "encode it as numbers, or keep it in a list"
+            raise FaultError(DtypeMismatch("numbers", f"the dtype {array.dtype}", hint, where=f"from_arrays/{i}"))
+    return Arrays(rows)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Subset:
+    """The rows `among` those of a data set, by number, in that order."""
+
+    dataset: Dataset[Any]
+    among: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.among)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[int(self.among[operator.index(index)])]
+
+    @property
+    def arrays(self) -> Tree:
+        """The arrays of the whole data set, of which these are the rows `among`; no attribute if it has none."""
+        return self.dataset.arrays  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"<Subset: {len(self):,} of {len(self.dataset):,} rows of {type(self.dataset).__name__}>"
+
+
+def subset(dataset: Dataset[Any], indices: Any) -> Subset:
+    """The rows of a data set that `indices` name, in that order; nothing is copied. A subset of a subset is one subset.
+
+    Negative numbers count from the end. Raises: `IndexError` for a row that does not exist.
+
+    >>> letters = subset("abcdef", [4, 0, -1])
+    >>> list(letters), list(subset(letters, [2, 0]))
+    (['e', 'a', 'f'], ['f', 'e'])
+    """
+    rows = len(dataset)
+    wanted = np.asarray(indices)
+    if wanted.size == 0:
+        wanted = wanted.astype(np.int64)
+    if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
+        hint = ": of a mask, give np.flatnonzero(mask)" if wanted.dtype == bool else ""
+        raise TypeError(f"indices are a list of whole numbers, got {describe(wanted)}{hint}")
+    wrong = (wanted < -rows) | (wanted >= rows)
+    if wrong.any():
+        raise IndexError(f"expected indices of {rows:,} rows, got {wanted[wrong][0]}")
+    among = wanted.astype(np.int64)
+    among[among < 0] += rows
+    return Subset(dataset.dataset, dataset.among[among]) if isinstance(dataset, Subset) else Subset(dataset, among)
+
+
+def random_split(dataset: Dataset[Any], sizes: Sequence[float], *, seed: int) -> tuple[Subset, ...]:
+    """Disjoint subsets of these sizes that cover the data set; which rows go where is a function of the seed alone.
+
+    Sizes are numbers of rows, or, if one of them is a float, fractions that add up to 1: each is rounded down to whole rows,
+    and the rows that are left go one by one to the first subsets. Fails: `SizesMismatch` if they do not add up.
+
+    >>> train, validation = random_split(range(10), [0.75, 0.25], seed=0)
+    >>> len(train), len(validation), sorted([*train, *validation]) == list(range(10))
+    (8, 2, True)
+    """
+    rows = len(dataset)
+    if any(not size >= 0 for size in sizes):
+        raise ValueError(f"sizes are 0 or more, got {list(sizes)}")
+    if any(isinstance(size, float | np.floating) for size in sizes):
+        if not math.isclose(sum(sizes), 1):
+            raise FaultError(SizesMismatch(rows, tuple(sizes)))
+        counts = [math.floor(rows * size) for size in sizes]
+        for i in range(rows - sum(counts)):
+            counts[i % len(counts)] += 1
+    else:
+        counts = [int(size) for size in sizes]
+    if sum(counts) != rows:
+        raise FaultError(SizesMismatch(rows, tuple(sizes)))
+    order = np.random.default_rng(seed).permutation(rows)
+    ends = np.cumsum(counts)
+    return tuple(subset(dataset, order[end - count : end]) for count, end in zip(counts, ends, strict=True))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Transformed:
+    """A data set whose items go through a function when they are asked for."""
+
+    dataset: Dataset[Any]
+    function: Callable[[Any], Any]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.function(self.dataset[range(len(self))[operator.index(index)]])
+
+    def __repr__(self) -> str:
+        return f"<Transformed: {len(self):,} rows of {type(self.dataset).__name__}>"
+
+
+def with_transform(dataset: Dataset[Any], function: Callable[[Any], Any]) -> Transformed:
+    """The data set whose item i is `function(dataset[i])`, computed each time it is asked for.
+
+    >>> list(with_transform([1, 2, 3], lambda item: 10 * item))
+    [10, 20, 30]
+    """
+    return Transformed(dataset, function)

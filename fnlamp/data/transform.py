@@ -1,0 +1,103 @@
+"""Functions of items, on the host: what `with_transform` and a loader's `transform` take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fnlamp.arrays import describe
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+
+Image = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class _Composed:
+    functions: tuple[Callable[[Any], Any], ...]
+
+    def __call__(self, item: Any) -> Any:
+        for function in self.functions:
+            item = function(item)
+        return item
+
+
+def compose(*functions: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The functions one after the other, the first one first; of none, what changes nothing.
+
+    >>> compose(str, len)(1000)
+    4
+    """
+    return _Composed(functions)
+
+
+@dataclass(frozen=True)
+class _At:
+    place: int | str
+    function: Callable[[Any], Any]
+
+    def __call__(self, item: Any) -> Any:
+        if isinstance(item, dict):
+            return {**item, self.place: self.function(item[self.place])}
+        parts = list(item)
+        parts[self.place] = self.function(parts[self.place])  # type: ignore[index]
+        return type(item)(*parts) if hasattr(item, "_fields") else tuple(parts)
+
+
+def at(place: int | str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function of one part of an item, a tuple or a dict; the other parts stay as they are.
+
+    >>> at(0, abs)((-5, "label")), at("x", abs)({"x": -5, "y": -1})
+    ((5, 'label'), {'x': 5, 'y': -1})
+    """
+    return _At(place, function)
+
+
+def to_float(image: Any) -> Image:
+    """An image of bytes, 0 to 255, as float32 from 0 to 1.
+
+    Shapes: any, kept. Fails: `DtypeMismatch` for another dtype, whose range nobody knows.
+
+    >>> to_float(np.array([0, 51, 255], np.uint8))
+    array([0. , 0.2, 1. ], dtype=float32)
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8:
+        raise FaultError(DtypeMismatch("uint8 from 0 to 255", str(pixels.dtype), "divide by its own range", where="to_float"))
+    return np.asarray(np.divide(pixels, np.float32(255), dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class _Normalize:
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, image: Any) -> Image:
+        pixels = np.asarray(image)
+        if pixels.dtype.kind != "f" and pixels.dtype.name != "bfloat16":
+            hint = "put to_float before it" if pixels.dtype == np.uint8 else ""
+            raise FaultError(DtypeMismatch("floating-point pixels", str(pixels.dtype), hint, where="normalize"))
+        channels = len(self.mean)
+        if channels > 1 and (pixels.ndim == 0 or pixels.shape[-1] != channels):
+            expected = f"{channels} channels on the last axis"
+            raise FaultError(ShapeMismatch(expected, describe(pixels), where="normalize"))
+        wide = pixels.astype(np.float32, copy=False)
+        return np.asarray((wide - np.array(self.mean, np.float32)) / np.array(self.std, np.float32))
+
+
+def normalize(mean: float | Sequence[float], std: float | Sequence[float]) -> Callable[[Any], Image]:
+    """`(image - mean) / std` in float32, channel by channel; a single number is for all channels.
+
+    Shapes: `(..., channels)`, kept. Fails: `DtypeMismatch` for integers, `ShapeMismatch` for another number of channels.
+
+    >>> normalize(mean=(0.5, 0.25), std=(0.5, 0.25))(np.array([[1.0, 0.0]], np.float32))
+    array([[ 1., -1.]], dtype=float32)
+    """
+    means, stds = (tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std))
+    if len(means) != len(stds) or not means:
+        raise ValueError(f"normalize needs as many means as deviations, got {len(means)} and {len(stds)}")
+    if not (np.isfinite(means).all() and np.isfinite(stds).all() and min(stds) > 0):
+        raise ValueError(f"normalize needs finite means and deviations above 0, got mean={mean} and std={std}")
+    return _Normalize(means, stds)
