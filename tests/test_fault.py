@@ -15,11 +15,15 @@ from fnlamp.fault import (
     FileCorrupt,
     FileMissing,
     Interrupted,
+    ItemFailed,
     LabelOutOfRange,
     NonFinite,
     NotDifferentiable,
+    NotPicklable,
     NoWeight,
     ShapeMismatch,
+    SizesMismatch,
+    WorkerLost,
     located,
 )
 
@@ -36,6 +40,10 @@ EVERY = [
     FileMissing("a.csv", "no such file"),
     FileCorrupt("a.idx", "2 bytes", "1"),
     BadCell("a.csv", 3, 2, "a number", "'x'"),
+    SizesMismatch(10, (5, 4)),
+    ItemFailed(3, "ValueError: no"),
+    WorkerLost(3, -9),
+    NotPicklable("transform", "a lambda"),
 ]
 
 
