@@ -15,7 +15,7 @@ _POWERS: Final = 10.0 ** np.arange(23)
 
 
 def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
-    """All cells of the rows, float64 or int64 (then within 2**53), or `None` where they are not plainly numbers.
+    """All cells of the rows, float64 or integers (then within 2**53), or `None` where they are not plainly numbers.
 
     `rows` ends with a line feed. What this takes, cell by cell `float` takes too, with the same result, bit for bit; blanks,
     quotes, empty cells, rows of another width and numbers that float64 does not hold give `None`. Shapes: `(rows, width)`.
@@ -25,6 +25,9 @@ def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
            [-300. ,    0.5]])
     """
     count = rows.count(b"\n")
+    cells = _digits(rows, count, width, separator)
+    if cells is not None:
+        return cells
     # Without the characters of numbers, what is left is the table's shape, and whatever else should not be there.
     if rows.translate(None, _NUMERIC) != (separator * (width - 1) + b"\n") * count:
         return None
@@ -33,6 +36,27 @@ def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
     if cells is None:
         cells = _decimal(text)
     return None if cells is None else cells.reshape(count, width)
+
+
+def _digits(rows: bytes, count: int, width: int, separator: bytes) -> Numbers | None:
+    """Rows of nothing but short runs of digits, as small integers: one pass over the cells for each place that they reach."""
+    code = np.frombuffer(rows, np.uint8)
+    digit = code - np.uint8(ord("0"))  # what is below "0" wraps round, far above 9
+    stop = np.flatnonzero(digit > 9)
+    if len(stop) != count * width:
+        return None
+    marks = code[stop].reshape(count, width)
+    length = np.diff(stop, prepend=-1) - 1
+    longest = int(length.max())
+    if not (longest <= 9 and length.min() and (marks[:, :-1] == ord(separator)).all() and (marks[:, -1] == ord("\n")).all()):
+        return None
+    whole: Any = np.uint8 if longest <= 2 else np.uint16 if longest <= 4 else np.uint32
+    values: Numbers = digit[stop - 1].astype(whole)
+    cells = np.flatnonzero(length > 1)
+    for place in range(1, longest):
+        values[cells] += digit[stop[cells] - 1 - place] * whole(10**place)
+        cells = cells[length[cells] > place + 1]
+    return values.reshape(count, width)
 
 
 def _whole(text: bytes, count: int) -> Numbers | None:

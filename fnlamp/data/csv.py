@@ -7,6 +7,7 @@ import io
 import math
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from fnlamp.data.bulk import Numbers, parse
-from fnlamp.data.file import read_table
+from fnlamp.data.file import LIMIT, read_table, reading
 from fnlamp.effect import Effect
 from fnlamp.fault import BadCell, FaultError, FileCorrupt, FileFault
 
@@ -41,14 +42,15 @@ def read_csv(
     rows: int | None = None,
     separator: str = ",",
     dtype: Any = np.float32,
+    limit: int | None = LIMIT,
 ) -> Effect[Table, FileFault]:
     """The table in a file of numbers; nothing is opened before the program is run.
 
     `label` is the column of class labels, by its name or its position from 0. Without a `header`, columns are called "0",
     "1", ... Only the first `rows` rows are read, and no more of the file than they take. Whether it is packed is told by its
-    first bytes. Fails: `FileMissing`; `FileCorrupt` for a file that is damaged, empty, not UTF-8 or without the label column;
-    `BadCell` for a row of another width, and a cell that is empty, no number, not finite (in `dtype` too), or no whole number
-    for a label. Reference: RFC 4180.
+    first bytes; `limit` is how many bytes it may unpack to. Fails: `FileMissing`; `FileCorrupt` for a file that is damaged,
+    empty, not UTF-8 or without the label column; `BadCell` for a row of another width, and a cell that is empty, no number,
+    not finite (in `dtype` too), or no whole number for a label; `TooLarge`. Reference: RFC 4180.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.csv")
@@ -67,45 +69,36 @@ def read_csv(
     name = fspath(path)
 
     def load() -> Table:
-        head, body = read_table(name, header, rows)
-        names, cells = _parse(name, head, body, header, separator)
-        return _table(name, names, cells, label, header, np.dtype(dtype))
+        with closing(read_table(name, header, rows, limit)) as lines:
+            names, blocks = _parse(name, lines, header, separator)
+        return _table(name, names, blocks, label, header, np.dtype(dtype))
 
-    def fault(error: FaultError) -> FileFault:
-        return error.fault  # type: ignore[return-value]  # reading raises no other
-
-    return Effect.attempt(load, FaultError, fault)
+    return reading(load)
 
 
-def _parse(path: str, head: bytes, body: bytes, header: bool, separator: str) -> tuple[list[str], Numbers]:
-    """Column names and all cells: in bulk, block by block, where a block is plainly numbers, else cell by cell."""
-    body = body.replace(b"\r\n", b"\n").rstrip(b"\r\n") + b"\n"
-    first = next(_records(path, head if header else body.partition(b"\n")[0], separator), None)
-    if first is None and not (head + body).strip():
+def _parse(path: str, lines: Iterator[bytes], header: bool, separator: str) -> tuple[list[str], list[Numbers]]:
+    """Column names, and all cells, block by block: in bulk, where a block is plainly numbers, else cell by cell."""
+    head = next(lines, b"") if header else b""
+    block = next(lines, b"")
+    first = next(_records(path, head if header else block.partition(b"\n")[0], separator), None)
+    if not head + block:
         raise FaultError(FileCorrupt(path, "a table of numbers", "an empty file"))
     if not first:
         raise FaultError(BadCell(path, 1, None, "the names of the columns" if header else "numbers", "a blank line"))
-    if body == b"\n":
+    if not block:
         raise FaultError(FileCorrupt(path, "at least one row of numbers", "a header only"))
     names = first if header else [str(i) for i in range(len(first))]
     cells, number = [], 1 + header
-    for block in _blocks(body):
+    while block:
+        block = block.replace(b"\r\n", b"\n")
         numbers = parse(block, len(names), separator.encode())
         if numbers is None:
             rows = enumerate(_records(path, block, separator), start=number)
             numbers = np.array([_row(path, i, row, names, header) for i, row in rows], np.float64)
         number += len(numbers)
         cells.append(numbers)
-    return names, np.concatenate(cells)
-
-
-def _blocks(body: bytes) -> Iterator[bytes]:
-    """About a quarter of a megabyte of whole lines at a time: what fits a cache, and what a bad cell makes slow."""
-    start = 0
-    while start < len(body):
-        stop = body.find(b"\n", start + 2**18) + 1 or len(body)
-        yield body[start:stop]
-        start = stop
+        block = next(lines, b"")
+    return names, cells
 
 
 def _records(path: str, raw: bytes, separator: str) -> Iterator[list[str]]:
@@ -139,18 +132,27 @@ def _cell(path: str, row: int, column: str | int, cell: str) -> float:
     return value
 
 
-def _table(path: str, names: list[str], cells: Numbers, label: str | int | None, header: bool, dtype: np.dtype[Any]) -> Table:
+def _table(
+    path: str, names: list[str], blocks: list[Numbers], label: str | int | None, header: bool, dtype: np.dtype[Any]
+) -> Table:
     position = _label_position(path, names, label)
-    with np.errstate(over="ignore"):  # looked for and named right below
-        features = (cells if position is None else np.delete(cells, position, axis=1)).astype(dtype)
-    kept = [name for i, name in enumerate(names) if i != position]
-    if not np.isfinite(features).all():
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(features))[0])
-        shown = kept[column] if header else names.index(kept[column]) + 1
-        raise FaultError(BadCell(path, row + 1 + header, shown, f"a number that {dtype} can hold", "a larger one"))
+    at = len(names) if position is None else position
+    kept = names[:at] + names[at + 1 :]
+    features = np.empty((sum(map(len, blocks)), len(kept)), dtype)
+    start = 0
+    for block in blocks:
+        part = features[start : start + len(block)]
+        with np.errstate(over="ignore"):  # looked for and named right below
+            part[:, :at], part[:, at:] = block[:, :at], block[:, at + 1 :]
+        # float32 holds every integer that there is
+        if (block.dtype.kind == "f" or dtype.itemsize < 4) and not np.isfinite(part).all():
+            row, column = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+            shown = kept[column] if header else column + (column >= at) + 1
+            raise FaultError(BadCell(path, start + row + 1 + header, shown, f"a number that {dtype} can hold", "a larger one"))
+        start += len(block)
     if position is None:
         return Table(tuple(kept), features)
-    labels = cells[:, position]
+    labels = np.concatenate([block[:, position] for block in blocks]).astype(np.float64)
     bad = (labels != np.round(labels)) | (np.abs(labels) > np.iinfo(np.int32).max)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])

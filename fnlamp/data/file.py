@@ -1,50 +1,159 @@
-"""The bytes of a file, unpacked if need be, or a typed fault."""
+"""The bytes of a file, unpacked if need be and never more than a limit, or a typed fault."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
+import io
+import sys
 import zlib
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from os import fstat
 from pathlib import Path
-from typing import IO, cast
+from stat import S_ISREG
+from typing import Any, Final, TypeAlias, TypeVar
 
-from fnlamp.fault import FaultError, FileCorrupt, FileMissing
+import numpy as np
+
+from fnlamp.effect import Effect
+from fnlamp.fault import FaultError, FileCorrupt, FileFault, FileMissing, TooLarge
+
+A = TypeVar("A")
+File: TypeAlias = "io.BufferedReader[Any]"
+
+LIMIT: Final = 2**32
+"""Bytes that a file may unpack to, unless the caller says otherwise."""
+
+PIECE: Final = 2**17
+"""Bytes at a time: what fits a cache, and what a bad cell makes slow."""
+
+DEFLATE: Final = 1032
+"""Bytes that one byte of deflate can stand for at the most: 258 for two bits, and none for free."""
 
 
-def read_all(path: str) -> bytes:
-    """The whole contents.  Fails: `FileMissing`, `FileCorrupt`."""
-    with _opened(path) as file:
-        return file.read()
+def reading(load: Callable[[], A]) -> Effect[A, FileFault]:
+    """The program that loads; the faults it raises become failures."""
+
+    def fault(error: FaultError) -> FileFault:
+        return error.fault  # type: ignore[return-value]  # reading raises no other
+
+    return Effect.attempt(load, FaultError, fault)
 
 
-def read_table(path: str, header: bool, count: int | None) -> tuple[bytes, bytes]:
-    """The header and the first `count` lines after it, or all; no more is read than they take, and a BOM is left out.
+def read_all(path: str, limit: int | None = None) -> bytes:
+    """The whole contents.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`."""
+    contents = bytearray()
+    with opened(path) as (file, _):
+        while piece := file.read(2**20):
+            contents += piece
+            within(path, limit, len(contents))
+    return bytes(contents)
 
-    A header may span lines inside quotes; it ends where quotes are even.  Fails: `FileMissing`, `FileCorrupt`.
+
+def read_table(path: str, header: bool, count: int | None, limit: int | None = None) -> Generator[bytes, None, None]:
+    """The header if there is one, then the first `count` lines after it, or all, some whole lines at a time.
+
+    A BOM and blank lines at the end are left out, and no more is read than needed. While a piece is looked at, the next is
+    unpacked. A header may span lines inside quotes; it ends where quotes are even.
+    Fails: `FileMissing`, `FileCorrupt`, `TooLarge`.
     """
-    with _opened(path) as file:
-        lines = [file.readline().removeprefix(b"\xef\xbb\xbf")]
+    with opened(path) as (file, _), ThreadPoolExecutor(1) as aside:
+        most = -1 if limit is None else limit + 1
+        lines = [file.readline(most).removeprefix(b"\xef\xbb\xbf")]
+        size = len(lines[0])
         quotes = lines[0].count(b'"') if header else 0
-        while quotes % 2 and (line := file.readline()):
+        while quotes % 2 and (line := file.readline(most)):
             lines.append(line)
             quotes += line.count(b'"')
-        left = None if count is None else count - (not header)
-        body = file.read() if left is None else b"".join(islice(file, left))
-        return (b"".join(lines), body) if header else (b"", lines[0] + body)
+            within(path, limit, size := size + len(line))
+        within(path, limit, size)
+        rest = b"".join(lines)
+        if header:
+            yield rest
+            rest = b""
+        left = sys.maxsize if count is None else count
+        ahead = aside.submit(file.read, PIECE)
+        while left and (piece := ahead.result()):
+            ahead = aside.submit(file.read, max(PIECE, len(rest)))  # a long line is not copied again and again
+            within(path, limit, size := size + len(piece))
+            rest += piece
+            stop = rest.rfind(b"\n", 0, len(rest.rstrip(b"\r\n"))) + 1
+            if stop:
+                whole, rest = _first(rest[:stop], left), rest[stop:]
+                left -= whole.count(b"\n")
+                yield whole
+        if left and rest.rstrip(b"\r\n"):
+            yield _first(rest.rstrip(b"\r\n") + b"\n", left)
+
+
+def _first(lines: bytes, count: int) -> bytes:
+    """The first `count` lines."""
+    if count >= len(lines):
+        return lines
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
+    return lines[: ends[count - 1] + 1] if count <= len(ends) else lines
+
+
+def within(path: str, limit: int | None, size: int) -> None:
+    """Nothing, or the fault of a file that is larger than the limit.  Fails: `TooLarge`."""
+    if limit is not None and size > limit:
+        raise FaultError(TooLarge(path, limit, size))
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
-    """The file, through gzip if its first bytes say so."""
+def opened(path: str) -> Iterator[tuple[File, int]]:
+    """The file, through gzip if its first bytes say so, and the bytes that it can hold at the most."""
     try:
         with Path(path).open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            with cast("IO[bytes]", gzip.open(raw)) if packed else contextlib.nullcontext(raw) as file:
-                yield file
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            status = fstat(raw.fileno())
+            size = status.st_size if S_ISREG(status.st_mode) else sys.maxsize // DEFLATE
+            if raw.peek(2)[:2] == _MAGIC:
+                with io.BufferedReader(_Gzip(raw), PIECE) as file:
+                    yield file, size * DEFLATE
+            else:
+                yield raw, size
+    except zlib.error as error:
         raise FaultError(FileCorrupt(path, "an intact gzip stream", str(error))) from error
     except OSError as error:
         raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
+
+
+_MAGIC: Final = b"\x1f\x8b"
+
+
+class _Gzip(io.RawIOBase):
+    """What is packed in a gzip file of one or several members; zlib checks their sums.  Reference: RFC 1952.
+
+    `gzip.open` gives the same bytes; this asks zlib for the checksum too, and for a cacheful at a time.
+    """
+
+    def __init__(self, raw: File) -> None:
+        super().__init__()
+        self._raw = raw
+        self._member = zlib.decompressobj(wbits=31)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        room = min(len(buffer), PIECE)
+        while True:
+            if self._member.eof:
+                packed = self._next()
+                if not packed:
+                    return 0
+                self._member = zlib.decompressobj(wbits=31)
+            else:
+                packed = self._member.unconsumed_tail or self._raw.read(2**16)
+                if not packed:
+                    raise zlib.error("the file ends before the stream does")
+            if piece := self._member.decompress(packed, room):
+                buffer[: len(piece)] = piece
+                return len(piece)
+
+    def _next(self) -> bytes:
+        """The beginning of the next member; zeros may follow one, as tapes pad."""
+        packed = self._member.unused_data.lstrip(b"\0")
+        while not packed and (more := self._raw.read(2**16)):
+            packed = more.lstrip(b"\0")
+        return packed

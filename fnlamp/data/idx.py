@@ -10,18 +10,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from fnlamp.data.file import read_all
+from fnlamp.data.file import LIMIT, File, opened, reading, within
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
 
 _DTYPES: Final = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read_idx(path: str | PathLike[str]) -> Effect[np.ndarray[Any, Any], FileFault]:
+def read_idx(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[np.ndarray[Any, Any], FileFault]:
     """The array in an IDX file, in its own dtype and native byte order; nothing is opened before the program is run.
 
-    Whether the file is packed is told by its first bytes. Shapes: as the file says.
-    Fails: `FileMissing`; `FileCorrupt` for another format, a damaged or cut file, or bytes after the end.
+    Whether the file is packed is told by its first bytes; `limit` is how many bytes it may unpack to. Shapes: as the file says.
+    Fails: `FileMissing`; `FileCorrupt` for another format, a damaged or cut file, or bytes after the end; `TooLarge`.
     Source: the format's description on LeCun, Cortes & Burges' page of MNIST.
 
     >>> import pathlib, tempfile
@@ -32,28 +32,36 @@ def read_idx(path: str | PathLike[str]) -> Effect[np.ndarray[Any, Any], FileFaul
     """
     name = fspath(path)
 
-    def fault(error: FaultError) -> FileFault:
-        return error.fault  # type: ignore[return-value]  # reading raises no other
+    def load() -> np.ndarray[Any, Any]:
+        with opened(name) as (file, most):
+            return _parse(name, file, most, limit)
 
-    return Effect.attempt(lambda: _parse(name, read_all(name)), FaultError, fault)
+    return reading(load)
 
 
-def _parse(path: str, raw: bytes) -> np.ndarray[Any, Any]:
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in _DTYPES:
-        came = raw[:4].hex(" ") or "an empty file"
+def _parse(path: str, file: File, most: int, limit: int | None) -> np.ndarray[Any, Any]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
+        came = magic.hex(" ") or "an empty file"
         raise FaultError(
             FileCorrupt(path, "an IDX file's magic number: 00 00, a dtype from 08 to 0e, the number of axes", came)
         )
-    dtype, axes = np.dtype(_DTYPES[raw[2]]), raw[3]
-    if len(raw) < 4 + 4 * axes:
-        raise FaultError(FileCorrupt(path, f"a header with {axes} lengths", f"a file of {len(raw)} bytes"))
+    dtype, axes = np.dtype(_DTYPES[magic[2]]), magic[3]
+    lengths = file.read(4 * axes)
+    if len(lengths) < 4 * axes:
+        raise FaultError(FileCorrupt(path, f"a header with {axes} lengths", f"a file of {4 + len(lengths)} bytes"))
     if not 1 <= axes <= 64:
         raise FaultError(FileCorrupt(path, "1 to 64 axes, which is what an array can have", f"{axes}"))
-    shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
-    wanted, left = math.prod(shape) * dtype.itemsize, len(raw) - 4 - 4 * axes
-    if left != wanted:  # before anything of the declared size is allocated
-        raise FaultError(FileCorrupt(path, f"{wanted:,} bytes of data for shape {list(shape)}", f"{left:,} bytes"))
+    shape = struct.unpack(f">{axes}I", lengths)
+    wanted = math.prod(shape) * dtype.itemsize
+    expected = f"{wanted:,} bytes of data for shape {list(shape)}"
+    if wanted > most:  # before anything of the declared size is allocated
+        raise FaultError(FileCorrupt(path, expected, f"{most - len(lengths) - 4:,} bytes at the most"))
+    within(path, limit, wanted)
     if math.prod(max(n, 1) for n in shape) * dtype.itemsize > sys.maxsize:  # which an axis of length 0 hides from `wanted`
         raise FaultError(FileCorrupt(path, "lengths that an array can have", f"{list(shape)}"))
-    array = np.frombuffer(raw, dtype, offset=4 + 4 * axes).reshape(shape)
+    array = np.empty(shape, dtype)
+    count = file.readinto(array.reshape(-1).view(np.uint8).data)
+    if count < wanted or file.read(1):
+        raise FaultError(FileCorrupt(path, expected, f"{count:,} bytes" if count < wanted else f"{count + 1:,} bytes or more"))
     return array.astype(dtype.newbyteorder("="), copy=False)
