@@ -1,0 +1,242 @@
+"""Training behind loaders that wait, read and compute, and from a file that is larger than the memory it may take."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from made_up import mapped_file, rows_in_memory
+from paired import Finding, Rounds, interval, ratios
+from reading import value
+from terms import Given, Outcome
+
+from fnlamp import data, loss, nn, optim, stream, train
+from fnlamp.effect import Effect, Resource
+
+BATCH = 128
+AHEAD = 4
+"""How many batches are made ahead."""
+RATIOS = (0.5, 1.0, 2.0)
+"""Time to load a batch over time to train on it."""
+GIGABYTE = 1e9
+
+
+# ------------------------------------------------------------------------------- loaders of a known pace
+
+
+@dataclass(frozen=True)
+class Working:
+    """A data set that computes for each row, on one core, and a stream of its batches."""
+
+    x: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any]
+    repeats: int
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        values = self.x[row]
+        for _ in range(self.repeats):
+            values = np.sqrt(values * values)  # the same values: the rows are positive
+        return values, self.y[row]
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The batches of rows in memory, each after `wait(position)`."""
+
+    x: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any]
+    wait: Callable[[int], object] = lambda position: None
+
+    def __call__(self, position: int) -> tuple[Any, Any]:
+        self.wait(position)
+        rows = slice(position * BATCH, (position + 1) * BATCH)
+        return self.x[rows].copy(), self.y[rows].copy()
+
+    def stream(self) -> stream.BatchStream:
+        return stream.from_function(len(self.x) // BATCH, self)
+
+    def ahead(self) -> Resource[stream.BatchStream, Any]:
+        return self.stream().prefetch(AHEAD)
+
+
+def _model(width: int = 1024) -> Any:
+    return train.supervised(nn.linear(width) >> nn.relu >> nn.linear(width) >> nn.relu >> nn.linear(10), loss.cross_entropy())
+
+
+# ------------------------------------------------------------------------------- overlap
+
+
+def overlap(given: Given) -> Outcome:
+    """Throughput of training behind a loader, beside what each reaches alone, in the same rounds.
+
+    Behind one that waits: the share of the slower one's rate. Behind one that computes: the share of 1 / (1/L + 1/T), the
+    rate of one after the other.
+    """
+    batches = max(16, int(200 * given.scale))
+    x, y = rows_in_memory(batches * BATCH)
+    alone = Supply(x, y)
+    pace = _pace(alone, batches)
+    waiting = {f"sleeps {r:g}": Supply(x, y, lambda position, s=r * pace: time.sleep(s)) for r in RATIOS}  # type: ignore[misc]
+    path = given.work / "rows.bin"
+    path.write_bytes(x.tobytes())
+    waiting["reads"] = Supply(x, y, lambda position: _read(path, position, x[:BATCH].nbytes))
+    repeats = _repeats(x, pace / BATCH)
+    work = Working(x, y, repeats)
+    computing = {
+        "computes in a thread": Supply(x, y, lambda position: [work[position * BATCH + i] for i in range(BATCH)]).ahead(),
+        "computes in a process": data.loader(work, batch_size=BATCH, workers=1, prefetch=AHEAD),
+    }
+    loaders = {**{name: supply.ahead() for name, supply in waiting.items()}, **computing}
+    seconds = _trained_and_alone(loaders, alone, given.rounds)
+    findings = []
+    for name in loaders:
+        behind, load, step = (seconds[key] for key in (f"behind {name}", f"loading alone, {name}", "training alone"))
+        both = zip(load, step, strict=True)
+        if name in waiting:
+            shares, what, target = ratios([max(pair) for pair in both], behind), "the slower of both alone", 0.95
+        else:
+            shares, what, target = ratios([sum(pair) for pair in both], behind), "1 / (1/L + 1/T)", 0.9
+        findings.append(Finding.of(f"training behind a loader that {name}", f"of {what}", shares, target))
+    per_batch = {name: 1e3 * interval(values)["median"] / batches for name, values in seconds.items()}
+    return Outcome(findings, {"milliseconds a batch": per_batch, "batches": batches, "seconds": seconds})
+
+
+def _trained_and_alone(loaders: Mapping[str, Resource[stream.BatchStream, Any]], alone: Supply, rounds: int) -> Rounds:
+    """One program whose epochs go round: training alone, then behind each loader; each loader alone when a round is over.
+
+    The epochs of the first round, in which programs are compiled, are not counted.
+    """
+    names = list(loaders)
+    seconds: Rounds = {"training alone": []}
+    for name in names:
+        seconds |= {f"behind {name}": [], f"loading alone, {name}": []}
+
+    def turn(epoch: int) -> tuple[int, str]:
+        number, place = divmod(epoch - 1, len(names) + 1)
+        return number, ["training alone", *names][(place + number) % (len(names) + 1)]
+
+    def batches(context: train.LoopContext) -> Any:
+        _, name = turn(context.epoch)
+        return loaders[name] if name in loaders else alone.stream()
+
+    def note(report: train.EpochReport) -> None:
+        number, name = turn(report.epoch)
+        if name in loaders:
+            started = time.perf_counter()
+            value(loaders[name].use(lambda batches: Effect.suspend(lambda: sum(1 for _ in stream.items(batches)))))
+            took = time.perf_counter() - started
+        if number:
+            seconds[f"behind {name}" if name in loaders else name].append(report.seconds)
+            if name in loaders:
+                seconds[f"loading alone, {name}"].append(took)
+
+    program = train.epochs(
+        model=_model(),
+        optimizer=optim.adamw(1e-4),
+        train_batches=batches,
+        epochs=(rounds + 1) * (len(names) + 1),
+        on_epoch=lambda report: Effect.suspend(lambda: note(report)),
+    )
+    value(program)
+    return seconds
+
+
+def _pace(alone: Supply, batches: int) -> float:
+    """Seconds a training step takes alone."""
+    program = train.epochs(model=_model(), optimizer=optim.adamw(1e-4), train_batches=lambda context: alone.stream(), epochs=4)
+    return float(np.median([report.seconds for report in value(program).curve[1:]])) / batches
+
+
+def _repeats(x: np.ndarray[Any, Any], seconds: float) -> int:
+    """How often a row is worked on to take so long."""
+    tries = 20
+    started = time.perf_counter()
+    for row in range(tries):
+        Working(x, x, 20)[row % len(x)]
+    return max(1, round(20 * seconds / ((time.perf_counter() - started) / tries)))
+
+
+def _read(path: Path, position: int, size: int) -> bytes:
+    """Read from the disk, not from memory that the system kept."""
+    with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), position * size, size, os.POSIX_FADV_DONTNEED)
+        file.seek(position * size)
+        return file.read(size)
+
+
+# ------------------------------------------------------------------------------- memory
+
+
+def mapped(given: Given) -> Outcome:
+    """One shuffled epoch over a memory-mapped file: how much anonymous memory the process has at most."""
+    free = shutil.disk_usage(given.work).free
+    if free < 1.1 * GIGABYTE * given.gigabytes:
+        raise OSError(f"{given.work}: {given.gigabytes:g} GB are needed, {free / GIGABYTE:.1f} are free")
+    features, labels = mapped_file(given.work, given.gigabytes)
+    y = np.load(labels)
+    kept: dict[str, Any] = {}
+
+    def describe(x: Any) -> Effect[train.Trained, Any]:
+        return train.epochs(
+            model=_model(64),
+            optimizer=optim.adamw(1e-3),
+            train_batches=lambda context: stream.minibatches(x, y, batch_size=BATCH * 2, seed=context.seed),
+            epochs=1,
+        )
+
+    with _watching("RssAnon") as seen:
+        kept["before"] = seen.most
+        trained = value(data.map_npy(features).bind(describe))
+    report = trained.curve[-1]
+    assert report.samples == len(y)
+    figures = {
+        "gigabytes": features.stat().st_size / GIGABYTE,
+        "RssAnon before, gigabytes": kept["before"] / GIGABYTE,
+        "rows a second": round(report.samples / report.seconds),
+        "seconds": report.seconds,
+        "loss": report.train_loss,
+        "samples of the memory": seen.count,
+    }
+    what = f"anonymous memory at most, training from a mapped file of {figures['gigabytes']:.3g} GB"
+    return Outcome([Finding(what, "GB", seen.most / GIGABYTE, 1.0, at_least=False)], figures)
+
+
+class _Seen:
+    most, count = 0, 0
+
+
+@contextmanager
+def _watching(what: str, every: float = 0.01) -> Iterator[_Seen]:
+    """The largest value of a line of /proc/self/status, looked at by a thread."""
+    seen, stop = _Seen(), threading.Event()
+
+    def look() -> None:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        seen.most = max(seen.most, next(1024 * int(line.split()[1]) for line in lines if line.startswith(what)))
+        seen.count += 1
+
+    def watch() -> None:
+        while not stop.wait(every):
+            look()
+
+    look()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        watcher.join()
+        look()

@@ -1,0 +1,103 @@
+"""How fast batches come, from memory and from folders of images, beside PyTorch's DataLoader and Grain."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+from typing import Any
+
+import loaders_torch
+from made_up import jpeg_folder, rows_in_memory
+from paired import Contestant, Finding, Rounds, fastest, ratios, take_turns
+from reading import value
+from terms import Given, Outcome
+
+from fnlamp import data, stream
+from fnlamp.effect import Effect
+
+WORKERS = 2
+
+
+def _epoch(loader: Any, rows: int) -> None:
+    """All batches of one epoch, on the host."""
+
+    def consume(batches: stream.BatchStream) -> int:
+        seen = 0
+        for features, target in stream.items(batches):
+            assert len(features) == len(target)
+            seen += len(target)
+        return seen
+
+    assert value(loader.use(lambda batches: Effect.suspend(lambda: consume(batches)))) == rows
+
+
+def memory(given: Given) -> Outcome:
+    """Batches of 128 of 60,000 rows of 784 float32 numbers, shuffled."""
+    x, y = rows_in_memory(int(60_000 * given.scale))
+    rows = data.from_arrays(x, y)
+    others = {
+        f"torch, {workers} workers": loaders_torch.over_arrays(x, y, batch_size=128, workers=workers)
+        for workers in (0, WORKERS)
+    }
+
+    def ours(number: int) -> None:
+        _epoch(data.loader(rows, batch_size=128, shuffle=True, seed=number), len(x))
+
+    seconds = take_turns({"fnlamp": ours, **others}, given.rounds)
+    findings = [
+        Finding.of(f"batches of 128 from memory, beside {name}", "times as fast", ratios(seconds[name], seconds["fnlamp"]), 8.0)
+        for name in others
+    ]
+    return Outcome(findings, _rates(seconds, len(x)))
+
+
+def jpeg64(given: Given) -> Outcome:
+    """10,000 images of 64x64."""
+    return _images(given, 10_000, 64)
+
+
+def jpeg224(given: Given) -> Outcome:
+    """2,000 images of 224x224."""
+    return _images(given, 2_000, 224)
+
+
+def _images(given: Given, count: int, size: int) -> Outcome:
+    """Shuffled batches of 64 decoded images, by two worker processes that stay from epoch to epoch.
+
+    torch is given fnlamp's data set, so that both decode by the same code, and one in torch's usual form; the faster counts.
+    """
+    root = jpeg_folder(given.work, max(128, int(count * given.scale)), size)
+    files = sorted(root.glob("*/*.jpg"))
+    images = value(data.image_folder(root))
+    options = {"batch_size": 64, "workers": WORKERS}
+    peers: dict[str, Contestant] = {
+        "torch, fnlamp's data set": loaders_torch.over_images(images, **options),
+        "torch": loaders_torch.over_images(loaders_torch.Decoded(files), **options),
+    }
+    if importlib.util.find_spec("grain"):
+        peers["grain"] = loaders_torch.by_grain(images, **options)
+
+    def rounds(workers: Any) -> Rounds:
+        def ours(number: int) -> None:
+            _epoch(data.loader(images, batch_size=64, shuffle=True, seed=number, workers=workers), len(files))
+
+        return take_turns({"fnlamp": ours, **peers}, given.rounds, pause=0.2)
+
+    seconds = value(data.processes(WORKERS).use(lambda workers: Effect.suspend(lambda: rounds(workers))))
+    best = fastest(seconds, [name for name in peers if name.startswith("torch")])
+    what = f"{len(files):,} JPEG images of {size}x{size}, {WORKERS} workers, beside {best}"
+    aim = "the aim is 1.2" + ("" if "grain" not in seconds else f"; beside grain {_median(seconds, 'grain'):.3g} times")
+    found = Finding.of(what, "times as fast", ratios(seconds[best], seconds["fnlamp"]), 1.0, note=aim)
+    return Outcome([found], {**_rates(seconds, len(files)), "bytes an image": round(_bytes(files) / len(files))})
+
+
+def _median(seconds: Rounds, name: str) -> float:
+    return statistics.median(ratios(seconds[name], seconds["fnlamp"]))
+
+
+def _bytes(files: list[Any]) -> int:
+    return sum(path.stat().st_size for path in files)
+
+
+def _rates(seconds: Rounds, rows: int) -> dict[str, Any]:
+    return {"rows a second": {name: round(rows / statistics.median(s)) for name, s in seconds.items()}, "seconds": seconds}

@@ -1,0 +1,77 @@
+"""PyTorch's DataLoader and Grain, over the data that fnlamp's loader reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+Epoch = Callable[[int], object]
+START = "forkserver"
+"""How torch's workers start: they outlive the epochs, so that it is not measured, and a fork of JAX's threads is not safe."""
+
+
+def over_arrays(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], *, batch_size: int, workers: int) -> Epoch:
+    """Shuffled epochs of a TensorDataset."""
+    rows = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+    return _epochs(_loader(rows, batch_size, workers), len(x))
+
+
+def over_images(images: Dataset[Any], *, batch_size: int, workers: int) -> Epoch:
+    """Shuffled epochs of a data set of `(image, label)`, which the default collation makes tensors of."""
+    return _epochs(_loader(images, batch_size, workers), len(images))  # type: ignore[arg-type]
+
+
+class Decoded(Dataset[Any]):
+    """The images of files, decoded by Pillow when they are asked for, as everybody writes it."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = [os.fspath(path) for path in files]
+        self.labels = [int(path.parent.name.rpartition("-")[2]) for path in files]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], int]:
+        from PIL import Image
+
+        with Image.open(self.files[index]) as image:
+            return np.array(image.convert("RGB")), self.labels[index]
+
+
+def by_grain(images: Any, *, batch_size: int, workers: int) -> Epoch:
+    """Shuffled epochs of a data set, by worker processes that stay; the last batch is full, with rows of the next epoch."""
+    import grain
+
+    batches = len(images) // batch_size
+    rows = grain.MapDataset.source(images).seed(0).shuffle().repeat().batch(batch_size)
+    ahead = rows.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    iterator: Iterator[Any] = iter(ahead)
+
+    def epoch(number: int) -> None:
+        for _ in range(batches):
+            image, label = next(iterator)
+            assert len(image) == len(label) == batch_size
+
+    return epoch
+
+
+def _loader(rows: Dataset[Any], batch_size: int, workers: int) -> DataLoader[Any]:
+    stay: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": START} if workers else {}
+    return DataLoader(rows, batch_size=batch_size, shuffle=True, num_workers=workers, **stay)
+
+
+def _epochs(loader: DataLoader[Any], rows: int) -> Epoch:
+    def epoch(number: int) -> None:
+        seen = 0
+        for features, target in loader:
+            assert len(features) == len(target)
+            seen += len(target)
+        assert seen == rows
+
+    return epoch
