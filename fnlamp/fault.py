@@ -242,6 +242,17 @@ class TooLarge(Fault):
         )
 
 
+@dataclass(frozen=True)
+class FileUnwritable(Fault):
+    """Nothing can be written at `path`; what was there before is as it was."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self._say(f"{self.path}: cannot be written ({self.reason})")
+
+
 FileFault = FileMissing | FileCorrupt | BadCell | TooLarge
 """What reading a file can fail with."""
 
@@ -335,6 +346,51 @@ class NotRereadable(Fault):
             f"expected the position {self.at}, where this source stands, got {self.wanted}: it can be read only once and in "
             "order; make the stream of something that can be opened again"
         )
+
+
+@dataclass(frozen=True)
+class UnknownToken(Fault):
+    """A text has a character or word that a codec does not know, or an id is none of its `known` ids."""
+
+    token: str | int
+    position: int
+    known: int
+
+    def __str__(self) -> str:
+        if isinstance(self.token, int):
+            return self._say(f"expected ids from 0 to {self.known - 1:,}, got {self.token:,} at position {self.position:,}")
+        return self._say(
+            f"expected one of the {self.known:,} tokens of this codec, got {self.token!r} at position {self.position:,}; "
+            "make the codec of a text that has it, or with an unknown token"
+        )
+
+
+@dataclass(frozen=True)
+class DownloadFailed(Fault):
+    """No mirror gave the file; `reason` tells of each what came, `path` is where the file is looked for."""
+
+    url: str
+    reason: str
+    path: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"{self.url}: cannot be downloaded ({self.reason}); run it again, which goes on where it stopped, "
+            f"or put the file at {self.path} by hand"
+        )
+
+
+@dataclass(frozen=True)
+class ChecksumMismatch(Fault):
+    """The bytes at `path`, a file or a URL, are damaged or of another file than the one that is meant."""
+
+    path: str
+    expected: str
+    actual: str
+
+    def __str__(self) -> str:
+        hint = "try another mirror" if "://" in self.path else "move it away, and it is downloaded anew"
+        return self._say(f"{self.path}: expected the SHA-256 {self.expected}, got {self.actual}; {hint}")
 
 
 @dataclass(frozen=True)

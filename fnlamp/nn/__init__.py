@@ -23,6 +23,7 @@ from fnlamp.nn.conv import conv2d as conv2d
 from fnlamp.nn.conv import conv_pool as conv_pool
 from fnlamp.nn.dropout import dropout as dropout
 from fnlamp.nn.embedding import embedding as embedding
+from fnlamp.nn.gather import gather_positions as gather_positions
 from fnlamp.nn.initial import Initializer as Initializer
 from fnlamp.nn.initial import by_fan_in as by_fan_in
 from fnlamp.nn.initial import torch_bias as torch_bias

@@ -1,0 +1,113 @@
+"""Byte pair encoding on bytes, by Hugging Face's `tokenizers`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fnlamp.data.text.codec import Ids, checked_ids, described, utf8
+from fnlamp.extra import need
+from fnlamp.fault import FaultError, UnknownToken
+
+
+@dataclass(frozen=True)
+class BpeCodec:
+    """A tokenizer of Hugging Face's `tokenizers`, as the text of its file. Make it with `train_bpe`, or read it.
+
+    What is cut off or added at the ends by the file's own settings is not: all of the text is encoded, and nothing else.
+    """
+
+    serialized: str
+
+    def __repr__(self) -> str:
+        return f"<BpeCodec: {described(self.size - len(self.special), 'tokens', self.special)}>"
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        tokenizer = need("tokenizers", "text").Tokenizer.from_str(self.serialized)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # text that reads "[MASK]" is text
+        return tokenizer
+
+    @cached_property
+    def size(self) -> int:
+        """How many ids there are."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def _gaps(self) -> frozenset[int]:
+        """Ids that a file may leave without a token."""
+        return frozenset(range(self.size)) - frozenset(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def special(self) -> tuple[str, ...]:
+        """The names of the special tokens."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return tuple(added[i].content for i in sorted(added) if added[i].special)
+
+    def encode(self, text: str) -> Ids:
+        """The ids of a text.  Fails: `UnknownToken` for half of a surrogate pair, which UTF-8 has no bytes for."""
+        utf8(text, self.size)
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """The text of ids, with U+FFFD where bytes are no UTF-8.  Fails: `UnknownToken` for an id out of range."""
+        known = checked_ids(ids, self.size).tolist()
+        for at, i in enumerate(known) if self._gaps else ():
+            if i in self._gaps:  # which the library would leave out without a word
+                raise FaultError(UnknownToken(i, at, self.size, where="decode"))
+        text: str = self._tokenizer.decode(known, skip_special_tokens=False)
+        return text
+
+    def id_of(self, token: str) -> int:
+        """The id of a token by its name in the file.  Fails: `UnknownToken`."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise FaultError(UnknownToken(token, 0, self.size, where="id_of"))
+        return found
+
+
+def train_bpe(
+    texts: Iterable[str], vocabulary_size: int, *, special: Sequence[str] = (), minimum_frequency: int = 2
+) -> BpeCodec:
+    """A byte-level codec learned from texts: the 256 bytes, and as tokens what most often stands together in a word.
+
+    Of `vocabulary_size` ids, the first 256 are bytes, so that every text can be encoded and comes back as it was; the last are
+    the special tokens; there are fewer in all where the texts have nothing left that is found `minimum_frequency` times. Words
+    are divided as GPT-2 does.  Fails: `ExtraMissing` without the extra `text`; `UnknownToken` for half of a surrogate pair.
+    Reference: Sennrich, Haddow & Birch 2016, algorithm 1; on bytes: Radford et al. 2019, section 2.2.
+
+    >>> codec = train_bpe(["low lower lowest " * 9], 262, special=["<end>"])
+    >>> codec.encode("lowest"), codec.decode([257, 68, 260]), codec
+    (array([257,  68, 260], dtype=int32), 'lowest', <BpeCodec: 261 tokens, <end>>)
+    """
+    tokenizers = need("tokenizers", "text")
+    if vocabulary_size < 256 + len(special):
+        needed = f"256 bytes and {len(special)} special tokens"
+        raise ValueError(f"a vocabulary has room for {needed} at least, got a size of {vocabulary_size}")
+    if len(set(special)) < len(special) or "" in special:
+        raise ValueError(f"special tokens have names, each of its own, got {list(special)}")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = byte_level, tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocabulary_size - len(special),
+        min_frequency=minimum_frequency,
+        initial_alphabet=sorted(byte_level.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(map(_checked, texts), trainer=trainer)
+    if taken := [name for name in special if tokenizer.token_to_id(name) is not None]:
+        raise ValueError(f"the special tokens {taken} are tokens of the text already: give them names that it does not have")
+    tokenizer.add_special_tokens(list(special))
+    return BpeCodec(tokenizer.to_str())
+
+
+def _checked(text: str) -> str:
+    utf8(text, 256)
+    return text

@@ -1,0 +1,95 @@
+"""Batches for language models: windows of a corpus, and what comes next at each place of them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from fnlamp.arrays import Tree, array_spec, describe, is_integer, take_rows
+from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, ShapeMismatch
+from fnlamp.stream import BatchStream, Order, Recipe, Segment, View, from_function
+
+MOST: Final = int(np.iinfo(np.int32).max)
+WHERE: Final = "language_model_batches"
+
+
+def language_model_batches(
+    corpus: Any, block: int, batch_size: int, *, seed: int | None = None, drop_last: bool = False
+) -> BatchStream:
+    """Batches `(inputs, targets)`: windows of `block` tokens of a corpus, and the tokens after each of theirs.
+
+    Windows do not overlap, so that a token is predicted at most once an epoch. In order from the first token without a seed;
+    with one they are shuffled, and all begin at an offset below `block`, both functions of the seed alone, and there are as
+    many of them for every seed. The last batch has the windows that are left, and is left out with `drop_last` if it is not
+    full. The corpus is one array of ids. It alone is on the device, in its own dtype: one of 8 or 16 bits takes the least
+    room. One that is mapped from a file stays there, and is read batch by batch.
+    Shapes: corpus `(tokens,)`, any integers; both parts of a batch `(batch_size, block)`, int32.
+    Fails: `ShapeMismatch`, `DtypeMismatch`, also for ids that 32 bits do not hold; as a stream without batches, `EmptyEpoch`
+    if the corpus has less than `block + 1` tokens.
+
+    >>> s = language_model_batches(np.arange(10, 20), block=3, batch_size=2)
+    >>> [(inputs.tolist(), targets.tolist()) for inputs, targets in stream.items(s)]
+    [([[10, 11, 12], [13, 14, 15]], [[11, 12, 13], [14, 15, 16]]), ([[16, 17, 18]], [[17, 18, 19]])]
+    """
+    if block < 1 or batch_size < 1:
+        raise ValueError(f"block and batch_size must be at least 1, got {block} and {batch_size}")
+    corpus = _checked(corpus)
+    tokens = len(corpus)
+    windows, offset = max(tokens - 1, 0) // block, 0
+    if seed is not None and windows:
+        windows = max(tokens // block - 1, 1)  # after the largest offset there is room for so many
+        # Apart from the generator of the order: one seed must not give both the same numbers.
+        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+        offset = int(generator.integers(min(block, tokens - windows * block)))
+    order, recipe = Order(windows, seed), Recipe(take=partial(windows_of, block))
+    # The corpus comes second: it is what a plan looks through for targets that are none of the classes.
+    arrays = np.asarray(offset, np.int32 if tokens <= MOST else np.int64), corpus
+    full, rest = divmod(windows, batch_size)
+    segments = []
+    if full:
+        segments.append(Segment(arrays, order, range(0, full * batch_size, batch_size), batch_size, recipe))
+    if rest and not drop_last:
+        segments.append(Segment(arrays, order, range(full * batch_size, windows, batch_size), rest, recipe))
+    view = View(tuple(segments))
+    size = batch_size if full or drop_last else rest
+    spec = (array_spec((size, block), np.int32),) * 2
+    cause = "" if windows else f" of {tokens:,} tokens, of which a block of {block:,} needs one more"
+    why_empty = EmptyEpoch(windows, batch_size, drop_last, where=WHERE + cause)
+    if isinstance(corpus, np.memmap) or tokens > MOST:  # on the device, places are counted in 32 bits
+        return from_function(len(view), view.batch, spec=spec, why_empty=why_empty)
+    return BatchStream.of_view(view, spec, why_empty)
+
+
+def windows_of(block: int, arrays: Tree, rows: Any) -> Tree:
+    """`(inputs, targets)` of the windows with these numbers; `arrays` are the offset of the first one, and the corpus."""
+    offset, corpus = arrays
+    on_host = isinstance(rows, np.ndarray)
+    rows = rows.astype(np.int64) if on_host else rows
+    tokens = take_rows(corpus, rows[:, None] * block + offset + np.arange(block + 1, dtype=np.int32))
+    if on_host:
+        _check_range(tokens)
+    tokens = tokens.astype(np.int32)
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def _checked(corpus: Any) -> Any:
+    corpus = corpus if hasattr(corpus, "shape") else np.asarray(corpus)
+    if len(corpus.shape) != 1:
+        raise FaultError(ShapeMismatch("a corpus of shape (tokens,)", describe(corpus), where=WHERE))
+    if not is_integer(corpus):
+        hint = "encode the text first, as with character_codec"
+        raise FaultError(DtypeMismatch("integer tokens", describe(corpus), hint, where=WHERE))
+    if not isinstance(corpus, np.memmap):  # which is looked at batch by batch
+        _check_range(corpus)
+    return corpus
+
+
+def _check_range(tokens: Any) -> None:
+    """Raise `DtypeMismatch` for ids that int32 would wrap around."""
+    if np.can_cast(tokens.dtype, np.int32) or not tokens.size:
+        return
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < -MOST - 1 or high > MOST:
+        raise FaultError(DtypeMismatch("ids that fit int32", f"{tokens.dtype} from {low} to {high}", where=WHERE))

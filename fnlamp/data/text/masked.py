@@ -1,0 +1,188 @@
+"""Batches for BERT: pairs of sentences, of which some tokens are hidden and the second may be any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fnlamp import tree
+from fnlamp.arrays import Tree, array_spec, describe
+from fnlamp.data.text.codec import Ids
+from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, LabelOutOfRange
+from fnlamp.stream import BatchStream, Order, from_function
+
+IGNORED = -100
+"""The target where there is none, as `loss.nll` and `loss.cross_entropy` ignore it."""
+
+
+def masked_batches(
+    paragraphs: Sequence[Sequence[Sequence[int]]],
+    batch_size: int,
+    *,
+    maximum: int,
+    vocabulary: int,
+    cls: int,
+    sep: int,
+    mask: int,
+    pad: int,
+    special: Sequence[int] = (),
+    seed: int,
+    share: float = 0.15,
+    drop_last: bool = False,
+) -> BatchStream:
+    """Batches `(features, targets)` for BERT's two tasks: hidden tokens, and whether one sentence follows another.
+
+    A paragraph is a sequence of sentences, a sentence a sequence of ids; every two neighbours are one row an epoch. A row is
+    `[cls] a [sep] b [sep]`, padded to `maximum`: a sentence of a paragraph, and with probability 1/2 the next one, else one
+    from another paragraph (from the same if there is no other; never the next one). Where both are too long together, the
+    longer one is cut to a window at a random place, both to about half the room if need be. `share` of a row's tokens are
+    chosen, at least one: 80 % of these become `mask`, 10 % any token of the vocabulary, 10 % stay. The ids of `cls`, `sep`,
+    `mask`, `pad` and of `special`, as of an unknown token, are never chosen, nor put in. All is a function of the seed and of
+    the position of the batch; another seed, as `epochs` hands one out each epoch, hides other tokens. Sentences without
+    tokens are left out.
+
+    Shapes, `most` being the share of `maximum - 3`: features `ids`, `segments` (0 up to the first `sep`, then 1; 0 where
+    padded) `(batch_size, maximum)`, `lengths` `(batch_size,)`, `positions` `(batch_size, most)`, where in its own row a chosen
+    token stands, 0 where there are fewer; targets `tokens` `(batch_size, most)`, what stood there, -100 where there are fewer,
+    `weights` alike, 1 or 0, float32, `next` `(batch_size,)`, 1 if the second sentence is the next one; all others int32.
+    Fails: `DtypeMismatch`; `LabelOutOfRange` for a token that is none of the vocabulary; `EmptyEpoch` without batches.
+    Reference: Devlin et al. 2019, sections 3.1 and A.1.
+
+    >>> paragraphs = [[[5, 6, 7], [8, 9]], [[6, 6], [7, 5]]]
+    >>> s = masked_batches(paragraphs, 2, maximum=8, vocabulary=10, cls=0, sep=1, mask=2, pad=3, seed=0)
+    >>> s.spec[0]["positions"].shape, [features["lengths"].tolist() for features, targets in stream.items(s)]
+    ((2, 1), [[8, 7]])
+    """
+    if batch_size < 1 or maximum < 5 or not 0 < share <= 1:
+        got = f"batch_size={batch_size}, maximum={maximum}, share={share}"
+        raise ValueError(f"masked_batches needs batch_size >= 1, maximum >= 5 and share in (0, 1], got {got}")
+    never = {cls, sep, mask, pad, *special}
+    if min(never) < 0 or max(never) >= vocabulary or len(never) == vocabulary or len({cls, sep, mask, pad}) < 4:
+        got = f"cls={cls}, sep={sep}, mask={mask}, pad={pad}, special={list(special)}"
+        raise ValueError(f"special ids differ, and are some of those from 0 to {vocabulary - 1}, got {got}")
+    plain = np.ones(vocabulary, bool)
+    plain[list(never)] = False
+    text = _Text.of(paragraphs, vocabulary)
+    order, most = Order(len(text.firsts), seed), max(round(share * (maximum - 3)), 1)
+    row = _Row(text, maximum, most, share, cls, sep, mask, pad, plain, np.flatnonzero(plain))
+    full, rest = divmod(len(order), batch_size)
+
+    def make(position: int) -> Tree:
+        # A spawn key, because SeedSequence takes the entropies 5 and [5, 0] for the same.
+        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(position,)))
+        firsts = text.firsts[order[position * batch_size : (position + 1) * batch_size]]
+        return tree.map(lambda *leaves: np.stack(leaves), *[row.make(int(first), generator) for first in firsts])
+
+    size = batch_size if full or drop_last else rest
+    ids, some = array_spec((size, maximum), np.int32), array_spec((size, most), np.int32)
+    each = array_spec((size,), np.int32)
+    spec = (
+        {"ids": ids, "lengths": each, "positions": some, "segments": ids},
+        {"next": each, "tokens": some, "weights": array_spec((size, most), np.float32)},
+    )
+    why_empty = EmptyEpoch(len(order), batch_size, drop_last, where="masked_batches")
+    return from_function(full + bool(rest and not drop_last), make, spec=spec, why_empty=why_empty)
+
+
+@dataclass(frozen=True, eq=False)
+class _Text:
+    """All tokens one after the other, where the sentences begin, and which sentences a paragraph has."""
+
+    tokens: Ids
+    starts: Ids
+    """Where each sentence begins, and the end of the last.  Shape: `(sentences + 1,)`."""
+    paragraph: Ids
+    """The paragraph of each sentence."""
+    bounds: Ids
+    """The first sentence of each paragraph, and the end of the last."""
+    firsts: Ids
+    """The sentences that have a next one."""
+
+    @classmethod
+    def of(cls, paragraphs: Sequence[Sequence[Sequence[int]]], vocabulary: int) -> _Text:
+        kept = [[sentence for sentence in map(np.asarray, paragraph) if sentence.size] for paragraph in paragraphs]
+        sentences = [sentence for paragraph in kept for sentence in paragraph]
+        flat = np.concatenate(sentences) if sentences and all(each.ndim == 1 for each in sentences) else np.zeros(0, np.int32)
+        if flat.dtype.kind not in "iu" or (sentences and not flat.size):
+            came = ", ".join(sorted({describe(each) for each in sentences})[:3])
+            raise FaultError(DtypeMismatch("sentences of integer ids", came, where="masked_batches"))
+        starts = np.cumsum([0, *map(len, sentences)])
+        if ((flat < 0) | (flat >= vocabulary)).any():
+            at = int(np.argmax((flat < 0) | (flat >= vocabulary)))
+            row = int(np.searchsorted(starts, at, "right")) - 1
+            raise FaultError(LabelOutOfRange(int(flat[at]), vocabulary, row, where="masked_batches"))
+        counts = np.array([len(paragraph) for paragraph in kept], np.int64)
+        paragraph = np.repeat(np.arange(len(kept)), counts)
+        return cls(
+            flat.astype(np.int32),
+            starts,
+            paragraph,
+            np.cumsum([0, *counts]),
+            np.flatnonzero(paragraph[1:] == paragraph[:-1]),
+        )
+
+    def sentence(self, at: int) -> Ids:
+        return self.tokens[self.starts[at] : self.starts[at + 1]]
+
+    def other(self, first: int, generator: np.random.Generator) -> int:
+        """Any sentence of another paragraph, or where there is none, any of this one but the next."""
+        begin, end = self.bounds[self.paragraph[first]], self.bounds[self.paragraph[first] + 1]
+        if end - begin == len(self.paragraph):
+            begin, end = first + 1, first + 2
+        at = int(generator.integers(len(self.paragraph) - (end - begin)))
+        return at if at < begin else at + int(end - begin)
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """How a row is made of the number of its first sentence."""
+
+    text: _Text
+    maximum: int
+    most: int
+    share: float
+    cls: int
+    sep: int
+    mask: int
+    pad: int
+    plain: Ids
+    """Whether an id is that of an ordinary token."""
+    drawn: Ids
+    """The ordinary tokens."""
+
+    def make(self, first: int, generator: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any]]:
+        follows = bool(generator.random() < 0.5)
+        second = first + 1 if follows else self.text.other(first, generator)
+        a, b = windows((self.text.sentence(first), self.text.sentence(second)), self.maximum - 3, generator)
+        row = np.concatenate([[self.cls], a, [self.sep], b, [self.sep]]).astype(np.int32)
+        hidden, positions = self.hide(row, generator)
+        ids, segments = np.full(self.maximum, self.pad, np.int32), np.zeros(self.maximum, np.int32)
+        ids[: len(row)], segments[len(a) + 2 : len(row)] = hidden, 1
+        places, tokens = np.zeros(self.most, np.int32), np.full(self.most, IGNORED, np.int32)
+        places[: len(positions)], tokens[: len(positions)] = positions, row[positions]
+        weights = (tokens != IGNORED).astype(np.float32)
+        features = {"ids": ids, "lengths": np.int32(len(row)), "positions": places, "segments": segments}
+        return features, {"next": np.int32(follows), "tokens": tokens, "weights": weights}
+
+    def hide(self, row: Ids, generator: np.random.Generator) -> tuple[Ids, Ids]:
+        """The row with some of its tokens hidden, and the positions of those, in order."""
+        candidates = np.flatnonzero(self.plain[row])
+        count = min(max(round(self.share * len(candidates)), 1), len(candidates))
+        positions = np.sort(generator.choice(candidates, count, replace=False))
+        fate, token = generator.random(count), generator.choice(self.drawn, count)
+        hidden = row.copy()
+        hidden[positions] = np.select([fate < 0.8, fate < 0.9], [self.mask, token], row[positions])
+        return hidden, positions
+
+
+def windows(pair: tuple[Ids, Ids], room: int, generator: np.random.Generator) -> tuple[Ids, Ids]:
+    """The two sentences, cut to windows at random places where they have more than `room` tokens together."""
+    a, b = map(len, pair)
+    # The shorter one is whole if it takes half the room or less.
+    keep_a = min(a, max(room - b, room - room // 2))
+    keep_b = min(b, room - keep_a)
+    at_a, at_b = generator.integers([a - keep_a + 1, b - keep_b + 1]).tolist()
+    return pair[0][at_a : at_a + keep_a], pair[1][at_b : at_b + keep_b]

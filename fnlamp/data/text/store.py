@@ -1,0 +1,131 @@
+"""Codecs to files and back: JSON, which is read as data and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from os import PathLike, fspath
+from typing import Any
+
+from fnlamp.data.file import read_all
+from fnlamp.data.text.bpe import BpeCodec
+from fnlamp.data.text.codec import ByteCodec, CharacterCodec, Codec, WordCodec
+from fnlamp.effect import Effect
+from fnlamp.extra import need
+from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault, FileUnwritable
+
+KEY = "fnlamp codec"
+
+
+def save_codec(codec: Codec, path: str | PathLike[str]) -> Effect[None, FileUnwritable]:
+    """Write a codec to a file, which has either all of it or what it had before.
+
+    A `BpeCodec` is written as Hugging Face's `tokenizers` writes it, so other programs can read it too.
+    Fails: `FileUnwritable`.
+    """
+    name = fspath(path)
+
+    def write() -> None:
+        part = f"{name}.{os.getpid()}.part"
+        try:
+            with open(part, "w", encoding="utf-8", newline="\n") as file:
+                file.write(_text(codec))
+            os.replace(part, name)
+        finally:
+            with contextlib.suppress(OSError):  # it is there only if something failed
+                os.remove(part)
+
+    def fault(error: OSError) -> FileUnwritable:
+        return FileUnwritable(name, error.strerror or type(error).__name__)
+
+    return Effect.attempt(write, OSError, fault)
+
+
+def read_codec(path: str | PathLike[str]) -> Effect[Codec, FileFault | ExtraMissing]:
+    """The codec in a file of `save_codec`, or a tokenizer's in a file of Hugging Face's `tokenizers` (tokenizer.json).
+
+    Nothing is opened before the program is run, and nothing in the file is executed. A tokenizer of another kind than
+    `train_bpe` makes is a `BpeCodec` too, and gives back what its own rules leave of a text.
+    Fails: `FileMissing`, `FileCorrupt`; `ExtraMissing` for a tokenizer without the extra `text`.
+
+    >>> import pathlib, tempfile
+    >>> from fnlamp import data
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "codec.json")
+    >>> save_codec(data.character_codec("hello"), path).then(read_codec(path)).run()
+    <IOResult: <Success: <CharacterCodec: 4 characters>>>
+    """
+    name = fspath(path)
+
+    def fault(error: FaultError) -> FileFault | ExtraMissing:
+        return error.fault  # type: ignore[return-value]  # reading raises no other
+
+    return Effect.attempt(lambda: _codec(name, read_all(name)), FaultError, fault)
+
+
+def _text(codec: Codec) -> str:
+    fields: dict[str, Any]
+    match codec:
+        case BpeCodec():
+            return codec.serialized
+        case CharacterCodec():
+            fields = {KEY: "characters", "characters": codec.characters, "special": codec.special, "unknown": codec.unknown}
+        case WordCodec():
+            names = {"special": codec.special, "unknown": codec.unknown}
+            fields = {KEY: "words", "words": codec.words, "lower": codec.lower, **names}
+        case ByteCodec():
+            fields = {KEY: "bytes", "special": codec.special}
+        case _:
+            raise TypeError(f"save_codec writes the codecs of fnlamp.data, got {type(codec).__name__}")
+    return json.dumps(fields) + "\n"
+
+
+def _codec(path: str, raw: bytes) -> Codec:
+    try:
+        fields = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise FaultError(FileCorrupt(path, "JSON", f"{type(error).__name__}: {error}")) from error
+    if isinstance(fields, dict) and KEY not in fields and "model" in fields:
+        return _tokenizer(path, raw)
+    try:
+        return _of_fields(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise FaultError(FileCorrupt(path, "a codec that save_codec wrote, or a tokenizer.json", what)) from error
+
+
+def _of_fields(fields: Any) -> Codec:
+    if not isinstance(fields, dict):
+        raise TypeError(f"a {type(fields).__name__}")
+    kind = fields[KEY]
+    if kind == "bytes":
+        return ByteCodec(_strings(fields, "special"))
+    unknown = fields["unknown"]
+    if not isinstance(unknown, str | None):
+        raise TypeError(f"{unknown!r} for the unknown token")
+    if kind == "characters" and isinstance(fields["characters"], str):
+        return CharacterCodec(fields["characters"], _strings(fields, "special"), unknown)
+    if kind == "words" and isinstance(fields["lower"], bool):
+        return WordCodec(_strings(fields, "words"), _strings(fields, "special"), unknown, fields["lower"])
+    raise TypeError(f"a codec of the kind {kind!r} with other fields")
+
+
+def _strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
+    strings = fields[name]
+    if not isinstance(strings, list) or not all(isinstance(each, str) for each in strings):
+        raise TypeError(f"{name} that are no list of strings")
+    return tuple(strings)
+
+
+def _tokenizer(path: str, raw: bytes) -> BpeCodec:
+    need("tokenizers", "text")
+    try:
+        codec = BpeCodec(raw.decode())
+        size = codec.size
+    except BaseException as error:  # the library raises plain exceptions, and panics, which are none
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise FaultError(FileCorrupt(path, "a tokenizer of Hugging Face's tokenizers", str(error))) from error
+    if size > 2**31:
+        raise FaultError(FileCorrupt(path, "ids of 31 bits", f"{size - 1}"))
+    return codec
