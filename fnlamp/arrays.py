@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -102,6 +103,19 @@ def to_device(x: Any, device: Any = None, *, share: bool = False) -> Array:
         return shared
     # JAX may share a host array's memory, or read it after this returns: it gets a copy that nobody else writes to.
     array: Array = jax.device_put(np.array(x) if isinstance(x, np.ndarray) else x, device, may_alias=False)
+    return array
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """Zeros to be filled, in memory that the CPU's device takes as its own instead of copying it.
+
+    >>> aligned((3, 5), np.float32).__array_interface__["data"][0] % 64
+    0
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(size + 64, np.uint8)
+    start = -int(room.__array_interface__["data"][0]) % 64
+    array: np.ndarray[Any, Any] = room[start : start + size].view(dtype).reshape(shape)
     return array
 
 

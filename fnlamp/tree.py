@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnlamp.arrays import Array, Tree, is_float
 
@@ -20,6 +21,17 @@ def map(function: Callable[..., Any], *trees: Tree, is_leaf: Callable[[Any], boo
 def leaves(tree: Tree) -> list[Any]:
     """Every leaf, in order."""
     return jax.tree.leaves(tree)
+
+
+def equal(a: Tree, b: Tree) -> bool:
+    """Whether two trees have the same structure and the same numbers.
+
+    >>> equal((1, {"x": np.arange(2)}), (1, {"x": np.arange(2)})), equal((1, ()), ((), 1))
+    (True, False)
+    """
+    (ours, our_structure), (theirs, their_structure) = jax.tree.flatten(a), jax.tree.flatten(b)
+    same: bool = our_structure == their_structure  # type: ignore[operator]
+    return same and all(np.array_equal(x, y) for x, y in zip(ours, theirs, strict=True))
 
 
 def count(tree: Tree) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Never
 
 import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, describe, spec_of
-from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
-from fnlamp.stream.stream import BatchStream, Emit, End, Step
-from fnlamp.stream.view import Order, Segment, View
+from fnlamp.effect import Effect, Resource
+from fnlamp.fault import EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
+from fnlamp.stream.ahead import Stage, ahead, stage
+from fnlamp.stream.step import Emit, End, Fail, Reread, Step
+from fnlamp.stream.stream import BatchStream
+from fnlamp.stream.view import Order, Segment, View, rows_of_each
 
 
 def minibatches(
@@ -82,7 +85,6 @@ def from_items(batches: Sequence[Tree]) -> BatchStream:
     """
     if not len(batches):
         raise FaultError(EmptyEpoch())
-
     return from_function(len(batches), batches.__getitem__, spec=spec_of(batches[0]))
 
 
@@ -104,10 +106,134 @@ def from_function(
             raise FaultError(EmptyEpoch())
         spec = spec_of(make(0))
 
-    def step(position: int) -> Step:
-        return Emit(make(position), position + 1) if position < length else End()
+    return BatchStream.at(make, length, spec, why_empty or EmptyEpoch())
 
-    return BatchStream(0, step, spec, length, why_empty=why_empty or EmptyEpoch())
+
+def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream, Never]:
+    """The batches of what can be iterated over again and again: `make()` is called for each pass, as `lambda: read(path)`.
+
+    The state is the position. Going on in the middle reads again what came before. The iterator is closed when the resource
+    is released. Without the `spec` of a batch, the first is read to see it.
+
+    >>> from fnlamp.effect import Effect
+    >>> from_iterable(lambda: (np.full(1, i) for i in range(3))).use(lambda s: Effect.from_value(list(stream.items(s)))).run()
+    <IOResult: <Success: [array([0]), array([1]), array([2])]>>
+    """
+    start = Effect.suspend(lambda: _Reading(make, again=True))
+    reading = Resource.make(start, lambda reading, _: Effect.suspend(reading.close))
+    return reading.map(lambda reading: reading.stream(spec))
+
+
+def from_iterator(iterator: Iterator[Tree], *, spec: Tree | None = None) -> BatchStream:
+    """The batches of an iterator, which can be read only once, in order: a queue, a socket, a simulation.
+
+    Asked for a position that has passed, or is not reached yet, it fails with `NotRereadable`; only the last batch can be had
+    again. Who made the iterator closes it. Without the `spec` of a batch, the first is read to see it.
+
+    >>> s = from_iterator(iter([np.zeros(2), np.ones(2)]))
+    >>> s.reread.value, len(list(stream.items(s)))
+    ('can be read only once, in order', 2)
+    >>> s.step(0)
+    Fail(fault=NotRereadable(where='', wanted=0, at=2))
+    """
+    return _Reading(lambda: iterator, again=False).stream(spec)
+
+
+class _Reading:
+    """An iterator, where it stands, and what it gave last."""
+
+    def __init__(self, make: Callable[[], Iterable[Tree]], *, again: bool) -> None:
+        self.make, self.again = make, again
+        self.iterator: Iterator[Tree] | None = None
+        self.at = 0  # so many batches were read
+        self.last: Emit | None = None
+        self.ended: End | Fail | None = None
+
+    def stream(self, spec: Tree | None) -> BatchStream:
+        if spec is None:
+            first = self.step(0)
+            if not isinstance(first, Emit):
+                raise FaultError(first.fault if isinstance(first, Fail) else EmptyEpoch())
+            spec = spec_of(first.item)
+        return BatchStream(0, self.step, spec, None, reread=Reread.REPLAY if self.again else Reread.NEVER)
+
+    def step(self, position: int) -> Step:
+        if self.last is not None and position == self.at - 1:
+            return self.last
+        if not self.again and position != self.at:
+            return Fail(NotRereadable(position, self.at))
+        if self.iterator is None or position < self.at:
+            self.close()
+            self.iterator = iter(self.make())
+        while self.ended is None and self.at <= position:
+            self.read(self.iterator)
+        return self.ended or self.last or End()
+
+    def read(self, iterator: Iterator[Tree]) -> None:
+        try:
+            self.last = Emit(next(iterator), self.at + 1)
+            self.at += 1
+        except StopIteration:
+            self.ended = End()
+        except FaultError as error:
+            self.ended = Fail(error.fault)
+
+    def close(self) -> None:
+        close = getattr(self.iterator, "close", None)
+        self.iterator, self.at, self.last, self.ended = None, 0, None, None
+        if close is not None:
+            close()
+
+
+def staged(
+    rows: int,
+    *,
+    batch_size: int,
+    bucket: int,
+    load: Callable[[np.ndarray[Any, Any]], Any],
+    batch: Callable[[Any, np.ndarray[Any, Any]], Tree] = rows_of_each,
+    release: Callable[[Any], object] = lambda loaded: None,
+    drop_last: bool = False,
+    seed: int | None = None,
+    spec: Tree | None = None,
+) -> Resource[BatchStream, Never]:
+    """Batches of examples that are loaded `bucket` batches at a time, each once, by a thread, while the last bucket is used.
+
+    `load(numbers)` loads the examples of those row numbers, `batch(loaded, places)` makes a batch of those at the `places`
+    (0, 1, ...) among them: without it their rows are taken, of each array of a pytree. `release(loaded)` is called when all
+    batches of a bucket were used, and on every other exit. The order is a function of the `seed`; the state is the position,
+    and going on in the middle loads one bucket.
+
+    >>> from fnlamp.effect import Effect
+    >>> squares = staged(5, batch_size=2, bucket=2, load=lambda numbers: numbers**2)
+    >>> squares.use(lambda s: Effect.from_value([batch.tolist() for batch in stream.items(s)])).run()
+    <IOResult: <Success: [[0, 1], [4, 9], [16]]>>
+    """
+    if batch_size < 1 or bucket < 1 or rows < 0:
+        raise ValueError(f"expected batch_size and bucket of 1 or more, rows of 0 or more; got {batch_size}, {bucket}, {rows}")
+    order = Order(rows, seed)
+    kept = rows - rows % batch_size if drop_last else rows
+    length, size = -(-kept // batch_size), batch_size * bucket
+
+    def numbers(number: int) -> np.ndarray[Any, Any]:
+        return order[number * size : min((number + 1) * size, kept)]
+
+    def cut(loaded: Any, number: int, within: int) -> Tree:
+        start = within * batch_size
+        return batch(loaded, np.arange(start, min(start + batch_size, len(numbers(number)))))
+
+    buckets = BatchStream.at(lambda number: load(numbers(number)), -(-kept // size), None, EmptyEpoch())
+
+    def stream(stage: Stage) -> BatchStream:
+        known = spec
+        if known is None:
+            first = stage.step(0)
+            if not isinstance(first, Emit):
+                raise FaultError(first.fault if isinstance(first, Fail) else EmptyEpoch(rows, batch_size, drop_last))
+            known = spec_of(first.item)
+        return BatchStream(0, stage.step, known, length, why_empty=EmptyEpoch(rows, batch_size, drop_last))
+
+    return ahead(buckets.step, 1, release).bind(lambda loading: stage(loading, bucket, length, cut, release)).map(stream)
 
 
 def _arrays(data: Tree) -> Tree:

@@ -3,46 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, final
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
+from typing import Any, Never, final
 
-from fnlamp.arrays import Tree, describe, spec_after
+from fnlamp import tree
+from fnlamp.arrays import Tree, array_spec, describe, spec_after
+from fnlamp.effect import Resource
 from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
+from fnlamp.stream import transform
+from fnlamp.stream.ahead import prefetched
+from fnlamp.stream.step import Emit, End, Reread, Step
 from fnlamp.stream.view import View
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Emit:
-    """A batch, and the state after it."""
-
-    item: Tree
-    state: Any
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Skip:
-    """No batch this time; ask again with this state."""
-
-    state: Any
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class End:
-    """No more batches."""
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Fail:
-    """The next batch cannot be had, for an expected reason."""
-
-    fault: Any
-
-
-Step: TypeAlias = Emit | Skip | End | Fail
 
 
 @final
@@ -51,9 +24,10 @@ class BatchStream:
     """A stream of batches as a description: `step(state)` is the next batch and the state after it; `init` the first state.
 
     `step` is a plain function that only an interpreter calls; asking twice with one state gives the same batch twice, so a
-    stream continues from any state. `spec` describes a batch (shape and dtype, the batch axis first; the last batch may have
-    fewer rows), `length` is the number of batches or `None`. `view` is the compiled view where there is one; then the state
-    is the position, a plain integer. Make streams with `minibatches`, `full_batch` and `from_items`.
+    stream continues from any state; `reread` tells what that costs. `spec` describes a batch (shape and dtype, the batch axis
+    first; a batch may have fewer rows), `length` is the number of batches or `None`. A stream that is `indexed` has a position,
+    a plain integer, for a state, and a `length`. `view` is the compiled view where there is one. Make streams with
+    `minibatches`, `from_items`, `from_function`, `from_iterable`, ...
 
     >>> s = stream.minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> [y.tolist() for x, y in stream.items(s.every_nth(2))]
@@ -66,6 +40,8 @@ class BatchStream:
     length: int | None
     view: View | None = None
     why_empty: EmptyEpoch = field(default_factory=EmptyEpoch)
+    indexed: bool = False
+    reread: Reread = Reread.DIRECT
 
     def __repr__(self) -> str:
         count = "" if self.length is None else f"{self.length} batches of "
@@ -73,14 +49,19 @@ class BatchStream:
 
     @classmethod
     def of_view(cls, view: View, spec: Tree, why_empty: EmptyEpoch) -> BatchStream:
-        """The stream of a compiled view; its state is the position."""
+        """The stream of a compiled view."""
+        return replace(cls.at(view.batch, len(view), spec, why_empty), view=view)
+
+    @classmethod
+    def at(cls, batch: Callable[[int], Tree], length: int, spec: Tree, why_empty: EmptyEpoch) -> BatchStream:
+        """The indexed stream of `batch(0)` to `batch(length - 1)`."""
 
         def step(position: int) -> Step:
-            return Emit(view.batch(position), position + 1) if position < len(view) else End()
+            return Emit(batch(position), position + 1) if position < length else End()
 
-        return cls(0, step, spec, len(view), view, why_empty)
+        return cls(0, step, spec, length, why_empty=why_empty, indexed=True)
 
-    # ---- streams from streams; each keeps the compiled view
+    # ---- streams from streams; the first five keep the compiled view
 
     def map(self, function: Callable[[Any], Any], *, spec: Tree | None = None) -> BatchStream:
         """Every batch through `function`, which must be written in `jax.numpy` to keep the compiled view.
@@ -98,12 +79,7 @@ class BatchStream:
                 raise
             if self.view is not None:
                 return BatchStream.of_view(self.view.map(function), spec, self.why_empty)
-
-        def step(state: Any) -> Step:
-            came = self.step(state)
-            return Emit(function(came.item), came.state) if isinstance(came, Emit) else came
-
-        return BatchStream(self.init, step, spec, self.length, why_empty=self.why_empty)
+        return self._with(step=transform.map(self.step, function), spec=spec, indexed=self.indexed)
 
     def take(self, count: int) -> BatchStream:
         """The first `count` batches, or all if there are fewer."""
@@ -111,60 +87,193 @@ class BatchStream:
             raise ValueError(f"take needs a count of 0 or more, got {count}")
         if self.view is not None:
             return BatchStream.of_view(self.view.every(1, 0, count), self.spec, self.why_empty)
-
-        def step(state: tuple[int, Any]) -> Step:
-            taken, inner = state
-            return End() if taken == count else _paired(self.step(inner), lambda after, new: (taken + new, after))
-
         length = None if self.length is None else min(count, self.length)
-        return BatchStream((0, self.init), step, self.spec, length, why_empty=self.why_empty)
+        if self.indexed:
+            return self._reindexed(length, lambda position: position)
+        return self._with(init=transform.Taken(0, self.init), step=transform.take(self.step, count), length=length)
+
+    def drop(self, count: int) -> BatchStream:
+        """What comes after the first `count` batches; an indexed stream does not make them."""
+        if count < 0:
+            raise ValueError(f"drop needs a count of 0 or more, got {count}")
+        if self.view is not None:
+            return BatchStream.of_view(self.view.every(1, count), self.spec, self.why_empty)
+        length = None if self.length is None else max(self.length - count, 0)
+        if self.indexed:
+            return self._reindexed(length, lambda position: position + count)
+        return self._with(init=transform.Dropped(count, self.init), step=transform.drop(self.step), length=length)
+
+    def every_nth(self, n: int, offset: int = 0) -> BatchStream:
+        """The batches at positions offset, offset + n, ...: one of n disjoint shards that cover the stream.
+
+        An indexed stream does not make the batches in between.
+        """
+        if not 0 <= offset < n:
+            raise ValueError(f"every_nth needs 0 <= offset < n, got offset {offset} and n {n}")
+        if self.view is not None:
+            return BatchStream.of_view(self.view.every(n, offset), self.spec, self.why_empty)
+        length = None if self.length is None else len(range(offset, self.length, n))
+        if self.indexed:
+            return self._reindexed(length, lambda position: position * n + offset)
+        return self._with(init=transform.Nth(0, self.init), step=transform.every_nth(self.step, n, offset), length=length)
 
     def concat(self, other: BatchStream) -> BatchStream:
         """All batches of this stream, then all of the other.
 
         Fails: `ShapeMismatch` if their batches differ in more than the number of rows.
         """
-        if _per_row(self.spec) != _per_row(other.spec):
-            raise FaultError(ShapeMismatch(describe(self.spec), describe(other.spec), where="concat"))
+        _check_like(self, other, "concat")
         if self.view is not None and other.view is not None:
             return BatchStream.of_view(self.view.concat(other.view), self.spec, self.why_empty)
+        return _of(
+            (self, other),
+            init=transform.Joined(0, self.init),
+            step=transform.concat(self.step, other.step, other.init),
+            length=None if self.length is None or other.length is None else self.length + other.length,
+        )
 
-        def step(state: tuple[int, Any]) -> Step:
-            which, inner = state
-            came = (self, other)[which].step(inner)
-            if isinstance(came, End) and which == 0:
-                return Skip((1, other.init))
-            return _paired(came, lambda after, new: (which, after))
+    def repeat_or_take(self, count: int) -> BatchStream:
+        """`count` batches: from the beginning again as often as it takes, or only the first. Nothing stays nothing.
 
-        length = None if self.length is None or other.length is None else self.length + other.length
-        return BatchStream((0, self.init), step, self.spec, length, why_empty=self.why_empty)
-
-    def every_nth(self, n: int, offset: int = 0) -> BatchStream:
-        """The batches at positions offset, offset + n, ...: one of n disjoint shards that cover the stream."""
-        if not 0 <= offset < n:
-            raise ValueError(f"every_nth needs 0 <= offset < n, got offset {offset} and n {n}")
+        >>> s = stream.minibatches(np.zeros(3), np.arange(3), batch_size=2)
+        >>> [y.tolist() for x, y in stream.items(s.repeat_or_take(3))]
+        [[0, 1], [2], [0, 1]]
+        """
+        if count < 0:
+            raise ValueError(f"repeat_or_take needs a count of 0 or more, got {count}")
+        if self.length == 0:
+            return self
         if self.view is not None:
-            return BatchStream.of_view(self.view.every(n, offset), self.spec, self.why_empty)
+            whole = View(self.view.segments * -(-count // len(self.view)))
+            return BatchStream.of_view(whole.every(1, 0, count), self.spec, self.why_empty)
+        if self.indexed:
+            return self._reindexed(count, lambda position: position % (self.length or 1))
+        step = transform.repeat_or_take(self.step, count, self.init)
+        length = None if self.length is None else count
+        return self._with(init=transform.Repeated(0, 0, self.init), step=step, length=length)
 
-        def step(state: tuple[int, Any]) -> Step:
-            phase, inner = state
-            came = self.step(inner)
-            if isinstance(came, Emit) and phase != offset:
-                return Skip(((phase + 1) % n, came.state))
-            return _paired(came, lambda after, new: ((phase + new) % n, after))
+    def zip(self, other: BatchStream) -> BatchStream:
+        """Pairs of this stream's and the other's batches, until one of them ends.
 
-        length = None if self.length is None else len(range(offset, self.length, n))
-        return BatchStream((0, self.init), step, self.spec, length, why_empty=self.why_empty)
+        >>> s = stream.from_items([np.zeros(2), np.ones(2)])
+        >>> [(a.tolist(), b.tolist()) for a, b in stream.items(s.zip(s.drop(1)))]
+        [([0.0, 0.0], [1.0, 1.0])]
+        """
+        lengths = [s.length for s in (self, other) if s.length is not None]
+        return _of(
+            (self, other),
+            init=transform.Zipped(self.init, other.init),
+            step=transform.zip(self.step, other.step),
+            spec=(self.spec, other.spec),
+            length=min(lengths) if len(lengths) == 2 or 0 in lengths else None,
+        )
+
+    def interleave(self, *others: BatchStream) -> BatchStream:
+        """A batch of each stream in turn; one that has ended is left out.
+
+        Fails: `ShapeMismatch` if their batches differ in more than the number of rows.
+        """
+        streams = (self, *others)
+        for other in others:
+            _check_like(self, other, "interleave")
+        lengths = [s.length for s in streams if s.length is not None]
+        return _of(
+            streams,
+            init=transform.Interleaved(0, tuple((s.init,) for s in streams)),
+            step=transform.interleave(tuple(s.step for s in streams)),
+            length=sum(lengths) if len(lengths) == len(streams) else None,
+        )
+
+    def filter(self, predicate: Callable[[Any], Any]) -> BatchStream:
+        """Only the batches for which the predicate, a host function, holds."""
+        return self._with(step=transform.filter(self.step, predicate), length=0 if self.length == 0 else None)
+
+    def shuffle_buffer(self, size: int, seed: int) -> BatchStream:
+        """The batches in another order: every `size` of them are read together and come in an order of their own.
+
+        The order is a function of the seed alone. An indexed stream needs no buffer; another one keeps `size` batches, and
+        reads that many again at most when it goes on in the middle. To shuffle rows, shuffle where the batches are made, or
+        between `unchunk()` and `chunk(batch_size)`.
+        """
+        if size < 1:
+            raise ValueError(f"shuffle_buffer needs a size of 1 or more, got {size}")
+        if seed < 0:
+            raise ValueError(f"a seed is 0 or more, got {seed}")
+        if self.indexed:
+            whole = self.length or 0
+
+            def shuffled(position: int) -> int:
+                buffer, offset = divmod(position, size)
+                return buffer * size + int(order(buffer)[offset])
+
+            order = transform.remembered(lambda b: transform.buffer_order(seed, b, min(size, whole - b * size)))
+            return self._reindexed(self.length, shuffled)
+        init = transform.Buffered(0, 0, self.init)
+        return self._with(init=init, step=transform.shuffle_buffer(self.step, size, seed))
+
+    def chunk(self, count: int) -> BatchStream:
+        """Every `count` batches as one, rows after rows; the last of what is left."""
+        if count < 1:
+            raise ValueError(f"chunk needs a count of 1 or more, got {count}")
+        length = None if self.length is None else -(-self.length // count)
+        return self._with(step=transform.chunk(self.step, count), spec=_of_rows(self.spec, lambda n: n * count), length=length)
+
+    def unchunk(self, size: int = 1) -> BatchStream:
+        """Each batch cut into batches of `size` rows; the last of each has the rows that are left.
+
+        >>> s = stream.minibatches(np.zeros(5), np.arange(5), batch_size=3)
+        >>> [y.tolist() for x, y in stream.items(s.unchunk().chunk(4))]
+        [[0, 1, 2, 3], [4]]
+        """
+        if size < 1:
+            raise ValueError(f"unchunk needs a size of 1 or more, got {size}")
+        init, step = transform.Unchunked(0, self.init), transform.unchunk(self.step, size)
+        length = 0 if self.length == 0 else None
+        return self._with(init=init, step=step, spec=_of_rows(self.spec, lambda n: min(n, size)), length=length)
+
+    def prefetch(self, count: int = 2) -> Resource[BatchStream, Never]:
+        """The same batches, the next `count` of them made by a thread before they are asked for; released with the resource.
+
+        What is in memory already, with a compiled view, is left as it is.
+        Fails (when run): `BufferReused`, if the stream writes a batch into the memory of one that waits to be used.
+        """
+        if count < 1:
+            raise ValueError(f"prefetch needs a count of 1 or more, got {count}")
+        if self.view is not None:
+            return Resource.from_value(self)
+        return prefetched(self.step, count).map(lambda step: self._with(step=step))
+
+    # ---- inside
+
+    def _with(self, **changes: Any) -> BatchStream:
+        """A stream of other steps; what it was indexed by and compiled from is lost unless it is given anew."""
+        return replace(self, **({"view": None, "indexed": False} | changes))
+
+    def _reindexed(self, length: int | None, index: Callable[[int], int]) -> BatchStream:
+        """The indexed stream whose batch at a position is this one's at `index(position)`."""
+        count = length or 0
+
+        def step(position: int) -> Step:
+            if position >= count:
+                return End()
+            came = self.step(index(position))
+            return Emit(came.item, position + 1) if isinstance(came, Emit) else came
+
+        return self._with(init=0, step=step, length=count, indexed=True)
 
 
-def _paired(came: Step, state: Callable[[Any, int], Any]) -> Step:
-    """The same step with a state of one's own around the inner one; the second argument is 1 after a batch, 0 after a skip."""
-    if isinstance(came, Emit):
-        return Emit(came.item, state(came.state, 1))
-    return Skip(state(came.state, 0)) if isinstance(came, Skip) else came
+def _of(streams: tuple[BatchStream, ...], **parts: Any) -> BatchStream:
+    """A stream of several, which is as hard to read again as the hardest of them."""
+    return streams[0]._with(reread=reduce(or_, (s.reread for s in streams)), **parts)
 
 
-def _per_row(spec: Tree) -> Any:
-    from fnlamp import tree
+def _check_like(one: BatchStream, other: BatchStream, where: str) -> None:
+    def per_row(spec: Tree) -> Tree:
+        return tree.map(lambda leaf: (tuple(leaf.shape[1:]), str(leaf.dtype)), spec)
 
-    return tree.map(lambda leaf: (tuple(leaf.shape[1:]), str(leaf.dtype)), spec)
+    if per_row(one.spec) != per_row(other.spec):
+        raise FaultError(ShapeMismatch(describe(one.spec), describe(other.spec), where=where))
+
+
+def _of_rows(spec: Tree, rows: Callable[[int], int]) -> Tree:
+    return tree.map(lambda leaf: array_spec((rows(leaf.shape[0]), *leaf.shape[1:]), leaf.dtype), spec)

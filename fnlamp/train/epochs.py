@@ -17,7 +17,7 @@ from fnlamp import tree
 from fnlamp.arrays import Params, Tree, array_spec, describe
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime, do
 from fnlamp.effect.node import Named
-from fnlamp.fault import FaultError, Interrupted, NonFinite, NoWeight, ShapeMismatch, TrainFault
+from fnlamp.fault import FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, ShapeMismatch, TrainFault
 from fnlamp.loss import Metric
 from fnlamp.mode import Eval, name_key
 from fnlamp.optim import Optimizer
@@ -302,13 +302,14 @@ class _Run:
 
     def non_finite(self, stream: BatchStream, broken: int) -> Any:
         """Why the next step breaks: a label out of range if its batch has one, else the numbers themselves."""
-        features, target = pair(batch_at(stream, self.position))
         weights = (self.carry.params, self.carry.layer_state)
-        prediction = jax.eval_shape(lambda x: self.of.model.forward(*weights, x, Eval())[0], features)
         try:
+            features, target = pair(batch_at(stream, self.position))
+            prediction = jax.eval_shape(lambda x: self.of.model.forward(*weights, x, Eval())[0], features)
             self.of.model.loss.check(prediction, tree.map(np.asarray, target))
         except FaultError as error:
-            return error.fault
+            if not isinstance(error.fault, NotRereadable):
+                return error.fault
         what = "loss" if broken == LOSS_BROKE else "update"
         return NonFinite(what, self.epoch, int(self.carry.step), self.trained())
 

@@ -17,7 +17,7 @@ from fnlamp.layer import table as layer_table
 from fnlamp.loss import Metric
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
-from fnlamp.stream import BatchStream
+from fnlamp.stream import BatchStream, Reread
 from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.state import Carry
@@ -124,6 +124,8 @@ class Plan:
             lines.append(
                 f"  work: {flops / 1e6:,.3g} MFLOP a step" + (f", {flops * steps / 1e9:,.4g} GFLOP in all" if steps else "")
             )
+        if self.train.reread is not Reread.DIRECT:
+            lines.append(f"  resuming: the stream {self.train.reread.value}")
         lines += [f"  {line}" for line in self.advice]
         if self.validation is not None:
             lines.append(f"  validate on {rows_line(self.validation)}: {', '.join(['loss', *self.metrics])}")

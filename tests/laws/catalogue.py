@@ -13,6 +13,7 @@ import numpy as np
 
 from fnlamp import Layer, loss, nn, optim, stream
 from fnlamp.arrays import array_spec
+from fnlamp.effect import Resource
 
 KEY = jax.random.key(7)
 ROWS = array_spec((6, 4), jnp.float32)
@@ -102,6 +103,7 @@ RULES: dict[str, Callable[[], optim.Optimizer]] = {
 }
 
 rows = np.arange(11)
+LIST = [(rows[i : i + 4, None], rows[i : i + 4]) for i in (0, 4, 8)]
 STREAMS: dict[str, stream.BatchStream] = {
     "minibatches": stream.minibatches(rows[:, None], rows, batch_size=4),
     "minibatches shuffled": stream.minibatches(rows[:, None], rows, batch_size=4, seed=3),
@@ -109,10 +111,18 @@ STREAMS: dict[str, stream.BatchStream] = {
     "full_batch": stream.full_batch(rows[:, None], rows),
     "from_arrays": stream.from_arrays((rows[:, None], rows), batch_size=2, among=np.arange(1, 11, 2), seed=4),
     "from_function": stream.from_function(3, lambda i: (rows[3 * i : 3 * i + 3, None], rows[3 * i : 3 * i + 3])),
-    "from_items": stream.from_items([(rows[i : i + 4, None], rows[i : i + 4]) for i in (0, 4, 8)]),
+    "from_items": stream.from_items(LIST),
 }
+ACQUIRED: dict[str, Resource[stream.BatchStream, Any]] = {
+    "from_iterable": stream.from_iterable(lambda: iter(LIST)),
+    "staged": stream.staged(11, batch_size=4, bucket=2, load=lambda numbers: (numbers[:, None], numbers)),
+    "staged shuffled": stream.staged(11, batch_size=2, bucket=2, load=lambda n: (n[:, None], n), seed=5, drop_last=True),
+    "from_items prefetched": stream.from_items(LIST).prefetch(),
+    "from_iterable prefetched": stream.from_iterable(lambda: iter(LIST)).bind(lambda s: s.prefetch(1)),
+}
+ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: stream.from_iterator(iter(LIST))}
 
-NO_LAYERS = {"table", "Initializer", "by_fan_in", "forget_one", "torch_bias", "torch_weight"}
+NO_LAYERS = {"table", "Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_bias", "torch_weight"}
 NO_LOSSES = {"Loss", "LossValue", "Metric", "as_loss", "accuracy", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "constant", "cosine", "linear", "warmup"}
-NO_STREAMS = {"BatchStream", "Emit", "End", "Fail", "Skip", "Step", "Order", "Recipe", "Segment", "View", "items"}
+NO_STREAMS = {"BatchStream", "Emit", "End", "Fail", "Reread", "Skip", "Step", "Order", "Recipe", "Segment", "View", "items"}

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Tree, spec_of, to_device
+from fnlamp.arrays import Array, Tree, aligned, spec_of, to_device
 from fnlamp.fault import FaultError
 from fnlamp.stream import BatchStream, Recipe
 from fnlamp.stream.sink import steps
@@ -140,35 +140,45 @@ def _of_host(
     stream: BatchStream, position: Any, bench: Bench, chunk: int | None, wanted: Callable[[int], int]
 ) -> Iterator[_Supply]:
     """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
-    batches: list[Tree] = []
-    positions, spec = [position], None
-
-    def supply() -> _Supply:
-        room, count = _room(spec, chunk), len(batches)
-
-        def stack(*leaves: Any) -> Any:
-            stacked = np.zeros((room, *np.shape(leaves[0])), np.asarray(leaves[0]).dtype)
-            for at, leaf in enumerate(leaves):
-                stacked[at] = leaf
-            return to_device(stacked, bench.device)
-
-        arrays, rows = jax.tree.map(stack, *batches), to_device(np.arange(room), bench.device)
-        return _Supply(Recipe(), arrays, rows, _rows(spec), 0, count, tuple(positions).__getitem__)
-
+    spec: Any = None
+    filling: _Filling | None = None
     try:
         for batch, after in steps(stream, position):
-            if batches and (spec_of(batch) != spec or len(batches) >= min(wanted(_rows(spec)), _room(spec, chunk))):
-                yield supply()
-                batches, positions = [], positions[-1:]
-            spec = spec_of(batch)
-            batches.append(batch)
-            positions.append(after)
+            shape = spec_of(batch)
+            if filling is not None and (shape != spec or filling.count >= min(wanted(_rows(spec)), filling.room)):
+                yield filling.supply(bench)
+                filling = None
+            if filling is None:
+                spec, filling = shape, _Filling(batch, _room(shape, chunk), position)
+            filling.add(batch, after)
+            position = after
     except FaultError:
-        if batches:  # what came before the fault is trained on first
-            yield supply()
+        if filling is not None:  # what came before the fault is trained on first
+            yield filling.supply(bench)
         raise
-    if batches:
-        yield supply()
+    if filling is not None:
+        yield filling.supply(bench)
+
+
+class _Filling:
+    """A super-batch that fills up: each batch is copied when it comes, so its memory is its producer's again."""
+
+    def __init__(self, batch: Tree, room: int, position: Any) -> None:
+        self.room, self.size, self.count = room, _rows(spec_of(batch)), 0
+        self.positions = [position]
+        self.arrays = jax.tree.map(lambda leaf: aligned((room, *np.shape(leaf)), np.asarray(leaf).dtype), batch)
+
+    def add(self, batch: Tree, after: Any) -> None:
+        for array, leaf in zip(jax.tree.leaves(self.arrays), jax.tree.leaves(batch), strict=True):
+            array[self.count] = leaf
+        self.count += 1
+        self.positions.append(after)
+
+    def supply(self, bench: Bench) -> _Supply:
+        # Nobody else has these arrays, and nobody writes to them any more: the device may have their memory.
+        arrays = jax.tree.map(lambda array: to_device(array, bench.device, share=True), self.arrays)
+        rows = to_device(np.arange(self.room), bench.device)
+        return _Supply(Recipe(), arrays, rows, self.size, 0, self.count, tuple(self.positions).__getitem__)
 
 
 def _rows(spec: Tree) -> int:

@@ -1,0 +1,167 @@
+"""Batches that are made by a thread before they are asked for, and data that is staged for several batches at once."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Never
+
+from fnlamp import tree
+from fnlamp.arrays import Tree
+from fnlamp.effect import Effect, Resource
+from fnlamp.fault import BufferReused, FaultError
+from fnlamp.stream.memory import Handed
+from fnlamp.stream.step import Emit, End, Fail, Step
+from fnlamp.stream.transform import Stepper, pull
+
+PATIENCE = 5.0
+"""Seconds that a release waits for a step that is being made; a thread that is stuck in one ends with the process."""
+
+
+def prefetched(step: Stepper, count: int) -> Resource[Stepper, Never]:
+    """The same step, with up to `count` batches made ahead by a thread."""
+    return ahead(step, count).map(lambda thread: thread.step)
+
+
+def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda item: None) -> Resource[Ahead, Never]:
+    """A thread that makes items ahead; `discard` is given each one that nobody asked for."""
+    start = Effect.suspend(lambda: Ahead(step, count, discard))
+    return Resource.make(start, lambda thread, _: Effect.suspend(thread.close))
+
+
+class Ahead:
+    """A thread that asks `step` for what comes after the last state that it was asked for, and keeps up to `count` items.
+
+    What it makes depends on the states alone; asked for another state than the next one, it begins again there.
+    """
+
+    def __init__(self, step: Stepper, count: int, discard: Callable[[Tree], object]) -> None:
+        self._make, self._count, self._discard = step, count, discard
+        self._changed = threading.Condition()
+        self._ready: deque[tuple[Any, Step | BaseException]] = deque()
+        self._handed = Handed(count + 1)
+        self._next: Any = None  # the state of the next item to make; only with `_going`
+        self._going = self._closed = False
+        self._asked = 0  # how often it began at another state: what was made for an older one is discarded
+        self._thread: threading.Thread | None = None
+
+    def step(self, state: Any) -> Step:
+        """The batch at this state, as soon as it is ready."""
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("a prefetched stream was used after it had been released")
+            if not self._at(state):
+                self._begin(state)
+            while not self._ready:
+                self._changed.wait()
+            _, came = self._ready.popleft()
+            self._changed.notify_all()
+        if isinstance(came, BaseException):
+            raise came
+        return came
+
+    def close(self) -> None:
+        """Stop the thread and discard what is ready."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(PATIENCE)
+        self._clear()
+
+    def _at(self, state: Any) -> bool:
+        if self._ready:
+            return tree.equal(self._ready[0][0], state)
+        return self._going and tree.equal(self._next, state)
+
+    def _begin(self, state: Any) -> None:
+        self._clear()
+        self._asked += 1
+        self._next, self._going = state, True
+        self._changed.notify_all()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="fnlamp prefetch", daemon=True)
+            self._thread.start()
+
+    def _clear(self) -> None:
+        while self._ready:
+            self._drop(self._ready.popleft()[1])
+
+    def _drop(self, came: Step | BaseException) -> None:
+        if isinstance(came, Emit):
+            self._discard(came.item)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not (self._going and len(self._ready) < self._count):
+                    self._changed.wait()
+                if self._closed:
+                    return
+                state, asked = self._next, self._asked
+            came = self._made(state)
+            with self._changed:
+                if asked != self._asked or self._closed:
+                    self._drop(came)
+                    continue
+                self._ready.append((state, came))
+                if isinstance(came, Emit):
+                    self._next = came.state
+                else:
+                    self._going = False
+                self._changed.notify_all()
+
+    def _made(self, state: Any) -> Step | BaseException:
+        try:
+            came = pull(self._make, state)
+        except FaultError as error:
+            return Fail(error.fault)
+        except BaseException as error:  # a bug: raised where the batch is asked for
+            return error
+        if isinstance(came, Emit) and (leaf := self._handed.again(came.item)) is not None:
+            return Fail(BufferReused(leaf))
+        return came
+
+
+def stage(
+    buckets: Ahead, per_bucket: int, length: int, cut: Callable[[Any, int, int], Tree], release: Callable[[Any], object]
+) -> Resource[Stage, Never]:
+    """Batches cut from what is loaded ahead."""
+    start = Effect.suspend(lambda: Stage(buckets, per_bucket, length, cut, release))
+    return Resource.make(start, lambda stage, _: Effect.suspend(stage.close))
+
+
+class Stage:
+    """Holds one bucket at a time, and releases it when a batch of another one is asked for; the state is the position."""
+
+    def __init__(
+        self,
+        buckets: Ahead,
+        per_bucket: int,
+        length: int,
+        cut: Callable[[Any, int, int], Tree],
+        release: Callable[[Any], object],
+    ) -> None:
+        self._buckets, self._per_bucket, self._length = buckets, per_bucket, length
+        self._cut, self._release = cut, release
+        self._held: list[tuple[int, Any]] = []
+
+    def step(self, position: int) -> Step:
+        """The batch at this position."""
+        if position >= self._length:
+            self.close()
+            return End()
+        number, within = divmod(position, self._per_bucket)
+        if not (self._held and self._held[0][0] == number):
+            self.close()
+            came = self._buckets.step(number)
+            if not isinstance(came, Emit):
+                return came
+            self._held.append((number, came.item))
+        return Emit(self._cut(self._held[0][1], number, within), position + 1)
+
+    def close(self) -> None:
+        """Release the bucket that is held, if any."""
+        while self._held:
+            self._release(self._held.pop()[1])

@@ -1,0 +1,286 @@
+"""Steps from steps: what each combinator does between two batches, and the state that it keeps.
+
+A state is a small tuple of integers around the states of the inner streams, so a pipeline of any depth can be saved at any
+batch. `BatchStream` has these as methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from fnlamp import tree
+from fnlamp.arrays import Tree, take_rows
+from fnlamp.stream.step import Emit, End, Fail, Skip, Step
+
+Stepper: TypeAlias = Callable[[Any], Step]
+
+
+class Taken(NamedTuple):
+    """How many batches have come."""
+
+    came: int
+    inner: Any
+
+
+class Dropped(NamedTuple):
+    """How many batches are still to be dropped."""
+
+    left: int
+    inner: Any
+
+
+class Nth(NamedTuple):
+    """The position of the next inner batch, modulo n."""
+
+    phase: int
+    inner: Any
+
+
+class Joined(NamedTuple):
+    """Which of the streams is being read."""
+
+    which: int
+    inner: Any
+
+
+class Zipped(NamedTuple):
+    """The state of each stream."""
+
+    first: Any
+    second: Any
+
+
+class Interleaved(NamedTuple):
+    """Whose turn it is, and for each stream a tuple of its state, empty when it has ended."""
+
+    turn: int
+    inners: tuple[Any, ...]
+
+
+class Repeated(NamedTuple):
+    """How many batches have come, in all and since the last start."""
+
+    came: int
+    since: int
+    inner: Any
+
+
+class Unchunked(NamedTuple):
+    """The next part of the batch at `inner`."""
+
+    part: int
+    inner: Any
+
+
+class Buffered(NamedTuple):
+    """The next of a buffer: its number, how many of it have come, and the state where it begins."""
+
+    buffer: int
+    offset: int
+    inner: Any
+
+
+def pull(step: Stepper, state: Any) -> Emit | End | Fail:
+    """The next batch, whatever is skipped before it."""
+    while isinstance(came := step(state), Skip):
+        state = came.state
+    return came
+
+
+def map(step: Stepper, function: Callable[[Any], Any]) -> Stepper:
+    """Every batch through a function."""
+
+    def mapped(state: Any) -> Step:
+        came = step(state)
+        return Emit(function(came.item), came.state) if isinstance(came, Emit) else came
+
+    return mapped
+
+
+def filter(step: Stepper, predicate: Callable[[Any], Any]) -> Stepper:
+    """Only the batches for which the predicate holds."""
+
+    def filtered(state: Any) -> Step:
+        came = step(state)
+        return Skip(came.state) if isinstance(came, Emit) and not predicate(came.item) else came
+
+    return filtered
+
+
+def take(step: Stepper, count: int) -> Callable[[Taken], Step]:
+    """The first `count` batches."""
+
+    def taken(state: Taken) -> Step:
+        if state.came == count:
+            return End()
+        came = pull(step, state.inner)
+        return Emit(came.item, Taken(state.came + 1, came.state)) if isinstance(came, Emit) else came
+
+    return taken
+
+
+def drop(step: Stepper) -> Callable[[Dropped], Step]:
+    """What comes after the first batches."""
+
+    def dropped(state: Dropped) -> Step:
+        came = pull(step, state.inner)
+        if not isinstance(came, Emit):
+            return came
+        return Skip(Dropped(state.left - 1, came.state)) if state.left else Emit(came.item, Dropped(0, came.state))
+
+    return dropped
+
+
+def every_nth(step: Stepper, n: int, offset: int) -> Callable[[Nth], Step]:
+    """The batches at the positions offset, offset + n, ..."""
+
+    def nth(state: Nth) -> Step:
+        came = pull(step, state.inner)
+        if not isinstance(came, Emit):
+            return came
+        after = Nth((state.phase + 1) % n, came.state)
+        return Emit(came.item, after) if state.phase == offset else Skip(after)
+
+    return nth
+
+
+def concat(first: Stepper, second: Stepper, init: Any) -> Callable[[Joined], Step]:
+    """All batches of the first, then all of the second, whose first state is `init`."""
+
+    def joined(state: Joined) -> Step:
+        came = pull((first, second)[state.which], state.inner)
+        if isinstance(came, End) and state.which == 0:
+            return Skip(Joined(1, init))
+        return Emit(came.item, Joined(state.which, came.state)) if isinstance(came, Emit) else came
+
+    return joined
+
+
+def zip(first: Stepper, second: Stepper) -> Callable[[Zipped], Step]:
+    """Pairs, until one of the streams ends."""
+
+    def zipped(state: Zipped) -> Step:
+        if not isinstance(a := pull(first, state.first), Emit):
+            return a
+        if not isinstance(b := pull(second, state.second), Emit):
+            return b
+        return Emit((a.item, b.item), Zipped(a.state, b.state))
+
+    return zipped
+
+
+def interleave(steps: tuple[Stepper, ...]) -> Callable[[Interleaved], Step]:
+    """A batch of each in turn; a stream that has ended is left out."""
+
+    def interleaved(state: Interleaved) -> Step:
+        turn, inners = state
+        if not any(inners):
+            return End()
+        after = (turn + 1) % len(inners)
+        if not inners[turn]:
+            return Skip(Interleaved(after, inners))
+        came = pull(steps[turn], inners[turn][0])
+        if isinstance(came, Fail):
+            return came
+        left = () if isinstance(came, End) else (came.state,)
+        next_state = Interleaved(after, (*inners[:turn], left, *inners[turn + 1 :]))
+        return Skip(next_state) if isinstance(came, End) else Emit(came.item, next_state)
+
+    return interleaved
+
+
+def repeat_or_take(step: Stepper, count: int, init: Any) -> Callable[[Repeated], Step]:
+    """`count` batches, from the beginning again whenever the stream ends; none if it has none."""
+
+    def repeated(state: Repeated) -> Step:
+        if state.came == count:
+            return End()
+        came = pull(step, state.inner)
+        if isinstance(came, End) and state.since:
+            return Skip(Repeated(state.came, 0, init))
+        if not isinstance(came, Emit):
+            return came
+        return Emit(came.item, Repeated(state.came + 1, state.since + 1, came.state))
+
+    return repeated
+
+
+def chunk(step: Stepper, count: int) -> Stepper:
+    """`count` batches as one, their rows one after the other; the state is the inner one."""
+
+    def chunked(state: Any) -> Step:
+        batches: list[Tree] = []
+        while len(batches) < count:
+            came = pull(step, state)
+            if not isinstance(came, Emit):
+                if batches:
+                    break  # these first; the same comes again when the next is asked for
+                return came
+            batches.append(came.item)
+            state = came.state
+        return Emit(tree.map(lambda *leaves: np.concatenate(leaves), *batches), state)
+
+    return chunked
+
+
+def unchunk(step: Stepper, size: int) -> Callable[[Unchunked], Step]:
+    """Each batch cut into batches of `size` rows, the last of it with the rows that are left."""
+    step = remembered(step)
+
+    def unchunked(state: Unchunked) -> Step:
+        came = pull(step, state.inner)
+        if not isinstance(came, Emit):
+            return came
+        start, rows = state.part * size, len(tree.leaves(came.item)[0])
+        part = tree.map(lambda leaf: take_rows(leaf, slice(start, start + size)), came.item)
+        return Emit(part, Unchunked(state.part + 1, state.inner) if start + size < rows else Unchunked(0, came.state))
+
+    return unchunked
+
+
+def shuffle_buffer(step: Stepper, size: int, seed: int) -> Callable[[Buffered], Step]:
+    """Buffers of `size` batches, each in an order of its own; going on reads one buffer again at most."""
+
+    def read(state: Any) -> tuple[list[Tree], Any, Step]:
+        batches: list[Tree] = []
+        while len(batches) < size:
+            came = pull(step, state)
+            if not isinstance(came, Emit):
+                return batches, state, came
+            batches.append(came.item)
+            state = came.state
+        return batches, state, End()
+
+    buffer = remembered(read)
+
+    def shuffled(state: Buffered) -> Step:
+        batches: list[Tree]
+        ended: Step
+        batches, after, ended = buffer(state.inner)
+        if not batches:
+            return ended
+        batch = batches[buffer_order(seed, state.buffer, len(batches))[state.offset]]
+        last = state.offset + 1 == len(batches)
+        return Emit(batch, Buffered(state.buffer + 1, 0, after) if last else state._replace(offset=state.offset + 1))
+
+    return shuffled
+
+
+def buffer_order(seed: int, buffer: int, count: int) -> np.ndarray[Any, Any]:
+    """The order of the `count` batches in one buffer: a function of the seed and the buffer's number."""
+    return np.random.default_rng((seed, buffer)).permutation(count)
+
+
+def remembered(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function with its last result kept, for a state that is asked for again at once."""
+    last: list[tuple[Any, Any]] = []
+
+    def ask(state: Any) -> Any:
+        if not (last and (last[0][0] is state or tree.equal(last[0][0], state))):
+            last[:] = [(state, function(state))]
+        return last[0][1]
+
+    return ask

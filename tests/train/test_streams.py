@@ -1,0 +1,151 @@
+"""Training on streams of all kinds: the same bits, typed faults, and going on where it stopped."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from returns.io import IOFailure, IOSuccess
+from returns.result import Failure
+
+from fnlamp import loss, nn, optim, stream, train
+from fnlamp.effect import CancelToken, Runtime
+from fnlamp.fault import BufferReused, Interrupted, NonFinite, NotRereadable
+
+X = np.random.default_rng(0).random((40, 3), np.float32)
+Y = X @ np.float32([1, 2, 3])[:, None]
+EXECUTORS = [train.Stepwise(), train.Fused(chunk=3), train.Fused()]
+each_executor = pytest.mark.parametrize("executor", EXECUTORS, ids=str)
+
+describe = partial(
+    train.epochs,
+    model=train.supervised(nn.linear(1), loss.mse()),
+    optimizer=optim.adamw(0.1),
+    epochs=2,
+)
+
+
+def run(train_batches, executor=None, **options):
+    return describe(train_batches=train_batches, **options).run(Runtime(executor=executor, log=None))
+
+
+def same_bits(a, b):
+    assert jax.tree.all(jax.tree.map(np.array_equal, a.unwrap()._inner_value.params, b.unwrap()._inner_value.params))
+
+
+def in_memory(context):
+    return stream.minibatches(X, Y, batch_size=4, seed=context.seed)
+
+
+def batches_of(context):
+    return list(stream.items(in_memory(context)))
+
+
+SOURCES = {
+    "items": lambda context: stream.from_items(batches_of(context)),
+    "prefetched": lambda context: stream.from_items(batches_of(context)).prefetch(),
+    "an iterable": lambda context: stream.from_iterable(lambda: iter(batches_of(context))),
+    "an iterable prefetched": lambda context: stream.from_iterable(lambda: iter(batches_of(context))).bind(
+        lambda s: s.prefetch(3)
+    ),
+    "an iterator": lambda context: stream.from_iterator(iter(batches_of(context))),
+    "cut and joined": lambda context: stream.from_items(batches_of(context)).unchunk(3).unchunk(1).chunk(4),
+    "staged": lambda context: stream.staged(
+        40, batch_size=4, bucket=3, load=lambda rows: (X[rows], Y[rows]), seed=context.seed
+    ),
+}
+
+
+@each_executor
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_every_source_of_the_same_batches_trains_to_the_same_bits(source, executor):
+    same_bits(run(source, executor), run(in_memory, executor))
+
+
+def test_a_mapped_file_is_read_batch_by_batch(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    make = lambda context: stream.minibatches(mapped, Y, batch_size=4, seed=context.seed)  # noqa: E731
+    context = train.LoopContext(1, 3)
+    assert make(context).view is None
+    assert make(context).indexed
+    same_bits(run(make), run(in_memory))
+
+
+@pytest.mark.parametrize("source", [name for name in SOURCES if name != "an iterator"])
+def test_training_that_was_stopped_in_the_middle_of_an_epoch_goes_on_to_the_same_bits(source):
+    token = CancelToken()
+
+    def stopping(context):
+        def watched(batch):
+            if context.epoch == 2 and np.array_equal(batch[0], batches_of(context)[6][0]):
+                token.cancel()
+            return batch
+
+        def wrap(s):
+            return s.map(watched, spec=s.spec)
+
+        made = SOURCES[source](context)
+        return wrap(made) if isinstance(made, stream.BatchStream) else made.map(wrap)
+
+    program = describe(train_batches=stopping)
+    stopped = program.run(Runtime(executor=train.Stepwise(), log=None, cancel=token))
+    assert isinstance(stopped, IOFailure)
+    interrupted = stopped.failure()._inner_value
+    assert isinstance(interrupted, Interrupted)
+    assert 10 < int(interrupted.state.state.step) < 20
+    same_bits(run(SOURCES[source], resume=interrupted.state), run(in_memory))
+
+
+@each_executor
+def test_a_producer_that_fills_one_buffer_again_and_again_is_not_trained_on(executor):
+    def reusing(context):
+        buffer = np.zeros((4, 3), np.float32)
+
+        def make():
+            for x, y in batches_of(context):
+                buffer[:] = x
+                yield buffer, y
+
+        return stream.from_iterable(make)
+
+    for source in (reusing, lambda context: reusing(context).bind(lambda s: s.prefetch())):
+        assert run(source, executor) == IOFailure(BufferReused("0"))
+
+
+@each_executor
+def test_a_source_that_can_be_read_once_is_not_gone_on_with_from_another_place(executor):
+    made = stream.from_iterator(iter(batches_of(train.LoopContext(1, 3))))
+    match run(lambda context: made, executor):
+        case IOFailure(Failure(NotRereadable(wanted=0, at=10))):
+            pass
+        case other:
+            pytest.fail(str(other))
+
+
+@each_executor
+def test_numbers_that_break_in_a_source_that_can_be_read_once_are_still_told_as_such(executor):
+    bad = [(x, y if i < 5 else y * np.inf) for i, (x, y) in enumerate(batches_of(train.LoopContext(1, 3)))]
+    match run(lambda context: stream.from_iterator(iter(bad)), executor, epochs=1):
+        case IOFailure(Failure(NonFinite(step=5))):
+            pass
+        case other:
+            pytest.fail(str(other))
+
+
+def test_the_plan_tells_what_resuming_costs():
+    text = str(describe(train_batches=lambda c: stream.from_iterator(iter(batches_of(c)))).explain())
+    assert "the stream can be read only once, in order" in text
+    assert "resuming" not in str(describe(train_batches=in_memory).explain())
+
+
+def test_validation_may_be_a_source_of_any_kind():
+    for source in SOURCES.values():
+        outcome = run(in_memory, validation_batches=source)
+        assert isinstance(outcome, IOSuccess)
+        (report, _) = outcome.unwrap()._inner_value.curve
+        assert report.validation_loss == pytest.approx(
+            run(in_memory, validation_batches=in_memory).unwrap()._inner_value.curve[0].validation_loss, rel=1e-5
+        )
