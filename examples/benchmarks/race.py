@@ -14,13 +14,11 @@ import handwritten
 import jax
 import numpy as np
 from cases import Case, data_for, spec_of
+from paired import Rounds, interval, ratios
 
 from fnlamp import stream, train
 from fnlamp.effect import Effect, Runtime
 from fnlamp.mode import name_key
-
-Rounds = dict[str, list[float]]
-
 
 @dataclass(frozen=True)
 class Race:
@@ -40,10 +38,7 @@ class Race:
 
     def ratio(self, name: str) -> dict[str, float]:
         """fnlamp's speed as a multiple of the other's: median over paired rounds, with a bootstrap 95 % interval."""
-        pairs = np.array(self.seconds[name]) / np.array(self.seconds["fnlamp"])
-        draws = np.random.default_rng(0).choice(pairs, (10_000, len(pairs)))
-        low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-        return {"median": float(np.median(pairs)), "low": float(low), "high": float(high)}
+        return interval(ratios(self.seconds[name], self.seconds["fnlamp"]))
 
     def best_torch(self) -> str | None:
         """The fastest of torch's modes."""
