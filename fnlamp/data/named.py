@@ -1,0 +1,441 @@
+"""Data sets that have a name: read from a folder, or downloaded into it; what is read has the SHA-256 that was published."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import index
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from fnlamp.data.download import digest, fetch
+from fnlamp.data.file import read_all
+from fnlamp.effect import Effect
+from fnlamp.extra import need
+from fnlamp.fault import ChecksumMismatch, DownloadFailed, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing
+
+Images: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+Split: TypeAlias = Literal["train", "test"]
+NamedFault: TypeAlias = FileFault | DownloadFailed | ChecksumMismatch | ExtraMissing
+"""What a named data set can fail with."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with labels, all in memory: a data set whose item is `(image, label)`.
+
+    Shapes: `images` `(rows, height, width, channels)` uint8, `labels` `(rows,)` int32, numbers of `classes`.
+
+    >>> pair = ImageSet(np.zeros((2, 8, 8, 1), np.uint8), np.array([1, 0], np.int32), ("cat", "dog"))
+    >>> pair
+    <ImageSet: 2 images of 8x8x1 in 2 classes>
+    >>> image, label = pair[0]
+    >>> pair.classes[label]
+    'dog'
+    """
+
+    images: Images
+    labels: np.ndarray[Any, np.dtype[np.int32]]
+    classes: tuple[str, ...]
+
+    @property
+    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Images and labels, as streams and loaders take them."""
+        return self.images, self.labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> tuple[Images, np.int32]:
+        position = index(position)
+        return self.images[position], self.labels[position]
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        return f"<ImageSet: {len(self):,} images of {shape} in {len(self.classes)} classes>"
+
+
+def mnist(
+    root: str | PathLike[str],
+    split: Split,
+    *,
+    download: bool = True,
+    mirrors: Sequence[str] | None = None,
+    timeout: float = 20.0,
+) -> Effect[ImageSet, NamedFault]:
+    """MNIST: 60,000 handwritten digits for training, 10,000 for testing. Shape of an image: `(28, 28, 1)`.
+
+    The files are looked for in `root` and in `root/MNIST/raw`, packed with gzip or not; then nothing is downloaded, and the
+    extra `datasets` is not needed. What is missing is downloaded into `root/MNIST/raw`, from `mirrors`, folders on servers,
+    or else from where it is published. Every file is checked by its SHA-256, packed or unpacked, and never overwritten.
+    Progress goes to standard error, unless `Runtime.log` is `None`. Fails: `ChecksumMismatch`; `DownloadFailed`;
+    `FileMissing` with `download=False`; `ExtraMissing`.
+    Source: LeCun, Cortes & Burges; LeCun et al. 1998, "Gradient-based learning applied to document recognition".
+
+    >>> mnist("nowhere", "train", download=False).run()
+    <IOResult: <Failure: nowhere/MNIST/raw/train-images-idx3-ubyte.gz: cannot be read (not there, nor in nowhere, ...)>>
+    """
+    return _idx_set(_MNIST, root, split, download, mirrors, timeout)
+
+
+def fashion_mnist(
+    root: str | PathLike[str],
+    split: Split,
+    *,
+    download: bool = True,
+    mirrors: Sequence[str] | None = None,
+    timeout: float = 20.0,
+) -> Effect[ImageSet, NamedFault]:
+    """Fashion-MNIST: pictures of clothes, in MNIST's sizes; in `root` or `root/FashionMNIST/raw`. All else as with `mnist`.
+
+    Source: Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST: a novel image dataset ...".
+    """
+    return _idx_set(_FASHION_MNIST, root, split, download, mirrors, timeout)
+
+
+def kmnist(
+    root: str | PathLike[str],
+    split: Split,
+    *,
+    download: bool = True,
+    mirrors: Sequence[str] | None = None,
+    timeout: float = 20.0,
+) -> Effect[ImageSet, NamedFault]:
+    """Kuzushiji-MNIST: cursive Japanese characters, in MNIST's sizes; in `root` or `root/KMNIST/raw`, packed as published.
+
+    Files that somebody unpacked are not read: no checksums of those are published. All else as with `mnist`.
+    Source: Clanuwat et al. 2018, "Deep learning for classical Japanese literature".
+    """
+    return _idx_set(_KMNIST, root, split, download, mirrors, timeout)
+
+
+def cifar10(
+    root: str | PathLike[str],
+    split: Split,
+    *,
+    download: bool = True,
+    mirrors: Sequence[str] | None = None,
+    timeout: float = 20.0,
+) -> Effect[ImageSet, NamedFault]:
+    """CIFAR-10: 50,000 photographs of ten kinds of things for training, 10,000 for testing. Shape of an image: `(32, 32, 3)`.
+
+    Of its forms this is the binary one, which has no pickles: `cifar-10-binary.tar.gz` in `root`, read without unpacking it
+    to disk, or what it contains, in `root` or `root/cifar-10-batches-bin`. All else as with `mnist`.
+    Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
+    """
+    names = ["test_batch.bin"] if _checked(split) == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
+    folder = Path(fspath(root))
+    archive = folder / "cifar-10-binary.tar.gz"
+
+    def unpacked() -> list[bytes] | None:
+        for place in (folder / "cifar-10-batches-bin", folder):
+            if all((place / name).exists() for name in names):
+                return [_same(place / name, _CIFAR_BATCHES[name], _CIFAR_BYTES) for name in names]
+        return None
+
+    def packed() -> list[bytes] | None:
+        return _members(archive, names) if archive.exists() else None
+
+    found = _tried(lambda: unpacked() or packed())
+    url = [f"{base.rstrip('/')}/{archive.name}" for base in mirrors or _CIFAR_MIRRORS]
+
+    def or_download(batches: list[bytes] | None) -> Effect[list[bytes], NamedFault]:
+        if batches is not None:
+            return Effect.from_value(batches)
+        if not download:
+            return Effect.from_failure(_absent(archive, folder))
+        fetched = fetch(url, archive, sha256=_CIFAR_SHA256, size=_CIFAR_SIZE, timeout=timeout)
+        return fetched.bind(lambda path: _tried(lambda: _members(path, names)))
+
+    return found.bind(or_download).map(_cifar)
+
+
+def digits(split: Split) -> Effect[ImageSet, ExtraMissing]:
+    """The handwritten digits that come with scikit-learn: shape of an image `(8, 8, 1)`, numbers from 0 to 16.
+
+    They have no split of their own: here the first 1,437 in their order are for training, the last 360 for testing.
+    Fails: `ExtraMissing` without the extra `examples`. Source: Alpaydin & Kaynak 1998, UCI Machine Learning Repository.
+
+    >>> digits("test").run()
+    <IOResult: <Success: <ImageSet: 360 images of 8x8x1 in 10 classes>>>
+    """
+    rows = slice(1437, None) if _checked(split) == "test" else slice(0, 1437)
+
+    def load() -> ImageSet:
+        bundled = need("sklearn.datasets", "examples").load_digits()
+        images, labels = bundled.images[rows, :, :, None].astype(np.uint8), bundled.target[rows].astype(np.int32)
+        return ImageSet(images, labels, _DIGITS)
+
+    return Effect.attempt(load, FaultError, lambda error: error.fault)
+
+
+# ------------------------------------------------------------------------------- what is published
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file packed with gzip: its name without ".gz", size and SHA-256 as published, and the SHA-256 of what is in it."""
+
+    name: str
+    size: int
+    sha256: str
+    unpacked: str | None = None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A data set in MNIST's format; `files` are images and labels of a split, `folder` is torchvision's name for it."""
+
+    folder: str
+    mirrors: tuple[str, ...]
+    classes: tuple[str, ...]
+    files: Mapping[str, tuple[_File, _File]]
+    shape: tuple[int, int] = (28, 28)
+    rows: Mapping[str, int] | None = None
+
+    def rows_of(self, split: str) -> int:
+        return (self.rows or {"train": 60_000, "test": 10_000})[split]
+
+
+# Where the checksums are published: of packed files in TensorFlow Datasets (url_checksums); of MNIST and Fashion-MNIST unpacked
+# in several projects that agree, and MNIST's were taken of the data too; of CIFAR-10's batches in torchvision for Ruby.
+_DIGITS: Final = tuple("0123456789")
+_MNIST: Final = _Source(
+    "MNIST",
+    ("https://storage.googleapis.com/cvdf-datasets/mnist", "https://ossci-datasets.s3.amazonaws.com/mnist"),
+    _DIGITS,
+    {
+        "train": (
+            _File(
+                "train-images-idx3-ubyte",
+                9_912_422,
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            ),
+            _File(
+                "train-labels-idx1-ubyte",
+                28_881,
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            ),
+        ),
+        "test": (
+            _File(
+                "t10k-images-idx3-ubyte",
+                1_648_877,
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            ),
+            _File(
+                "t10k-labels-idx1-ubyte",
+                4_542,
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
+        ),
+    },
+)
+_FASHION_MNIST: Final = _Source(
+    "FashionMNIST",
+    (
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+    ),
+    ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    {
+        "train": (
+            _File(
+                "train-images-idx3-ubyte",
+                26_421_880,
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            ),
+            _File(
+                "train-labels-idx1-ubyte",
+                29_515,
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            ),
+        ),
+        "test": (
+            _File(
+                "t10k-images-idx3-ubyte",
+                4_422_102,
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            ),
+            _File(
+                "t10k-labels-idx1-ubyte",
+                5_148,
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            ),
+        ),
+    },
+)
+_KMNIST: Final = _Source(
+    "KMNIST",
+    ("https://codh.rois.ac.jp/kmnist/dataset/kmnist", "http://codh.rois.ac.jp/kmnist/dataset/kmnist"),
+    ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    {
+        "train": (
+            _File(
+                "train-images-idx3-ubyte",
+                18_165_135,
+                "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            ),
+            _File("train-labels-idx1-ubyte", 29_497, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
+        ),
+        "test": (
+            _File("t10k-images-idx3-ubyte", 3_041_136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
+            _File("t10k-labels-idx1-ubyte", 5_120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
+        ),
+    },
+)
+_CIFAR_MIRRORS: Final = ("https://www.cs.toronto.edu/~kriz",)
+_CIFAR_SHA256: Final = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+_CIFAR_SIZE: Final = 170_052_171
+_CIFAR_ROWS: Final = 10_000
+_CIFAR_BYTES: Final = _CIFAR_ROWS * (1 + 3 * 32 * 32)
+_CIFAR_CLASSES: Final = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR_BATCHES: Final = {
+    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
+
+# ------------------------------------------------------------------------------- how it is read
+
+
+def _checked(split: str) -> str:
+    if split not in ("train", "test"):
+        raise ValueError(f'a split is "train" or "test", got {split!r}')
+    return split
+
+
+def _tried(load: Any) -> Effect[Any, NamedFault]:
+    return Effect.attempt(load, FaultError, lambda error: error.fault)
+
+
+def _absent(path: Path, *places: Path) -> FileMissing:
+    return FileMissing(str(path), f"not there, nor in {', '.join(map(str, places))}, and download=False")
+
+
+def _idx_set(
+    source: _Source,
+    root: str | PathLike[str],
+    split: str,
+    download: bool,
+    mirrors: Sequence[str] | None,
+    timeout: float,
+) -> Effect[ImageSet, NamedFault]:
+    files, rows = source.files[_checked(split)], source.rows_of(split)
+    folder = Path(fspath(root))
+    home = folder / source.folder / "raw"
+
+    def array(file: _File, shape: tuple[int, ...]) -> Effect[np.ndarray[Any, Any], NamedFault]:
+        packed = home / f"{file.name}.gz"
+        limit = 4 + 4 * len(shape) + math.prod(shape)
+        url = [f"{base.rstrip('/')}/{packed.name}" for base in mirrors or source.mirrors]
+
+        def or_download(contents: bytes | None) -> Effect[bytes, NamedFault]:
+            if contents is not None:
+                return Effect.from_value(contents)
+            if not download:
+                return Effect.from_failure(_absent(packed, folder))
+            fetched = fetch(url, packed, sha256=file.sha256, size=file.size, timeout=timeout)
+            return fetched.bind(lambda path: _tried(lambda: _published(path, file, limit)))
+
+        found = _tried(lambda: _found(folder, home, file, limit))
+        return found.bind(or_download).bind(lambda contents: _tried(lambda: _idx(str(packed), contents, shape)))
+
+    both = array(files[0], (rows, *source.shape)).zip(array(files[1], (rows,)))
+    return both.map(lambda pair: ImageSet(pair[0][..., None], pair[1].astype(np.int32), source.classes))
+
+
+def _found(folder: Path, home: Path, file: _File, limit: int) -> bytes | None:
+    """What the first right file contains; a wrong one is a fault only if there is no right one."""
+    wrong: FaultError | None = None
+    for place in (home, folder):
+        for name in (f"{file.name}.gz", file.name):
+            if (place / name).exists() and (name.endswith(".gz") or file.unpacked is not None):
+                try:
+                    return _published(place / name, file, limit)
+                except FaultError as error:
+                    wrong = wrong or error
+    if wrong is not None:
+        raise wrong
+    return None
+
+
+def _published(path: Path, file: _File, limit: int) -> bytes:
+    """What the file contains, unpacked.  Fails: `ChecksumMismatch`, `FileMissing`."""
+    actual = _digest(path)
+    if actual in (file.sha256, file.unpacked):
+        return read_all(str(path), limit)
+    packed = path.suffix == ".gz"
+    if packed and file.unpacked is not None:
+        try:
+            contents = read_all(str(path), limit)
+        except FaultError:
+            contents = b""
+        if hashlib.sha256(contents).hexdigest() == file.unpacked:
+            return contents  # packed once more, by another program
+    raise FaultError(ChecksumMismatch(str(path), file.sha256 if packed else file.unpacked or "", actual))
+
+
+def _same(path: Path, sha256: str, size: int) -> bytes:
+    actual = _digest(path)
+    if actual != sha256:
+        raise FaultError(ChecksumMismatch(str(path), sha256, actual))
+    return read_all(str(path), size)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return digest(path)
+    except OSError as error:
+        raise FaultError(FileMissing(str(path), error.strerror or type(error).__name__)) from error
+
+
+def _idx(path: str, contents: bytes, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    header = struct.pack(f">{1 + len(shape)}I", 0x800 + len(shape), *shape)
+    if not contents.startswith(header) or len(contents) != len(header) + math.prod(shape):
+        raise FaultError(FileCorrupt(path, f"IDX data of shape {list(shape)}", f"{len(contents):,} bytes of something else"))
+    return np.frombuffer(contents, np.uint8, offset=len(header)).reshape(shape)
+
+
+def _members(archive: Path, names: Iterable[str]) -> list[bytes]:
+    """Members of the published archive, whose checksum comes first: an archive of somebody else's is not opened."""
+    actual = _digest(archive)
+    if actual != _CIFAR_SHA256:
+        raise FaultError(ChecksumMismatch(str(archive), _CIFAR_SHA256, actual))
+    wanted = {f"cifar-10-batches-bin/{name}": name for name in names}
+    batches: dict[str, bytes] = {}
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            if member.name in wanted and member.isreg() and member.size == _CIFAR_BYTES:
+                file = tar.extractfile(member)
+                batches[wanted[member.name]] = file.read() if file else b""
+            if len(batches) == len(wanted):
+                break
+    if len(batches) != len(wanted):
+        raise FaultError(FileCorrupt(str(archive), f"the members {', '.join(wanted)}", ", ".join(batches) or "none of them"))
+    return [batches[name] for name in wanted.values()]
+
+
+def _cifar(batches: list[bytes]) -> ImageSet:
+    """Records of a label and three planes of 32x32: red, green, blue."""
+    records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return ImageSet(images, records[:, 0].astype(np.int32), _CIFAR_CLASSES)
