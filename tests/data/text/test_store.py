@@ -1,0 +1,132 @@
+"""Codecs in files: written and read back, damaged ones typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from returns.pipeline import is_successful
+from returns.unsafe import unsafe_perform_io
+
+from fnlamp import data
+from fnlamp.fault import FileCorrupt, FileMissing, FileUnwritable
+
+CODECS = [
+    data.character_codec('he"llo\\\n\ud800é🙂', special=["<pad>"], unknown="<unk>"),
+    data.character_codec(""),
+    data.word_codec("To be, or not to be: that's the question", lower=True),
+    data.word_codec("a b", unknown=None, special=["é"]),
+    data.byte_codec(),
+    data.byte_codec(special=["<end>"]),
+    data.train_bpe(["hello hello hello"], 270, special=["<end>"]),
+]
+
+
+def read(path):
+    outcome = data.read_codec(path).run()
+    return unsafe_perform_io(outcome.unwrap() if is_successful(outcome) else outcome.failure())
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: repr(codec).replace("\0", ""))
+def test_what_is_saved_is_read(tmp_path, codec):
+    path = tmp_path / "codec.json"
+    assert is_successful(data.save_codec(codec, path).run())
+    assert read(path) == codec
+    json.loads(path.read_text("utf-8"))
+    assert os.listdir(tmp_path) == ["codec.json"]
+
+
+def test_nothing_is_opened_before_run(tmp_path):
+    path = tmp_path / "codec.json"
+    saving, reading = data.save_codec(CODECS[0], path), data.read_codec(path)
+    assert os.listdir(tmp_path) == []
+    assert is_successful(saving.then(reading).run())
+
+
+def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "nowhere" / "codec.json", tmp_path / "folder"):
+        outcome = data.save_codec(CODECS[0], path).run()
+        assert isinstance(unsafe_perform_io(outcome.failure()), FileUnwritable)
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_missing_file(tmp_path):
+    assert isinstance(read(tmp_path / "nowhere.json"), FileMissing)
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b"[" * 100_000, "RecursionError"),
+        (b"[1]", "a list"),
+        (b"{}", "no 'fnlamp codec'"),
+        (b'{"fnlamp codec": "pictures", "unknown": null}', "pictures"),
+        (b'{"fnlamp codec": "bytes"}', "no 'special'"),
+        (b'{"fnlamp codec": "bytes", "special": "<pad>"}', "special that are no list of strings"),
+        (b'{"fnlamp codec": "characters", "characters": "aa", "special": [], "unknown": null}', "once"),
+        (b'{"fnlamp codec": "characters", "characters": ["a"], "special": [], "unknown": null}', "other fields"),
+        (b'{"fnlamp codec": "characters", "characters": "a", "special": [], "unknown": "<unk>"}', "unknown token"),
+        (b'{"fnlamp codec": "characters", "characters": "a", "special": [], "unknown": 3}', "unknown token"),
+        (b'{"fnlamp codec": "words", "words": ["a", 1], "special": [], "unknown": null, "lower": true}', "strings"),
+        (b'{"fnlamp codec": "words", "words": ["a"], "special": [], "unknown": null, "lower": 1}', "other fields"),
+        (b'{"fnlamp codec": ["words"], "unknown": null}', "other fields"),
+        (b'{"model": {}}', "tokenizers"),
+        (b'{"model": {"type": "BPE", "vocab": {"a": 1, "b": -1}, "merges": []}}', "tokenizers"),
+        (b'{"model": {"type": "BPE", "vocab": {"a": 4294967295}, "merges": []}}', "31 bits"),
+        (b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}}', "tokenizers"),
+        (b'{"model": {"type": "NoSuch", "vocab": {}}}', "tokenizers"),
+    ],
+)
+def test_a_damaged_file_is_corrupt(tmp_path, raw, says):
+    (tmp_path / "codec.json").write_bytes(raw)
+    found = read(tmp_path / "codec.json")
+    assert isinstance(found, FileCorrupt), found
+    assert says in str(found)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    (tmp_path / "codec.json").write_bytes(pickle.dumps(Evil()))
+    assert isinstance(read(tmp_path / "codec.json"), FileCorrupt)
+    assert not (tmp_path / "ran").exists()
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_mutated_file_reads_or_fails_typed(tmp_path_factory, data_):
+    path = tmp_path_factory.mktemp("codec") / "codec.json"
+    assert is_successful(data.save_codec(data_.draw(st.sampled_from(CODECS)), path).run())
+    raw = bytearray(path.read_bytes())
+    for _ in range(data_.draw(st.integers(0, 3))):
+        raw[data_.draw(st.integers(0, len(raw) - 1))] = data_.draw(st.integers(0, 255) | st.sampled_from(b'"{}[],:019'))
+    path.write_bytes(bytes(raw[: data_.draw(st.integers(0, len(raw)) | st.just(len(raw)))]))
+    outcome = data.read_codec(path).run()
+    if is_successful(outcome):
+        codec = unsafe_perform_io(outcome.unwrap())
+        assert isinstance(codec.size, int)
+        codec.decode(range(min(codec.size, 3)))
+    else:
+        assert isinstance(unsafe_perform_io(outcome.failure()), FileCorrupt)
+
+
+def test_the_settings_of_a_tokenizers_file_cut_nothing_and_add_nothing(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    fields = json.loads(CODECS[-1].serialized)
+    fields["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    fields["padding"] = {
+        **{"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": None},
+        **{"pad_id": 0, "pad_type_id": 0, "pad_token": "!"},
+    }
+    path.write_text(json.dumps(fields))
+    assert read(path).encode("hello " * 5).tolist() == CODECS[-1].encode("hello " * 5).tolist()
+    assert read(path).decode(read(path).encode("hello " * 5)) == "hello " * 5
