@@ -1,5 +1,6 @@
 """Files in: programs that read arrays and tables, or fail with a typed fault. Loading never executes code."""
 
+from fnlamp.data.collate import stack as stack
 from fnlamp.data.csv import Table as Table
 from fnlamp.data.csv import read_csv as read_csv
 from fnlamp.data.dataset import Arrays as Arrays
@@ -12,6 +13,11 @@ from fnlamp.data.dataset import subset as subset
 from fnlamp.data.dataset import with_transform as with_transform
 from fnlamp.data.download import fetch as fetch
 from fnlamp.data.idx import read_idx as read_idx
+from fnlamp.data.image import ImageFiles as ImageFiles
+from fnlamp.data.image import image_folder as image_folder
+from fnlamp.data.image import image_table as image_table
+from fnlamp.data.image import read_image as read_image
+from fnlamp.data.loader import loader as loader
 from fnlamp.data.named import ImageSet as ImageSet
 from fnlamp.data.named import NamedFault as NamedFault
 from fnlamp.data.named import cifar10 as cifar10
@@ -37,3 +43,6 @@ from fnlamp.data.transform import at as at
 from fnlamp.data.transform import compose as compose
 from fnlamp.data.transform import normalize as normalize
 from fnlamp.data.transform import to_float as to_float
+from fnlamp.data.workers import Workers as Workers
+from fnlamp.data.workers import processes as processes
+from fnlamp.data.workers import threads as threads

@@ -1,0 +1,336 @@
+"""Images in files: one by one, a folder for each class, or a table of names and labels; decoded when they are asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import index
+from os import PathLike, fspath
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from fnlamp.data.file import read_all
+from fnlamp.effect import Effect
+from fnlamp.extra import need
+from fnlamp.fault import BadCell, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing, TooLarge
+
+Image: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+Mode: TypeAlias = Literal["L", "RGB", "RGBA"]
+Size: TypeAlias = tuple[int, int]
+ImageFault: TypeAlias = FileFault | ExtraMissing
+
+_LIMIT: Final = 2**28
+_CHANNELS: Final = {"L": 1, "RGB": 3, "RGBA": 4}
+_CLASSES: Final = 2**16
+_FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What is decoded; Pillow knows more, and starts another program for one of them."""
+_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+_TURNS: Final = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+"""Pillow's `Transpose` for each orientation of EXIF."""
+
+
+def read_image(
+    path: str | PathLike[str], *, mode: Mode = "RGB", size: Size | None = None, limit: int = _LIMIT
+) -> Effect[Image, ImageFault]:
+    """The image in a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM file; which one is told by its contents, not by its name.
+
+    Every image is converted to `mode`: "L" is grey (ITU-R 601's luma), "RGB", or "RGBA". Palettes are looked up, alpha is
+    dropped and not blended, of 16 bits a channel the upper 8 are taken, of an animation the first frame; numbers of 32 bits,
+    whose range nobody knows, are a fault. The image is turned as its EXIF orientation says, the way that viewers show it.
+    With `size`, `(height, width)`, it is resized by area-aware bilinear interpolation; a JPEG of more than twice that size
+    is decoded at a half, a quarter or an eighth, never below twice the size. The array may be read-only.
+
+    Shapes: `(height, width, channels)` uint8, with 1, 3 or 4 channels. Fails: `FileMissing`; `FileCorrupt`; `TooLarge` for
+    more than `limit` bytes of pixels; `ExtraMissing` without the extra `images`.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "two.pgm")
+    >>> _ = path.write_bytes(b"P5 2 1 255 " + bytes([7, 255]))
+    >>> read_image(path, mode="L").map(lambda image: image[..., 0].tolist()).run()
+    <IOResult: <Success: [[7, 255]]>>
+    """
+    _check(mode, size)
+    return _attempt(lambda: _decoded(fspath(path), mode, size, limit))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Images in files, with labels: a data set whose item is `(image, label)`, the image decoded when it is asked for.
+
+    Only names and labels are held, so it is small, and quick to send to another process. An image that is missing or damaged
+    raises a `FaultError` with `FileMissing`, `FileCorrupt` or `TooLarge`, which name the file. Shapes: `names` `(rows,)`
+    bytes, below `root`; `labels` `(rows,)` int32, numbers of `classes`; an image `(height, width, channels)` uint8.
+    """
+
+    root: str
+    names: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, np.dtype[np.int32]]
+    classes: tuple[str, ...]
+    mode: Mode = "RGB"
+    size: Size | None = None
+    limit: int = _LIMIT
+
+    def path(self, position: int) -> str:
+        """The file of an image."""
+        return os.path.join(self.root, os.fsdecode(self.names[index(position)]))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, position: int) -> tuple[Image, int]:
+        path = self.path(position)
+        return _decoded(path, self.mode, self.size, self.limit), int(self.labels[position])
+
+    def __repr__(self) -> str:
+        return f"<ImageFiles: {len(self):,} images in {len(self.classes)} classes in {self.root}>"
+
+
+def image_folder(
+    root: str | PathLike[str], *, mode: Mode = "RGB", size: Size | None = None, limit: int = _LIMIT
+) -> Effect[ImageFiles, ImageFault]:
+    """The images below a folder that has one folder for each class; classes and images are sorted by name.
+
+    Images are the files, however deep in a class's folder, that end in .jpg, .jpeg, .png, .bmp, .gif, .webp, .tif, .tiff,
+    .ppm, .pgm or .pbm, in lower or upper case; what begins with a dot, and other files, are passed over. `mode`, `size` and
+    `limit` are those of `read_image`; without a size, images keep their own. Fails: `FileMissing` for no folder, a folder
+    without classes and a class without images; `ExtraMissing`.
+    """
+    _check(mode, size)
+    top = fspath(root)
+
+    def load() -> ImageFiles:
+        need("PIL.Image", "images")
+        classes = sorted(entry.name for entry in _listed(top) if entry.is_dir())
+        if not classes:
+            loose = sum(_is_image(entry.name) for entry in _listed(top))
+            came = f"{loose:,} images and no folder" if loose else "no folder"
+            raise FaultError(FileMissing(top, f"expected a folder for each class in it, got {came}"))
+        names: list[str] = []
+        counts = []
+        for name in classes:
+            found = sorted(os.path.join(name, below) for below in _below(os.path.join(top, name)))
+            if not found:
+                expected = f"expected images in the folder of a class, files ending in {', '.join(_ENDINGS)}, got none"
+                raise FaultError(FileMissing(os.path.join(top, name), expected))
+            names += found
+            counts.append(len(found))
+        labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+        return ImageFiles(top, _packed(names), labels, tuple(classes), mode, size, limit)
+
+    return _attempt(load)
+
+
+def image_table(
+    table: str | PathLike[str],
+    root: str | PathLike[str],
+    *,
+    file: int | str = 0,
+    label: int | str = 1,
+    header: bool = True,
+    separator: str = ",",
+    classes: Sequence[str] | None = None,
+    mode: Mode = "RGB",
+    size: Size | None = None,
+    limit: int = _LIMIT,
+) -> Effect[ImageFiles, ImageFault]:
+    """The images that a CSV file names, each with its label; the files are below `root`, and looked for when asked for.
+
+    `file` and `label` are columns, by position from 0 or by name in the `header`. Labels that are whole numbers, 0 or more,
+    are taken as they are, their classes called "0", "1", ...; any others are names of classes, numbered in sorted order.
+    With `classes` given, every label must be one of those names. Other options are those of `read_image`.
+    Fails: `FileMissing` and `FileCorrupt` for the table; `BadCell` for a row of another width, a name that leads out of
+    `root`, and a label that is empty or none of the classes; `ExtraMissing`. Reference: RFC 4180.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "labels.csv")
+    >>> _ = path.write_text("file,kind\\na.png,dog\\nb.png,cat\\n")
+    >>> image_table(path, path.parent).map(lambda images: (images.classes, images.labels.tolist())).run()
+    <IOResult: <Success: (('cat', 'dog'), [1, 0])>>
+    """
+    _check(mode, size)
+    if len(separator) != 1 or separator in '"\r\n\0':
+        raise ValueError(f"a separator is one character, no quote and no end of a line, got {separator!r}")
+    name, top = fspath(table), fspath(root)
+
+    def load() -> ImageFiles:
+        need("PIL.Image", "images")
+        rows = list(_rows(name, separator))
+        head = rows[0] if rows else []
+        first = 1 if header else 0
+        if len(rows) <= first:
+            raise FaultError(FileCorrupt(name, "a table with at least one row of a file and its label", f"{len(rows)} rows"))
+        columns = [_column(name, head, one, header) for one in (file, label)]
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(head):
+                raise FaultError(BadCell(name, number, None, f"{len(head)} cells", f"{len(row)}"))
+        shown = [head[column] if header else column + 1 for column in columns]
+        files = [_inside(name, i, shown[0], row[columns[0]]) for i, row in enumerate(rows[first:], start=first + 1)]
+        cells = [row[columns[1]].strip() for row in rows[first:]]
+        labels, known = _labels(name, cells, shown[1], first + 1, classes)
+        return ImageFiles(top, _packed(files), labels, known, mode, size, limit)
+
+    return _attempt(load)
+
+
+# ------------------------------------------------------------------------------- one image
+
+
+def _attempt(load: Any) -> Effect[Any, ImageFault]:
+    return Effect.attempt(load, FaultError, lambda error: error.fault)
+
+
+def _check(mode: str, size: Size | None) -> None:
+    if mode not in _CHANNELS:
+        raise ValueError(f'a mode is "L", "RGB" or "RGBA", got {mode!r}')
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"a size is (height, width), both 1 or more, got {size!r}")
+
+
+def _decoded(path: str, mode: str, size: Size | None, limit: int) -> Image:
+    pillow = need("PIL.Image", "images")
+    try:
+        with open(path, "rb") as file:
+            try:
+                with pillow.open(file, formats=_FORMATS) as image:
+                    return _pixels(path, image, mode, size, limit, pillow)
+            except (FaultError, MemoryError):
+                raise
+            except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+                declared = re.search(r"\((\d+) pixels\)", str(error))
+                pixels = int(declared[1]) if declared else pillow.MAX_IMAGE_PIXELS
+                raise FaultError(TooLarge(path, limit, pixels * _CHANNELS[mode])) from error
+            except Exception as error:  # a decoder of a damaged file raises whatever it stumbles over
+                if isinstance(error, OSError) and error.errno:
+                    raise
+                came = f"one that is damaged ({type(error).__name__}: {_plain(str(error))})"
+                if isinstance(error, pillow.UnidentifiedImageError):
+                    came = "something else, or one damaged at its head" if file.seek(0, os.SEEK_END) else "an empty file"
+                raise FaultError(FileCorrupt(path, f"an image, {', '.join(_FORMATS)}", came)) from error
+    except OSError as error:
+        raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
+
+
+def _plain(message: str) -> str:
+    """One line, without addresses of objects, which differ from run to run."""
+    return re.sub(r"<[^>]*>", "the file", message).partition("\n")[0]
+
+
+def _pixels(path: str, image: Any, mode: str, size: Size | None, limit: int, pillow: Any) -> Image:
+    wanted = image.width * image.height * _CHANNELS[mode]
+    if wanted > limit:
+        raise FaultError(TooLarge(path, limit, wanted))
+    turn = _orientation(image)
+    if size is not None and image.format == "JPEG":
+        height, width = size[::-1] if turn >= 5 else size
+        image.draft(None, (2 * width, 2 * height))
+    image.load()
+    if image.format == "TIFF":
+        turn = 1  # Pillow has turned it
+    image = _converted(path, image, mode, pillow)
+    if turn in _TURNS:
+        image = image.transpose(_TURNS[turn])
+    if size is not None and image.size != size[::-1]:
+        image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _orientation(image: Any) -> int:
+    """How the image is to be turned; as it is where the EXIF data is damaged, which does not touch the pixels."""
+    try:
+        turn = image.getexif().get(0x0112, 1)
+        return turn if turn in _TURNS else 1
+    except Exception:
+        return 1
+
+
+def _converted(path: str, image: Any, mode: str, pillow: Any) -> Any:
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        raise FaultError(FileCorrupt(path, "pixels of 8 or 16 bits a channel", f"pixels of 32 bits (mode {image.mode})"))
+    if image.mode.startswith("I"):  # Pillow would cut at 255
+        image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif "transparency" in image.info and image.mode == "P":
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)
+
+
+# ------------------------------------------------------------------------------- many images
+
+
+def _packed(names: list[str]) -> np.ndarray[Any, Any]:
+    """Names as one array of bytes: a fraction of the memory of as many strings, and one object to send."""
+    return np.array([os.fsencode(name) for name in names])
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_ENDINGS) and not name.startswith(".")
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise FaultError(FileMissing(folder, error.strerror or type(error).__name__)) from error
+
+
+def _below(folder: str, prefix: str = "") -> Iterator[str]:
+    """Images in the folder and in folders inside; a link to a folder is not followed, as it may lead back."""
+    for entry in _listed(os.path.join(folder, prefix)):
+        name = os.path.join(prefix, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(folder, name)
+        elif _is_image(entry.name):
+            yield name
+
+
+def _rows(path: str, separator: str) -> Iterator[list[str]]:
+    raw = read_all(path).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").rstrip(b"\n")
+    try:
+        if raw:
+            yield from csv.reader(io.StringIO(raw.decode(), newline="\n"), delimiter=separator, strict=True)
+    except UnicodeDecodeError as error:
+        raise FaultError(FileCorrupt(path, "UTF-8 text", f"the byte {raw[error.start]:#04x}")) from error
+    except csv.Error as error:
+        raise FaultError(FileCorrupt(path, "cells as RFC 4180 quotes them", str(error))) from error
+
+
+def _column(path: str, head: list[str], column: int | str, header: bool) -> int:
+    if isinstance(column, int) and 0 <= column < len(head):
+        return column
+    if isinstance(column, str) and header and head.count(column) == 1:
+        return head.index(column)
+    came = f"the columns {', '.join(head)}" if header else f"{len(head)} columns without names"
+    raise FaultError(FileCorrupt(path, f"one column {column!r}", came))
+
+
+def _inside(path: str, row: int, column: str | int, name: str) -> str:
+    """The name of a file below the root, whatever it may be made of."""
+    plain = os.path.normpath(name)
+    leads_out = os.path.isabs(plain) or plain == os.pardir or plain.startswith(os.pardir + os.sep)
+    if not name.strip() or "\0" in name or plain == os.curdir or leads_out:
+        raise FaultError(BadCell(path, row, column, "the name of a file below the root", repr(name)))
+    return plain
+
+
+def _labels(
+    path: str, cells: list[str], column: str | int, first: int, classes: Sequence[str] | None
+) -> tuple[np.ndarray[Any, np.dtype[np.int32]], tuple[str, ...]]:
+    if classes is None and all(re.fullmatch("[0-9]+", cell) for cell in cells):
+        large = next((i for i, cell in enumerate(cells) if len(cell) > 9 or int(cell) >= _CLASSES), None)
+        if large is not None:  # an identifier rather than a class: a model would have to be as wide as that
+            raise FaultError(BadCell(path, first + large, column, f"a class from 0 to {_CLASSES - 1:,}", repr(cells[large])))
+        labels = np.array([int(cell) for cell in cells], np.int32)
+        return labels, tuple(str(i) for i in range(int(labels.max()) + 1))
+    known = tuple(sorted(set(cells))) if classes is None else tuple(classes)
+    number = {name: i for i, name in enumerate(known)}
+    for row, cell in enumerate(cells, start=first):
+        if not cell or cell not in number:
+            expected = "a label" if classes is None else f"one of {', '.join(known)}"
+            raise FaultError(BadCell(path, row, column, expected, repr(cell) if cell else "an empty cell"))
+    return np.array([number[cell] for cell in cells], np.int32), known
