@@ -1,0 +1,129 @@
+"""From items to a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from fnlamp.arrays import Tree, describe
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
+
+Collate: TypeAlias = Callable[[list[Any]], Tree]
+"""From a list of items to a batch: a tree of arrays, the batch axis first."""
+
+
+def stack(items: Sequence[Any]) -> Tree:
+    """A batch of items of one structure: tuples, named tuples and dicts part by part, each part an array, the batch axis first.
+
+    Arrays keep their dtype, torch's tensors and Pillow's images become arrays; a Python `int` becomes int32, a `float` float32;
+    a list is an array. Fails: `ShapeMismatch` and `DtypeMismatch`, which name the item and the part of it that does not fit.
+
+    >>> stack([{"x": np.zeros(3, np.float32), "y": 1}, {"x": np.ones(3, np.float32), "y": 0}])
+    {'x': array([[0., 0., 0.],
+           [1., 1., 1.]], dtype=float32), 'y': array([1, 0], dtype=int32)}
+    >>> stack([(1, 2.0), (1, "two")])
+    Traceback (most recent call last):
+    fnlamp.fault.FaultError: DtypeMismatch: item 1/1: expected float as in item 0, got str; ...
+    """
+    return stack_named(items, range(len(items)))
+
+
+def stack_named(items: Sequence[Any], names: Sequence[int]) -> Tree:
+    """`stack`, whose faults name item i by `names[i]`."""
+    if not items:
+        raise FaultError(ShapeMismatch("at least one item", "none", where="stack"))
+    return _stack(items, names, "")
+
+
+def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
+    first = items[0]
+    kind = type(first)
+    if kind is np.ndarray:
+        return _arrays(items, names, path)
+    if hasattr(first, "__array__") or hasattr(first, "__array_interface__"):  # a number of NumPy's, a tensor, an image
+        for i, item in enumerate(items):
+            if not (hasattr(item, "__array__") or hasattr(item, "__array_interface__")):
+                raise _misfit(i, items, names, path)
+        return _arrays([np.asarray(item) for item in items], names, path)
+    if len(set(map(type, items))) > 1:
+        raise _misfit(next(i for i, item in enumerate(items) if type(item) is not kind), items, names, path)
+    if kind in _NUMBERS:
+        return _numbers(items, names, path)
+    if isinstance(first, dict):
+        _alike(dict.keys, items, names, path)
+        return {name: _stack([item[name] for item in items], names, f"{path}/{name}") for name in first}
+    if isinstance(first, tuple):
+        _alike(len, items, names, path)
+        parts = [_stack(part, names, f"{path}/{i}") for i, part in enumerate(zip(*items, strict=True))]
+        return kind(*parts) if hasattr(first, "_fields") else tuple(parts)
+    if isinstance(first, list):
+        rows = [_array(item, name, path) for item, name in zip(items, names, strict=True)]
+        return _arrays(rows, names, path)
+    hint = "encode it as a number with transform, leave it out, or give a collate that knows what to do with it"
+    raise FaultError(DtypeMismatch("numbers, arrays, tuples or dicts", kind.__name__, hint, where=_place(names[0], path)))
+
+
+_NUMBERS: Final = {bool: np.bool_, int: np.int32, float: np.float32}
+
+
+def _arrays(items: Sequence[Any], names: Sequence[int], path: str) -> Any:
+    """Arrays of one shape and dtype, one over the other."""
+    shape, dtype = items[0].shape, items[0].dtype
+    if dtype.kind in "OSUMm":
+        hint = "encode it as numbers with transform, or leave it out"
+        raise FaultError(DtypeMismatch("numbers", f"the dtype {dtype}", hint, where=_place(names[0], path)))
+    for i, item in enumerate(items):
+        if type(item) is not np.ndarray and not isinstance(item, np.ndarray):
+            raise _misfit(i, items, names, path)
+        if item.shape != shape or item.dtype != dtype:
+            raise _misfit(i, items, names, path)
+    return np.array(items)
+
+
+def _numbers(items: Sequence[Any], names: Sequence[int], path: str) -> Any:
+    """Python's numbers, all of one type; one that 32 bits cannot hold is a fault."""
+    kind = type(items[0])
+    if kind is bool:
+        return np.array(items)
+    bounds: Any = np.iinfo(np.int32) if kind is int else np.finfo(np.float32)
+    for i, item in enumerate(items):
+        if not kind(bounds.min) <= item <= kind(bounds.max) and (kind is int or math.isfinite(item)):
+            hint = f"scale or renumber it, or give it as NumPy's {kind.__name__}64"
+            expected = f"a number that {np.dtype(_NUMBERS[kind])} can hold"
+            raise FaultError(DtypeMismatch(expected, str(item), hint, where=_place(names[i], path)))
+    return np.array(items, _NUMBERS[kind])
+
+
+def _array(item: list[Any], name: int, path: str) -> Any:
+    """A list of numbers, or of lists of them, as one array."""
+    if not item:
+        return np.zeros(0, np.float32)
+    with located(_place(name, path)):
+        return _stack(item, range(len(item)), "")
+
+
+def _alike(of: Callable[[Any], Any], items: Sequence[Any], names: Sequence[int], path: str) -> None:
+    first = of(items[0])
+    for i, item in enumerate(items):
+        if of(item) != first:
+            raise _misfit(i, items, names, path)
+
+
+def _misfit(i: int, items: Sequence[Any], names: Sequence[int], path: str) -> FaultError:
+    """Item i does not look as the first one does."""
+    first, other = items[0], items[i]
+    expected = f"{describe(first)} as in item {names[0]}"
+    shapes = [x.shape if isinstance(x, np.ndarray) else None for x in (first, other)]
+    if shapes[0] != shapes[1] or isinstance(first, dict | tuple):
+        hint = "crop, resize or pad in transform, or give a collate that pads"
+        return FaultError(ShapeMismatch(expected, describe(other), hint, where=_place(names[i], path)))
+    return FaultError(
+        DtypeMismatch(expected, describe(other), "convert every item to one dtype in transform", where=_place(names[i], path))
+    )
+
+
+def _place(name: int, path: str) -> str:
+    return f"item {name}{path}"

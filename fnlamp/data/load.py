@@ -1,0 +1,93 @@
+"""From row numbers to a batch, in whichever process: a failure is a value."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, MutableSequence, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from returns.result import Failure, Result, Success
+
+from fnlamp.arrays import Tree
+from fnlamp.data.collate import Collate, stack, stack_named
+from fnlamp.data.dataset import Dataset, Subset
+from fnlamp.fault import Fault, FaultError, ItemFailed
+
+Augment: TypeAlias = Callable[[np.random.Generator, Any], Any]
+"""`(generator, item) -> item`; all its chance comes from the generator."""
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """What a loader does for each batch."""
+
+    dataset: Dataset[Any]
+    transform: Callable[[Any], Any] | None
+    augment: Augment | None
+    collate: Collate
+    seed: int | None
+
+    def __call__(self, rows: Sequence[int], progress: MutableSequence[int] | memoryview | None = None) -> Result[Tree, Fault]:
+        """The batch of these rows; `progress[0]` is the row that is being loaded."""
+        at = [0] if progress is None else progress
+        at[0] = rows[0]
+        try:
+            items = self._items(rows, at)
+            return Success(stack_named(items, rows) if self.collate is stack else self._collated(items))
+        except FaultError as error:
+            return Failure(error.fault)
+        except Exception as error:
+            return Failure(_failed(at[0], error))
+
+    def _items(self, rows: Sequence[int], at: Any) -> list[Any]:
+        many = None if self.augment is not None else several(self.dataset)
+        items = [] if many is None else self._at_once(many, rows)
+        try:
+            if many is None:
+                for row in rows:
+                    at[0] = row
+                    items.append(self.item(row))
+            elif self.transform is not None:
+                for i, row in enumerate(rows):
+                    at[0] = row
+                    items[i] = self.transform(items[i])
+        except FaultError as error:
+            raise FaultError(error.fault.inside(f"item {at[0]}")) from error
+        return items
+
+    def item(self, row: int) -> Any:
+        """One item: as the data set has it, then augmented, then transformed."""
+        item = self.dataset[row]
+        if self.augment is not None:
+            # Its own branch of the seed, so that row 0 does not repeat the numbers that shuffled the rows.
+            generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(row,)))
+            item = self.augment(generator, item)
+        return item if self.transform is None else self.transform(item)
+
+    def _at_once(self, many: Callable[[list[int]], Any], rows: Sequence[int]) -> list[Any]:
+        try:
+            items = list(many(list(rows)))
+        except Exception:
+            items = [self.dataset[row] for row in rows]  # one by one it is known which of them fails
+        if len(items) != len(rows):
+            raise ValueError(f"__getitems__ was asked for {len(rows)} items and returned {len(items)}")
+        return items
+
+    def _collated(self, items: list[Any]) -> Tree:
+        return self.collate(items)
+
+
+def several(dataset: Dataset[Any]) -> Callable[[list[int]], Any] | None:
+    """The data set's own way to many rows at once, through subsets of it."""
+    if isinstance(dataset, Subset):
+        inner, among = several(dataset.dataset), dataset.among
+        return None if inner is None else lambda rows: inner(among[rows].tolist())
+    return getattr(dataset, "__getitems__", None)
+
+
+def _failed(row: int, error: Exception) -> ItemFailed:
+    said = str(error)
+    what = type(error).__name__ + (f": {said}" if said else "")
+    return ItemFailed(row, what, "".join(traceback.format_exception(error)))

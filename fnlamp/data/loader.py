@@ -1,0 +1,180 @@
+"""Batches of a data set, loaded ahead by processes or threads, as a resource that is a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from returns.result import Failure, Result, Success
+
+from fnlamp import tree
+from fnlamp.arrays import Spec, Tree, array_spec, describe, spec_of
+from fnlamp.data.collate import Collate, stack
+from fnlamp.data.dataset import Dataset, Subset
+from fnlamp.data.load import Augment, Load
+from fnlamp.data.workers import Job, Workers, processes
+from fnlamp.effect import Effect, Resource
+from fnlamp.fault import EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
+from fnlamp.stream import BatchStream, Emit, End, Fail, Order, Step
+from fnlamp.stream import from_arrays as batches_of
+
+A = TypeVar("A")
+
+
+def loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int | None = None,
+    drop_last: bool = False,
+    transform: Callable[[Any], Any] | None = None,
+    augment: Augment | None = None,
+    collate: Collate = stack,
+    workers: int | Workers = 0,
+    prefetch: int = 2,
+) -> Resource[BatchStream, LoadFault]:
+    """Batches of `batch_size` items as a stream, to be acquired and released; nothing is loaded or started before.
+
+    The order is a function of the `seed` alone (`seed=context.seed` makes another one each epoch), and so is each batch: it
+    does not depend on who loads it or where the stream begins. `augment(generator, item)` is given the raw item and a generator
+    that is a function of the seed and the row; `transform` comes after it, then `collate` makes a batch of a list of items.
+
+    `workers`: 0 loads in the caller's thread when a batch is asked for; n starts n processes for this loader alone;
+    `processes(n)` and `threads(n)` can be shared by many. Each is `prefetch` batches ahead. A data set that has its rows in
+    memory is cut without workers, in a compiled view, if there is nothing to be done to its items.
+
+    Fails: `ItemFailed`, with the row, for an exception in the data set or in a function; `WorkerLost` for a worker that is
+    killed; `NotPicklable`; `ShapeMismatch` and `DtypeMismatch` for items that do not fit together.
+
+    >>> from fnlamp.data import from_arrays
+    >>> data = from_arrays(np.arange(10).reshape(5, 2), np.arange(5))
+    >>> batches = loader(data, batch_size=2, shuffle=True, seed=1, transform=lambda item: (item[0] / 10, item[1]))
+    >>> batches.use(lambda s: Effect.suspend(lambda: [labels.tolist() for _, labels in stream.items(s)])).run()
+    <IOResult: <Success: [[4, 0], [1, 2], [3]]>>
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if seed is None and (shuffle or augment is not None):
+        raise ValueError(
+            "shuffle and augment need a seed, which the order is a function of: seed=context.seed in a stream factory"
+        )
+    if prefetch < 1 or (isinstance(workers, int) and workers < 0):
+        raise ValueError(f"expected workers of 0 or more and prefetch of at least 1, got {workers} and {prefetch}")
+    if not _touched(transform, augment, collate) and (arrays := _arrays(dataset)) is not None:
+        among = dataset.among if isinstance(dataset, Subset) else None
+        order = seed if shuffle else None
+        return _planned(lambda: batches_of(arrays, batch_size=batch_size, drop_last=drop_last, seed=order, among=among))
+    load = Load(dataset, transform, augment, collate, seed)
+    plan = _planned(lambda: _Plan(load, batch_size, shuffle, drop_last))
+    if workers == 0:
+        return plan.map(lambda plan: plan.stream(lambda position: load(plan.rows(position))))
+    hired = processes(workers) if isinstance(workers, int) else Resource.from_value(workers)
+    return plan.bind(
+        lambda plan: hired.bind(lambda team: _ahead(plan, team, prefetch)).map(lambda ahead: plan.stream(ahead.take))
+    )
+
+
+def _touched(transform: Any, augment: Any, collate: Collate) -> bool:
+    return transform is not None or augment is not None or collate is not stack
+
+
+def _arrays(dataset: Any) -> Tree | None:
+    """The rows of a data set that has them in memory, or mapped from a file."""
+    return dataset if isinstance(dataset, np.ndarray) else getattr(dataset, "arrays", None)
+
+
+def _planned(make: Callable[[], A]) -> Resource[A, LoadFault]:
+    def fault(error: FaultError) -> LoadFault:
+        return error.fault  # type: ignore[return-value]  # a function of the caller's may raise another, which is its own type
+
+    return Resource.make(Effect.attempt(make, FaultError, fault), lambda value, _: Effect.from_value(None))
+
+
+class _Plan:
+    """Which rows make which batch, and what a batch looks like: the first item is loaded to see it."""
+
+    def __init__(self, load: Load, batch_size: int, shuffle: bool, drop_last: bool) -> None:
+        count = len(load.dataset)
+        self.load = load
+        self.order = Order(count, load.seed if shuffle else None)
+        self.batch_size = batch_size
+        self.length = count // batch_size if drop_last else -(-count // batch_size)
+        self.why_empty = EmptyEpoch(count, batch_size, drop_last)
+        one = load([int(self.order[0])]) if count else Success(())
+        if isinstance(one, Failure):
+            raise FaultError(one.failure())
+        rows = batch_size if drop_last else min(batch_size, count)
+        self.spec = tree.map(lambda leaf: _with_rows(leaf, rows), spec_of(one.unwrap()))
+        self.form = _form(one.unwrap()) if load.collate is stack else None
+
+    def rows(self, position: int) -> list[int]:
+        """The numbers of the rows of a batch."""
+        rows: list[int] = self.order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
+        return rows
+
+    def stream(self, load: Callable[[int], Result[Tree, Fault]]) -> BatchStream:
+        """The stream of what `load` makes of positions."""
+
+        def step(position: int) -> Step:
+            if not 0 <= position < self.length:
+                return End()
+            outcome = load(position)
+            if isinstance(outcome, Failure):
+                return Fail(outcome.failure())
+            batch = outcome.unwrap()
+            if self.form is not None and _form(batch) != self.form:  # each batch fits together, but not with the others
+                expected, actual = f"batches like {describe(self.spec)}", describe(batch)
+                return Fail(ShapeMismatch(expected, actual, "make all items alike in transform", where=f"batch {position}"))
+            return Emit(batch, position + 1)
+
+        return BatchStream(0, step, self.spec, self.length, why_empty=self.why_empty)
+
+
+def _with_rows(leaf: Spec, rows: int) -> Spec:
+    shape = leaf.shape
+    return array_spec((shape[0] * rows, *shape[1:]) if shape else shape, leaf.dtype)
+
+
+def _form(batch: Tree) -> Any:
+    """What batches have in common: structure, shapes but for the rows, dtypes."""
+    if isinstance(batch, dict):
+        return {name: _form(part) for name, part in batch.items()}
+    return [_form(part) for part in batch] if isinstance(batch, tuple) else (batch.shape[1:], batch.dtype)
+
+
+class _Ahead:
+    """Batches that workers were asked for before they are needed."""
+
+    def __init__(self, plan: _Plan, job: Job, count: int) -> None:
+        self.plan = plan
+        self.job = job
+        self.count = count
+        self.asked: dict[int, Any] = {}
+
+    def take(self, position: int) -> Result[Tree, Fault]:
+        """The batch at a position, and those after it are on their way."""
+        self._ask(range(position, position + self.count))
+        outcome = self.job.take(self.asked.pop(position))
+        self._ask(range(position + 1, position + 1 + self.count))
+        return outcome
+
+    def _ask(self, wanted: range) -> None:
+        for position in [*self.asked]:
+            if position not in wanted:
+                self.job.drop(self.asked.pop(position))
+        for position in wanted[: max(self.plan.length - wanted.start, 0)]:
+            if position not in self.asked:
+                self.asked[position] = self.job.request(self.plan.rows(position))
+
+
+def _ahead(plan: _Plan, workers: Workers, prefetch: int) -> Resource[_Ahead, LoadFault]:
+    def start(load: Load) -> _Ahead:
+        return _Ahead(plan, workers.start(load), workers.count * prefetch)
+
+    def fault(error: FaultError) -> LoadFault:
+        return error.fault  # type: ignore[return-value]  # starting raises no other
+
+    begun = Effect.attempt(lambda: start(plan.load), FaultError, fault)
+    return Resource.make(begun, lambda ahead, _: Effect.suspend(ahead.job.close))

@@ -1,0 +1,129 @@
+"""What runs inside a worker process."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import recv_handle
+from typing import Any, Final
+
+import numpy as np
+from returns.result import Failure, Result
+
+from fnlamp.data.load import Load
+from fnlamp.data.shared import Layout, Shared
+from fnlamp.fault import NotPicklable
+
+IDLE: Final = -1  # in place of a ticket
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests until the other end hangs up, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    random.seed()  # a copied process would repeat the chance of its siblings
+    np.random.seed()
+    gc.freeze()  # what was imported before stays: the collector need not look at it
+    desk = _Desk(connection, Shared(recv_handle(connection)).counters())
+    try:
+        while True:
+            while connection.poll(None if not desk.queue else 0):
+                desk.receive(connection.recv())
+            desk.work()
+    except (EOFError, OSError):
+        return
+
+
+def _end_with_parent() -> None:
+    """A worker inside a long item does not look at its pipe."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One batch to load, into which block of memory."""
+
+    job: int
+    ticket: int
+    slot: int
+    rows: Sequence[int]
+
+
+class _Desk:
+    """What a worker has been given."""
+
+    def __init__(self, connection: Connection, progress: memoryview) -> None:
+        self.connection = connection
+        self.progress = progress  # the row and the ticket that it is at
+        self.progress[1] = IDLE
+        self.slots: dict[int, Shared] = {}
+        self.jobs: dict[int, _Opened] = {}
+        self.queue: deque[Request] = deque()
+
+    def receive(self, message: Any) -> None:
+        match message:
+            case Request():
+                self.queue.append(message)
+            case ("slot", number):
+                self.slots[number] = Shared(recv_handle(self.connection))
+            case ("job", number, layouts):
+                self.jobs[number] = _Opened(Shared(recv_handle(self.connection)), layouts)
+            case ("drop", ticket) if any(request.ticket == ticket for request in self.queue):
+                self.queue = deque(request for request in self.queue if request.ticket != ticket)
+                self.connection.send((ticket, None))
+            case ("end", number):
+                self.jobs.pop(number).close()
+
+    def work(self) -> None:
+        """Load the batch that was asked for first."""
+        request = self.queue.popleft()
+        self.progress[0], self.progress[1] = request.rows[0], request.ticket
+        outcome = self.jobs[request.job](request.rows, self.progress)
+        layout = _written(self.slots[request.slot], outcome)
+        self.connection.send((request.ticket, layout))
+        self.progress[1] = IDLE
+
+
+class _Opened:
+    """A job, unpacked when it is first needed."""
+
+    def __init__(self, block: Shared, layouts: dict[str, Layout]) -> None:
+        self.block = block
+        self.layouts = layouts
+        self.load: Load | NotPicklable | None = None
+
+    def __call__(self, rows: Sequence[int], progress: memoryview) -> Result[Any, Any]:
+        if self.load is None:
+            self.load = self._unpacked()
+        return self.load(rows, progress) if isinstance(self.load, Load) else Failure(self.load)
+
+    def _unpacked(self) -> Load | NotPicklable:
+        parts = {}
+        for name, layout in self.layouts.items():
+            try:
+                parts[name] = self.block.view(layout)
+            except Exception as error:
+                return NotPicklable(name, f"{type(error).__name__}: {error}")
+        return Load(**parts)
+
+    def close(self) -> None:
+        self.load = None
+        self.block.close()
+
+
+def _written(slot: Shared, outcome: Result[Any, Any]) -> Layout:
+    try:
+        return slot.write(outcome)[0]
+    except Exception as error:
+        return slot.write(Failure(NotPicklable("a batch", f"{type(error).__name__}: {error}")))[0]

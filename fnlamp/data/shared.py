@@ -1,0 +1,111 @@
+"""Memory that two processes see: how batches come from a worker without a pipe.
+
+It is an unnamed file in memory (an unlinked temporary file where the system has none such), so it needs no room in /dev/shm and
+is gone when the last process that holds it ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import tempfile
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Layout: TypeAlias = list[tuple[int, int]]
+"""Where the parts of an object lie, as offset and length: its pickle, then the buffers of its arrays."""
+
+_LINE = 64  # bytes: what JAX wants arrays aligned to, to use them where they are
+
+
+class Shared:
+    """A block of memory to write objects into; it grows as needed."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd = _unnamed_file() if fd is None else fd
+        self._map: mmap.mmap | None = None
+
+    def write(self, *values: Any) -> list[Layout]:
+        """Put objects in, over what was there."""
+        layouts, parts, end = [], [], 0
+        for value in values:
+            buffers: list[pickle.PickleBuffer] = []
+            text = io.BytesIO()
+            _Pickler(text, protocol=5, buffer_callback=buffers.append).dump(value)
+            layout = []
+            for part in (text.getbuffer(), *(buffer.raw() for buffer in buffers)):
+                layout.append((end, part.nbytes))
+                parts.append((end, part))
+                end += -(-part.nbytes // _LINE) * _LINE
+            layouts.append(layout)
+        target = self._mapped(end)
+        for start, part in parts:
+            target[start : start + part.nbytes] = part
+        return layouts
+
+    def read(self, layout: Layout) -> Any:
+        """An object, in memory of its own."""
+        end = sum(layout[-1])
+        room = np.empty(end + _LINE, np.uint8)
+        first = -room.ctypes.data % _LINE
+        room = room[first : first + end]
+        room[:] = np.frombuffer(self._mapped(end), np.uint8, end)
+        return _loaded(room.data, layout)
+
+    def view(self, layout: Layout) -> Any:
+        """An object where it is, for as long as nothing else is written; who changes it changes it for this process alone."""
+        return _loaded(memoryview(mmap.mmap(self.fd, sum(layout[-1]), access=mmap.ACCESS_COPY)), layout)
+
+    def counters(self) -> memoryview:
+        """The block as whole numbers of 64 bits, all 0 at first: what one process writes the others see at once."""
+        return memoryview(self._mapped(mmap.PAGESIZE)).cast("q")
+
+    def close(self) -> None:
+        """Give the memory back; a second time does nothing."""
+        fd, self.fd, self._map = self.fd, -1, None
+        if fd >= 0:
+            os.close(fd)
+
+    def _mapped(self, size: int) -> mmap.mmap:
+        if self._map is None or len(self._map) < size:
+            there = os.fstat(self.fd).st_size
+            if there < size:
+                there = -(-size * 5 // 4 // mmap.PAGESIZE) * mmap.PAGESIZE  # batches of many sizes grow it a few times only
+                os.ftruncate(self.fd, there)
+            self._map = mmap.mmap(self.fd, there)
+        return self._map
+
+
+def _unnamed_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("fnlamp")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _loaded(memory: memoryview, layout: Layout) -> Any:
+    text, *buffers = [memory[start : start + length] for start, length in layout]
+    return pickle.loads(text, buffers=buffers)
+
+
+class _Pickler(pickle.Pickler):
+    """Sends the name of a mapped file in place of what is in it."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is np.memmap and value.flags.c_contiguous and value.size and value.filename is not None:
+            return _map_again, (str(value.filename), value.dtype, _offset(value), value.shape)
+        return NotImplemented
+
+
+def _offset(array: np.memmap[Any, Any]) -> int:
+    """Where in its file the array begins, which may be a part of the array that was mapped."""
+    mapped: Any = array._mmap  # type: ignore[attr-defined]
+    start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    return int(start + array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data)
+
+
+def _map_again(filename: str, dtype: Any, offset: int, shape: tuple[int, ...]) -> Any:
+    return np.memmap(filename, dtype, "c", offset, shape)
