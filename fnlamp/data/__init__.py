@@ -25,6 +25,10 @@ from fnlamp.data.named import digits as digits
 from fnlamp.data.named import fashion_mnist as fashion_mnist
 from fnlamp.data.named import kmnist as kmnist
 from fnlamp.data.named import mnist as mnist
+from fnlamp.data.npy import map_npy as map_npy
+from fnlamp.data.npy import read_npy as read_npy
+from fnlamp.data.npy import read_npz as read_npz
+from fnlamp.data.pickle import read_pickle as read_pickle
 from fnlamp.data.text.bpe import BpeCodec as BpeCodec
 from fnlamp.data.text.bpe import train_bpe as train_bpe
 from fnlamp.data.text.codec import ByteCodec as ByteCodec
@@ -38,6 +42,7 @@ from fnlamp.data.text.language_model import language_model_batches as language_m
 from fnlamp.data.text.masked import masked_batches as masked_batches
 from fnlamp.data.text.padding import padded_batches as padded_batches
 from fnlamp.data.text.store import read_codec as read_codec
+from fnlamp.data.text.store import read_text as read_text
 from fnlamp.data.text.store import save_codec as save_codec
 from fnlamp.data.transform import at as at
 from fnlamp.data.transform import compose as compose

@@ -6,12 +6,17 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from fnlamp.extra import need
+from fnlamp.fault import FaultError
+
 Numbers: TypeAlias = np.ndarray[Any, Any]
 
 _NUMERIC: Final = b"0123456789+-.eE"
 _EXACT: Final = 2**53
 _POWERS: Final = 10.0 ** np.arange(23)
 """The powers of ten that float64 holds exactly."""
+_MANY: Final = 2**14
+"""Bytes from which on it pays to ask whether pyarrow is there."""
 
 
 def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
@@ -31,6 +36,9 @@ def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
     # Without the characters of numbers, what is left is the table's shape, and whatever else should not be there.
     if rows.translate(None, _NUMERIC) != (separator * (width - 1) + b"\n") * count:
         return None
+    cells = _arrow(rows.replace(separator, b"\n"), count * width) if len(rows) >= _MANY else None
+    if cells is not None:
+        return cells.reshape(count, width)
     text = rows.translate(bytes.maketrans(separator + b"\n", b",,"))
     cells = _whole(text, count * width) if not any(mark in text for mark in (b".", b"e", b"E", b"-0")) else None
     if cells is None:
@@ -38,8 +46,28 @@ def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
     return None if cells is None else cells.reshape(count, width)
 
 
+def _arrow(lines: bytes, count: int) -> Numbers | None:
+    """A number a line as pyarrow reads it, rounded as `float` rounds; `None` if it is not there, or one is malformed."""
+    try:
+        arrow, csv = need("pyarrow", "tables"), need("pyarrow.csv", "tables")
+    except FaultError:
+        return None
+    try:
+        table = csv.read_csv(
+            arrow.BufferReader(lines),
+            csv.ReadOptions(column_names=["number"], use_threads=False, block_size=len(lines) + 1),
+            csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            csv.ConvertOptions(column_types={"number": arrow.float64()}, null_values=[]),
+        )
+    except arrow.ArrowInvalid:
+        return None
+    return _finite(table.column(0).to_numpy()) if table.num_rows == count else None
+
+
 def _digits(rows: bytes, count: int, width: int, separator: bytes) -> Numbers | None:
     """Rows of nothing but short runs of digits, as small integers: one pass over the cells for each place that they reach."""
+    if any(mark in rows for mark in (b".", b"-", b"e", b"E")):
+        return None  # which the rest would find out too, more slowly
     code = np.frombuffer(rows, np.uint8)
     digit = code - np.uint8(ord("0"))  # what is below "0" wraps round, far above 9
     stop = np.flatnonzero(digit > 9)

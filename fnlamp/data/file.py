@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import sys
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os import fstat
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,14 @@ from fnlamp.fault import FaultError, FileCorrupt, FileFault, FileMissing, TooLar
 
 A = TypeVar("A")
 File: TypeAlias = "io.BufferedReader[Any]"
+
+
+class Bytes(Protocol):
+    """What an array can be read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def readinto(self, buffer: Any, /) -> int: ...
+
 
 LIMIT: Final = 2**32
 """Bytes that a file may unpack to, unless the caller says otherwise."""
@@ -48,6 +57,51 @@ def read_all(path: str, limit: int | None = None) -> bytes:
             contents += piece
             within(path, limit, len(contents))
     return bytes(contents)
+
+
+def read_array(
+    path: str, file: Bytes, most: int, dtype: np.dtype[Any], shape: tuple[int, ...], limit: int | None = None
+) -> np.ndarray[Any, Any]:
+    """The array whose numbers are all that is left of the file, `most` bytes or fewer, in C order and native byte order.
+
+    Nothing of the declared size is allocated before it is known to be possible.  Fails: `FileCorrupt`, `TooLarge`.
+    """
+    wanted = math.prod(shape) * dtype.itemsize
+    expected = f"{wanted:,} bytes of data for shape {list(shape)}"
+    if wanted > most:
+        raise FaultError(FileCorrupt(path, expected, f"{most:,} bytes at the most"))
+    within(path, limit, wanted)
+    # An axis of length 0 hides the others from `wanted`.
+    if len(shape) > 64 or math.prod(max(n, 1) for n in shape) * dtype.itemsize > sys.maxsize:
+        raise FaultError(FileCorrupt(path, "lengths that an array can have", f"{list(shape)}"))
+    array = np.empty(shape, dtype)
+    room, came = array.reshape(-1).view(np.uint8).data, 0
+    while came < wanted and (count := file.readinto(room[came : came + PIECE])):
+        came += count
+    if came < wanted or file.read(1):
+        raise FaultError(FileCorrupt(path, expected, f"{came:,} bytes" if came < wanted else f"{came + 1:,} bytes or more"))
+    if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise FaultError(FileCorrupt(path, "booleans, bytes of 0 and 1", f"{array.view(np.uint8).max()}"))
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def plain(dtype: np.dtype[Any]) -> bool:
+    """Whether the bytes of an array are its values: numbers, times, strings of one length, and records of those."""
+    if dtype.fields is not None:
+        return not dtype.hasobject and all(plain(field[0]) for field in dtype.fields.values())
+    return dtype.base.kind in "biufcmMSUV" and not dtype.hasobject and (dtype.subdtype is None or plain(dtype.base))
+
+
+@contextlib.contextmanager
+def decoding(path: str, expected: str) -> Iterator[None]:
+    """Where foreign code takes hostile bytes apart: whatever it raises says that they are not what they should be."""
+    try:
+        yield
+    except FaultError:
+        raise
+    except Exception as error:
+        came = str(error) or type(error).__name__
+        raise FaultError(FileCorrupt(path, expected, came if len(came) <= 200 else came[:197] + "...")) from error
 
 
 def read_table(path: str, header: bool, count: int | None, limit: int | None = None) -> Generator[bytes, None, None]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import struct
-import sys
 from os import PathLike, fspath
 from typing import Any, Final
 
 import numpy as np
 
-from fnlamp.data.file import LIMIT, File, opened, reading, within
+from fnlamp.data.file import LIMIT, File, opened, read_array, reading
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
 
@@ -53,15 +51,4 @@ def _parse(path: str, file: File, most: int, limit: int | None) -> np.ndarray[An
     if not 1 <= axes <= 64:
         raise FaultError(FileCorrupt(path, "1 to 64 axes, which is what an array can have", f"{axes}"))
     shape = struct.unpack(f">{axes}I", lengths)
-    wanted = math.prod(shape) * dtype.itemsize
-    expected = f"{wanted:,} bytes of data for shape {list(shape)}"
-    if wanted > most:  # before anything of the declared size is allocated
-        raise FaultError(FileCorrupt(path, expected, f"{most - len(lengths) - 4:,} bytes at the most"))
-    within(path, limit, wanted)
-    if math.prod(max(n, 1) for n in shape) * dtype.itemsize > sys.maxsize:  # which an axis of length 0 hides from `wanted`
-        raise FaultError(FileCorrupt(path, "lengths that an array can have", f"{list(shape)}"))
-    array = np.empty(shape, dtype)
-    count = file.readinto(array.reshape(-1).view(np.uint8).data)
-    if count < wanted or file.read(1):
-        raise FaultError(FileCorrupt(path, expected, f"{count:,} bytes" if count < wanted else f"{count + 1:,} bytes or more"))
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return read_array(path, file, most - 4 - len(lengths), dtype, shape, limit)

@@ -6,10 +6,21 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fnlamp.data import bulk
 from fnlamp.data.bulk import parse
+
+
+@pytest.fixture(params=["numpy", "pyarrow"], autouse=True)
+def engine(request, monkeypatch):
+    """With pyarrow even for the smallest table, and without it."""
+    monkeypatch.setattr(bulk, "_MANY", 0)
+    if request.param == "numpy":
+        monkeypatch.setattr(bulk, "_arrow", lambda lines, count: None)
+    return request.param
+
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -42,7 +53,7 @@ SHORT = st.integers(-(2**64), 2**64).map(str) | st.integers(-5, 300).map(str)
 CELLS = [JUNK, FLOATS, DECIMALS, LONG, SHORT, FLOATS | DECIMALS | SHORT, SHORT | JUNK]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_cell_is_what_float_makes_of_it_or_the_block_is_refused(data):
     cell = data.draw(st.sampled_from(CELLS))
@@ -82,6 +93,29 @@ def test_a_malformed_cell_is_refused_wherever_it_stands(cell, fill):
         cells = [[fill, fill], [fill, fill], [fill, fill]]
         cells[at // 2][at % 2] = cell
         assert parse(text(cells), 2, b",") is None, cells
+
+
+def test_pyarrow_reads_plain_decimals_at_once(engine):
+    np.testing.assert_array_equal(parse(b"1.5,-2,3e4\n-0,.25,+7\n", 3, b","), [[1.5, -2, 3e4], [0, 0.25, 7]])
+    if engine == "pyarrow":
+        np.testing.assert_array_equal(bulk._arrow(b"1.5\n-2\n3e4\n", 3), [1.5, -2, 3e4])
+        assert np.signbit(bulk._arrow(b"-0\n", 1)[0])
+
+
+def test_a_small_table_does_not_wait_for_pyarrow(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(bulk, "_arrow", None)  # calling it would be an error
+    assert bulk.parse(b"1.5\n", 1, b",") == 1.5
+
+
+@pytest.mark.parametrize("longest", range(1, 12))
+def test_runs_of_digits_of_every_length(longest):
+    rng = np.random.default_rng(longest)
+    cells = [[str(rng.integers(0, 10 ** rng.integers(1, longest + 1))) for _ in range(3)] for _ in range(50)]
+    cells[7][1] = "0" * longest
+    cells[9][2] = "9" * longest
+    same(cells)
+    same(cells, "|")
 
 
 @pytest.mark.parametrize(

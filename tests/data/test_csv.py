@@ -5,16 +5,25 @@ from __future__ import annotations
 import csv as standard
 import gzip
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp.data import read_csv
-from fnlamp.fault import BadCell, FileCorrupt, FileMissing
+from fnlamp.data import bulk, read_csv
+from fnlamp.fault import BadCell, FileCorrupt, FileMissing, TooLarge
+
+
+@pytest.fixture(params=["numpy", "pyarrow"], autouse=True)
+def engine(request, monkeypatch):
+    """With pyarrow even for the smallest table, and without it."""
+    monkeypatch.setattr(bulk, "_MANY", 0)
+    if request.param == "numpy":
+        monkeypatch.setattr(bulk, "_arrow", lambda lines, count: None)
 
 
 @pytest.fixture
@@ -162,7 +171,7 @@ NUMBERS = st.lists(
 
 
 @given(NUMBERS, st.sampled_from([standard.QUOTE_MINIMAL, standard.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_the_standard_library_writes_is_read(tmp_path_factory, numbers, quoting, end):
     text = io.StringIO()
     standard.writer(text, quoting=quoting, lineterminator=end).writerows([["a", "b", "c"], *numbers])
@@ -175,7 +184,7 @@ TABLE = b"label,a\n" + b"".join(b"%d,%d.5\n" % (i, 3 * i) for i in range(9))
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_mutated_file_reads_or_fails_typed(tmp_path_factory, data):
     raw = bytearray(data.draw(st.sampled_from([TABLE, gzip.compress(TABLE, mtime=0)])))
     for _ in range(data.draw(st.integers(0, 3))):
@@ -242,3 +251,42 @@ def test_a_blank_first_line_is_named(write):
 def test_options_that_could_make_wrong_numbers_are_bugs(options, error):
     with pytest.raises(error):
         read_csv("x", **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_both_engines_give_the_same_bits(write, monkeypatch, dtype):
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(2_000, 7)) * 10.0 ** rng.integers(-300, 30, (2_000, 7)) * rng.integers(0, 2, (2_000, 7))
+    path = write("\n".join(["a,b,c,d,e,f,g", *(",".join(map(repr, row)) for row in numbers.tolist())]))
+    one = table(path, dtype=dtype).features
+    monkeypatch.setattr(bulk, "_arrow", lambda lines, count: None)
+    other = table(path, dtype=dtype).features
+    assert one.tobytes() == other.tobytes() == numbers.astype(dtype).tobytes()
+
+
+def test_a_bomb_is_unpacked_no_further_than_the_limit(write):
+    for head in (b"a,b\n", b"a,", b'"'):  # many rows; a header without end; one in quotes
+        path = write(gzip.compress(head + b"1,2\n" * 500_000 if head != b"a," else head + b"b" * 2_000_000))
+        tracemalloc.start()
+        found = fault(path, limit=100_000)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert isinstance(found, TooLarge), found
+        assert found.limit == 100_000 < found.size < 300_000
+        assert peak < 3_000_000
+    assert table(write(gzip.compress(b"a,b\n" + b"1,2\n" * 500_000)), limit=None).features.shape == (500_000, 2)
+    assert len(table(write("a\n" + "1\n" * 500_000), rows=10, limit=200_000).features) == 10
+
+
+def test_blocks_of_other_widths_of_numbers_are_one_table(write):
+    """Blocks of digits are kept small; one of decimals or long integers among them changes no other."""
+    rows = [[i % 7, i % 300] for i in range(60_000)]
+    rows[30_000][1], rows[59_999][0] = 123456789012, 0.25
+    path = write("\n".join(["a,b", *(f"{a!r},{b!r}" for a, b in rows)]))
+    np.testing.assert_array_equal(table(path, dtype=np.float64).features, np.array(rows, np.float64))
+
+
+def test_half_precision_names_what_it_cannot_hold(write):
+    found = fault(write("a,label,b\n1,0,2\n3,1,65520\n"), label="label", dtype=np.float16)
+    assert (found.row, found.column) == (3, "b")
+    assert fault(write("1,0,2\n3,1,65520\n"), label=1, header=False, dtype=np.float16).column == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from returns.unsafe import unsafe_perform_io
 
 from fnlamp.data import read_idx
 from fnlamp.effect import Effect
-from fnlamp.fault import FileCorrupt, FileMissing
+from fnlamp.fault import FileCorrupt, FileMissing, TooLarge
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
@@ -105,3 +106,40 @@ def test_a_mutated_file_reads_or_fails_typed(tmp_path_factory, data):
     path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw)))]))
     outcome = read_idx(path).run()
     assert is_successful(outcome) or isinstance(unsafe_perform_io(outcome.failure()), FileCorrupt)
+
+
+@pytest.mark.parametrize("level", [0, 9])
+def test_several_members_and_padding_are_one_file(tmp_path, level):
+    raw = idx(np.arange(300_000, dtype=np.int32))
+    parts = [gzip.compress(raw[a:b], level) for a, b in ((0, 3), (3, 500_000), (500_000, 500_000), (500_000, len(raw)))]
+    (tmp_path / "members").write_bytes(b"\0\0".join(parts) + bytes(100_000))
+    read = unsafe_perform_io(read_idx(tmp_path / "members").run().unwrap())
+    np.testing.assert_array_equal(read, np.arange(300_000))
+    (tmp_path / "members").write_bytes(b"".join(parts) + b"rubbish")
+    assert "gzip" in str(fault(tmp_path / "members"))
+
+
+def test_a_size_that_the_file_cannot_hold_is_not_allocated(tmp_path):
+    lie = gzip.compress(b"\0\0\x08\x01\x00\xff\xff\xff" + bytes(100))
+    (tmp_path / "lie").write_bytes(lie)
+    found = fault(tmp_path / "lie")
+    assert isinstance(found, FileCorrupt)
+    assert "at the most" in str(found)
+
+
+def test_what_is_larger_than_the_limit_is_not_unpacked(tmp_path):
+    (tmp_path / "large").write_bytes(gzip.compress(idx(np.zeros(10**6, np.uint8))))
+    outcome = read_idx(tmp_path / "large", limit=10**6 - 1).run()
+    assert unsafe_perform_io(outcome.failure()) == TooLarge(str(tmp_path / "large"), 10**6 - 1, 10**6)
+    assert unsafe_perform_io(read_idx(tmp_path / "large", limit=10**6).run().unwrap()).shape == (10**6,)
+
+
+def test_a_bomb_behind_a_small_header_is_a_fault(tmp_path):
+    (tmp_path / "bomb").write_bytes(gzip.compress(idx(np.zeros(10, np.uint8)) + bytes(10**7)))
+    tracemalloc.start()
+    found = fault(tmp_path / "bomb")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(found, FileCorrupt)
+    assert "11 bytes or more" in str(found)
+    assert peak < 2_000_000
