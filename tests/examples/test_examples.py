@@ -119,6 +119,24 @@ def test_the_convolutions_learn_the_digits(capsys):
     assert "FileMissing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("model", "epochs", "most"), [("lstm", 6, 0.5), ("gpt", 4, 1.5)])  # single letters: 2.3
+def test_the_character_model_learns_what_comes_next(model, epochs, most, tmp_path, capsys):
+    (tmp_path / "text").write_text("the cat sat on the mat. " * 800)
+    arguments = ["--text", str(tmp_path / "text"), "--model", model, "--epochs", str(epochs), "--length", "24"]
+    assert example("character_model").main(arguments) == 0
+    out = capsys.readouterr().out
+    assert float(re.findall(r"Validation Loss: (\d+\.\d+)", out)[-1]) < most
+    assert "ln 11 = 2.40" in out
+    assert len(out.rstrip("\n").rpartition("It writes:\n\n")[2]) == 32 + 24
+    assert example("character_model").main(["--text", str(tmp_path / "nothing")]) == 1
+    assert "FileMissing" in capsys.readouterr().err
+
+
+def test_the_character_model_finds_a_text_in_python(capsys):
+    assert example("character_model").main(["--characters", "12000", "--epochs", "1", "--length", "1"]) == 0
+    assert "Validation Loss" in capsys.readouterr().out
+
+
 def test_an_example_keeps_its_programs(tmp_path):
     environment = {**os.environ, "FNLAMP_CACHE": str(tmp_path / "programs"), "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, str(EXAMPLES / "regression.py")], env=environment, check=True, capture_output=True)

@@ -13,4 +13,5 @@ from fnlamp.data.text.language_model import language_model_batches as language_m
 from fnlamp.data.text.masked import masked_batches as masked_batches
 from fnlamp.data.text.padding import padded_batches as padded_batches
 from fnlamp.data.text.store import read_codec as read_codec
+from fnlamp.data.text.store import read_text as read_text
 from fnlamp.data.text.store import save_codec as save_codec

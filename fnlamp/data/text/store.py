@@ -1,4 +1,4 @@
-"""Codecs to files and back: JSON, which is read as data and checked."""
+"""Texts from files; codecs to files and back, as JSON, which is read as data and checked."""
 
 from __future__ import annotations
 
@@ -61,6 +61,33 @@ def read_codec(path: str | PathLike[str]) -> Effect[Codec, FileFault | ExtraMiss
         return error.fault  # type: ignore[return-value]  # reading raises no other
 
     return Effect.attempt(lambda: _codec(name, read_all(name)), FaultError, fault)
+
+
+def read_text(path: str | PathLike[str]) -> Effect[str, FileFault]:
+    """The text of a file in UTF-8, packed with gzip or not, without a byte order mark; line ends stay as they are.
+
+    Nothing is opened before the program is run.  Fails: `FileMissing`; `FileCorrupt` for bytes that are no UTF-8.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "greeting.txt")
+    >>> _ = path.write_bytes("Grüße".encode())
+    >>> read_text(path).run()
+    <IOResult: <Success: Grüße>>
+    """
+    name = fspath(path)
+
+    def load() -> str:
+        raw = read_all(name)
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            came = f"the byte {error.object[error.start]:#04x} at {error.start:,}"
+            raise FaultError(FileCorrupt(name, "UTF-8 text", came)) from error
+
+    def fault(error: FaultError) -> FileFault:
+        return error.fault  # type: ignore[return-value]  # reading raises no other
+
+    return Effect.attempt(load, FaultError, fault)
 
 
 def _text(codec: Codec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -89,6 +90,21 @@ def test_a_damaged_file_is_corrupt(tmp_path, raw, says):
     found = read(tmp_path / "codec.json")
     assert isinstance(found, FileCorrupt), found
     assert says in str(found)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_text_is_read_as_it_is(tmp_path, pack):
+    text = "one\r\ntwo\n\ufeffGrüße 🙂\0"
+    for mark in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "text").write_bytes(pack(mark + text.encode()))
+        assert unsafe_perform_io(data.read_text(tmp_path / "text").run().unwrap()) == text
+
+
+def test_what_is_no_text_is_a_fault(tmp_path):
+    assert isinstance(unsafe_perform_io(data.read_text(tmp_path / "none").run().failure()), FileMissing)
+    (tmp_path / "text").write_bytes(b"abc\xff")
+    found = unsafe_perform_io(data.read_text(tmp_path / "text").run().failure())
+    assert found == FileCorrupt(str(tmp_path / "text"), "UTF-8 text", "the byte 0xff at 3")
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):
