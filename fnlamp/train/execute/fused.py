@@ -21,6 +21,8 @@ from fnlamp.train.execute.body import Bench, Body
 
 FIRST = 8
 """Steps in the first dispatch, when nobody knows yet how long a step takes."""
+WORTH_WHILE = 0.005
+"""Seconds of work beside which the time of a dispatch does not count."""
 SUPER_BATCH = 64, 16 * 2**20
 """How many batches of a host stream are sent to the device together, at most, and how many bytes."""
 
@@ -31,7 +33,7 @@ class Fused:
 
     `chunk` is the number of steps; without it the number follows the measured time of a step, so that a dispatch takes about
     `seconds` and Ctrl-C stays prompt. Arrays stay on the device; a stream without a compiled view is sent in super-batches,
-    the next one while the steps of the last are computed.
+    the next one while the steps of the last are computed, and as it is when they are done: a slow stream is not waited for.
     """
 
     chunk: int | None = None
@@ -46,10 +48,16 @@ class Fused:
     ) -> Iterator[tuple[Tree, Any, int]]:
         """`(carry, position, broken)` after each chunk; what broke is not in the carry, and nothing comes after it."""
         bench.begin(body)
+        work = _Work()
+
+        def enough(filling: _Filling) -> bool:
+            wanted = min(self._steps(bench, body, filling.size), filling.room)
+            return filling.count >= wanted or (self.chunk is None and work.done())
+
         supplies = _Ahead(
             _of_view(stream, position, body, bench)
             if stream.view is not None
-            else _of_host(stream, position, bench, self.chunk, lambda size: self._steps(bench, body, size))
+            else _of_host(stream, position, bench, self.chunk, enough)
         )
         while (supply := supplies.take()) is not None:
             pace = (body, supply.size)
@@ -62,6 +70,7 @@ class Fused:
                 stop = min(at + self._steps(bench, body, supply.size), supply.stop)
                 started = time.perf_counter()
                 new, broken = run(carry, bench.spare(body, carry), at, stop)
+                work.began(broken)
                 if stop == supply.stop:
                     supplies.prepare()  # while the device computes
                 if int(broken):
@@ -102,6 +111,21 @@ class _Supply:
     position: Callable[[int], Any]
 
 
+class _Work:
+    """What the device was given last."""
+
+    def __init__(self) -> None:
+        self.result: Any = None
+        self.since = 0.0
+
+    def began(self, result: Array) -> None:
+        self.result, self.since = result, time.perf_counter()
+
+    def done(self) -> bool:
+        """Whether the device waits for more, and has worked for so long that another dispatch is worth while."""
+        return self.result is None or (self.result.is_ready() and time.perf_counter() - self.since > WORTH_WHILE)
+
+
 class _Ahead:
     """An iterator that can be asked to make its next item early; what it fails with then is raised when the item is due."""
 
@@ -137,7 +161,7 @@ def _of_view(stream: BatchStream, position: int, body: Body, bench: Bench) -> It
 
 
 def _of_host(
-    stream: BatchStream, position: Any, bench: Bench, chunk: int | None, wanted: Callable[[int], int]
+    stream: BatchStream, position: Any, bench: Bench, chunk: int | None, enough: Callable[[_Filling], bool]
 ) -> Iterator[_Supply]:
     """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
     spec: Any = None
@@ -145,13 +169,16 @@ def _of_host(
     try:
         for batch, after in steps(stream, position):
             shape = spec_of(batch)
-            if filling is not None and (shape != spec or filling.count >= min(wanted(_rows(spec)), filling.room)):
+            if filling is not None and shape != spec:
                 yield filling.supply(bench)
                 filling = None
             if filling is None:
                 spec, filling = shape, _Filling(batch, _room(shape, chunk), position)
             filling.add(batch, after)
             position = after
+            if enough(filling):
+                yield filling.supply(bench)
+                filling = None
     except FaultError:
         if filling is not None:  # what came before the fault is trained on first
             yield filling.supply(bench)
