@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import hashlib
 import multiprocessing
 import os
 import pickle
@@ -21,9 +22,9 @@ from reading import QUIET, value
 from returns.unsafe import unsafe_perform_io
 from terms import Given, Outcome
 
-from fnlamp import data, stream
+from fnlamp import data, stream, tree
 from fnlamp.effect import Effect, Resource
-from fnlamp.fault import WorkerLost
+from fnlamp.fault import FaultError, WorkerLost
 from fnlamp.stream.sink import steps
 
 WORKERS = 2
@@ -88,7 +89,7 @@ def _killed(loader: Resource[stream.BatchStream, Any], folder: Path, delay: floa
         os.kill(random.Random(delay).choice(sorted(workers)), signal.SIGKILL)
 
     def read(batches: stream.BatchStream) -> Effect[int, Any]:
-        return stream.fold(batches, 0, lambda count, batch: count + 1)
+        return Effect.attempt(lambda: sum(1 for _ in stream.items(batches)), FaultError, lambda error: error.fault)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -107,3 +108,57 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+# ------------------------------------------------------------------------------- runs that go on
+
+
+def resume(given: Given) -> Outcome:
+    """A shuffled, augmented pipeline with two workers, begun at random batches: are the rest the same, byte for byte?"""
+    chance = random.Random(1)
+    rows = max(256, int(8192 * given.scale))
+    images = data.from_arrays(*_images(rows))
+
+    def read(state: Any) -> list[tuple[bytes, bytes]]:
+        """What identifies each batch, and the state after it as one would save it."""
+        loader = data.loader(
+            images, batch_size=16, shuffle=True, seed=7, transform=data.at(0, data.to_float), augment=flipped, workers=WORKERS
+        )
+        return value(loader.use(lambda s: Effect.suspend(lambda: _read(s, state))))
+
+    faulthandler.dump_traceback_later(10 * DEADLINE, exit=True)
+    whole = read(None)
+    same = 0
+    for _ in range(given.times):
+        after = chance.randrange(len(whole))
+        rest = read(pickle.loads(whole[after][1]))
+        same += rest == whole[after + 1 :]
+    faulthandler.cancel_dump_traceback_later()
+    distinct = len({batch for batch, _ in whole})
+    findings = [
+        Finding("resumed runs with the same bytes", f"of {given.times}", same, given.times),
+        Finding("different batches", f"of {len(whole)}", distinct, len(whole)),
+    ]
+    return Outcome(findings, {"batches": len(whole), "rows": rows})
+
+
+def _read(batches: stream.BatchStream, state: Any) -> list[tuple[bytes, bytes]]:
+    found = []
+    for batch, after in steps(batches, batches.init if state is None else state):
+        digest = hashlib.sha256()
+        for path, leaf in tree.paths(batch).items():
+            digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+        found.append((digest.digest(), pickle.dumps(after)))
+    return found
+
+
+def flipped(generator: np.random.Generator, item: tuple[Array, Any]) -> tuple[Array, Any]:
+    """Another way round, or not, and with a little noise: what a random crop and the like amount to."""
+    image, label = item
+    noise = generator.integers(0, 8, image.shape, np.uint8)
+    return np.ascontiguousarray(image[:, :: 1 if generator.random() < 0.5 else -1]) ^ noise, label
+
+
+def _images(rows: int) -> tuple[Array, Array]:
+    chance = np.random.default_rng(0)
+    return chance.integers(0, 256, (rows, 28, 28, 1), np.uint8), chance.integers(0, 10, rows, np.int32)

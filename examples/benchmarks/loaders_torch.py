@@ -47,7 +47,9 @@ class Decoded(Dataset[Any]):
 def by_grain(images: Any, *, batch_size: int, workers: int) -> Epoch:
     """Shuffled epochs of a data set, by worker processes that stay; the last batch is full, with rows of the next epoch."""
     import grain
+    from absl import flags
 
+    flags.FLAGS.mark_as_parsed()  # Grain looks at its own, which nobody gave
     batches = len(images) // batch_size
     rows = grain.MapDataset.source(images).seed(0).shuffle().repeat().batch(batch_size)
     ahead = rows.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))

@@ -47,6 +47,8 @@ CASES = {
 """The cases, and the modules whose functions of those names run them."""
 QUICK = {"rounds": 2, "times": 2, "gigabytes": 0.05, "scale": 0.02}
 PACKAGES = ("fnlamp", "jax", "numpy", "pandas", "pyarrow", "torch", "grain", "pillow")
+UNHEARD = "ignore:The given NumPy array is not writable:UserWarning"
+"""torch's, of images that nobody writes to."""
 GRACE = 5.0
 """Seconds in which what a case started has to be gone after it has ended."""
 
@@ -108,7 +110,7 @@ def in_a_process(name: str, given: Given, chosen: Any) -> dict[str, Any]:
     command += ["--mnist", str(given.mnist)] if given.mnist else []
     command += ["--quick"] if chosen.quick else []
     started = time.perf_counter()
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command, start_new_session=True, env={**os.environ, "PYTHONWARNINGS": UNHEARD})
     try:
         status = process.wait(chosen.deadline)
         problem = f"ended with status {status}" if status else ""

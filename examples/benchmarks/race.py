@@ -20,6 +20,7 @@ from fnlamp import stream, train
 from fnlamp.effect import Effect, Runtime
 from fnlamp.mode import name_key
 
+
 @dataclass(frozen=True)
 class Race:
     """What came out: the seconds of every round, first calls, and the mean losses of the first and the last round."""
