@@ -11,7 +11,7 @@ import pytest
 
 from fnlamp import fault, loss, nn, optim, stream
 from fnlamp.arrays import array_spec
-from fnlamp.effect import Runtime
+from fnlamp.effect import Effect, Runtime
 from fnlamp.layer import table
 from fnlamp.mode import Eval, Train
 from fnlamp.train import supervised
@@ -32,6 +32,7 @@ def _names(doctest_namespace: dict[str, Any]) -> None:
         Eval=Eval,
         Train=Train,
         table=table,
+        Effect=Effect,
         Runtime=Runtime,
         supervised=supervised,
         key=jax.random.key(0),
