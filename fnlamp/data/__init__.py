@@ -1,7 +1,6 @@
 """Files in: programs that read arrays and tables, or fail with a typed fault. Loading never executes code."""
 
 from fnlamp.data.collate import stack as stack
-from fnlamp.data.csv import Table as Table
 from fnlamp.data.csv import read_csv as read_csv
 from fnlamp.data.dataset import Arrays as Arrays
 from fnlamp.data.dataset import Dataset as Dataset
@@ -29,6 +28,8 @@ from fnlamp.data.npy import map_npy as map_npy
 from fnlamp.data.npy import read_npy as read_npy
 from fnlamp.data.npy import read_npz as read_npz
 from fnlamp.data.pickle import read_pickle as read_pickle
+from fnlamp.data.safetensors import read_safetensors as read_safetensors
+from fnlamp.data.table import Table as Table
 from fnlamp.data.text.bpe import BpeCodec as BpeCodec
 from fnlamp.data.text.bpe import train_bpe as train_bpe
 from fnlamp.data.text.codec import ByteCodec as ByteCodec

@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any, Final
 
@@ -16,22 +15,9 @@ import numpy as np
 
 from fnlamp.data.bulk import Numbers, parse
 from fnlamp.data.file import LIMIT, read_table, reading
+from fnlamp.data.table import Table, check_options, label_position, labels
 from fnlamp.effect import Effect
 from fnlamp.fault import BadCell, FaultError, FileCorrupt, FileFault
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """A table of numbers. Shapes: `features` `(rows, columns)`, `label` `(rows,)`, int32, or `None` without a label column."""
-
-    columns: tuple[str, ...]
-    features: Numbers
-    label: Numbers | None = None
-
-    def __repr__(self) -> str:
-        rows, columns = self.features.shape
-        labelled = "" if self.label is None else ", labelled"
-        return f"<Table: {rows:,} rows of {columns:,} {self.features.dtype} columns{labelled}>"
 
 
 def read_csv(
@@ -62,10 +48,7 @@ def read_csv(
         raise ValueError(f"rows must be at least 1, got {rows}")
     if len(separator) != 1 or not separator.isascii() or separator in '"\r\n.+-0123456789eE\0':
         raise ValueError(f"a separator is one ASCII character that no number contains, got {separator!r}")
-    if not np.issubdtype(dtype, np.floating):
-        raise TypeError(f"features are floating-point numbers, got the dtype {dtype}")
-    if isinstance(label, bool):
-        raise TypeError(f"label is the name or the position of a column, got {label}")
+    check_options(label, dtype)
     name = fspath(path)
 
     def load() -> Table:
@@ -135,7 +118,7 @@ def _cell(path: str, row: int, column: str | int, cell: str) -> float:
 def _table(
     path: str, names: list[str], blocks: list[Numbers], label: str | int | None, header: bool, dtype: np.dtype[Any]
 ) -> Table:
-    position = _label_position(path, names, label)
+    position = label_position(path, names, label)
     at = len(names) if position is None else position
     kept = names[:at] + names[at + 1 :]
     features = np.empty((sum(map(len, blocks)), len(kept)), dtype)
@@ -152,22 +135,5 @@ def _table(
         start += len(block)
     if position is None:
         return Table(tuple(kept), features)
-    labels = np.concatenate([block[:, position] for block in blocks]).astype(np.float64)
-    bad = (labels != np.round(labels)) | (np.abs(labels) > np.iinfo(np.int32).max)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        shown = names[position] if header else position + 1
-        raise FaultError(BadCell(path, row + 1 + header, shown, "a label, a whole number of 32 bits", f"{labels[row]:g}"))
-    return Table(tuple(kept), features, labels.astype(np.int32))
-
-
-def _label_position(path: str, names: list[str], label: str | int | None) -> int | None:
-    if label is None:
-        return None
-    if isinstance(label, str) and names.count(label) == 1:
-        return names.index(label)
-    if isinstance(label, int) and 0 <= label < len(names):
-        return label
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    came = f"{names.count(label)} of them" if label in names else f"the columns {shown}"
-    raise FaultError(FileCorrupt(path, f"one column {label!r} for the labels", came))
+    column = names[position] if header else position + 1
+    return Table(tuple(kept), features, labels(path, [block[:, position] for block in blocks], 1 + header, column))

@@ -171,10 +171,10 @@ class _Row:
         """The row with some of its tokens hidden, and the positions of those, in order."""
         candidates = np.flatnonzero(self.plain[row])
         count = min(max(round(self.share * len(candidates)), 1), len(candidates))
-        positions = np.sort(generator.choice(candidates, count, replace=False))
-        fate, token = generator.random(count), generator.choice(self.drawn, count)
+        positions = np.sort(generator.permutation(candidates)[:count])
+        fate, token = generator.random(count), self.drawn[generator.integers(len(self.drawn), size=count)]
         hidden = row.copy()
-        hidden[positions] = np.select([fate < 0.8, fate < 0.9], [self.mask, token], row[positions])
+        hidden[positions] = np.where(fate < 0.8, self.mask, np.where(fate < 0.9, token, row[positions]))
         return hidden, positions
 
 
