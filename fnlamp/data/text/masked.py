@@ -51,10 +51,10 @@ def masked_batches(
     Fails: `DtypeMismatch`; `LabelOutOfRange` for a token that is none of the vocabulary; `EmptyEpoch` without batches.
     Reference: Devlin et al. 2019, sections 3.1 and A.1.
 
-    >>> paragraphs = [[[5, 6, 7], [8, 9]], [[6, 6], [7, 5]]]
+    >>> paragraphs = [[[5, 6], [8, 9]], [[6, 6], [7, 5]]]
     >>> s = masked_batches(paragraphs, 2, maximum=8, vocabulary=10, cls=0, sep=1, mask=2, pad=3, seed=0)
     >>> s.spec[0]["positions"].shape, [features["lengths"].tolist() for features, targets in stream.items(s)]
-    ((2, 1), [[8, 7]])
+    ((2, 1), [[7, 7]])
     """
     if batch_size < 1 or maximum < 5 or not 0 < share <= 1:
         got = f"batch_size={batch_size}, maximum={maximum}, share={share}"
