@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
-from typing import Any, Never, final
+from typing import Any, NamedTuple, Never, final
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, describe, spec_after
@@ -15,7 +15,15 @@ from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
 from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetched
 from fnlamp.stream.step import Emit, End, Reread, Step
-from fnlamp.stream.view import View
+from fnlamp.stream.view import Recipe, View
+
+
+class Raw(NamedTuple):
+    """The steps of a stream before its functions of `jax.numpy`, those functions, and the steps after them."""
+
+    step: Callable[[Any], Step]
+    recipe: Recipe
+    mapped: Callable[[Any], Step]
 
 
 @final
@@ -26,8 +34,9 @@ class BatchStream:
     `step` is a plain function that only an interpreter calls; asking twice with one state gives the same batch twice, so a
     stream continues from any state; `reread` tells what that costs. `spec` describes a batch (shape and dtype, the batch axis
     first; a batch may have fewer rows), `length` is the number of batches or `None`. A stream that is `indexed` has a position,
-    a plain integer, for a state, and a `length`. `view` is the compiled view where there is one. Make streams with
-    `minibatches`, `from_items`, `from_function`, `from_iterable`, ...
+    a plain integer, for a state, and a `length`. `view` is the compiled view where there is one; where there is none, `raw`
+    still tells which functions of batches can be compiled. Make streams with `minibatches`, `from_items`, `from_function`,
+    `from_iterable`, ...
 
     >>> s = stream.minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> [y.tolist() for x, y in stream.items(s.every_nth(2))]
@@ -39,6 +48,7 @@ class BatchStream:
     spec: Tree
     length: int | None
     view: View | None = None
+    raw: Raw | None = None
     why_empty: EmptyEpoch = field(default_factory=EmptyEpoch)
     indexed: bool = False
     reread: Reread = Reread.DIRECT
@@ -64,7 +74,7 @@ class BatchStream:
     # ---- streams from streams; the first five keep the compiled view
 
     def map(self, function: Callable[[Any], Any], *, spec: Tree | None = None) -> BatchStream:
-        """Every batch through `function`, which must be written in `jax.numpy` to keep the compiled view.
+        """Every batch through `function`, which is written in `jax.numpy` and becomes part of the compiled step.
 
         With `spec` given, the spec of what it returns, it may be any host function (files, NumPy); it is then called batch by
         batch.
@@ -79,6 +89,10 @@ class BatchStream:
                 raise
             if self.view is not None:
                 return BatchStream.of_view(self.view.map(function), spec, self.why_empty)
+            before, recipe = self.compiled
+            recipe = recipe.then(function)
+            step = transform.map(before.step, recipe.after)
+            return self._with(step=step, spec=spec, raw=Raw(before.step, recipe, step), indexed=self.indexed)
         return self._with(step=transform.map(self.step, function), spec=spec, indexed=self.indexed)
 
     def take(self, count: int) -> BatchStream:
@@ -245,9 +259,16 @@ class BatchStream:
 
     # ---- inside
 
+    @property
+    def compiled(self) -> tuple[BatchStream, Recipe]:
+        """For interpreters of a stream without a view: the same with batches as they are sent to the device, and the rest."""
+        if self.raw is None or self.raw.mapped is not self.step:  # somebody has replaced the steps
+            return self, Recipe()
+        return replace(self, step=self.raw.step, raw=None), self.raw.recipe
+
     def _with(self, **changes: Any) -> BatchStream:
         """A stream of other steps; what it was indexed by and compiled from is lost unless it is given anew."""
-        return replace(self, **({"view": None, "indexed": False} | changes))
+        return replace(self, **({"view": None, "raw": None, "indexed": False} | changes))
 
     def _reindexed(self, length: int | None, index: Callable[[int], int]) -> BatchStream:
         """The indexed stream whose batch at a position is this one's at `index(position)`."""

@@ -315,7 +315,8 @@ class _Run:
 
     def note_recipes(self, stream: BatchStream) -> None:
         """Say which function makes a program compile again: one that captured something new since the last epoch."""
-        recipes = {segment.recipe for segment in stream.view.segments} if stream.view is not None else set()
+        view = stream.view
+        recipes = {segment.recipe for segment in view.segments} if view is not None else {stream.compiled[1]}
         for new in recipes - self.recipes if self.recipes else ():
             self.runtime.say(f"compiling again: {next(iter(self.recipes)).difference(new)} in map captured new values")
         self.recipes = recipes or self.recipes

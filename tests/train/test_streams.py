@@ -100,6 +100,26 @@ def test_training_that_was_stopped_in_the_middle_of_an_epoch_goes_on_to_the_same
 
 
 @each_executor
+def test_functions_of_batches_are_part_of_the_compiled_step_for_host_streams_too(executor):
+    calls = []
+
+    def halved(batch):
+        calls.append(type(batch[0]).__name__)
+        return batch[0] / 2, batch[1]
+
+    def mapped(make):
+        return lambda context: make(context).map(halved).map(lambda batch: (batch[0] + 1, batch[1]))
+
+    same_bits(run(mapped(SOURCES["items"]), executor), run(mapped(in_memory), executor))
+    assert all("Tracer" in name for name in calls)
+    whole = stream.from_items([(np.arange(4, dtype=np.uint8), np.arange(4))]).map(lambda batch: (batch[0] / 2, batch[1]))
+    ((x, _),) = stream.items(whole)
+    assert x.dtype == np.float32  # as on the device, not NumPy's float64
+    ((x, _),) = stream.items(whole.take(1).zip(whole).map(lambda pair: pair[0], spec=whole.spec))
+    assert x.tolist() == [0, 0.5, 1, 1.5]
+
+
+@each_executor
 def test_a_producer_that_fills_one_buffer_again_and_again_is_not_trained_on(executor):
     def reusing(context):
         buffer = np.zeros((4, 3), np.float32)

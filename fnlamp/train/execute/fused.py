@@ -166,25 +166,26 @@ def _of_host(
     """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
     spec: Any = None
     filling: _Filling | None = None
+    before, recipe = stream.compiled
     try:
-        for batch, after in steps(stream, position):
+        for batch, after in steps(before, position):
             shape = spec_of(batch)
             if filling is not None and shape != spec:
-                yield filling.supply(bench)
+                yield filling.supply(recipe, bench)
                 filling = None
             if filling is None:
                 spec, filling = shape, _Filling(batch, _room(shape, chunk), position)
             filling.add(batch, after)
             position = after
             if enough(filling):
-                yield filling.supply(bench)
+                yield filling.supply(recipe, bench)
                 filling = None
     except FaultError:
         if filling is not None:  # what came before the fault is trained on first
-            yield filling.supply(bench)
+            yield filling.supply(recipe, bench)
         raise
     if filling is not None:
-        yield filling.supply(bench)
+        yield filling.supply(recipe, bench)
 
 
 class _Filling:
@@ -201,11 +202,11 @@ class _Filling:
         self.count += 1
         self.positions.append(after)
 
-    def supply(self, bench: Bench) -> _Supply:
+    def supply(self, recipe: Recipe, bench: Bench) -> _Supply:
         # Nobody else has these arrays, and nobody writes to them any more: the device may have their memory.
         arrays = jax.tree.map(lambda array: to_device(array, bench.device, share=True), self.arrays)
         rows = to_device(np.arange(self.room), bench.device)
-        return _Supply(Recipe(), arrays, rows, self.size, 0, self.count, tuple(self.positions).__getitem__)
+        return _Supply(recipe, arrays, rows, self.size, 0, self.count, tuple(self.positions).__getitem__)
 
 
 def _rows(spec: Tree) -> int:

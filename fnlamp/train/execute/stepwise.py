@@ -38,8 +38,9 @@ class Stepwise:
 def _batches(stream: BatchStream, position: Any) -> Iterator[tuple[Recipe, Tree, Any, Any]]:
     """Each batch before the functions of its recipe, and the positions before and after it."""
     if stream.view is None:
-        for batch, after in steps(stream, position):
-            yield Recipe(), batch, position, after
+        before, recipe = stream.compiled
+        for batch, after in steps(before, position):
+            yield recipe, batch, position, after
             position = after
         return
     first = 0  # batches of earlier segments
