@@ -394,6 +394,16 @@ class ChecksumMismatch(Fault):
 
 
 @dataclass(frozen=True)
+class NoDisplay(Fault):
+    """matplotlib's `backend` cannot open a window."""
+
+    backend: str
+
+    def __str__(self) -> str:
+        return self._say(f"expected a display, got matplotlib's backend {self.backend}, without one; give a path to write to")
+
+
+@dataclass(frozen=True)
 class ExtraMissing(Fault):
     """An optional package that this needs is not installed."""
 

@@ -8,7 +8,7 @@ import os
 from os import PathLike, fspath
 from typing import Any
 
-from fnlamp.data.file import read_all
+from fnlamp.data.file import LIMIT, read_all, reading
 from fnlamp.data.text.bpe import BpeCodec
 from fnlamp.data.text.codec import ByteCodec, CharacterCodec, Codec, WordCodec
 from fnlamp.effect import Effect
@@ -42,12 +42,12 @@ def save_codec(codec: Codec, path: str | PathLike[str]) -> Effect[None, FileUnwr
     return Effect.attempt(write, OSError, fault)
 
 
-def read_codec(path: str | PathLike[str]) -> Effect[Codec, FileFault | ExtraMissing]:
+def read_codec(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[Codec, FileFault | ExtraMissing]:
     """The codec in a file of `save_codec`, or a tokenizer's in a file of Hugging Face's `tokenizers` (tokenizer.json).
 
-    Nothing is opened before the program is run, and nothing in the file is executed. A tokenizer of another kind than
-    `train_bpe` makes is a `BpeCodec` too, and gives back what its own rules leave of a text.
-    Fails: `FileMissing`, `FileCorrupt`; `ExtraMissing` for a tokenizer without the extra `text`.
+    Nothing is opened before the program is run, and nothing in the file is executed; `limit` is how many bytes it may have,
+    unpacked. A tokenizer of another kind than `train_bpe` makes is a `BpeCodec` too, and gives back what its own rules leave
+    of a text.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`; `ExtraMissing` for a tokenizer without the extra `text`.
 
     >>> import pathlib, tempfile
     >>> from fnlamp import data
@@ -60,13 +60,14 @@ def read_codec(path: str | PathLike[str]) -> Effect[Codec, FileFault | ExtraMiss
     def fault(error: FaultError) -> FileFault | ExtraMissing:
         return error.fault  # type: ignore[return-value]  # reading raises no other
 
-    return Effect.attempt(lambda: _codec(name, read_all(name)), FaultError, fault)
+    return Effect.attempt(lambda: _codec(name, read_all(name, limit)), FaultError, fault)
 
 
-def read_text(path: str | PathLike[str]) -> Effect[str, FileFault]:
+def read_text(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[str, FileFault]:
     """The text of a file in UTF-8, packed with gzip or not, without a byte order mark; line ends stay as they are.
 
-    Nothing is opened before the program is run.  Fails: `FileMissing`; `FileCorrupt` for bytes that are no UTF-8.
+    Nothing is opened before the program is run; `limit` is how many bytes the file may have, unpacked.
+    Fails: `FileMissing`; `TooLarge`; `FileCorrupt` for bytes that are no UTF-8.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "greeting.txt")
@@ -77,17 +78,14 @@ def read_text(path: str | PathLike[str]) -> Effect[str, FileFault]:
     name = fspath(path)
 
     def load() -> str:
-        raw = read_all(name)
+        raw = read_all(name, limit)
         try:
             return raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             came = f"the byte {error.object[error.start]:#04x} at {error.start:,}"
             raise FaultError(FileCorrupt(name, "UTF-8 text", came)) from error
 
-    def fault(error: FaultError) -> FileFault:
-        return error.fault  # type: ignore[return-value]  # reading raises no other
-
-    return Effect.attempt(load, FaultError, fault)
+    return reading(load)
 
 
 def _text(codec: Codec) -> str:

@@ -14,7 +14,7 @@ from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import data
-from fnlamp.fault import FileCorrupt, FileMissing, FileUnwritable
+from fnlamp.fault import FileCorrupt, FileMissing, FileUnwritable, TooLarge
 
 CODECS = [
     data.character_codec('he"llo\\\n\ud800é🙂', special=["<pad>"], unknown="<unk>"),
@@ -105,6 +105,13 @@ def test_what_is_no_text_is_a_fault(tmp_path):
     (tmp_path / "text").write_bytes(b"abc\xff")
     found = unsafe_perform_io(data.read_text(tmp_path / "text").run().failure())
     assert found == FileCorrupt(str(tmp_path / "text"), "UTF-8 text", "the byte 0xff at 3")
+
+
+def test_a_file_that_unpacks_to_more_than_the_limit_is_too_large(tmp_path):
+    (tmp_path / "text").write_bytes(gzip.compress(b" " * 10_000))
+    for read_file in (data.read_text, data.read_codec):
+        found = unsafe_perform_io(read_file(tmp_path / "text", limit=1000).run().failure())
+        assert isinstance(found, TooLarge)
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):
