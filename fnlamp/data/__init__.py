@@ -1,5 +1,7 @@
 """Files in: programs that read arrays and tables, or fail with a typed fault. Loading never executes code."""
 
+from fnlamp.data.arrow import read_arrow as read_arrow
+from fnlamp.data.arrow import read_parquet as read_parquet
 from fnlamp.data.collate import stack as stack
 from fnlamp.data.csv import read_csv as read_csv
 from fnlamp.data.dataset import Arrays as Arrays

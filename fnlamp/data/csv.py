@@ -135,5 +135,5 @@ def _table(
         start += len(block)
     if position is None:
         return Table(tuple(kept), features)
-    column = names[position] if header else position + 1
-    return Table(tuple(kept), features, labels(path, [block[:, position] for block in blocks], 1 + header, column))
+    at_column: str | int = names[position] if header else position + 1
+    return Table(tuple(kept), features, labels(path, [block[:, position] for block in blocks], 1 + header, at_column))

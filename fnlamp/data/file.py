@@ -53,7 +53,7 @@ def read_all(path: str, limit: int | None = None) -> bytes:
     """The whole contents.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`."""
     contents = bytearray()
     with opened(path) as (file, _):
-        while piece := file.read(2**20):
+        while piece := file.read(PIECE):
             contents += piece
             within(path, limit, len(contents))
     return bytes(contents)

@@ -1,0 +1,65 @@
+"""Tables of numbers with a column of class labels, whatever kind of file they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fnlamp.data.bulk import Numbers
+from fnlamp.fault import BadCell, FaultError, FileCorrupt
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table of numbers. Shapes: `features` `(rows, columns)`, `label` `(rows,)`, int32, or `None` without a label column."""
+
+    columns: tuple[str, ...]
+    features: Numbers
+    label: Numbers | None = None
+
+    def __repr__(self) -> str:
+        rows, columns = self.features.shape
+        labelled = "" if self.label is None else ", labelled"
+        return f"<Table: {rows:,} rows of {columns:,} {self.features.dtype} columns{labelled}>"
+
+
+def check_options(label: str | int | None, dtype: Any) -> None:
+    """Nothing, or a `TypeError` for options that could make wrong numbers."""
+    if not np.issubdtype(dtype, np.floating):
+        raise TypeError(f"features are floating-point numbers, got the dtype {dtype}")
+    if isinstance(label, bool):
+        raise TypeError(f"label is the name or the position of a column, got {label}")
+
+
+def label_position(path: str, names: Sequence[str], label: str | int | None) -> int | None:
+    """Where the label column stands, given by name or position.  Fails: `FileCorrupt`."""
+    if label is None:
+        return None
+    if isinstance(label, str) and names.count(label) == 1:
+        return names.index(label)
+    if isinstance(label, int) and 0 <= label < len(names):
+        return label
+    came = f"{names.count(label)} of them" if label in names else f"the columns {shown(names)}"
+    raise FaultError(FileCorrupt(path, f"one column {label!r} for the labels", came))
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first few names, for a message."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def labels(path: str, parts: Sequence[Numbers], first: int, column: str | int) -> Numbers:
+    """Labels, int32, from the finite numbers of a column, whose first is in row `first`.  Fails: `BadCell`.
+
+    >>> labels("table.csv", [np.array([7.0, 2.0]), np.array([1])], 2, "kind")
+    array([7, 2, 1], dtype=int32)
+    """
+    numbers = np.concatenate(parts).astype(np.float64)
+    bad = (numbers != np.round(numbers)) | (np.abs(numbers) > np.iinfo(np.int32).max)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise FaultError(BadCell(path, row + first, column, "a label, a whole number of 32 bits", f"{numbers[row]:g}"))
+    return numbers.astype(np.int32)

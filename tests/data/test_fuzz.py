@@ -1,0 +1,376 @@
+"""Mutated files: each reads right or fails typed; none hangs, runs code, or takes much more memory than it declares.
+
+`python tests/data/test_fuzz.py 10000` tries that many in all.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import csv
+import faulthandler
+import gzip
+import io
+import math
+import pickle
+import re
+import struct
+import sys
+import tempfile
+import time
+import tracemalloc
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from returns.pipeline import is_successful
+from returns.unsafe import unsafe_perform_io
+
+from fnlamp.data import map_npy, read_csv, read_idx, read_npy, read_npz, read_pickle, read_safetensors
+from fnlamp.fault import BadCell, FileCorrupt, TooLarge
+
+RNG = np.random.default_rng(0)
+LIMIT = 2**22
+SLACK = 2**21
+"""Bytes: buffers and blocks of a table, which are there for a small file too."""
+SECONDS = 10
+
+FORBIDDEN = ["os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "exec", "pickle.find_class"]
+seen: list[str] | None = None
+
+
+def _watch(event, arguments):
+    if seen is not None and (event in FORBIDDEN or (event == "open" and isinstance(arguments[1], str) and "w" in arguments[1])):
+        seen.append(event)
+
+
+sys.addaudithook(_watch)
+
+# ------------------------------------------------------------------------------- good files
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(save, **arrays):
+    file = io.BytesIO()
+    save(file, **arrays)
+    return file.getvalue()
+
+
+def idx(array, code):
+    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def table(rows):
+    return "".join(",".join(row) + "\n" for row in [["label", *"abcdef"], *rows]).encode()
+
+
+IMAGES, LABELS = RNG.integers(0, 256, (30, 28, 28), np.uint8), RNG.integers(0, 10, 30)
+FLOATS = RNG.normal(size=(40, 7))
+MNIST = tuple((RNG.random((n, 49), np.float32), RNG.integers(0, 10, n)) for n in (20, 5, 5))
+EXPLOIT = b"cos\nsystem\n(S'touch pwned'\ntR0"
+
+SEEDS = {
+    "idx": [
+        idx(IMAGES, 8),
+        idx(LABELS.astype(np.uint8), 8),
+        idx(RNG.integers(-9, 9, (3, 4, 5)).astype(">i4"), 0x0C),
+        idx(FLOATS.astype(">f8"), 0x0E),
+        gzip.compress(idx(IMAGES, 8)),
+        gzip.compress(idx(np.zeros((100, 28, 28), np.uint8), 8)),
+    ],
+    "csv": [
+        table([[str(n) for n in RNG.integers(0, 256, 7)] for _ in range(60)]),
+        table([[str(i % 3), *map(repr, row)] for i, row in enumerate(FLOATS[:, :6].tolist())]),
+        table([[str(i % 3), *(f'"{x:.3e}"' for x in row)] for i, row in enumerate(FLOATS[:, :6].tolist())]),
+        table([["1", "-2", "+3", "4.", ".5", "6e7", "-0"]] * 5).replace(b"\n", b"\r\n"),
+        gzip.compress(table([["1"] * 7] * 4000)),
+    ],
+    "npy": [
+        npy(FLOATS),
+        npy(np.asfortranarray(FLOATS.astype(np.float32))),
+        npy(IMAGES),
+        npy(np.array(3.5)),
+        npy(FLOATS.astype(">f4")),
+        npy(np.array([(1, 2.5, b"ab")], [("x", "<i4"), ("y", "<f8", (2,)), ("z", "S3")])),
+        npy(np.array(["alpha", "beta"])),
+        npy(np.array([True, False, True])),
+        gzip.compress(npy(np.zeros((50, 50)))),
+    ],
+    "npz": [
+        npz(np.savez, images=IMAGES, labels=LABELS),
+        npz(np.savez_compressed, images=IMAGES, labels=LABELS, zeros=np.zeros((50, 50))),
+        npz(np.savez_compressed, a=np.array(1.5), b=np.array(["x", "yz"])),
+    ],
+    "pickle": [
+        *(pickle.dumps(MNIST, protocol) for protocol in range(6)),
+        *(pickle.dumps({"a": [1, 2.5], "b": (np.float32(2), "text", b"bytes", 10**30), "c": FLOATS.T}, n) for n in (2, 5)),
+        gzip.compress(pickle.dumps(MNIST, 2)),
+        pickle.dumps([FLOATS, "x"], 2).replace(b"numpy._core", b"numpy.core"),
+    ],
+    "safetensors": [],
+}  # fmt: skip
+with contextlib.suppress(ImportError):
+    from safetensors.numpy import load, save
+
+    SEEDS["safetensors"] = [
+        save({"weight": FLOATS.astype(np.float32), "bias": np.arange(7), "mask": np.array([True, False])}, {"by": "nobody"}),
+        save({"images": IMAGES}),
+        gzip.compress(save({"zeros": np.zeros((50, 50))})),
+    ]
+
+# ------------------------------------------------------------------------------- mutations
+
+WORDS = [
+    *(b"\0", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xc3"),
+    *(
+        b"0",
+        b"1",
+        b"2",
+        b"9",
+        b"-1",
+        b"999999999999",
+        b"2**60",
+        b"e400",
+        b"nan",
+        b'"',
+        b"\n",
+        b",",
+        b"(",
+        b"[",
+        b"}",
+        b"]",
+        b")",
+    ),
+    *(
+        b"'O'",
+        b"|O",
+        b"S'O8'\n",
+        b"q\1",
+        b"h\1",
+        EXPLOIT,
+        b"\x8c\x02os\x8c\x06system\x93",
+        b"__import__('os').system('touch pwned')",
+    ),
+]
+
+
+def mutated(rng, raw, others):
+    raw = bytearray(raw)
+    for _ in range(rng.integers(1, 5)):
+        size = max(len(raw), 1)
+        # Half of the time near the beginning, where the headers are.
+        at = int(rng.integers(size if rng.random() < 0.5 else min(size, 130)))
+        length = int(min(size, 2 ** rng.uniform(0, 9)))
+        word = WORDS[rng.integers(len(WORDS))]
+        match rng.integers(9):
+            case 0 if raw:
+                raw[at] ^= 1 << int(rng.integers(8))
+            case 1 if raw:
+                raw[at] = rng.integers(256)
+            case 2:
+                del raw[at:]
+            case 3:
+                del raw[at : at + length]
+            case 4:
+                raw[at:at] = raw[at : at + length]
+            case 5:
+                raw[at:at] = rng.bytes(length)
+            case 6:
+                raw[at : at + len(word)] = word
+            case 7:
+                raw[at:at] = word
+            case _:
+                other = others[rng.integers(len(others))]
+                start = int(rng.integers(len(other)))
+                raw[at : at + length] = other[start : start + length]
+    return bytes(raw)
+
+
+def mutant(rng, form):
+    """A mutated file; one that is packed is mutated as it is, or unpacked, mutated and packed again."""
+    seeds = SEEDS[form]
+    raw = seeds[rng.integers(len(seeds))]
+    inside = rng.random() < 0.6
+    if inside and raw[:2] == b"\x1f\x8b":
+        return gzip.compress(mutated(rng, gzip.decompress(raw), seeds), 1)
+    if inside and form == "npz":
+        file = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
+            for name in old.namelist():
+                new.writestr(name, mutated(rng, old.read(name), SEEDS["npy"]) if rng.random() < 0.7 else old.read(name))
+        return file.getvalue()
+    return mutated(rng, raw, seeds)
+
+
+# ------------------------------------------------------------------------------- what is right, and how much is declared
+
+
+def unpacked(raw):
+    """As many bytes as there are, whatever comes after."""
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    with contextlib.suppress(zlib.error):
+        return zlib.decompressobj(31).decompress(raw)
+    return b""
+
+
+def idx_declared(raw):
+    if len(raw) < 4 or len(raw) < 4 + 4 * raw[3]:
+        return 0
+    return math.prod(struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])) * 8
+
+
+def npy_declared(raw):
+    found = re.search(rb"'shape': *(\([0-9, ]*\))", raw[:20_000])
+    kind = re.search(rb"'descr': *'([^']*)'", raw[:20_000])
+    try:
+        return math.prod(ast.literal_eval(found[1].decode())) * np.dtype(kind[1].decode()).itemsize
+    except Exception:
+        return 0
+
+
+def npz_declared(raw):
+    try:
+        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            return sum(max(npy_declared(archive.open(member).read(20_000)), member.file_size) for member in archive.infolist())
+    except Exception:
+        return 0
+
+
+def npy_right(raw, found):
+    want = np.load(io.BytesIO(raw), allow_pickle=False)
+    np.testing.assert_array_equal(found, want)
+    assert found.dtype == want.dtype.newbyteorder("=")
+
+
+def npz_right(raw, found):
+    with np.load(io.BytesIO(raw), allow_pickle=False) as want:
+        assert sorted(want.files) == sorted(found)
+        for name in want.files:
+            np.testing.assert_array_equal(found[name], want[name])
+
+
+def idx_right(raw, found):
+    kind = np.dtype({8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}[raw[2]])
+    assert found.shape == struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
+    assert found.astype(kind).tobytes() == raw[4 + 4 * raw[3] :]
+
+
+def csv_right(raw, found):
+    rows = list(csv.reader(io.StringIO(raw.decode().removeprefix("\ufeff").rstrip("\r\n"), newline="\n"), strict=True))
+    numbers = np.array([[float(cell) for cell in row] for row in rows[1:]])
+    assert found.columns == tuple(rows[0][1:])
+    np.testing.assert_array_equal(found.features, numbers[:, 1:].astype(np.float32))
+    np.testing.assert_array_equal(found.label, numbers[:, 0])
+
+
+def pickle_right(raw, found):
+    match found:
+        case tuple() | list():
+            for part in found:
+                pickle_right(raw, part)
+        case dict():
+            for key, part in found.items():
+                assert isinstance(key, str | bytes | int | None)
+                pickle_right(raw, part)
+        case np.ndarray():
+            assert found.dtype.kind in "biufcSU"
+            assert type(found) is np.ndarray
+        case _:
+            assert found is None or type(found) in (bool, int, float, complex, str, bytes) or isinstance(found, np.generic)
+
+
+def safetensors_right(raw, found):
+    want = load(raw)
+    assert want.keys() == found.keys()
+    for name, array in want.items():
+        assert (array.dtype, array.shape) == (found[name].dtype, found[name].shape)
+        assert array.tobytes() == found[name].tobytes()
+
+
+FORMS = {
+    "idx": (lambda path: read_idx(path, limit=LIMIT), idx_right, idx_declared),
+    "csv": (lambda path: read_csv(path, label=0, limit=LIMIT), csv_right, len),
+    "npy": (lambda path: read_npy(path, limit=LIMIT), npy_right, npy_declared),
+    "npz": (lambda path: read_npz(path, limit=LIMIT), npz_right, npz_declared),
+    "pickle": (lambda path: read_pickle(path, limit=LIMIT), pickle_right, lambda raw: 64 * len(raw)),
+    "safetensors": (lambda path: read_safetensors(path, limit=LIMIT), safetensors_right, len),
+}
+
+
+def try_one(form, raw, path):
+    """What became of the file: `"read"`, or the name of a fault."""
+    global seen
+    program, right, declared = FORMS[form]
+    path.write_bytes(raw)
+    plain = unpacked(raw)
+    most = min(max(declared(plain), len(plain)), LIMIT)
+    start, seen = time.perf_counter(), []
+    tracemalloc.start()
+    outcome = program(path).run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    took, ran, seen = time.perf_counter() - start, seen, None
+    assert took < SECONDS, f"{took:.1f} seconds"
+    assert peak <= 4 * most + SLACK, f"{peak:,} bytes where {most:,} are declared"
+    assert not ran, ran
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    if form == "npy" and raw[:2] != b"\x1f\x8b":
+        mapped = map_npy(path).run()
+        assert is_successful(mapped) or isinstance(unsafe_perform_io(mapped.failure()), FileCorrupt)
+    if is_successful(outcome):
+        found = unsafe_perform_io(outcome.unwrap())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            right(plain if raw[:2] != b"\x1f\x8b" else gzip.decompress(raw), found)
+        return "read"
+    fault = unsafe_perform_io(outcome.failure())
+    assert isinstance(fault, FileCorrupt | BadCell | TooLarge), fault
+    assert str(path) in str(fault)
+    assert len(str(fault)) < 2_000, len(str(fault))
+    return type(fault).__name__
+
+
+def try_many(form, count, folder, seed=0):
+    path = folder / "mutated"
+    for raw in SEEDS[form]:
+        path.write_bytes(raw)
+        FORMS[form][0](path).run()  # what is imported on the way is imported here
+        assert try_one(form, raw, path) == "read"
+    counts = Counter()
+    for i in range(count):
+        raw = mutant(np.random.default_rng([seed, *form.encode(), i]), form)
+        try:
+            counts[try_one(form, raw, path)] += 1
+        except BaseException as error:
+            error.add_note(f"{form}, seed {seed}, number {i}: {len(raw):,} bytes, {raw[:200]!r}...")
+            raise
+    return counts
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_mutated_file_reads_right_or_fails_typed(tmp_path, form):
+    if not SEEDS[form]:
+        pytest.skip("the extra safetensors is not installed")
+    counts = try_many(form, 150, tmp_path)
+    assert counts["read"] < 150
+    assert counts["FileCorrupt"] + counts["BadCell"] > 0
+
+
+if __name__ == "__main__":
+    total = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    faulthandler.enable()
+    with tempfile.TemporaryDirectory() as folder:
+        for form in FORMS:
+            faulthandler.dump_traceback_later(3600, exit=True)
+            print(form, dict(try_many(form, -(-total // len(FORMS)), Path(folder), seed)), flush=True)
