@@ -71,9 +71,10 @@ class Ahead:
         self._clear()
 
     def _at(self, state: Any) -> bool:
-        if self._ready:
-            return tree.equal(self._ready[0][0], state)
-        return self._going and tree.equal(self._next, state)
+        if not (self._ready or self._going):
+            return False
+        first = self._ready[0][0] if self._ready else self._next
+        return first is state or tree.equal(first, state)
 
     def _begin(self, state: Any) -> None:
         self._clear()

@@ -11,7 +11,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Tree
 
-_SAMPLE = 4096
+_SAMPLE = 512
 """So many numbers of an array tell whether it was overwritten; those of another batch differ in some of them."""
 
 
@@ -27,12 +27,12 @@ class Handed:
         Read-only arrays are taken at their word, and the same numbers in the same place are no harm.
         """
         leaves: dict[int, tuple[Any, int]] = {}
-        for path, leaf in tree.paths(batch).items():
+        for leaf in tree.leaves(batch):
             if not isinstance(leaf, np.ndarray) or not leaf.flags.writeable or not leaf.nbytes:
                 continue
             place, sample = leaf.__array_interface__["data"][0], _sample(leaf)
             if any(place in earlier and earlier[place][1] != sample for earlier in self._batches):
-                return path
+                return next(path for path, other in tree.paths(batch).items() if other is leaf)
             leaves[place] = leaf, sample  # held, so that nothing else gets its place
         self._batches.append(leaves)
         return None
