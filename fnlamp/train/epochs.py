@@ -19,7 +19,7 @@ from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime, do
 from fnlamp.effect.node import Named
 from fnlamp.fault import FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, ShapeMismatch, TrainFault
 from fnlamp.loss import Metric
-from fnlamp.mode import Eval, name_key
+from fnlamp.mode import name_key
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
@@ -27,7 +27,7 @@ from fnlamp.stream.sink import steps
 from fnlamp.train.evaluate import Evaluation, make_stream, run_evaluation, use_stream
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.body import Bench
-from fnlamp.train.plan import Plan, abstract_carry, check_stream, check_training
+from fnlamp.train.plan import Plan, abstract_carry, check_batch, check_stream, check_training
 from fnlamp.train.state import Carry, EpochReport, LoopContext, Trained, TrainState
 from fnlamp.train.step import (
     BATCHES,
@@ -304,9 +304,7 @@ class _Run:
         """Why the next step breaks: a label out of range if its batch has one, else the numbers themselves."""
         weights = (self.carry.params, self.carry.layer_state)
         try:
-            features, target = pair(batch_at(stream, self.position))
-            prediction = jax.eval_shape(lambda x: self.of.model.forward(*weights, x, Eval())[0], features)
-            self.of.model.loss.check(prediction, tree.map(np.asarray, target))
+            check_batch(self.of.model, weights, batch_at(stream, self.position))
         except FaultError as error:
             if not isinstance(error.fault, NotRereadable):
                 return error.fault

@@ -15,10 +15,10 @@ from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
 from fnlamp.effect.node import Named
 from fnlamp.fault import EmptyEpoch, FaultError, Interrupted, NoWeight, PlanFault
 from fnlamp.loss import Metric
-from fnlamp.stream import BatchStream
+from fnlamp.stream import BatchStream, Reread, items
 from fnlamp.train.execute import Fused
 from fnlamp.train.execute.body import Bench
-from fnlamp.train.plan import check_stream, rows_line
+from fnlamp.train.plan import check_batch, check_stream, rows_line
 from fnlamp.train.state import LoopContext, Trained
 from fnlamp.train.step import as_items, evaluation_body
 from fnlamp.train.supervised import Supervised
@@ -118,9 +118,12 @@ def run_evaluation(
             tally = after
             if runtime.cancel.requested:
                 return Interrupted()
+        batches, rows, of_batches, total, weight, *rest = np.asarray(tally, np.float64)
+        if np.isnan(total) and stream.reread is not Reread.NEVER:  # a label out of range, or the numbers themselves
+            for batch in items(stream):
+                check_batch(model, weights, batch)
     except FaultError as error:
         return Failure(error.fault)
-    batches, rows, of_batches, total, weight, *rest = np.asarray(tally, np.float64)
     if not batches:
         return Failure(EmptyEpoch())
     if not weight:

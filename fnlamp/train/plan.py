@@ -60,6 +60,13 @@ def check_targets(model: Supervised, stream: BatchStream, prediction: Tree) -> N
             model.loss.check(prediction, tree.map(np.asarray, targets))
 
 
+def check_batch(model: Supervised, weights: tuple[Params, State], batch: Tree) -> None:
+    """Raise the fault of a batch whose targets the loss cannot take, as labels out of range."""
+    features, target = pair(batch)
+    prediction = jax.eval_shape(lambda x: model.forward(*weights, x, Eval())[0], features)
+    model.loss.check(prediction, tree.map(np.asarray, target))
+
+
 def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
     """The spec of what training carries."""
     step: Any = array_spec((), np.int32)

@@ -92,6 +92,18 @@ def test_evaluating_while_training_gives_the_same_figures_and_leaves_no_trace(tr
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
+def test_a_label_out_of_range_is_found_in_streams_of_every_kind(trained):
+    labels = np.where(np.arange(37) == 20, 7, Y)
+    plain = stream.minibatches(X, labels, batch_size=8)
+    for s in (
+        plain.map(lambda batch: (batch[0], batch[1])),
+        stream.from_items(list(stream.items(plain))),
+        stream.from_items(list(stream.items(plain))).map(lambda batch: (batch[0], batch[1])),
+    ):
+        found = evaluated(trained, s)
+        assert (type(found), found.label, found.row) == (LabelOutOfRange, 7, 4)
+
+
 def test_what_cannot_be_evaluated_is_a_failure(trained):
     assert evaluated(trained, stream.minibatches(X, Y, batch_size=50, drop_last=True)) == EmptyEpoch(37, 50, True)
     assert isinstance(evaluated(trained, stream.minibatches(X[:, :4], Y, batch_size=8)), ShapeMismatch)
