@@ -63,11 +63,11 @@ class Supply:
         rows = slice(position * BATCH, (position + 1) * BATCH)
         return self.x[rows].copy(), self.y[rows].copy()
 
-    def stream(self) -> stream.BatchStream:
+    def at_once(self) -> stream.BatchStream:
         return stream.from_function(len(self.x) // BATCH, self)
 
     def ahead(self) -> Resource[stream.BatchStream, Any]:
-        return self.stream().prefetch(AHEAD)
+        return self.at_once().prefetch(AHEAD)
 
 
 def _model(width: int = 1024) -> Any:
@@ -128,7 +128,7 @@ def _trained_and_alone(loaders: Mapping[str, Resource[stream.BatchStream, Any]],
 
     def batches(context: train.LoopContext) -> Any:
         _, name = turn(context.epoch)
-        return loaders[name] if name in loaders else alone.stream()
+        return loaders[name] if name in loaders else alone.at_once()
 
     def note(report: train.EpochReport) -> None:
         number, name = turn(report.epoch)
@@ -154,7 +154,7 @@ def _trained_and_alone(loaders: Mapping[str, Resource[stream.BatchStream, Any]],
 
 def _pace(alone: Supply, batches: int) -> float:
     """Seconds a training step takes alone."""
-    program = train.epochs(model=_model(), optimizer=optim.adamw(1e-4), train_batches=lambda context: alone.stream(), epochs=4)
+    program = train.epochs(model=_model(), optimizer=optim.adamw(1e-4), train_batches=lambda context: alone.at_once(), epochs=4)
     return float(np.median([report.seconds for report in value(program).curve[1:]])) / batches
 
 

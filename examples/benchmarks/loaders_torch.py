@@ -24,7 +24,7 @@ def over_arrays(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], *, batch_size:
 
 def over_images(images: Dataset[Any], *, batch_size: int, workers: int) -> Epoch:
     """Shuffled epochs of a data set of `(image, label)`, which the default collation makes tensors of."""
-    return _epochs(_loader(images, batch_size, workers), len(images))  # type: ignore[arg-type]
+    return _epochs(_loader(images, batch_size, workers), len(images))
 
 
 class Decoded(Dataset[Any]):
