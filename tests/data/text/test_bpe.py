@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from returns.unsafe import unsafe_perform_io
 
 from fnlamp import data
-from fnlamp.fault import FaultError, UnknownToken
+from fnlamp.fault import ExtraMissing, FaultError, UnknownToken
 
 TEXTS = [
     "How much wood would a woodchuck chuck, if a woodchuck could chuck wood? " * 5,
@@ -108,3 +110,14 @@ def test_wrong_arguments_are_bugs():
         data.train_bpe([], 300, special=["a", "a"])
     with pytest.raises(ValueError, match="already"):
         data.train_bpe(["a"], 300, special=["a"])
+
+
+def test_without_the_package_the_fault_names_the_extra(monkeypatch, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(CODEC.serialized)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(FaultError) as caught:
+        data.train_bpe(TEXTS, 300)
+    assert caught.value.fault == ExtraMissing("tokenizers", "text")
+    assert unsafe_perform_io(data.read_codec(path).run().failure()) == ExtraMissing("tokenizers", "text")
+    assert data.byte_codec().size == 256

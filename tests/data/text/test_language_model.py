@@ -14,6 +14,7 @@ from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import data, loss, nn, optim, stream, train
+from fnlamp.data.text.language_model import windows_of
 from fnlamp.effect import Runtime
 from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, LabelOutOfRange, ShapeMismatch
 from fnlamp.stream.sink import steps
@@ -114,6 +115,25 @@ def test_the_same_batches_come_from_memory_the_device_and_a_mapped_file(tmp_path
     assert len({str(batches(s)) for s in made.values()}) == 1
     assert {kind: s.view is None for kind, s in made.items()} == {"memory": False, "device": False, "file": True, "list": False}
     assert len({str(s.spec) for s in made.values()}) == 1
+
+
+def test_a_corpus_whose_places_32_bits_do_not_count_is_read_on_the_host(monkeypatch):
+    model = data.language_model_batches(CORPUS, 7, 4, seed=5)
+    monkeypatch.setattr("fnlamp.data.text.language_model.MOST", 999)
+    s = data.language_model_batches(CORPUS, 7, 4, seed=5)
+    assert s.view is None
+    assert batches(s) == batches(model)
+
+    class Places:
+        """A corpus too long to have, whose tokens tell their places."""
+
+        def __getitem__(self, places):
+            return places % 1000
+
+    window = 2**31 // 7 + 3
+    inputs, targets = windows_of(7, (np.int64(5), Places()), np.array([window], np.int32))
+    assert inputs.tolist() == [[(window * 7 + 5 + i) % 1000 for i in range(7)]]
+    assert targets.tolist() == [[(window * 7 + 6 + i) % 1000 for i in range(7)]]
 
 
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 4), st.none() | st.integers(0, 99), st.data())
