@@ -115,13 +115,14 @@ def _alike(of: Callable[[Any], Any], items: Sequence[Any], names: Sequence[int],
 def _misfit(i: int, items: Sequence[Any], names: Sequence[int], path: str) -> FaultError:
     """Item i does not look as the first one does."""
     first, other = items[0], items[i]
-    expected = f"{describe(first)} as in item {names[0]}"
+    shown = [describe(x) if describe(first) != describe(other) else type(x).__name__ for x in (first, other)]
+    expected = f"{shown[0]} as in item {names[0]}"
     shapes = [x.shape if isinstance(x, np.ndarray) else None for x in (first, other)]
     if shapes[0] != shapes[1] or isinstance(first, dict | tuple):
         hint = "crop, resize or pad in transform, or give a collate that pads"
-        return FaultError(ShapeMismatch(expected, describe(other), hint, where=_place(names[i], path)))
+        return FaultError(ShapeMismatch(expected, shown[1], hint, where=_place(names[i], path)))
     return FaultError(
-        DtypeMismatch(expected, describe(other), "convert every item to one dtype in transform", where=_place(names[i], path))
+        DtypeMismatch(expected, shown[1], "convert every item to one dtype in transform", where=_place(names[i], path))
     )
 
 

@@ -15,7 +15,7 @@ from fnlamp.data.dataset import Dataset, Subset
 from fnlamp.data.load import Augment, Load
 from fnlamp.data.workers import Job, Workers, processes
 from fnlamp.effect import Effect, Resource
-from fnlamp.fault import EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
+from fnlamp.fault import DtypeMismatch, EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
 from fnlamp.stream import BatchStream, Emit, End, Fail, Order, Step
 from fnlamp.stream import from_arrays as batches_of
 
@@ -105,6 +105,11 @@ class _Plan:
         one = load([int(self.order[0])]) if count else Success(())
         if isinstance(one, Failure):
             raise FaultError(one.failure())
+        for path, leaf in tree.paths(one.unwrap()).items():
+            if not isinstance(getattr(leaf, "dtype", None), np.dtype) or leaf.dtype.kind in "OSUMm":
+                raise FaultError(
+                    DtypeMismatch("arrays of numbers", describe(leaf), "convert in collate", where=f"batch/{path}")
+                )
         rows = batch_size if drop_last else min(batch_size, count)
         self.spec = tree.map(lambda leaf: _with_rows(leaf, rows), spec_of(one.unwrap()))
         self.form = _form(one.unwrap()) if load.collate is stack else None

@@ -18,7 +18,7 @@ from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
 
 @pytest.fixture(scope="session")
 def torch():
-    return pytest.importorskip("torch", reason="torch is in the extra parity")
+    return pytest.importorskip("torch", reason="torch comes with the extra parity")
 
 
 def fault(function, *arguments, **options):
