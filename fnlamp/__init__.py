@@ -1,10 +1,12 @@
 """fnlamp: deep learning as values, in Python on JAX."""
 
+from fnlamp import augment as augment
 from fnlamp import data as data
 from fnlamp import effect as effect
 from fnlamp import loss as loss
 from fnlamp import nn as nn
 from fnlamp import optim as optim
+from fnlamp import plots as plots
 from fnlamp import stream as stream
 from fnlamp import train as train
 from fnlamp.layer import Init as Init

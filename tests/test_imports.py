@@ -20,6 +20,7 @@ ALLOWED = {
     "tag": BASE,
     "layer": LAYERS | {"nn"},  # `>>` is a combinator, imported where it is called
     "nn": LAYERS | {"nn"},
+    "augment": BASE,
     "machine": set(),
     "extra": {"fault"},
     "loss": LAYERS,
@@ -27,9 +28,10 @@ ALLOWED = {
     "effect": EFFECT,
     "stream": EFFECT | {"stream"},
     "data": EFFECT | {"stream", "extra", "data"},
+    "plots": EFFECT | {"extra"},
     "train": LAYERS | EFFECT | {"nn", "loss", "optim", "stream", "train"},
 }
-PURE = {"fault", "arrays", "tree", "mode", "tag", "layer", "nn", "loss", "optim"}
+PURE = {"fault", "arrays", "tree", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
 INSTALLED = {"jax", "numpy", "returns", "typing_extensions", "fnlamp"}
 FILES = sorted(ROOT.rglob("*.py"))
 

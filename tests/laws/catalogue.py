@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp import Layer, loss, nn, optim, stream
+from fnlamp import Layer, augment, loss, nn, optim, stream
 from fnlamp.arrays import array_spec
 from fnlamp.effect import Resource
 
@@ -54,6 +54,7 @@ LAYERS: dict[str, LayerCase] = {
     "softplus": LayerCase(nn.softplus),
     "tanh": LayerCase(nn.tanh),
     "fun": LayerCase(nn.fun(jnp.sin)),
+    "augment": LayerCase(nn.augment(augment.random_crop(2), augment.random_flip(), augment.cutout(2)), IMAGES, smooth=False),
     "flatten": LayerCase(nn.flatten, array_spec((2, 3, 4), jnp.float32)),
     "rescale": LayerCase(nn.rescale(0.5, 1.0, dtype=float)),
     "embedding": LayerCase(tokens >> nn.embedding(7, 3), TOKENS),

@@ -1,0 +1,140 @@
+"""Augmentation on the device: pure functions of a key and a batch of images, the images of a batch each by themselves.
+
+Images are `(batch, height, width, channels)` of any dtype, which is kept: bytes stay bytes until the model casts them. Put the
+functions inside the model with `nn.augment`, and they are part of the compiled step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnlamp.arrays import Array, Key, describe, is_float
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+
+Augmentation: TypeAlias = Callable[[Key, Array], Array]
+"""`(key, images) -> images`, pure."""
+Pixel: TypeAlias = float | Sequence[float]
+"""One number for all channels, or one for each."""
+
+
+def random_crop(padding: int, size: tuple[int, int] | None = None, *, fill: Pixel = 0) -> Augmentation:
+    """A window of each image, padded on all sides by `padding` pixels of `fill`; every place is equally likely.
+
+    `size` is the window's `(height, width)`, the image's own if not given. Shapes: `(batch, height, width, channels)`, with
+    the window's height and width after it. Fails: `ShapeMismatch` for a window larger than the padded image;
+    `DtypeMismatch` for a `fill` that the dtype does not hold. Reference: Krizhevsky 2009; He et al. 2015, section 4.2.
+
+    >>> random_crop(1)(jax.random.key(0), jnp.ones((2, 3, 3, 1), jnp.uint8)).shape
+    (2, 3, 3, 1)
+    """
+    if padding < 0 or (size is not None and (len(size) != 2 or min(size) < 1)):
+        raise ValueError(f"random_crop needs padding >= 0 and a size of 1 or more, got padding {padding} and size {size}")
+
+    def crop(key: Key, images: Array) -> Array:
+        batch, height, width, channels = _shape("random_crop", images)
+        window = (height, width) if size is None else size
+        room = (height + 2 * padding - window[0], width + 2 * padding - window[1])
+        if min(room) < 0:
+            expected = f"images of at least {list(window)} with the padding of {padding}"
+            raise FaultError(ShapeMismatch(expected, f"{[height, width]}", where="random_crop"))
+        space = (batch, height + 2 * padding, width + 2 * padding, channels)
+        around = jnp.broadcast_to(_pixel("random_crop", fill, images), space)
+        padded = jax.lax.dynamic_update_slice(around, images, (0, padding, padding, 0))
+        corners = jax.random.randint(key, (batch, 2), 0, jnp.array(room) + 1)
+        # The fastest of a dozen ways on a CPU: gathers by index, products and selections take up to thirty times as long.
+        return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), (*window, channels)))(padded, corners)
+
+    return crop
+
+
+def random_flip(rate: float = 0.5, *, vertical: bool = False) -> Augmentation:
+    """Each image mirrored with probability `rate`, left to right, or upside down if `vertical`.
+
+    Shapes: `(batch, height, width, channels)`, kept.
+
+    >>> random_flip(1.0)(jax.random.key(0), jnp.array([[[[1], [2]]]]))[0, 0, :, 0]
+    Array([2, 1], dtype=int32)
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"random_flip needs 0 <= rate <= 1, got {rate}")
+
+    def flip(key: Key, images: Array) -> Array:
+        batch = _shape("random_flip", images)[0]
+        flipped = jax.random.bernoulli(key, rate, (batch,))
+        return jnp.where(flipped[:, None, None, None], jnp.flip(images, 1 if vertical else 2), images)
+
+    return flip
+
+
+def cutout(size: int, *, fill: Pixel = 0) -> Augmentation:
+    """A square of `size` pixels painted over with `fill` in each image.
+
+    Its centre is any pixel of the image, equally likely, so that at the border less than a square is painted over.
+    Shapes: `(batch, height, width, channels)`, kept. Fails: `DtypeMismatch` for a `fill` that the dtype does not hold.
+    Reference: DeVries & Taylor 2017, section 3.2.
+
+    >>> cutout(1)(jax.random.key(0), jnp.ones((1, 2, 2, 1), jnp.uint8)).sum()
+    Array(3, dtype=uint32)
+    """
+    if size < 1:
+        raise ValueError(f"cutout needs a size of 1 or more, got {size}")
+
+    def cut(key: Key, images: Array) -> Array:
+        batch, height, width, channels = _shape("cutout", images)
+        row, column = jnp.split(jax.random.randint(key, (batch, 2), 0, jnp.array([height, width])) - size // 2, 2, axis=1)
+        # Pixels and channels as one axis, which XLA takes in whole registers: half the time on a CPU.
+        rows, columns = jnp.arange(height) - row, jnp.arange(width * channels) // channels - column
+        inside = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[:, None, :]
+        paint = jnp.broadcast_to(_pixel("cutout", fill, images), (width, channels)).reshape(-1)
+        return jnp.where(inside, paint, images.reshape(batch, height, -1)).reshape(images.shape)
+
+    return cut
+
+
+def normalize(mean: Pixel, std: Pixel) -> Callable[[Array], Array]:
+    """`(images - mean) / std`, channel by channel; there is nothing random in it, so it takes no key: `nn.fun(normalize(...))`.
+
+    Shapes: `(..., channels)`, kept. Fails: `DtypeMismatch` for integers; `ShapeMismatch` for another number of channels.
+
+    >>> normalize(mean=0.5, std=0.25)(jnp.array([[0.0, 0.5, 1.0]]))
+    Array([[-2.,  0.,  2.]], dtype=float32)
+    """
+    means, stds = (tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std))
+    if len(means) != len(stds) or not np.isfinite(means + stds).all() or min(stds) <= 0:
+        raise ValueError(f"normalize needs as many finite means as deviations above 0, got mean={mean} and std={std}")
+
+    def normalize(images: Array) -> Array:
+        if not is_float(images):
+            hint = "put nn.rescale(1 / 255) before it"
+            raise FaultError(DtypeMismatch("floating-point pixels", str(images.dtype), hint, where="normalize"))
+        if len(means) > 1 and (not images.ndim or images.shape[-1] != len(means)):
+            raise FaultError(ShapeMismatch(f"{len(means)} channels on the last axis", describe(images), where="normalize"))
+        return (images - jnp.array(means, images.dtype)) / jnp.array(stds, images.dtype)
+
+    return normalize
+
+
+def _shape(name: str, images: Array) -> tuple[int, int, int, int]:
+    if images.ndim != 4:
+        raise FaultError(ShapeMismatch("images (batch, height, width, channels)", describe(images), where=name))
+    batch, height, width, channels = images.shape
+    return batch, height, width, channels
+
+
+def _pixel(name: str, fill: Pixel, images: Array) -> Array:
+    """The pixel in the images' dtype, which must hold it."""
+    given = np.asarray(fill)
+    if given.ndim > 1 or (given.ndim == 1 and len(given) != images.shape[-1]):
+        expected = f"one number to fill with, or {images.shape[-1]}"
+        raise FaultError(ShapeMismatch(expected, f"{list(given.shape)}", "one for each channel", where=name))
+    if not is_float(images):
+        bounds = np.iinfo(images.dtype) if images.dtype != bool else None
+        low, high = (0, 1) if bounds is None else (bounds.min, bounds.max)
+        if (given != np.round(given)).any() or (given < low).any() or (given > high).any():
+            raise FaultError(DtypeMismatch(f"whole numbers to fill with, from {low} to {high}", f"{fill}", where=name))
+    return jnp.asarray(given, images.dtype)

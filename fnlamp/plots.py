@@ -1,0 +1,129 @@
+"""Pictures of data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fnlamp.effect import Effect
+from fnlamp.extra import need
+from fnlamp.fault import ExtraMissing, FaultError, FileUnwritable, LabelOutOfRange, NoDisplay, ShapeMismatch
+
+PlotFault = ShapeMismatch | LabelOutOfRange | FileUnwritable | NoDisplay | ExtraMissing
+"""What drawing can fail with."""
+
+
+def show_images(
+    images: Any,
+    labels: Any = None,
+    *,
+    rows: int = 5,
+    columns: int = 5,
+    path: str | PathLike[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Effect[Path | None, PlotFault]:
+    """The first images as a grid, their labels above them; in the file `path`, or on the display without one.
+
+    What is drawn: integers from 0, black, to 255; other numbers from 0 to 1 where all are within, or else, as normalised
+    images are, from the smallest to the largest of those drawn; what is not finite is black. One channel is grey.
+    `labels` are numbers or text; with `classes`, numbers of classes, whose names are shown. The ending of `path` says which
+    format it has. Yields the path. Shapes: `images` `(n, height, width)` or `(n, height, width, channels)` with 1, 3 or 4
+    channels, `labels` `(n,)`. Fails: `ShapeMismatch`; `LabelOutOfRange`; `FileUnwritable`; `NoDisplay` where no window can
+    be opened; `ExtraMissing` without the extra `plots`.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "grid.png")
+    >>> show_images(np.zeros((3, 8, 8), np.uint8), [4, 1, 7], path=path).map(lambda path: path.name).run()
+    <IOResult: <Success: grid.png>>
+    """
+    if rows < 1 or columns < 1:
+        raise ValueError(f"a grid has at least one row and one column, got {rows} and {columns}")
+    file = None if path is None else Path(fspath(path))
+
+    def draw() -> Path | None:
+        pixels = _pixels(images, rows * columns)
+        titles = _titles(labels, len(np.asarray(images)), len(pixels), classes)
+        if file is None:
+            _on_display(pixels, titles, rows, columns)
+        else:
+            figure = need("matplotlib.figure", "plots").Figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained")
+            _fill(figure, pixels, titles, rows, columns)
+            _save(figure, file)
+        return file
+
+    return Effect.attempt(draw, FaultError, lambda error: error.fault)
+
+
+def _on_display(pixels: np.ndarray[Any, Any], titles: list[str], rows: int, columns: int) -> None:
+    pyplot = need("matplotlib.pyplot", "plots")
+    backends = need("matplotlib.backends", "plots")
+    backend = pyplot.get_backend()
+    if backend.lower() in backends.backend_registry.list_builtin(backends.BackendFilter.NON_INTERACTIVE):
+        raise FaultError(NoDisplay(backend))
+    figure = pyplot.figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained")
+    try:
+        _fill(figure, pixels, titles, rows, columns)
+        pyplot.show()
+    finally:
+        pyplot.close(figure)
+
+
+def _fill(figure: Any, pixels: np.ndarray[Any, Any], titles: list[str], rows: int, columns: int) -> None:
+    for position, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if position < len(pixels):
+            # Limits of its own would stretch every grey image to black and white.
+            axes.imshow(pixels[position], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_title(titles[position], fontsize="medium", parse_math=False)
+
+
+def _save(figure: Any, file: Path) -> None:
+    known = figure.canvas.get_supported_filetypes()
+    if file.suffix[1:].lower() not in known:
+        reason = f"expected an ending of {', '.join(sorted(known))}, got {file.suffix or 'none'}"
+        raise FaultError(FileUnwritable(str(file), reason))
+    try:
+        figure.savefig(file)
+    except OSError as error:
+        raise FaultError(FileUnwritable(str(file), error.strerror or type(error).__name__)) from error
+
+
+def _pixels(images: Any, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The first `count` images as bytes. Shapes: `(n, height, width)` or `(n, height, width, 3 or 4)`."""
+    array = np.asarray(images)
+    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in (1, 3, 4)) or not all(array.shape[1:]):
+        expected = "images (n, height, width) or (n, height, width, channels) with 1, 3 or 4 channels"
+        raise FaultError(ShapeMismatch(expected, f"{array.dtype}{list(array.shape)}", where="show_images"))
+    if array.dtype.kind not in "buif" and array.dtype.name != "bfloat16":
+        raise FaultError(ShapeMismatch("images of numbers", f"{array.dtype}{list(array.shape)}", where="show_images"))
+    array = array[:count, ..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array[:count]
+    if array.dtype == np.uint8:
+        return array
+    numbers = array.astype(np.float64)
+    finite = np.isfinite(numbers)
+    low, high = numbers.min(initial=np.inf, where=finite), numbers.max(initial=-np.inf, where=finite)
+    most = 255 if array.dtype.kind in "ui" else 1
+    if low >= 0 and high <= most:
+        low, high = 0.0, most
+    scaled = (np.where(finite, numbers, low) - low) / (high - low) if high > low else np.zeros(array.shape)
+    return np.asarray(np.rint(255 * scaled), np.uint8)
+
+
+def _titles(labels: Any, rows: int, count: int, classes: Sequence[str] | None) -> list[str]:
+    if labels is None:
+        return [""] * count
+    given = np.asarray(labels)
+    if given.shape != (rows,):
+        raise FaultError(ShapeMismatch(f"a label for each of {rows:,} images", f"{list(given.shape)}", where="show_images"))
+    if classes is None:
+        return [str(label) for label in given[:count].tolist()]
+    if given.dtype.kind not in "ui":
+        raise FaultError(ShapeMismatch("numbers of classes", f"labels of {given.dtype}", where="show_images"))
+    for row, label in enumerate(given[:count].tolist()):
+        if not 0 <= label < len(classes):
+            raise FaultError(LabelOutOfRange(label, len(classes), row, where="show_images"))
+    return [str(classes[label]) for label in given[:count].tolist()]
