@@ -63,7 +63,10 @@ def _parse(path: str, lines: Iterator[bytes], header: bool, separator: str) -> t
     """Column names, and all cells, block by block: in bulk, where a block is plainly numbers, else cell by cell."""
     head = next(lines, b"") if header else b""
     block = next(lines, b"")
-    first = next(_records(path, head if header else block.partition(b"\n")[0], separator), None)
+    records = list(_records(path, head if header else block.partition(b"\n")[0], separator))
+    first = records[0] if records else None
+    if len(records) > 1:  # or rows would be lost between the names and the numbers
+        raise FaultError(FileCorrupt(path, "cells as RFC 4180 quotes them", "a quote inside a name that has none around it"))
     if not head + block:
         raise FaultError(FileCorrupt(path, "a table of numbers", "an empty file"))
     if not first:

@@ -30,13 +30,14 @@ import pytest
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp.data import map_npy, read_csv, read_idx, read_npy, read_npz, read_pickle, read_safetensors
+from fnlamp.data import bulk, map_npy, read_csv, read_idx, read_npy, read_npz, read_pickle, read_safetensors
 from fnlamp.fault import BadCell, FileCorrupt, TooLarge
 
 RNG = np.random.default_rng(0)
 LIMIT = 2**22
 SLACK = 2**21
-"""Bytes: buffers and blocks of a table, which are there for a small file too."""
+BLOCK = 2**24
+"""Bytes: buffers; what it takes to look at one block of a table, cell by cell. Both do not grow with the file."""
 SECONDS = 10
 
 FORBIDDEN = ["os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "exec", "pickle.find_class"]
@@ -165,7 +166,7 @@ WORDS = [
 
 def mutated(rng, raw, others):
     raw = bytearray(raw)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(1 if rng.random() < 0.6 else rng.integers(2, 6)):
         size = max(len(raw), 1)
         # Half of the time near the beginning, where the headers are.
         at = int(rng.integers(size if rng.random() < 0.5 else min(size, 130)))
@@ -321,7 +322,8 @@ def try_one(form, raw, path):
     tracemalloc.stop()
     took, ran, seen = time.perf_counter() - start, seen, None
     assert took < SECONDS, f"{took:.1f} seconds"
-    assert peak <= 4 * most + SLACK, f"{peak:,} bytes where {most:,} are declared"
+    slack = BLOCK if form == "csv" else SLACK
+    assert peak <= 4 * most + slack, f"{peak:,} bytes where {most:,} are declared"
     assert not ran, ran
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     if form == "npy" and raw[:2] != b"\x1f\x8b":
@@ -342,6 +344,7 @@ def try_one(form, raw, path):
 
 def try_many(form, count, folder, seed=0):
     path = folder / "mutated"
+    bulk._arrow(b"1\n", 1)
     for raw in SEEDS[form]:
         path.write_bytes(raw)
         FORMS[form][0](path).run()  # what is imported on the way is imported here
