@@ -273,14 +273,18 @@ class SizesMismatch(Fault):
 
 @dataclass(frozen=True, repr=False)
 class ItemFailed(Fault):
-    """The data set, a transform or the collation raised an exception for the item at `index`; `error` is its traceback."""
+    """The data set, a transform or the collation raised an exception for the item at `index`; `error` is its traceback.
 
-    index: int
+    `index` is `None` for an engine that does not tell it.
+    """
+
+    index: int | None
     what: str
     error: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return self._say(f"item {self.index:,} failed: {self.what}" + (f"\n{self.error}" if self.error else ""))
+        item = "an item" if self.index is None else f"item {self.index:,}"
+        return self._say(f"{item} failed: {self.what}" + (f"\n{self.error}" if self.error else ""))
 
     def __repr__(self) -> str:
         return f"ItemFailed({self.index}, {self.what!r})"
@@ -316,7 +320,7 @@ class NotPicklable(Fault):
         )
 
 
-LoadFault = ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch
+LoadFault = ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch | EmptyEpoch
 """What a loader can fail with."""
 
 

@@ -475,9 +475,9 @@ def running(pid):
 def test_workers_end_with_the_process_that_asked_them(how, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    there = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, script], env=path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, script], env=there, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         workers = [int(pid) for pid in process.stdout.readline().split()]
         assert len(workers) == 2
