@@ -70,7 +70,7 @@ class Supply:
         return self.at_once().prefetch(AHEAD)
 
 
-def _model(width: int = 1024) -> Any:
+def _model(width: int) -> Any:
     return train.supervised(nn.linear(width) >> nn.relu >> nn.linear(width) >> nn.relu >> nn.linear(10), loss.cross_entropy())
 
 
@@ -86,21 +86,26 @@ def overlap(given: Given) -> Outcome:
     batches = max(16, int(200 * given.scale))
     x, y = rows_in_memory(batches * BATCH)
     alone = Supply(x, y)
-    pace = _pace(alone, batches)
+    width = 1024 if given.scale >= 1 else 64
+    pace = _pace(alone, batches, width)
     waiting = {f"sleeps {r:g}": Supply(x, y, lambda position, s=r * pace: time.sleep(s)) for r in RATIOS}  # type: ignore[misc]
     path = given.work / "rows.bin"
     path.write_bytes(x.tobytes())
     waiting["reads"] = Supply(x, y, lambda position: _read(path, position, x[:BATCH].nbytes))
-    repeats = _repeats(x, pace / BATCH)
-    work = Working(x, y, repeats)
-    computing = {
-        "computes in a thread": Supply(x, y, lambda position: [work[position * BATCH + i] for i in range(BATCH)]).ahead(),
-        "computes in a process": data.loader(work, batch_size=BATCH, workers=1, prefetch=AHEAD),
-    }
-    loaders = {**{name: supply.ahead() for name, supply in waiting.items()}, **computing}
-    seconds = _trained_and_alone(loaders, alone, given.rounds)
+    work = Working(x, y, _repeats(x, pace / BATCH))
+    in_a_thread = Supply(x, y, lambda position: [work[position * BATCH + i] for i in range(BATCH)]).ahead()
+
+    def measure(workers: Any) -> Rounds:
+        in_a_process = data.loader(work, batch_size=BATCH, workers=workers, prefetch=AHEAD)
+        computing = {"computes in a thread": in_a_thread, "computes in a process": in_a_process}
+        return _trained_and_alone(
+            {**{n: supply.ahead() for n, supply in waiting.items()}, **computing}, alone, given.rounds, width
+        )
+
+    # The process is there before the first epoch, as are the threads of JAX.
+    seconds = value(data.processes(1).use(lambda workers: Effect.suspend(lambda: measure(workers))))
     findings = []
-    for name in loaders:
+    for name in (name.removeprefix("behind ") for name in seconds if name.startswith("behind ")):
         behind, load, step = (seconds[key] for key in (f"behind {name}", f"loading alone, {name}", "training alone"))
         both = zip(load, step, strict=True)
         if name in waiting:
@@ -112,7 +117,9 @@ def overlap(given: Given) -> Outcome:
     return Outcome(findings, {"milliseconds a batch": per_batch, "batches": batches, "seconds": seconds})
 
 
-def _trained_and_alone(loaders: Mapping[str, Resource[stream.BatchStream, Any]], alone: Supply, rounds: int) -> Rounds:
+def _trained_and_alone(
+    loaders: Mapping[str, Resource[stream.BatchStream, Any]], alone: Supply, rounds: int, width: int
+) -> Rounds:
     """One program whose epochs go round: training alone, then behind each loader; each loader alone when a round is over.
 
     The epochs of the first round, in which programs are compiled, are not counted.
@@ -142,7 +149,7 @@ def _trained_and_alone(loaders: Mapping[str, Resource[stream.BatchStream, Any]],
                 seconds[f"loading alone, {name}"].append(took)
 
     program = train.epochs(
-        model=_model(),
+        model=_model(width),
         optimizer=optim.adamw(1e-4),
         train_batches=batches,
         epochs=(rounds + 1) * (len(names) + 1),
@@ -152,9 +159,11 @@ def _trained_and_alone(loaders: Mapping[str, Resource[stream.BatchStream, Any]],
     return seconds
 
 
-def _pace(alone: Supply, batches: int) -> float:
+def _pace(alone: Supply, batches: int, width: int) -> float:
     """Seconds a training step takes alone."""
-    program = train.epochs(model=_model(), optimizer=optim.adamw(1e-4), train_batches=lambda context: alone.at_once(), epochs=4)
+    program = train.epochs(
+        model=_model(width), optimizer=optim.adamw(1e-4), train_batches=lambda context: alone.at_once(), epochs=4
+    )
     return float(np.median([report.seconds for report in value(program).curve[1:]])) / batches
 
 

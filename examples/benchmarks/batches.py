@@ -74,7 +74,7 @@ def _images(given: Given, count: int, size: int) -> Outcome:
         "torch, fnlamp's data set": loaders_torch.over_images(images, **options),
         "torch": loaders_torch.over_images(loaders_torch.Decoded(files), **options),
     }
-    if importlib.util.find_spec("grain"):
+    if given.grain and importlib.util.find_spec("grain"):
         peers["grain"] = loaders_torch.by_grain(images, **options)
 
     def rounds(workers: Any) -> Rounds:

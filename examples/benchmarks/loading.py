@@ -45,7 +45,7 @@ CASES = {
     "resume": "enduring",
 }
 """The cases, and the modules whose functions of those names run them."""
-QUICK = {"rounds": 2, "times": 2, "gigabytes": 0.05, "scale": 0.02}
+QUICK = {"rounds": 2, "times": 2, "gigabytes": 0.02, "scale": 0.02}
 PACKAGES = ("fnlamp", "jax", "numpy", "pandas", "pyarrow", "torch", "grain", "pillow")
 UNHEARD = "ignore:The given NumPy array is not writable:UserWarning"
 """torch's, of images that nobody writes to."""
@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gigabytes", type=float, help="size of the mapped file: 8")
     parser.add_argument("--mnist", type=Path, default=os.environ.get("FNLAMP_MNIST"), help="folder of MNIST's files")
     parser.add_argument("--work", type=Path, help="folder for the data that is made up")
+    parser.add_argument("--no-grain", action="store_true", help="leave Grain out even if it is installed")
     parser.add_argument("--quick", action="store_true", help="small data and few rounds")
     parser.add_argument("--deadline", type=float, default=3600, help="seconds after which a case has hung")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.quick:  # small files beside the large ones
             work = work / "quick" if not chosen.case else work
             work.mkdir(exist_ok=True)
-        given = replace(Given(work, Path(chosen.mnist) if chosen.mnist else None), **options)
+        given = replace(Given(work, Path(chosen.mnist) if chosen.mnist else None, grain=not chosen.no_grain), **options)
         if chosen.case:
             chosen.json.write_text(json.dumps(as_json(run(chosen.case, given))))
             return 0
@@ -109,6 +110,7 @@ def in_a_process(name: str, given: Given, chosen: Any) -> dict[str, Any]:
     command += ["--rounds", str(given.rounds), "--times", str(given.times), "--gigabytes", str(given.gigabytes)]
     command += ["--mnist", str(given.mnist)] if given.mnist else []
     command += ["--quick"] if chosen.quick else []
+    command += ["--no-grain"] if chosen.no_grain else []
     started = time.perf_counter()
     process = subprocess.Popen(command, start_new_session=True, env={**os.environ, "PYTHONWARNINGS": UNHEARD})
     try:

@@ -19,6 +19,7 @@ class Given:
     times: int = 50
     gigabytes: float = 8.0
     scale: float = 1.0
+    grain: bool = True
 
 
 @dataclass(frozen=True)
