@@ -80,7 +80,7 @@ def test_fewer_images_than_cells_and_none_at_all(drawn):
     axes = drawn(COLOUR[:3], ["a", "b", "$x_1"], rows=2, columns=3)
     assert [one.get_title() for one in axes] == ["a", "b", "$x_1", "", "", ""]
     assert [shown(one) is not None for one in axes] == [True] * 3 + [False] * 3
-    assert all(shown(one) is None for one in drawn(COLOUR[:0], []))
+    assert all(shown(one) is None for one in drawn(COLOUR[:0], [], rows=1, columns=2))
 
 
 def test_names_of_classes(drawn):
@@ -109,8 +109,8 @@ def test_numbers_become_bytes(drawn, images, bytes, dtype):
 
 def test_integers_and_truth_values(drawn):
     for dtype in (np.int32, np.int64, np.uint16):
-        np.testing.assert_array_equal(shown(drawn(GREY.astype(dtype))[0]), GREY[0])
-    np.testing.assert_array_equal(shown(drawn(GREY > 99)[0]), 255 * (GREY[0] > 99))
+        np.testing.assert_array_equal(shown(drawn(GREY.astype(dtype), rows=1, columns=1)[0]), GREY[0])
+    np.testing.assert_array_equal(shown(drawn(GREY > 99, rows=1, columns=1)[0]), 255 * (GREY[0] > 99))
     wide = np.array([[[0, 1000, 2000]]])
     np.testing.assert_array_equal(shown(drawn(wide, rows=1, columns=1)[0]), [[0, 128, 255]])
 
@@ -118,9 +118,9 @@ def test_integers_and_truth_values(drawn):
 def test_arrays_of_jax(drawn):
     import jax.numpy as jnp
 
-    axes = drawn(jnp.asarray(COLOUR) / 255, jnp.arange(30))
-    np.testing.assert_array_equal(shown(axes[7]), COLOUR[7])
-    drawn(jnp.ones((1, 2, 2, 3), jnp.bfloat16))
+    axes = drawn(jnp.asarray(COLOUR) / 255, jnp.arange(30), rows=2, columns=2)
+    np.testing.assert_array_equal(shown(axes[3]), COLOUR[3])
+    drawn(jnp.ones((1, 2, 2, 3), jnp.bfloat16), rows=1, columns=1)
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 4, 5, 2), (1, 2, 3, 4, 3), (2, 0, 5), (2, 4, 5, 0)])
@@ -153,7 +153,7 @@ def test_a_grid_without_cells_is_a_bug():
 def test_other_formats(tmp_path):
     for ending in ("pdf", "svg", "JPG"):
         path = tmp_path / f"a.{ending}"
-        assert is_successful(plots.show_images(GREY, path=path).run())
+        assert is_successful(plots.show_images(GREY, path=path, rows=2, columns=2).run())
         assert path.stat().st_size > 1000
 
 

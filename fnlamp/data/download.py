@@ -79,21 +79,23 @@ class _BrokenError(Exception):
 
 
 def _fetched(mirrors: tuple[str, ...], target: Path, sha256: str, size: int | None, timeout: float, runtime: Runtime) -> Path:
-    try:
-        if target.exists() and digest(target) == sha256:
-            return target
-    except OSError as error:
-        raise FaultError(_unwritable(mirrors[0], target, error)) from error
-    pooch = need("pooch", "datasets")
     tried: list[str] = []
     mismatches: list[ChecksumMismatch] = []
     try:
+        if _is_there(target, sha256):
+            return target
+        pooch = need("pooch", "datasets")
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(target.name + ".part"), runtime) as part, _silent_pooch():
+            if _is_there(target, sha256):  # by the process that held the lock
+                return target
+            folder = target.parent.absolute()  # pooch would take "~" for the home folder
             for url in mirrors:
                 download = _Download(part, sha256, size, timeout, runtime)
                 try:
-                    pooch.retrieve(url, f"sha256:{sha256}", fname=target.name, path=target.parent, downloader=download)
+                    download.complete(url)
+                    # pooch checks it once more, and moves it to its place in one step.
+                    pooch.retrieve(url, f"sha256:{sha256}", fname=target.name, path=folder, downloader=download)
                     return target
                 except _BrokenError as error:
                     tried.append(f"{url}: {error}")
@@ -115,13 +117,17 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_there(target: Path, sha256: str) -> bool:
+    return target.exists() and digest(target) == sha256
+
+
 def _unwritable(url: str, target: Path, error: OSError) -> DownloadFailed:
     return DownloadFailed(url, f"{error.filename or target.parent}: {error.strerror or type(error).__name__}", str(target))
 
 
 @dataclass
 class _Download:
-    """pooch's protocol for a downloader, `download(url, output_file, pooch)`, on a `.part` file that survives a failure."""
+    """A download into a `.part` file, which survives a failure; pooch calls it for the whole file."""
 
     part: IO[bytes]
     sha256: str
@@ -132,6 +138,10 @@ class _Download:
     """What identifies the version of the file that this mirror began to send."""
 
     def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
+        os.replace(self.part.name, output_file)
+
+    def complete(self, url: str) -> None:
+        """All of the file, with the right checksum, from this mirror."""
         requests = need("requests", "datasets")
         failures, most = 0, self._have()
         with requests.Session() as session:
@@ -142,7 +152,7 @@ class _Download:
                     self.part.flush()
                     actual = digest(Path(self.part.name))
                     if actual == self.sha256:
-                        break
+                        return
                     self._truncate()
                     if not inherited:
                         raise FaultError(ChecksumMismatch(url, self.sha256, actual))
@@ -154,7 +164,6 @@ class _Download:
                         raise
                 self.runtime.clock.sleep(_WAIT * 2.0 ** (failures - 1), self.runtime.cancel)
                 self._stop_if_asked()
-        os.replace(self.part.name, output_file)
 
     def _receive(self, session: Any, url: str) -> None:
         """The rest of the file, or all of it where the server does not continue."""
