@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
 import pickletools
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any, Final
@@ -27,7 +30,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
     read-only and in native byte order. No code is run: of all that a pickle may name, the few functions with which NumPy
     spells an array are understood, and replaced by fnlamp's own. `limit` is how many bytes it may unpack to, 64 for each
     object. Fails: `FileMissing`; `FileCorrupt` for what is damaged or cut, and for anything else, which is named; `TooLarge`.
-    Reference: Python's `pickletools`, protocols 0 to 5 (of Python 2, protocols 1 and 2).
+    Reference: Python's `pickletools`, protocols 0 to 5.
 
     >>> import pathlib, pickle, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.pkl")
@@ -42,18 +45,39 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
 
     def load() -> Any:
         raw = read_all(name, limit)
-        machine, last = _Machine(name), 0
+        machine = _Machine(name)
         with decoding(name, "an intact pickle"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # escapes that are none
-            for count, (opcode, argument, position) in enumerate(pickletools.genops(raw)):
+            file = io.BytesIO(raw)
+            for count, (opcode, argument) in enumerate(_opcodes(file)):
                 within(name, limit, 64 * count)
-                machine.step(opcode.name, argument)
-                last = position or 0
-            if last + 1 != len(raw) or len(machine.stack) != 1 or machine.below:
+                machine.step(opcode, argument)
+            if file.tell() != len(raw) or len(machine.stack) != 1 or machine.below:
                 raise ValueError("something after the end, or left over")
             return _Values(name, len(raw)).value(machine.stack[0])
 
     return reading(load)
+
+
+def _opcodes(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
+    """Names and arguments up to STOP, by the readers of `pickletools`, which check lengths and look nothing up."""
+    opcode = ""
+    while opcode != "STOP":
+        code = file.read(1)
+        known = _OPCODES.get(code.decode("latin-1"))
+        if known is None:
+            raise ValueError(f"{code!r} for an opcode" if code else "an end without STOP")
+        opcode = known.name
+        if opcode == "STRING":  # pickletools takes it for ASCII; Python 2 kept the bytes of arrays in it
+            line = file.readline()[:-1]
+            if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
+                raise ValueError("a string without its quotes")
+            yield opcode, codecs.escape_decode(line[1:-1])[0].decode("latin-1")
+        else:
+            yield opcode, known.arg.reader(file) if known.arg else None
+
+
+_OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,20 @@ def test_python_2_strings_are_latin_1(write):
     assert value(write(raw)) == pickle.loads(raw, encoding="latin1") == {"name": "Züric", "é": 12345678901234567890}
 
 
+def test_protocol_0_of_python_2(write):
+    """What `cPickle.dump(x, file)` wrote by default: strings of bytes are spelled as literals."""
+    array = np.arange(-3.0, 3.0, 0.25).reshape(4, 6)
+    literal = repr(array.tobytes())[1:].encode()
+    raw = (
+        b"(dp1\nS'x'\np2\ncnumpy.core.multiarray\n_reconstruct\np3\n(cnumpy\nndarray\np4\n(I0\ntS'b'\ntRp5\n"
+        b"(I1\n(I4\nI6\ntcnumpy\ndtype\np6\n(S'f8'\nI0\nI1\ntRp7\n(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS" + literal + b"\ntbs"
+        b"S'name'\np8\nS'Z\\xfcrich\\n'\np9\nsS'list'\n(lp10\nI1\naL2L\naF0.5\nas."
+    )
+    want = {"x": array, "name": "Zürich\n", "list": [1, 2, 0.5]}
+    same(pickle.loads(raw, encoding="latin1"), want)
+    same(value(write(raw)), want)
+
+
 def test_large_arrays_are_not_copied_many_times(write):
     splits = tuple((np.ones((n, 784), np.float32), np.zeros(n, np.int64)) for n in (2_000, 500, 500))
     path = write(gzip.compress(py2_mnist(splits), 1))
@@ -230,7 +244,8 @@ F4 = b"cnumpy\ndtype\n(S'f4'\nI00\nI01\ntR"
         (b"", "an intact pickle"),
         (b"label,pixel\n", "an intact pickle"),
         (b"\x80\x09.", "an intact pickle"),
-        (b"N", "an intact pickle"),
+        (b"N", "an intact pickle, got an end without STOP"),
+        (b"N\xff", "an intact pickle, got b'\\xff' for an opcode"),
         (b".", "left over"),
         (b"NN.", "left over"),
         (b"(N.", "left over"),
@@ -274,7 +289,9 @@ F4 = b"cnumpy\ndtype\n(S'f4'\nI00\nI01\ntR"
         (b"}L2305843009213693952L\nI2\ns.", "too large"),
         (b"]p0\ng0\na.", "one that holds itself"),
         (b"]" + b"(lp0\n0g0\n" * 1 + b"]" * 200 + b"a" * 201 + b".", "more than 100 deep"),
-        (b"(S'a\\xfc'\n.", "an intact pickle"),
+        (b"S'a\n.", "a string without its quotes"),
+        (b"S'\n.", "a string without its quotes"),
+        (b"S'a\\xf'\n.", "an intact pickle"),
         (b"L" + b"9" * 100_000 + b"L\n.", "an intact pickle"),
     ],
 )  # fmt: skip
