@@ -42,9 +42,9 @@ def fetch(
     `urls` are mirrors, tried in order, each again as long as it sends new bytes. What a broken download left, `path` + ".part",
     is continued, by this program or a later one; the file appears under its own name when it is whole and checked. Two
     processes that fetch one file share the work: one downloads, the other waits. `size`, in bytes, rejects a wrong answer
-    early. A server that is silent for `timeout` seconds is given up. Progress goes to standard error, in percent, unless
-    `Runtime.log` is `None`. Fails: `DownloadFailed`; `ChecksumMismatch` if every mirror has another file; `ExtraMissing`
-    without the extra `datasets`. Reference: RFC 9110, section 14, on ranges.
+    early. A server that is silent for `timeout` seconds is given up, and Ctrl-C is not heard while it is. Progress goes to
+    standard error, in percent, unless `Runtime.log` is `None`. Fails: `DownloadFailed`; `ChecksumMismatch` if every mirror
+    has another file; `ExtraMissing` without the extra `datasets`. Reference: RFC 9110, section 14, on ranges.
 
     >>> program = fetch("https://example.org/numbers.gz", "numbers.gz", sha256=64 * "0")  # nothing is downloaded yet
     """

@@ -224,13 +224,11 @@ def _pixels(path: str, image: Any, mode: str, size: Size | None, limit: int, pil
     wanted = image.width * image.height * _CHANNELS[mode]
     if wanted > limit:
         raise FaultError(TooLarge(path, limit, wanted))
-    turn = _orientation(image)
     if size is not None and image.format == "JPEG":
-        height, width = size[::-1] if turn >= 5 else size
+        height, width = size[::-1] if _orientation(image) >= 5 else size
         image.draft(None, (2 * width, 2 * height))
     image.load()
-    if image.format == "TIFF":
-        turn = 1  # Pillow has turned it
+    turn = _orientation(image)  # not before: Pillow itself turns a TIFF when it is loaded
     image = _converted(path, image, mode, pillow)
     if turn in _TURNS:
         image = image.transpose(_TURNS[turn])
