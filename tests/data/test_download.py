@@ -388,6 +388,21 @@ def test_two_processes_at_once_share_one_download(server, tmp_path):
     assert len(server.seen) == 3
 
 
+def test_a_killed_process_leaves_what_the_next_one_goes_on_with(server, tmp_path):
+    server.script += [{"stall": 2**17}]
+    command = [sys.executable, "-c", FETCH, server.url, str(tmp_path / "a"), SHA]
+    with subprocess.Popen(command, env={**os.environ, "NO_PROXY": "*"}) as process:
+        part = tmp_path / "a.part"
+        while not part.exists() or part.stat().st_size < 2**16:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.part"]
+    value(fetch(server.url, tmp_path / "a", sha256=SHA))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert int(re.fullmatch(r"bytes=(\d+)-", ranges(server)[-1])[1]) >= 2**16
+
+
 def test_threads_share_one_download_too(server, tmp_path):
     outcomes = []
     threads = [
