@@ -27,7 +27,7 @@ ALLOWED = {
     "optim": BASE | {"tag", "optim"},
     "effect": EFFECT,
     "stream": EFFECT | {"stream"},
-    "data": EFFECT | {"stream", "extra", "data"},
+    "data": EFFECT | {"stream", "extra", "machine", "data"},
     "plots": EFFECT | {"extra"},
     "train": LAYERS | EFFECT | {"nn", "loss", "optim", "stream", "train"},
 }

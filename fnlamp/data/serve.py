@@ -21,6 +21,7 @@ from returns.result import Failure, Result
 from fnlamp.data.load import Load
 from fnlamp.data.shared import Layout, Shared
 from fnlamp.fault import NotPicklable
+from fnlamp.machine import keep_memory
 
 IDLE: Final = -1  # in place of a ticket
 
@@ -31,6 +32,7 @@ def serve(connection: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     random.seed()  # a copied process would repeat the chance of its siblings
     np.random.seed()
+    keep_memory()  # batch after batch takes as much: a third of the time of large images went into mapping it anew
     gc.freeze()  # what was imported before stays: the collector need not look at it
     desk = _Desk(connection, Shared(recv_handle(connection)).counters())
     try:
