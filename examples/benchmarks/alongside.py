@@ -169,11 +169,13 @@ def _pace(alone: Supply, batches: int, width: int) -> float:
 
 def _repeats(x: np.ndarray[Any, Any], seconds: float) -> int:
     """How often a row is worked on to take so long."""
-    tries = 20
-    started = time.perf_counter()
-    for row in range(tries):
-        Working(x, x, 20)[row % len(x)]
-    return max(1, round(20 * seconds / ((time.perf_counter() - started) / tries)))
+    trial = Working(x, x, 20)
+    for tries in (100, 1000):  # the first to warm up
+        started = time.perf_counter()
+        for row in range(tries):
+            trial[row % len(x)]
+        taken = (time.perf_counter() - started) / tries
+    return max(1, round(trial.repeats * seconds / taken))
 
 
 def _read(path: Path, position: int, size: int) -> bytes:
