@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv as standard
 import gzip
 import io
+import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp.data import bulk, read_csv
+from fnlamp.data import bulk, read_csv, read_idx
 from fnlamp.fault import BadCell, FileCorrupt, FileMissing, TooLarge
 
 
@@ -292,3 +294,18 @@ def test_half_precision_names_what_it_cannot_hold(write):
     found = fault(write("a,label,b\n1,0,2\n3,1,65520\n"), label="label", dtype=np.float16)
     assert (found.row, found.column) == (3, "b")
     assert fault(write("1,0,2\n3,1,65520\n"), label=1, header=False, dtype=np.float16).column == 3
+
+
+@pytest.mark.acceptance
+def test_the_csv_and_the_idx_files_of_mnist_hold_the_same_images():
+    if not (folder := os.environ.get("FNLAMP_MNIST")):
+        pytest.skip("FNLAMP_MNIST names no folder")
+    if not (path := Path(folder, "mnist_test.csv.gz")).exists():
+        pytest.skip("FNLAMP_MNIST has no mnist_test.csv.gz")
+    read = table(path, label="label")
+    images, labels = (
+        unsafe_perform_io(read_idx(Path(folder, f"t10k-{name}-ubyte.gz")).run().unwrap())
+        for name in ("images-idx3", "labels-idx1")
+    )
+    np.testing.assert_array_equal(read.features, images.reshape(10_000, 784))
+    np.testing.assert_array_equal(read.label, labels)
