@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 
 import grain.python as grain
 import numpy as np
@@ -126,4 +127,7 @@ def test_no_thread_is_left():
     before = threading.active_count()
     run(from_grain(iter_dataset()), lambda s: s.step(s.init))
     gc.collect()
+    end = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < end:  # Grain ends its threads without waiting for them
+        time.sleep(0.01)
     assert threading.active_count() == before
