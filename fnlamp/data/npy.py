@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
-import warnings
 import zipfile
 from os import PathLike, fspath
 from typing import Any, Final, NamedTuple, TypeAlias, cast
@@ -20,6 +20,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _HEADER: Final = 10_000
 """Bytes of a header that are looked at; NumPy's own bound."""
+
+_LENGTHS: Final = re.compile(r"'shape': *\([0-9L, ]*\)")
 
 
 def read_npy(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[Array, FileFault]:
@@ -142,12 +144,12 @@ def _header(path: str, file: Bytes) -> _Header:
         text = file.read(length)
         if len(text) < length:
             raise ValueError(f"{len(text)} of its {length} bytes")
-        # Version 3.0 differs in that names of fields are UTF-8; escaped, they are the same literals.
-        ascii = text.decode("utf-8" if version == (3, 0) else "latin-1").encode("ascii", "backslashreplace")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python 2 wrote 3L, which NumPy reads with a warning
-            whole = io.BytesIO(struct.pack("<I", len(ascii)) + ascii)
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(whole, max_header_size=10 * _HEADER)
+        # Version 3.0 differs in that names of fields are UTF-8; escaped, they are the same literals. Python 2 wrote 3L.
+        spelled = text.decode("utf-8" if version == (3, 0) else "latin-1")
+        literal = _LENGTHS.sub(lambda found: found[0].replace("L", ""), spelled)
+        ascii = literal.encode("ascii", "backslashreplace")
+        whole = io.BytesIO(struct.pack("<I", len(ascii)) + ascii)
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(whole, max_header_size=10 * _HEADER)
     if not plain(dtype):
         raise FaultError(FileCorrupt(path, "numbers, strings or records; objects are pickles and not read", f"{dtype}"))
     if dtype.itemsize == 0 or any(n < 0 for n in shape):

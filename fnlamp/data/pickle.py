@@ -8,7 +8,6 @@ import math
 import pickletools
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike, fspath
@@ -46,8 +45,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
     def load() -> Any:
         raw = read_all(name, limit)
         machine = _Machine(name)
-        with decoding(name, "an intact pickle"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # escapes that are none
+        with decoding(name, "an intact pickle"):
             file = io.BytesIO(raw)
             for count, (opcode, argument) in enumerate(_opcodes(file)):
                 within(name, limit, 64 * count)

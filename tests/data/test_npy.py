@@ -98,8 +98,8 @@ def test_names_of_fields_in_any_script(tmp_path):
 
 
 def test_a_header_of_python_2(tmp_path):
-    (tmp_path / "a.npy").write_bytes(npy("{'descr': '|u1', 'fortran_order': False, 'shape': (3L,), }\n", b"\1\2\3"))
-    np.testing.assert_array_equal(value(read_npy(tmp_path / "a.npy")), [1, 2, 3])
+    (tmp_path / "a.npy").write_bytes(npy("{'descr': '|u1', 'fortran_order': False, 'shape': (3L, 10L), }\n", bytes(range(30))))
+    np.testing.assert_array_equal(value(read_npy(tmp_path / "a.npy")), np.arange(30).reshape(3, 10))
 
 
 HEADER = "{{'descr': {}, 'fortran_order': False, 'shape': {}}}\n"
