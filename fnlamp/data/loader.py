@@ -134,7 +134,7 @@ class _Plan:
                 return Fail(ShapeMismatch(expected, actual, "make all items alike in transform", where=f"batch {position}"))
             return Emit(batch, position + 1)
 
-        return BatchStream(0, step, self.spec, self.length, why_empty=self.why_empty)
+        return BatchStream(0, step, self.spec, self.length, why_empty=self.why_empty, indexed=True)
 
 
 def _with_rows(leaf: Spec, rows: int) -> Spec:
@@ -150,27 +150,36 @@ def _form(batch: Tree) -> Any:
 
 
 class _Ahead:
-    """Batches that workers were asked for before they are needed."""
+    """Batches that workers were asked for before they are needed: as many as `count`, while the positions go on evenly."""
 
     def __init__(self, plan: _Plan, job: Job, count: int) -> None:
         self.plan = plan
         self.job = job
         self.count = count
         self.asked: dict[int, Any] = {}
+        self.last: int | None = None
+        self.stride = 1
 
     def take(self, position: int) -> Result[Tree, Fault]:
         """The batch at a position, and those after it are on their way."""
-        self._ask(range(position, position + self.count))
+        before = self.stride
+        if self.last not in (None, position):
+            self.stride = position - self.last
+        # A shard of the stream goes on in larger steps. Who jumps at random is not helped by what comes next.
+        count = self.count if self.stride in (1, before) and self.stride > 0 else 0
+        self.last = position
+        self._ask(position, max(count, 1))
         outcome = self.job.take(self.asked.pop(position))
-        self._ask(range(position + 1, position + 1 + self.count))
+        self._ask(position + self.stride, count)
         return outcome
 
-    def _ask(self, wanted: range) -> None:
+    def _ask(self, start: int, count: int) -> None:
+        wanted = range(start, start + count * self.stride, self.stride)
         for position in [*self.asked]:
             if position not in wanted:
                 self.job.drop(self.asked.pop(position))
-        for position in wanted[: max(self.plan.length - wanted.start, 0)]:
-            if position not in self.asked:
+        for position in wanted:
+            if position < self.plan.length and position not in self.asked:
                 self.asked[position] = self.job.request(self.plan.rows(position))
 
 

@@ -207,6 +207,41 @@ def test_a_pipeline_goes_on_from_any_batch_to_the_last_bit():
     processes(2).use(run).run().unwrap()
 
 
+class Counted(Images):
+    """Counts the rows that are asked for, in threads of this process."""
+
+    def __init__(self, rows):
+        super().__init__(rows)
+        self.asked = []
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return super().__getitem__(index)
+
+
+def test_only_what_is_needed_is_loaded_ahead():
+    def asked(positions, combine=lambda s: s):
+        data = Counted(40)
+
+        def read(s):
+            s = combine(s)
+            found = [s.step(p).item[1].tolist() for p in (positions or range(s.length))]
+            time.sleep(0.02)
+            return found, len(data.asked) - 1
+
+        return use(threads(2).bind(lambda team: loader(data, batch_size=1, workers=team)), read)
+
+    assert asked(None) == ([[i] for i in range(40)], 40)
+    found, count = asked(None, lambda s: s.every_nth(4))
+    assert found == [[i] for i in range(0, 40, 4)]
+    assert count <= 10 + 4  # the first batch looks like the beginning of a whole epoch
+    jumps = [30, 3, 20, 11, 35, 8, 25, 1]
+    found, count = asked(jumps)
+    assert found == [[i] for i in jumps]
+    assert count <= len(jumps) + 4
+    assert asked([0, 0, 0, 1, 1, 2])[0] == [[0], [0], [0], [1], [1], [2]]
+
+
 @each_kind
 def test_workers_are_shared_by_loaders_that_run_at_once(kind):
     def run(workers):
