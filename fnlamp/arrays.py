@@ -77,6 +77,8 @@ def take_rows(array: Any, rows: Any) -> Any:
     """`array[rows]` for rows known to exist; on the device no bounds check is compiled."""
     if isinstance(array, jax.Array):
         return array.at[rows].get(mode="promise_in_bounds")
+    if type(array) is np.ndarray and isinstance(rows, np.ndarray) and array.flags.c_contiguous and array.flags.aligned:
+        return array.take(rows, axis=0)  # quicker than indexing; any other array it would copy as a whole first
     return array[rows]
 
 

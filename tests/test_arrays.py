@@ -74,6 +74,31 @@ def test_take_rows(module: object) -> None:
     np.testing.assert_array_equal(take_rows(array, np.array([5, 0, 5])), [[10, 11], [0, 1], [10, 11]])
 
 
+def _unaligned(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(b"x" + array.tobytes(), np.uint8)[1:].view(array.dtype).reshape(array.shape)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [np.asfortranarray, _unaligned, lambda a: np.repeat(a, 2, axis=0)[::2], lambda a: a.astype(">i4"), lambda a: a[:, 0]],
+    ids=["fortran", "unaligned", "strided", "swapped", "one-dimensional"],
+)
+@pytest.mark.parametrize(
+    "rows", [np.array([5, 0, 5], np.int32), np.array([[1, 2], [3, 4]]), slice(1, 3)], ids=["1d", "2d", "slice"]
+)
+def test_take_rows_of_any_layout_is_indexing(form, rows, tmp_path) -> None:
+    array = form(np.arange(12, dtype=np.int32).reshape(6, 2))
+    taken = take_rows(array, rows)
+    assert taken.dtype == array.dtype
+    np.testing.assert_array_equal(taken, array[rows])
+
+
+def test_take_rows_of_a_mapped_file_reads_those_rows(tmp_path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(12).reshape(6, 2))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    np.testing.assert_array_equal(take_rows(mapped, np.array([5, 0])), [[10, 11], [0, 1]])
+
+
 def test_to_device_copies_so_that_later_changes_of_the_host_array_do_not_reach_it() -> None:
     for _ in range(200):  # where memory is shared, or read late, is a matter of luck
         host = np.zeros(64, np.float32)
