@@ -74,7 +74,11 @@ def read_array(
     # An axis of length 0 hides the others from `wanted`.
     if len(shape) > 64 or math.prod(max(n, 1) for n in shape) * dtype.itemsize > sys.maxsize:
         raise FaultError(FileCorrupt(path, "lengths that an array can have", f"{list(shape)}"))
-    array = np.empty(shape, dtype)
+    try:
+        array = np.empty(shape, dtype)
+    except MemoryError as error:
+        fits = "an array that the machine's memory holds; one in a plain NPY file can be mapped"
+        raise FaultError(FileCorrupt(path, fits, f"{wanted:,} bytes")) from error
     room, came = array.reshape(-1).view(np.uint8).data, 0
     while came < wanted and (count := file.readinto(room[came : came + PIECE])):
         came += count

@@ -275,3 +275,13 @@ def test_bombs_are_not_unpacked(tmp_path):
         tracemalloc.stop()
         assert isinstance(found, kind), found
         assert peak < 3_000_000
+
+
+def test_an_array_that_memory_does_not_hold_is_a_fault(tmp_path, monkeypatch):
+    def full(shape, dtype):
+        raise MemoryError
+
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    monkeypatch.setattr(np, "empty", full)
+    found = read_npy(tmp_path / "a.npy").run().failure()._inner_value
+    assert "memory holds" in str(found) and "24 bytes" in str(found)
