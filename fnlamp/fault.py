@@ -300,10 +300,13 @@ class WorkerLost(Fault):
     def __str__(self) -> str:
         code = self.exit_code
         how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        return self._say(
-            f"a worker {how} while it loaded item {self.index:,}; "
+        why = (
             "a machine that runs out of memory kills workers: use fewer, or smaller batches"
+            if code is None or code < 0
+            else "what it wrote to standard error says why; a script that starts processes does its own work under "
+            'if __name__ == "__main__":'
         )
+        return self._say(f"a worker {how} while it loaded item {self.index:,}; {why}")
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
     kind = type(first)
     if kind is np.ndarray:
         return _arrays(items, names, path)
+    if isinstance(first, np.number | np.bool_) and len(set(map(type, items))) == 1:
+        return np.array(items)
     if hasattr(first, "__array__") or hasattr(first, "__array_interface__"):  # a number of NumPy's, a tensor, an image
         for i, item in enumerate(items):
             if not (hasattr(item, "__array__") or hasattr(item, "__array_interface__")):
@@ -76,9 +78,7 @@ def _arrays(items: Sequence[Any], names: Sequence[int], path: str) -> Any:
         hint = "encode it as numbers with transform, or leave it out"
         raise FaultError(DtypeMismatch("numbers", f"the dtype {dtype}", hint, where=_place(names[0], path)))
     for i, item in enumerate(items):
-        if type(item) is not np.ndarray and not isinstance(item, np.ndarray):
-            raise _misfit(i, items, names, path)
-        if item.shape != shape or item.dtype != dtype:
+        if not isinstance(item, np.ndarray) or item.shape != shape or item.dtype != dtype:
             raise _misfit(i, items, names, path)
     return np.array(items)
 

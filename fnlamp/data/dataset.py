@@ -38,7 +38,7 @@ class Arrays:
         return len(self.arrays[0])
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        row = range(len(self))[operator.index(index)]  # as a list: negative from the end, IndexError beyond it
+        row = operator.index(index)  # as for a list: negative from the end, IndexError beyond it
         return tuple([array[row] for array in self.arrays])
 
     def __repr__(self) -> str:

@@ -60,7 +60,7 @@ def loader(
         raise ValueError(
             "shuffle and augment need a seed, which the order is a function of: seed=context.seed in a stream factory"
         )
-    if prefetch < 1 or (isinstance(workers, int) and workers < 0):
+    if prefetch < 1 or (not isinstance(workers, Workers) and workers < 0):
         raise ValueError(f"expected workers of 0 or more and prefetch of at least 1, got {workers} and {prefetch}")
     if not _touched(transform, augment, collate) and (arrays := _arrays(dataset)) is not None:
         among = dataset.among if isinstance(dataset, Subset) else None
@@ -70,7 +70,7 @@ def loader(
     plan = _planned(lambda: _Plan(load, batch_size, shuffle, drop_last))
     if workers == 0:
         return plan.map(lambda plan: plan.stream(lambda position: load(plan.rows(position))))
-    hired = processes(workers) if isinstance(workers, int) else Resource.from_value(workers)
+    hired = Resource.from_value(workers) if isinstance(workers, Workers) else processes(workers)
     return plan.bind(
         lambda plan: hired.bind(lambda team: _ahead(plan, team, prefetch)).map(lambda ahead: plan.stream(ahead.take))
     )
