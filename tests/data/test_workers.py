@@ -1,6 +1,6 @@
 """Worker processes and threads: the same batches as without them, typed faults, and nothing left behind.
 
-`STRESS=50 python -m pytest tests/data/test_workers.py` kills and resumes fifty times.
+`FNLAMP_STRESS=50 python -m pytest tests/data/test_workers.py` kills and resumes fifty times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fnlamp.data import at, compose, from_arrays, loader, normalize, processes, 
 from fnlamp.effect import Effect
 from fnlamp.fault import DtypeMismatch, FaultError, ItemFailed, NotPicklable, ShapeMismatch, WorkerLost
 
-TIMES = int(os.environ.get("STRESS", "6"))
+TIMES = int(os.environ.get("FNLAMP_STRESS", "6"))
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 # ------------------------------------------------------------------------------- what workers are given
