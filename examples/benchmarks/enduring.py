@@ -11,6 +11,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ import numpy as np
 from made_up import Array
 from paired import Finding
 from reading import QUIET, value
-from returns.unsafe import unsafe_perform_io
+from returns.io import IOFailure, IOSuccess
+from returns.result import Failure, Success
 from terms import Given, Outcome
 
 from fnlamp import data, stream, tree
-from fnlamp.effect import Effect, Resource
+from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, WorkerLost
 from fnlamp.stream.sink import steps
 
@@ -37,66 +39,81 @@ DEADLINE = 60.0
 
 @dataclass(frozen=True)
 class Noted:
-    """More rows than any try reads; each process that loads one of them leaves its number in a folder."""
+    """Rows that take their time; each process that loads one of them leaves its number in a folder."""
 
-    folder: str
+    folder: Path
+    rows: int = 10**7
+    """More than any try reads."""
 
     def __len__(self) -> int:
-        return 10**7
+        return self.rows
 
     def __getitem__(self, row: int) -> Array:
-        Path(self.folder, str(os.getpid())).touch()
+        (self.folder / str(os.getpid())).touch()
         time.sleep(0.0005)
         return np.full(64, row, np.float32)
 
 
 def kills(given: Given) -> Outcome:
-    """A worker process is killed at a random moment: while they start, or while they load."""
+    """A worker process is killed at a random moment: one that loads is a fault, one that only starts may be replaced."""
     chance = random.Random(0)
-    came: list[str] = []
-    seconds: list[float] = []
-    seen: set[int] = set()
-    for number in range(given.times):
-        folder = given.work / "killed" / f"{os.getpid()}-{number}"
+    folders = [given.work / "killed" / f"{os.getpid()}-{number}" for number in range(given.times + -(-given.times // 5))]
+    loading, starting = [], []
+    for number, folder in enumerate(folders):
         folder.mkdir(parents=True)
         faulthandler.dump_traceback_later(DEADLINE, exit=True)
-        lost, took = _killed(data.loader(Noted(str(folder)), batch_size=32, workers=WORKERS), folder, chance.uniform(0, 1))
+        if number < given.times:
+            loading.append(_killed(Noted(folder), lambda folder=folder: _numbers(folder), chance.uniform(0, 0.5)))  # type: ignore[misc]
+        else:
+            starting.append(_killed(Noted(folder, 1000), _children, chance.uniform(0, 0.05)))
         faulthandler.cancel_dump_traceback_later()
-        came.append(lost)
-        seconds.append(took)
-        seen |= _numbers(folder)
-    end = time.monotonic() + DEADLINE / 10
+    end, seen = time.monotonic() + DEADLINE / 10, set().union(*map(_numbers, folders))
     while (left := [pid for pid in seen if _alive(pid)]) and time.monotonic() < end:
         time.sleep(0.05)
-    typed = came.count(WorkerLost.__name__)
+    typed = [seconds for what, seconds in loading if what == WorkerLost.__name__]
+    right = [what for what, _ in starting if what in (WorkerLost.__name__, "all 1000 rows")]
     findings = [
-        Finding("killed workers that were typed faults", f"of {given.times}", typed, given.times),
+        Finding("workers killed while they load that were typed faults", f"of {given.times}", len(typed), given.times),
+        Finding("workers killed while they start, a fault or no loss", f"of {len(starting)}", len(right), len(starting)),
         Finding("orphans of killed runs", "", len(left), 0, at_least=False),
-        Finding("from the kill to the fault at most", "seconds", max(seconds), DEADLINE, at_least=False),
+        Finding("from the kill to the fault at most", "seconds", max(typed, default=DEADLINE), 5.0, at_least=False),
     ]
-    return Outcome(findings, {"outcomes": sorted({(name, came.count(name)) for name in came}), "seconds": seconds})
+    outcomes = [what for what, _ in (*loading, *starting)]
+    return Outcome(findings, {"outcomes": {what: outcomes.count(what) for what in sorted(set(outcomes))}, "seconds": typed})
 
 
-def _killed(loader: Resource[stream.BatchStream, Any], folder: Path, delay: float) -> tuple[str, float]:
-    """The name of the fault that a run ends with when one of its workers is killed, and the seconds between."""
+def _killed(rows: Noted, workers: Callable[[], set[int]], delay: float) -> tuple[str, float]:
+    """What a run ends with when one of its workers is killed `delay` seconds after there are any, and how long after that."""
     at: list[float] = []
 
     def kill() -> None:
+        while not workers():
+            time.sleep(0.001)
         time.sleep(delay)
-        while not (workers := _numbers(folder) | {child.pid for child in multiprocessing.active_children() if child.pid}):
-            time.sleep(0.01)
         at.append(time.perf_counter())
-        os.kill(random.Random(delay).choice(sorted(workers)), signal.SIGKILL)
+        os.kill(random.Random(delay).choice(sorted(workers())), signal.SIGKILL)
 
     def read(batches: stream.BatchStream) -> Effect[int, Any]:
-        return Effect.attempt(lambda: sum(1 for _ in stream.items(batches)), FaultError, lambda error: error.fault)
+        def count() -> int:
+            return len(np.unique(np.concatenate([batch[:, 0] for batch in stream.items(batches)])))
+
+        return Effect.attempt(count, FaultError, lambda error: error.fault)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    outcome = loader.use(read).run(QUIET)
+    outcome = data.loader(rows, batch_size=32, workers=WORKERS).use(read).run(QUIET)
     ended = time.perf_counter()
     killer.join()
-    return type(unsafe_perform_io(outcome.failure())).__name__, ended - at[0]
+    match outcome:
+        case IOSuccess(Success(count)):
+            return f"all {count} rows", ended - at[0]
+        case IOFailure(Failure(fault)):
+            return type(fault).__name__, ended - at[0]
+    raise AssertionError("a run either succeeds or fails")
+
+
+def _children() -> set[int]:
+    return {child.pid for child in multiprocessing.active_children() if child.pid}
 
 
 def _numbers(folder: Path) -> set[int]:
