@@ -7,7 +7,8 @@ import statistics
 from typing import Any
 
 import loaders_torch
-from made_up import jpeg_folder, rows_in_memory
+import numpy as np
+from made_up import Array, jpeg_folder, rows_in_memory
 from paired import Contestant, Finding, Rounds, fastest, ratios, take_turns
 from reading import value
 from terms import Given, Outcome
@@ -32,20 +33,29 @@ def _epoch(loader: Any, rows: int) -> None:
 
 
 def memory(given: Given) -> Outcome:
-    """Batches of 128 of 60,000 rows of 784 float32 numbers, shuffled."""
-    x, y = rows_in_memory(int(60_000 * given.scale))
-    rows = data.from_arrays(x, y)
+    """Batches of 128 of 60,000 rows of 784 numbers, shuffled: float32, and bytes."""
+    floats, labels = rows_in_memory(int(60_000 * given.scale))
+    of_each = [_from_memory(given, dtype, floats, labels) for dtype in ("float32", "uint8")]
+    rates = {name: rate for outcome in of_each for name, rate in outcome.figures["rows a second"].items()}
+    seconds = {name: rounds for outcome in of_each for name, rounds in outcome.figures["seconds"].items()}
+    return Outcome([f for outcome in of_each for f in outcome.findings], {"rows a second": rates, "seconds": seconds})
+
+
+def _from_memory(given: Given, dtype: str, floats: Array, labels: Array) -> Outcome:
+    x = floats if dtype == "float32" else (256 * floats).astype(np.uint8)
+    rows = data.from_arrays(x, labels)
     others = {
-        f"torch, {workers} workers": loaders_torch.over_arrays(x, y, batch_size=128, workers=workers)
+        f"{dtype}: torch, {workers} workers": loaders_torch.over_arrays(x, labels, batch_size=128, workers=workers)
         for workers in (0, WORKERS)
     }
 
     def ours(number: int) -> None:
         _epoch(data.loader(rows, batch_size=128, shuffle=True, seed=number), len(x))
 
-    seconds = take_turns({"fnlamp": ours, **others}, given.rounds)
+    us = f"{dtype}: fnlamp"
+    seconds = take_turns({us: ours, **others}, given.rounds)
     findings = [
-        Finding.of(f"batches of 128 from memory, beside {name}", "times as fast", ratios(seconds[name], seconds["fnlamp"]), 8.0)
+        Finding.of(f"batches of 128 from memory, beside {name}", "times as fast", ratios(seconds[name], seconds[us]), 8.0)
         for name in others
     ]
     return Outcome(findings, _rates(seconds, len(x)))
