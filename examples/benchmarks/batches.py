@@ -8,8 +8,8 @@ from typing import Any
 
 import loaders_torch
 import numpy as np
-from made_up import Array, jpeg_folder, rows_in_memory
-from paired import Contestant, Finding, Rounds, fastest, ratios, take_turns
+from made_up import Array, Decoded, jpeg_folder, rows_in_memory
+from paired import Contestant, Finding, Rounds, ratios, take_turns
 from reading import value
 from terms import Given, Outcome
 
@@ -74,35 +74,38 @@ def jpeg224(given: Given) -> Outcome:
 def _images(given: Given, count: int, size: int) -> Outcome:
     """Shuffled batches of 64 decoded images, by two worker processes that stay from epoch to epoch.
 
-    torch is given fnlamp's data set, so that both decode by the same code, and one in torch's usual form; the faster counts.
+    Both loaders are given the same data sets: one as everybody writes it with Pillow, and fnlamp's own.
     """
     root = jpeg_folder(given.work, max(128, int(count * given.scale)), size)
     files = sorted(root.glob("*/*.jpg"))
-    images = value(data.image_folder(root))
+    codes = {"plain Pillow": Decoded(files), "image_folder": value(data.image_folder(root))}
     options = {"batch_size": 64, "workers": WORKERS}
-    peers: dict[str, Contestant] = {
-        "torch, fnlamp's data set": loaders_torch.over_images(images, **options),
-        "torch": loaders_torch.over_images(loaders_torch.Decoded(files), **options),
-    }
+    peers: dict[str, Contestant] = {f"torch, {code}": loaders_torch.over_images(codes[code], **options) for code in codes}
     if given.grain and importlib.util.find_spec("grain"):
-        peers["grain"] = loaders_torch.by_grain(images, **options)
+        peers["grain, plain Pillow"] = loaders_torch.by_grain(codes["plain Pillow"], **options)
 
     def rounds(workers: Any) -> Rounds:
-        def ours(number: int) -> None:
-            _epoch(data.loader(images, batch_size=64, shuffle=True, seed=number, workers=workers), len(files))
+        def ours(images: Any) -> Contestant:
+            return lambda number: _epoch(
+                data.loader(images, batch_size=64, shuffle=True, seed=number, workers=workers), len(files)
+            )
 
-        return take_turns({"fnlamp": ours, **peers}, given.rounds, pause=0.2)
+        contestants = {f"fnlamp, {code}": ours(images) for code, images in codes.items()}
+        return take_turns({**contestants, **peers}, given.rounds, pause=0.2)
 
     seconds = value(data.processes(WORKERS).use(lambda workers: Effect.suspend(lambda: rounds(workers))))
-    best = fastest(seconds, [name for name in peers if name.startswith("torch")])
-    what = f"{len(files):,} JPEG images of {size}x{size}, {WORKERS} workers, beside {best}"
-    aim = "the aim is 1.2" + ("" if "grain" not in seconds else f"; beside grain {_median(seconds, 'grain'):.3g} times")
-    found = Finding.of(what, "times as fast", ratios(seconds[best], seconds["fnlamp"]), 1.0, note=aim)
-    return Outcome([found], {**_rates(seconds, len(files)), "bytes an image": round(_bytes(files) / len(files))})
-
-
-def _median(seconds: Rounds, name: str) -> float:
-    return statistics.median(ratios(seconds[name], seconds["fnlamp"]))
+    what = f"{len(files):,} JPEG images of {size}x{size}, {WORKERS} workers"
+    findings = [
+        Finding.of(
+            f"{what}, {code}, beside torch",
+            "times as fast",
+            ratios(seconds[f"torch, {code}"], seconds[f"fnlamp, {code}"]),
+            1.0,
+            note="the aim is 1.2",
+        )
+        for code in codes
+    ]
+    return Outcome(findings, {**_rates(seconds, len(files)), "bytes an image": round(_bytes(files) / len(files))})
 
 
 def _bytes(files: list[Any]) -> int:

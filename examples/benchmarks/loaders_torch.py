@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,25 +25,11 @@ def over_images(images: Dataset[Any], *, batch_size: int, workers: int) -> Epoch
     return _epochs(_loader(images, batch_size, workers), len(images))
 
 
-class Decoded(Dataset[Any]):
-    """The images of files, decoded by Pillow when they are asked for, as everybody writes it."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = [os.fspath(path) for path in files]
-        self.labels = [int(path.parent.name.rpartition("-")[2]) for path in files]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], int]:
-        from PIL import Image
-
-        with Image.open(self.files[index]) as image:
-            return np.array(image.convert("RGB")), self.labels[index]
-
-
 def by_grain(images: Any, *, batch_size: int, workers: int) -> Epoch:
-    """Shuffled epochs of a data set, by worker processes that stay; the last batch is full, with rows of the next epoch."""
+    """Shuffled epochs of a data set, by worker processes that stay; the last batch is full, with rows of the next epoch.
+
+    To Grain it is one long epoch: its workers have a few batches ready when their turn begins, a head start that nobody else has.
+    """
     import grain
     from absl import flags
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,23 @@ def jpeg_folder(work: Path, count: int, size: int) -> Path:
         picture.save(made / f"class-{number % 10}" / f"{number:06}.jpg", quality=90)
     made.rename(root)
     return root
+
+
+class Decoded:
+    """The images of files, decoded by Pillow when they are asked for, as everybody writes it."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = [os.fspath(path) for path in files]
+        self.labels = [int(path.parent.name.rpartition("-")[2]) for path in files]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Array, int]:
+        from PIL import Image
+
+        with Image.open(self.files[index]) as image:
+            return np.array(image.convert("RGB")), self.labels[index]
 
 
 def rows_in_memory(rows: int) -> tuple[Array, Array]:
