@@ -28,7 +28,7 @@ def over_images(images: Dataset[Any], *, batch_size: int, workers: int) -> Epoch
 def by_grain(images: Any, *, batch_size: int, workers: int) -> Epoch:
     """Shuffled epochs of a data set, by worker processes that stay; the last batch is full, with rows of the next epoch.
 
-    To Grain it is one long epoch: its workers have a few batches ready when their turn begins, a head start that nobody else has.
+    To Grain it is one long epoch: when its turn begins it has a few batches ready, a head start that nobody else has.
     """
     import grain
     from absl import flags
