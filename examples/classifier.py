@@ -22,7 +22,7 @@ from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
 
 import fnlamp
-from fnlamp import Layer, data, loss, nn, optim, stream, train
+from fnlamp import Layer, data, loss, nn, optim, plots, stream, train
 from fnlamp.effect import Effect
 
 
@@ -155,23 +155,14 @@ def as_json(model: str, seed: int, trained: train.Trained) -> str:
     return json.dumps({"model": model, "seed": seed, "parameters": parameters, "epochs": epochs}, indent=2)
 
 
-def plot(path: Path, images: Images, trained: train.Trained) -> None:
-    """Draw 25 validation images with the predicted label, in red where it is wrong."""
-    try:
-        import matplotlib
-    except ImportError:
-        sys.exit("--plot draws with matplotlib: pip install 'fnlamp[examples]'")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    predicted = np.asarray(trained.predict(images.x_validation[:25])).argmax(axis=-1)
+def plot(path: Path, images: Images, trained: train.Trained) -> Effect[Path | None, Any]:
+    """Draw 25 validation images under the predicted label, with the true one beside it where that is wrong."""
     side = round(images.x_validation.shape[1] ** 0.5)
-    figure, axes = plt.subplots(5, 5, figsize=(6, 6.6), layout="constrained")
-    for ax, image, label, truth in zip(axes.flat, images.x_validation, predicted, images.y_validation, strict=False):
-        ax.imshow(image.reshape(side, side), cmap="gray")
-        ax.set_title(str(label), color="black" if label == truth else "red")
-        ax.axis("off")
-    figure.savefig(path)
+    pictures = (images.x_validation[:25].astype(np.int32) * 255 // images.top).reshape(-1, side, side)
+    predicted = np.asarray(trained.predict(images.x_validation[:25])).argmax(axis=-1).tolist()
+    truth = images.y_validation[:25].tolist()
+    titles = [str(a) if a == b else f"{a}, is {b}" for a, b in zip(predicted, truth, strict=True)]
+    return plots.show_images(pictures, titles, path=path)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -188,18 +179,16 @@ def main(arguments: list[str] | None = None) -> int:
     recipe = MODELS[chosen.model]
     epochs = chosen.epochs if chosen.epochs is not None else recipe.epochs if chosen.data else 20
 
-    def train_on(images: Images) -> Effect[tuple[Images, train.Trained], Any]:
+    def train_on(images: Images) -> Effect[train.Trained, Any]:
         program = describe(recipe, images, chosen.optimizer or recipe.optimizer, epochs, chosen.seed)
         print(program.explain(), end="\n\n")
-        return program.map(lambda trained: (images, trained))
+        return program if chosen.plot is None else program.tap(lambda trained: plot(chosen.plot, images, trained))
 
     source: Effect[Images, Any] = mnist(chosen.data, chosen.rows) if chosen.data else digits(chosen.rows)
     match source.bind(train_on).run():
-        case IOSuccess(Success((images, trained))):
+        case IOSuccess(Success(trained)):
             if chosen.json:
                 chosen.json.write_text(as_json(chosen.model, chosen.seed, trained) + "\n")
-            if chosen.plot:
-                plot(chosen.plot, images, trained)
             return 0
         case IOFailure(Failure(fault)):
             print(f"{type(fault).__name__}: {fault}", file=sys.stderr)

@@ -48,7 +48,9 @@ class Order:
 
 def rows_of_each(arrays: Tree, rows: Any) -> Tree:
     """The named rows of every array."""
-    return tree.map(lambda array: take_rows(array, rows), arrays)
+    if type(arrays) is tuple:  # as most are: without a walk over the tree, which takes longer than a few rows
+        return tuple([rows_of_each(part, rows) for part in arrays])
+    return take_rows(arrays, rows) if type(arrays) is np.ndarray else tree.map(lambda array: take_rows(array, rows), arrays)
 
 
 @dataclass(frozen=True)
