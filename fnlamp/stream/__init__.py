@@ -1,6 +1,8 @@
 """Streams of batches: descriptions with an explicit position, which can be continued at any batch."""
 
+from fnlamp.stream.sink import fold as fold
 from fnlamp.stream.sink import items as items
+from fnlamp.stream.sink import to_list as to_list
 from fnlamp.stream.source import from_arrays as from_arrays
 from fnlamp.stream.source import from_function as from_function
 from fnlamp.stream.source import from_items as from_items

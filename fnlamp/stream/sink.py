@@ -1,15 +1,59 @@
-"""Reading a stream on the host, for tests, notebooks and interpreters."""
+"""Reading a stream on the host: as programs, and as iterators for tests and interpreters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Tree
+from fnlamp.effect import Effect, Interrupted, Runtime
 from fnlamp.fault import BufferReused, FaultError
 from fnlamp.stream.memory import Handed
 from fnlamp.stream.step import Emit, End, Fail, Skip
 from fnlamp.stream.stream import BatchStream
+
+A = TypeVar("A")
+
+
+def fold(stream: BatchStream, initial: A, function: Callable[[A, Any], A]) -> Effect[A, Any]:
+    """The program that puts all batches together: `function(so_far, batch)` for each, from `initial` on.
+
+    Fails: with what the stream fails with, and `BufferReused`. Ctrl-C ends it between two batches, with what was put together.
+
+    >>> s = stream.from_items([np.ones(2), np.ones(3)])
+    >>> fold(s, 0, lambda rows, batch: rows + len(batch)).run()
+    <IOResult: <Success: 5>>
+    """
+
+    def call(runtime: Runtime) -> Result[A, Any] | Interrupted:
+        so_far = initial
+        try:
+            for batch in items(stream):
+                so_far = function(so_far, batch)
+                if runtime.cancel.requested:
+                    return Interrupted(so_far)
+        except FaultError as error:
+            return Failure(error.fault)
+        return Success(so_far)
+
+    return Effect.call(call)
+
+
+def to_list(stream: BatchStream) -> Effect[list[Tree], Any]:
+    """The program that yields all batches, as `loader.use(to_list)`.  Fails: with what the stream fails with.
+
+    >>> to_list(stream.from_items([np.ones(2), np.ones(1)])).map(len).run()
+    <IOResult: <Success: 2>>
+    """
+    # Each run has a list of its own.
+    return Effect.suspend(list).bind(lambda batches: fold(stream, batches, _append))
+
+
+def _append(batches: list[Tree], batch: Tree) -> list[Tree]:
+    batches.append(batch)
+    return batches
 
 
 def items(stream: BatchStream, state: Any = None) -> Iterator[Tree]:

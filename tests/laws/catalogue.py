@@ -126,4 +126,20 @@ ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: st
 NO_LAYERS = {"table", "Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_bias", "torch_weight"}
 NO_LOSSES = {"Loss", "LossValue", "Metric", "as_loss", "accuracy", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "constant", "cosine", "linear", "warmup"}
-NO_STREAMS = {"BatchStream", "Emit", "End", "Fail", "Reread", "Skip", "Step", "Order", "Recipe", "Segment", "View", "items"}
+STREAM_TYPES = {"BatchStream", "Emit", "End", "Fail", "Reread", "Skip", "Step", "Order", "Recipe", "Segment", "View"}
+NO_STREAMS = STREAM_TYPES | {"fold", "items", "to_list"}
+    "BatchStream",
+    "Emit",
+    "End",
+    "Fail",
+    "Reread",
+    "Skip",
+    "Step",
+    "Order",
+    "Recipe",
+    "Segment",
+    "View",
+    "fold",
+    "items",
+    "to_list",
+}

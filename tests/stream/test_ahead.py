@@ -322,6 +322,20 @@ def test_an_iterator_that_fails_keeps_failing():
     assert s.step(1).fault == s.step(1).fault == FileMissing("a", "gone")
 
 
+def test_putting_batches_together_is_a_program():
+    s = stream.from_function(4, lambda i: np.array([i]))
+    total = stream.fold(s, 0, lambda so_far, batch: so_far + int(batch[0]))
+    assert total.run() == total.run() == IOSuccess(6)
+    both = [stream.to_list(s).map(len).run() for _ in range(2)]
+    assert both == [IOSuccess(4), IOSuccess(4)]
+    missing = FileMissing("a", "gone")
+    assert stream.to_list(broken_at(2, FaultError(missing))).run() == IOFailure(missing)
+    token = CancelToken()
+    stopped = stream.fold(s, 0, lambda so_far, batch: token.cancel() or so_far + 1).run(Runtime(log=None, cancel=token))
+    assert stopped.failure()._inner_value == Interrupted()
+    assert stopped.failure()._inner_value.state == 1
+
+
 def test_failures_of_the_resource_itself_are_failures():
     resource = stream.from_iterable(lambda: iter([np.zeros(1)]))
     assert resource.use(lambda s: Effect.from_failure("no")).run() == IOFailure("no")
