@@ -128,18 +128,3 @@ NO_LOSSES = {"Loss", "LossValue", "Metric", "as_loss", "accuracy", "differentiab
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "constant", "cosine", "linear", "warmup"}
 STREAM_TYPES = {"BatchStream", "Emit", "End", "Fail", "Reread", "Skip", "Step", "Order", "Recipe", "Segment", "View"}
 NO_STREAMS = STREAM_TYPES | {"fold", "items", "to_list"}
-    "BatchStream",
-    "Emit",
-    "End",
-    "Fail",
-    "Reread",
-    "Skip",
-    "Step",
-    "Order",
-    "Recipe",
-    "Segment",
-    "View",
-    "fold",
-    "items",
-    "to_list",
-}
