@@ -1,4 +1,4 @@
-"""Names that the doctests of every room may use without importing them."""
+"""Names that docstrings may use without importing them. Pages of the documentation import what they use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _names(doctest_namespace: dict[str, Any]) -> None:
+def _names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
+    doctest_namespace.clear()  # the session has one of these
+    if request.node.path.suffix == ".md":
+        return
     doctest_namespace.update(
         {"jax": jax, "jnp": jnp, "np": np, "nn": nn, "loss": loss, "optim": optim, "fault": fault, "stream": stream},
         Eval=Eval,

@@ -1,4 +1,5 @@
-"""Files in: programs that read arrays and tables, or fail with a typed fault. Loading never executes code."""
+"""Data: files, text and data sets in, batches out. Reading is a program that may fail with a typed fault, and runs no code of
+the file's."""
 
 from fnlamp.data.arrow import read_arrow as read_arrow
 from fnlamp.data.arrow import read_parquet as read_parquet

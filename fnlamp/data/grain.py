@@ -21,7 +21,7 @@ def from_grain(source: Any) -> Resource[BatchStream, LoadFault]:
 
     >>> import grain
     >>> batches = from_grain(grain.MapDataset.range(6).shuffle(seed=1).map(float).batch(4))
-    >>> batches.use(lambda s: Effect.suspend(lambda: [len(batch) for batch in stream.items(s)])).run()
+    >>> batches.use(stream.to_list).map(lambda batches: [len(batch) for batch in batches]).run()
     <IOResult: <Success: [4, 2]>>
     """
     pipeline = source.to_iter_dataset() if hasattr(source, "to_iter_dataset") else source

@@ -51,7 +51,7 @@ def loader(
     >>> from fnlamp.data import from_arrays
     >>> data = from_arrays(np.arange(10).reshape(5, 2), np.arange(5))
     >>> batches = loader(data, batch_size=2, shuffle=True, seed=1, transform=lambda item: (item[0] / 10, item[1]))
-    >>> batches.use(lambda s: Effect.suspend(lambda: [labels.tolist() for _, labels in stream.items(s)])).run()
+    >>> batches.use(stream.to_list).map(lambda batches: [labels.tolist() for _, labels in batches]).run()
     <IOResult: <Success: [[4, 0], [1, 2], [3]]>>
     """
     if batch_size < 1:

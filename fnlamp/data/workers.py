@@ -76,11 +76,9 @@ def threads(count: int) -> Resource[Workers, Never]:
     waiting, decoding images.
 
     >>> from fnlamp.data import loader
-    >>> from fnlamp.effect import Effect
-    >>> def labels(team):
-    ...     batches = loader([(i / 10, i) for i in range(5)], batch_size=2, workers=team)
-    ...     return batches.use(lambda s: Effect.suspend(lambda: [y.tolist() for _, y in stream.items(s)]))
-    >>> threads(2).use(labels).run()
+    >>> items = [(i / 10, i) for i in range(5)]
+    >>> program = threads(2).use(lambda team: loader(items, batch_size=2, workers=team).use(stream.to_list))
+    >>> program.map(lambda batches: [labels.tolist() for _, labels in batches]).run()
     <IOResult: <Success: [[0, 1], [2, 3], [4]]>>
     """
     _at_least_one(count)

@@ -115,8 +115,7 @@ def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = Non
     The state is the position. Going on in the middle reads again what came before. The iterator is closed when the resource
     is released. Without the `spec` of a batch, the first is read to see it.
 
-    >>> from fnlamp.effect import Effect
-    >>> from_iterable(lambda: (np.full(1, i) for i in range(3))).use(lambda s: Effect.from_value(list(stream.items(s)))).run()
+    >>> from_iterable(lambda: (np.full(1, i) for i in range(3))).use(stream.to_list).run()
     <IOResult: <Success: [array([0]), array([1]), array([2])]>>
     """
     start = Effect.suspend(lambda: _Reading(make, again=True))
@@ -204,9 +203,8 @@ def staged(
     batches of a bucket were used, and on every other exit. The order is a function of the `seed`; the state is the position,
     and going on in the middle loads one bucket.
 
-    >>> from fnlamp.effect import Effect
     >>> squares = staged(5, batch_size=2, bucket=2, load=lambda numbers: numbers**2)
-    >>> squares.use(lambda s: Effect.from_value([batch.tolist() for batch in stream.items(s)])).run()
+    >>> squares.use(stream.to_list).map(lambda batches: [batch.tolist() for batch in batches]).run()
     <IOResult: <Success: [[0, 1], [4, 9], [16]]>>
     """
     if batch_size < 1 or bucket < 1 or rows < 0:
