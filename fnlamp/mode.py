@@ -11,6 +11,18 @@ import jax
 from fnlamp.arrays import Key
 
 
+def seed_key(seed: int) -> Key:
+    """The key of a seed of any size: `jax.random.key` takes 32 bits of it, and no more than 64.
+
+    >>> bool(seed_key(7) == jax.random.key(7)), bool(seed_key(2**32) == seed_key(0))
+    (True, False)
+    """
+    key = jax.random.key(seed % 2**32)
+    while seed := seed >> 32:
+        key = jax.random.fold_in(key, seed % 2**32)
+    return key
+
+
 def name_key(key: Key, name: str) -> Key:
     """The key of the part called `name`: a stable hash, so that inserting among named parts does not reshuffle the others."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 
 from fnlamp import tree
 from fnlamp.arrays import Tree
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import BufferReused, FaultError
-from fnlamp.stream.memory import Handed
+from fnlamp.stream.memory import Handed, Prints, fingerprints, overwritten
 from fnlamp.stream.step import Emit, End, Fail, Step
 from fnlamp.stream.transform import Stepper, pull
 
@@ -30,36 +30,51 @@ def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda 
     return Resource.make(start, lambda thread, _: Effect.suspend(thread.close))
 
 
+class _Ready(NamedTuple):
+    """What was made at a state, and what was in it then."""
+
+    state: Any
+    came: Step | BaseException
+    prints: Prints
+
+
 class Ahead:
     """A thread that asks `step` for what comes after the last state that it was asked for, and keeps up to `count` items.
 
-    What it makes depends on the states alone; asked for another state than the next one, it begins again there.
+    What it makes depends on the states alone; asked for another state than the next one, it begins again there. Several
+    threads may ask, one after the other.
     """
 
     def __init__(self, step: Stepper, count: int, discard: Callable[[Tree], object]) -> None:
         self._make, self._count, self._discard = step, count, discard
+        self._asking = threading.Lock()
         self._changed = threading.Condition()
-        self._ready: deque[tuple[Any, Step | BaseException]] = deque()
+        self._ready: deque[_Ready] = deque()
         self._handed = Handed(count + 1)
         self._next: Any = None  # the state of the next item to make; only with `_going`
         self._going = self._closed = False
         self._asked = 0  # how often it began at another state: what was made for an older one is discarded
+        self._bug: BaseException | None = None  # from discarding; raised when something is asked for
         self._thread: threading.Thread | None = None
 
     def step(self, state: Any) -> Step:
         """The batch at this state, as soon as it is ready."""
-        with self._changed:
-            if self._closed:
-                raise RuntimeError("a prefetched stream was used after it had been released")
+        with self._asking, self._changed:
             if not self._at(state):
                 self._begin(state)
-            while not self._ready:
+            while not (self._ready or self._closed or self._bug):
                 self._changed.wait()
-            _, came = self._ready.popleft()
+            if self._closed:
+                raise RuntimeError("a prefetched stream was used after it had been released")
+            if self._bug is not None:
+                raise self._bug
+            first = self._ready.popleft()
             self._changed.notify_all()
-        if isinstance(came, BaseException):
-            raise came
-        return came
+        if isinstance(first.came, BaseException):
+            raise first.came
+        if isinstance(first.came, Emit) and (leaf := overwritten(first.came.item, first.prints)) is not None:
+            return Fail(BufferReused(leaf))
+        return first.came
 
     def close(self) -> None:
         """Stop the thread and discard what is ready."""
@@ -73,7 +88,7 @@ class Ahead:
     def _at(self, state: Any) -> bool:
         if not (self._ready or self._going):
             return False
-        first = self._ready[0][0] if self._ready else self._next
+        first = self._ready[0].state if self._ready else self._next
         return first is state or tree.equal(first, state)
 
     def _begin(self, state: Any) -> None:
@@ -81,13 +96,13 @@ class Ahead:
         self._asked += 1
         self._next, self._going = state, True
         self._changed.notify_all()
-        if self._thread is None:
+        if self._thread is None and not self._closed:
             self._thread = threading.Thread(target=self._run, name="fnlamp prefetch", daemon=True)
             self._thread.start()
 
     def _clear(self) -> None:
         while self._ready:
-            self._drop(self._ready.popleft()[1])
+            self._drop(self._ready.popleft().came)
 
     def _drop(self, came: Step | BaseException) -> None:
         if isinstance(came, Emit):
@@ -101,28 +116,33 @@ class Ahead:
                 if self._closed:
                     return
                 state, asked = self._next, self._asked
-            came = self._made(state)
+            made = self._made(state)
             with self._changed:
-                if asked != self._asked or self._closed:
-                    self._drop(came)
+                if asked == self._asked and not self._closed:
+                    self._ready.append(made)
+                    self._going = isinstance(made.came, Emit)
+                    self._next = made.came.state if isinstance(made.came, Emit) else None
+                    self._changed.notify_all()
                     continue
-                self._ready.append((state, came))
-                if isinstance(came, Emit):
-                    self._next = came.state
-                else:
-                    self._going = False
-                self._changed.notify_all()
+            try:
+                self._drop(made.came)
+            except BaseException as error:
+                with self._changed:
+                    self._bug = error
+                    self._changed.notify_all()
 
-    def _made(self, state: Any) -> Step | BaseException:
+    def _made(self, state: Any) -> _Ready:
         try:
             came = pull(self._make, state)
+            if not isinstance(came, Emit):
+                return _Ready(state, came, [])
+            if (leaf := self._handed.again(came.item)) is not None:
+                return _Ready(state, Fail(BufferReused(leaf)), [])
+            return _Ready(state, came, fingerprints(came.item))
         except FaultError as error:
-            return Fail(error.fault)
+            return _Ready(state, Fail(error.fault), [])
         except BaseException as error:  # a bug: raised where the batch is asked for
-            return error
-        if isinstance(came, Emit) and (leaf := self._handed.again(came.item)) is not None:
-            return Fail(BufferReused(leaf))
-        return came
+            return _Ready(state, error, [])
 
 
 def stage(
@@ -147,22 +167,25 @@ class Stage:
         self._buckets, self._per_bucket, self._length = buckets, per_bucket, length
         self._cut, self._release = cut, release
         self._held: list[tuple[int, Any]] = []
+        self._lock = threading.RLock()
 
     def step(self, position: int) -> Step:
         """The batch at this position."""
-        if position >= self._length:
-            self.close()
-            return End()
-        number, within = divmod(position, self._per_bucket)
-        if not (self._held and self._held[0][0] == number):
-            self.close()
-            came = self._buckets.step(number)
-            if not isinstance(came, Emit):
-                return came
-            self._held.append((number, came.item))
-        return Emit(self._cut(self._held[0][1], number, within), position + 1)
+        with self._lock:
+            if position >= self._length:
+                self.close()
+                return End()
+            number, within = divmod(position, self._per_bucket)
+            if not (self._held and self._held[0][0] == number):
+                self.close()
+                came = self._buckets.step(number)
+                if not isinstance(came, Emit):
+                    return came
+                self._held.append((number, came.item))
+            return Emit(self._cut(self._held[0][1], number, within), position + 1)
 
     def close(self) -> None:
         """Release the bucket that is held, if any."""
-        while self._held:
-            self._release(self._held.pop()[1])
+        with self._lock:
+            while self._held:
+                self._release(self._held.pop()[1])

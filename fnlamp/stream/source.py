@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Never
+from typing import Any
 
 import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, describe, spec_of
 from fnlamp.effect import Effect, Resource
-from fnlamp.fault import EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
+from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
 from fnlamp.stream.ahead import Stage, ahead, stage
 from fnlamp.stream.step import Emit, End, Fail, Reread, Step
 from fnlamp.stream.stream import BatchStream
-from fnlamp.stream.view import Order, Segment, View, rows_of_each
+from fnlamp.stream.view import Order, Segment, View, row_numbers, rows_of_each
 
 
 def minibatches(
@@ -39,12 +40,13 @@ def from_arrays(
     batch_size: int,
     drop_last: bool = False,
     seed: int | None = None,
-    among: np.ndarray[Any, Any] | None = None,
+    among: Any = None,
 ) -> BatchStream:
     """`minibatches` of any pytree of arrays, rows first, or of the rows `among` them, by number.
 
     Arrays that are mapped from a file stay there: their rows are read batch by batch, without a compiled view.
-    Fails: `ShapeMismatch` for different numbers of rows.
+    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is no numbers. Raises: `IndexError` for a
+    row that does not exist.
 
     >>> s = from_arrays({"x": np.arange(8)}, batch_size=2, among=np.array([1, 3, 5]))
     >>> [batch["x"].tolist() for batch in stream.items(s)]
@@ -53,7 +55,8 @@ def from_arrays(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     arrays = _arrays(arrays)
-    order = Order(_rows(arrays), seed, among)
+    count = _rows(arrays)
+    order = Order(count, seed, None if among is None else row_numbers(among, count))
     rows = len(order)
     full, rest = divmod(rows, batch_size)
     segments = []
@@ -109,44 +112,56 @@ def from_function(
     return BatchStream.at(make, length, spec, why_empty or EmptyEpoch())
 
 
-def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream, Never]:
+def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream, Any]:
     """The batches of what can be iterated over again and again: `make()` is called for each pass, as `lambda: read(path)`.
 
     The state is the position. Going on in the middle reads again what came before. The iterator is closed when the resource
     is released. Without the `spec` of a batch, the first is read to see it.
+    Fails: `EmptyEpoch` without a first batch to see; `NotRereadable` if `make` gives the same iterator again; with what the
+    iterable raises as a `FaultError`.
 
     >>> from_iterable(lambda: (np.full(1, i) for i in range(3))).use(stream.to_list).run()
     <IOResult: <Success: [array([0]), array([1]), array([2])]>>
     """
     start = Effect.suspend(lambda: _Reading(make, again=True))
     reading = Resource.make(start, lambda reading, _: Effect.suspend(reading.close))
-    return reading.map(lambda reading: reading.stream(spec))
+    return reading.bind(lambda reading: _seen(lambda: reading.stream(spec)))
 
 
-def from_iterator(iterator: Iterator[Tree], *, spec: Tree | None = None) -> BatchStream:
+def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
     """The batches of an iterator, which can be read only once, in order: a queue, a socket, a simulation.
 
-    Asked for a position that has passed, or is not reached yet, it fails with `NotRereadable`; only the last batch can be had
-    again. Who made the iterator closes it. Without the `spec` of a batch, the first is read to see it.
+    `spec` is that of a batch, or a batch like those that come: nothing is read before it is asked for. Asked for a position
+    that has passed, or is not reached yet, the stream fails with `NotRereadable`; only the last batch can be had again. Who
+    made the iterator closes it.
 
-    >>> s = from_iterator(iter([np.zeros(2), np.ones(2)]))
+    >>> s = from_iterator(iter([np.zeros(2), np.ones(2)]), spec=np.zeros(2))
     >>> s.reread.value, len(list(stream.items(s)))
     ('can be read only once, in order', 2)
     >>> s.step(0)
     Fail(fault=NotRereadable(where='', wanted=0, at=2))
     """
-    return _Reading(lambda: iterator, again=False).stream(spec)
+    return _Reading(lambda: iterator, again=False).stream(spec_of(spec))
+
+
+def _seen(make: Callable[[], BatchStream]) -> Resource[BatchStream, Any]:
+    """A stream whose first batch may have to be looked at; what that fails with is a failure of the resource."""
+    looked: Effect[BatchStream, Any] = Effect.attempt(make, FaultError, lambda error: error.fault)
+    return Resource.make(looked, lambda stream, _: Effect.from_value(None))
 
 
 class _Reading:
-    """An iterator, where it stands, and what it gave last."""
+    """An iterator, where it stands, and what it gave last. Several threads may ask, one after the other."""
 
     def __init__(self, make: Callable[[], Iterable[Tree]], *, again: bool) -> None:
         self.make, self.again = make, again
+        self.lock = threading.Lock()
+        self.closed = False
+        self.made: Any = None
         self.iterator: Iterator[Tree] | None = None
         self.at = 0  # so many batches were read
         self.last: Emit | None = None
-        self.ended: End | Fail | None = None
+        self.ended: End | Fail | Exception | None = None
 
     def stream(self, spec: Tree | None) -> BatchStream:
         if spec is None:
@@ -157,27 +172,62 @@ class _Reading:
         return BatchStream(0, self.step, spec, None, reread=Reread.REPLAY if self.again else Reread.NEVER)
 
     def step(self, position: int) -> Step:
+        with self.lock:
+            try:
+                return self.asked(position)
+            finally:
+                if self.closed:
+                    self.let_go()
+
+    def asked(self, position: int) -> Step:
         if self.last is not None and position == self.at - 1:
             return self.last
         if not self.again and position != self.at:
             return Fail(NotRereadable(position, self.at))
-        if self.iterator is None or position < self.at:
-            self.close()
-            self.iterator = iter(self.make())
+        if (self.iterator is None or position < self.at) and not self.open():
+            return Fail(NotRereadable(position, self.at))
         while self.ended is None and self.at <= position:
-            self.read(self.iterator)
+            self.read()
+        if isinstance(self.ended, Exception):
+            raise self.ended
         return self.ended or self.last or End()
 
-    def read(self, iterator: Iterator[Tree]) -> None:
+    def open(self) -> bool:
+        """Begin again; false if what is made is the iterator that was read before."""
         try:
-            self.last = Emit(next(iterator), self.at + 1)
+            made = self.make()
+            iterator = iter(made)
+        except FaultError as error:
+            self.let_go()
+            self.ended, self.iterator = Fail(error.fault), iter(())
+            return True
+        if iterator is made and made is self.made:
+            return False
+        self.let_go()
+        self.made, self.iterator = made, iterator
+        return True
+
+    def read(self) -> None:
+        assert self.iterator is not None
+        try:
+            self.last = Emit(next(self.iterator), self.at + 1)
             self.at += 1
         except StopIteration:
             self.ended = End()
         except FaultError as error:
             self.ended = Fail(error.fault)
+        except Exception as error:  # a bug: an iterator that has raised would say that it has ended
+            self.ended = error
 
     def close(self) -> None:
+        self.closed = True
+        if self.lock.acquire(timeout=0):  # else it is being read, and let go after that
+            try:
+                self.let_go()
+            finally:
+                self.lock.release()
+
+    def let_go(self) -> None:
         close = getattr(self.iterator, "close", None)
         self.iterator, self.at, self.last, self.ended = None, 0, None, None
         if close is not None:
@@ -195,7 +245,7 @@ def staged(
     drop_last: bool = False,
     seed: int | None = None,
     spec: Tree | None = None,
-) -> Resource[BatchStream, Never]:
+) -> Resource[BatchStream, Any]:
     """Batches of examples that are loaded `bucket` batches at a time, each once, by a thread, while the last bucket is used.
 
     `load(numbers)` loads the examples of those row numbers, `batch(loaded, places)` makes a batch of those at the `places`
@@ -231,7 +281,8 @@ def staged(
             known = spec_of(first.item)
         return BatchStream(0, stage.step, known, length, why_empty=EmptyEpoch(rows, batch_size, drop_last))
 
-    return ahead(buckets.step, 1, release).bind(lambda loading: stage(loading, bucket, length, cut, release)).map(stream)
+    loading = ahead(buckets.step, 1, release).bind(lambda loading: stage(loading, bucket, length, cut, release))
+    return loading.bind(lambda stage: _seen(lambda: stream(stage)))
 
 
 def _arrays(data: Tree) -> Tree:
@@ -243,6 +294,10 @@ def _rows(arrays: Tree) -> int:
     shapes = {path: np.shape(leaf) for path, leaf in tree.paths(arrays).items()}
     if not shapes or () in shapes.values():
         raise FaultError(ShapeMismatch("arrays whose first axis counts rows", describe(arrays), where="minibatches"))
+    for path, leaf in tree.paths(arrays).items():
+        if leaf.dtype.kind in "OSUMm" or getattr(leaf.dtype, "fields", None) or isinstance(leaf, np.ma.MaskedArray):
+            came = "a masked array" if isinstance(leaf, np.ma.MaskedArray) else f"the dtype {leaf.dtype}"
+            raise FaultError(DtypeMismatch("arrays of numbers", came, where=f"minibatches/{path}"))
     counts = {shape[0] for shape in shapes.values()}
     if len(counts) > 1:
         raise FaultError(ShapeMismatch("as many targets as features", describe(arrays), where="minibatches"))

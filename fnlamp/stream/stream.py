@@ -15,6 +15,7 @@ from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
 from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetched
 from fnlamp.stream.step import Emit, End, Reread, Step
+from fnlamp.stream.transform import Stepper
 from fnlamp.stream.view import Recipe, View
 
 
@@ -90,9 +91,7 @@ class BatchStream:
             if self.view is not None:
                 return BatchStream.of_view(self.view.map(function), spec, self.why_empty)
             before, recipe = self.compiled
-            recipe = recipe.then(function)
-            step = transform.map(before.step, recipe.after)
-            return self._with(step=step, spec=spec, raw=Raw(before.step, recipe, step), indexed=self.indexed)
+            return before._finished(recipe.then(function), spec)
         return self._with(step=transform.map(self.step, function), spec=spec, indexed=self.indexed)
 
     def take(self, count: int) -> BatchStream:
@@ -101,10 +100,10 @@ class BatchStream:
             raise ValueError(f"take needs a count of 0 or more, got {count}")
         if self.view is not None:
             return BatchStream.of_view(self.view.every(1, 0, count), self.spec, self.why_empty)
-        length = None if self.length is None else min(count, self.length)
         if self.indexed:
-            return self._reindexed(length, lambda position: position)
-        return self._with(init=transform.Taken(0, self.init), step=transform.take(self.step, count), length=length)
+            return self._reindexed(min(count, self._count), lambda position: position)
+        length = None if self.length is None else min(count, self.length)
+        return self._chosen(transform.Taken(0, self.init), lambda step: transform.take(step, count), length)
 
     def drop(self, count: int) -> BatchStream:
         """What comes after the first `count` batches; an indexed stream does not make them."""
@@ -112,10 +111,10 @@ class BatchStream:
             raise ValueError(f"drop needs a count of 0 or more, got {count}")
         if self.view is not None:
             return BatchStream.of_view(self.view.every(1, count), self.spec, self.why_empty)
-        length = None if self.length is None else max(self.length - count, 0)
         if self.indexed:
-            return self._reindexed(length, lambda position: position + count)
-        return self._with(init=transform.Dropped(count, self.init), step=transform.drop(self.step), length=length)
+            return self._reindexed(max(self._count - count, 0), lambda position: position + count)
+        length = None if self.length is None else max(self.length - count, 0)
+        return self._chosen(transform.Dropped(count, self.init), transform.drop, length)
 
     def every_nth(self, n: int, offset: int = 0) -> BatchStream:
         """The batches at positions offset, offset + n, ...: one of n disjoint shards that cover the stream.
@@ -126,10 +125,10 @@ class BatchStream:
             raise ValueError(f"every_nth needs 0 <= offset < n, got offset {offset} and n {n}")
         if self.view is not None:
             return BatchStream.of_view(self.view.every(n, offset), self.spec, self.why_empty)
-        length = None if self.length is None else len(range(offset, self.length, n))
         if self.indexed:
-            return self._reindexed(length, lambda position: position * n + offset)
-        return self._with(init=transform.Nth(0, self.init), step=transform.every_nth(self.step, n, offset), length=length)
+            return self._reindexed(len(range(offset, self._count, n)), lambda position: position * n + offset)
+        length = None if self.length is None else len(range(offset, self.length, n))
+        return self._chosen(transform.Nth(0, self.init), lambda step: transform.every_nth(step, n, offset), length)
 
     def concat(self, other: BatchStream) -> BatchStream:
         """All batches of this stream, then all of the other.
@@ -161,10 +160,9 @@ class BatchStream:
             whole = View(self.view.segments * -(-count // len(self.view)))
             return BatchStream.of_view(whole.every(1, 0, count), self.spec, self.why_empty)
         if self.indexed:
-            return self._reindexed(count, lambda position: position % (self.length or 1))
-        step = transform.repeat_or_take(self.step, count, self.init)
-        length = None if self.length is None else count
-        return self._with(init=transform.Repeated(0, 0, self.init), step=step, length=length)
+            return self._reindexed(count, lambda position: position % self._count)
+        length, init = None if self.length is None else count, transform.Repeated(0, 0, self.init)
+        return self._chosen(init, lambda step: transform.repeat_or_take(step, count, self.init), length)
 
     def zip(self, other: BatchStream) -> BatchStream:
         """Pairs of this stream's and the other's batches, until one of them ends.
@@ -214,16 +212,16 @@ class BatchStream:
         if seed < 0:
             raise ValueError(f"a seed is 0 or more, got {seed}")
         if self.indexed:
-            whole = self.length or 0
+            whole = self._count
 
             def shuffled(position: int) -> int:
                 buffer, offset = divmod(position, size)
                 return buffer * size + int(order(buffer)[offset])
 
             order = transform.remembered(lambda b: transform.buffer_order(seed, b, min(size, whole - b * size)))
-            return self._reindexed(self.length, shuffled)
+            return self._reindexed(whole, shuffled)
         init = transform.Buffered(0, 0, self.init)
-        return self._with(init=init, step=transform.shuffle_buffer(self.step, size, seed))
+        return self._chosen(init, lambda step: transform.shuffle_buffer(step, size, seed), self.length)
 
     def chunk(self, count: int) -> BatchStream:
         """Every `count` batches as one, rows after rows; the last of what is left."""
@@ -255,7 +253,8 @@ class BatchStream:
             raise ValueError(f"prefetch needs a count of 1 or more, got {count}")
         if self.view is not None:
             return Resource.from_value(self)
-        return prefetched(self.step, count).map(lambda step: self._with(step=step))
+        before, recipe = self.compiled
+        return prefetched(before.step, count).map(lambda step: before._with(step=step)._finished(recipe, self.spec))
 
     # ---- inside
 
@@ -270,17 +269,38 @@ class BatchStream:
         """A stream of other steps; what it was indexed by and compiled from is lost unless it is given anew."""
         return replace(self, **({"view": None, "raw": None, "indexed": False} | changes))
 
-    def _reindexed(self, length: int | None, index: Callable[[int], int]) -> BatchStream:
+    def _finished(self, recipe: Recipe, spec: Tree) -> BatchStream:
+        """Every batch through a recipe that a compiled step can apply in place of these steps."""
+        if not recipe.functions:
+            return self
+        step = transform.map(self.step, recipe.after)
+        return self._with(step=step, spec=spec, raw=Raw(self.step, recipe, step), indexed=self.indexed)
+
+    def _chosen(self, init: Any, change: Callable[[Stepper], Stepper], length: int | None) -> BatchStream:
+        """A stream of some of these batches, as they are: functions of batches come after the choice, to stay compiled."""
+        before, recipe = self.compiled
+        return before._with(init=init, step=change(before.step), length=length)._finished(recipe, self.spec)
+
+    @property
+    def _count(self) -> int:
+        """The length, which an indexed stream always has."""
+        assert self.length is not None
+        return self.length
+
+    def _reindexed(self, length: int, index: Callable[[int], int]) -> BatchStream:
         """The indexed stream whose batch at a position is this one's at `index(position)`."""
-        count = length or 0
 
-        def step(position: int) -> Step:
-            if position >= count:
-                return End()
-            came = self.step(index(position))
-            return Emit(came.item, position + 1) if isinstance(came, Emit) else came
+        def change(inner: Stepper) -> Stepper:
+            def step(position: int) -> Step:
+                if position >= length:
+                    return End()
+                came = inner(index(position))
+                return Emit(came.item, position + 1) if isinstance(came, Emit) else came
 
-        return self._with(init=0, step=step, length=count, indexed=True)
+            return step
+
+        before, recipe = self.compiled
+        return before._with(init=0, step=change(before.step), length=length, indexed=True)._finished(recipe, self.spec)
 
 
 def _of(streams: tuple[BatchStream, ...], **parts: Any) -> BatchStream:

@@ -6,15 +6,20 @@ batch. `BatchStream` has these as methods.
 
 from __future__ import annotations
 
+import builtins
+import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, take_rows
+from fnlamp.fault import BufferReused
+from fnlamp.stream.memory import Prints, fingerprints, overwritten
 from fnlamp.stream.step import Emit, End, Fail, Skip, Step
 
+A = TypeVar("A")
 Stepper: TypeAlias = Callable[[Any], Step]
 
 
@@ -212,18 +217,31 @@ def chunk(step: Stepper, count: int) -> Stepper:
     """`count` batches as one, their rows one after the other; the state is the inner one."""
 
     def chunked(state: Any) -> Step:
-        batches: list[Tree] = []
-        while len(batches) < count:
-            came = pull(step, state)
-            if not isinstance(came, Emit):
-                if batches:
-                    break  # these first; the same comes again when the next is asked for
-                return came
-            batches.append(came.item)
-            state = came.state
-        return Emit(tree.map(lambda *leaves: np.concatenate(leaves), *batches), state)
+        batches, after, ended = collect(step, state, count)
+        if not batches:
+            return ended  # else what was collected comes first, and the same again when the next is asked for
+        return Emit(tree.map(lambda *leaves: np.concatenate(leaves), *batches), after)
 
     return chunked
+
+
+def collect(step: Stepper, state: Any, count: int) -> tuple[list[Tree], Any, End | Fail]:
+    """Up to `count` batches, the state after them, and why there are no more; none if one was written over another."""
+    batches: list[Tree] = []
+    prints: list[Prints] = []
+    ended: End | Fail = End()
+    while len(batches) < count:
+        came = pull(step, state)
+        if not isinstance(came, Emit):
+            ended = came
+            break
+        batches.append(came.item)
+        prints.append(fingerprints(came.item))
+        state = came.state
+    for batch, before in builtins.zip(batches, prints, strict=True):
+        if (path := overwritten(batch, before)) is not None:
+            return [], state, Fail(BufferReused(path))
+    return batches, state, ended
 
 
 def unchunk(step: Stepper, size: int) -> Callable[[Unchunked], Step]:
@@ -244,21 +262,9 @@ def unchunk(step: Stepper, size: int) -> Callable[[Unchunked], Step]:
 def shuffle_buffer(step: Stepper, size: int, seed: int) -> Callable[[Buffered], Step]:
     """Buffers of `size` batches, each in an order of its own; going on reads one buffer again at most."""
 
-    def read(state: Any) -> tuple[list[Tree], Any, Step]:
-        batches: list[Tree] = []
-        while len(batches) < size:
-            came = pull(step, state)
-            if not isinstance(came, Emit):
-                return batches, state, came
-            batches.append(came.item)
-            state = came.state
-        return batches, state, End()
-
-    buffer = remembered(read)
+    buffer = remembered(lambda state: collect(step, state, size))
 
     def shuffled(state: Buffered) -> Step:
-        batches: list[Tree]
-        ended: Step
         batches, after, ended = buffer(state.inner)
         if not batches:
             return ended
@@ -271,16 +277,18 @@ def shuffle_buffer(step: Stepper, size: int, seed: int) -> Callable[[Buffered], 
 
 def buffer_order(seed: int, buffer: int, count: int) -> np.ndarray[Any, Any]:
     """The order of the `count` batches in one buffer: a function of the seed and the buffer's number."""
-    return np.random.default_rng((seed, buffer)).permutation(count)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(buffer,))).permutation(count)
 
 
-def remembered(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def remembered(function: Callable[[Any], A]) -> Callable[[Any], A]:
     """The function with its last result kept, for a state that is asked for again at once."""
-    last: list[tuple[Any, Any]] = []
+    last: list[tuple[Any, A]] = []
+    lock = threading.Lock()
 
-    def ask(state: Any) -> Any:
-        if not (last and (last[0][0] is state or tree.equal(last[0][0], state))):
-            last[:] = [(state, function(state))]
-        return last[0][1]
+    def ask(state: Any) -> A:
+        with lock:
+            if not (last and (last[0][0] is state or tree.equal(last[0][0], state))):
+                last[:] = [(state, function(state))]
+            return last[0][1]
 
     return ask

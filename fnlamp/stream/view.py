@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, take_rows, to_device
+from fnlamp.arrays import Tree, describe, take_rows, to_device
 from fnlamp.effect.node import name_of
 
 
@@ -29,6 +29,10 @@ class Order:
     rows: int
     seed: int | None = None
     among: np.ndarray[Any, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"a seed is 0 or more, got {self.seed}")
 
     @cached_property
     def _permutation(self) -> np.ndarray[Any, Any]:
@@ -44,6 +48,25 @@ class Order:
     def __getitem__(self, positions: Any) -> np.ndarray[Any, Any]:
         chosen: np.ndarray[Any, Any] = self._permutation[positions]
         return chosen
+
+
+def row_numbers(among: Any, rows: int) -> np.ndarray[Any, Any]:
+    """The numbers of some of the rows, from 0; negative ones count from the end.  Raises: `IndexError`, `TypeError`.
+
+    >>> row_numbers([2, -1], 5).tolist()
+    [2, 4]
+    """
+    wanted = np.asarray(among)
+    wanted = wanted.astype(np.int64) if wanted.size == 0 else wanted
+    if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
+        hint = ": of a mask, give np.flatnonzero(mask)" if wanted.dtype == bool else ""
+        raise TypeError(f"rows are named by a list of whole numbers, got {describe(wanted)}{hint}")
+    wrong = (wanted < -rows) | (wanted >= rows)
+    if wrong.any():
+        raise IndexError(f"expected numbers of {rows:,} rows, got {wanted[wrong][0]}")
+    numbers = wanted.astype(np.int64)
+    numbers[numbers < 0] += rows
+    return numbers
 
 
 def rows_of_each(arrays: Tree, rows: Any) -> Tree:

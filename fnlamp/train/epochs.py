@@ -19,7 +19,7 @@ from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime, do
 from fnlamp.effect.node import Named
 from fnlamp.fault import FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, ShapeMismatch, TrainFault
 from fnlamp.loss import Metric
-from fnlamp.mode import name_key
+from fnlamp.mode import name_key, seed_key
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
@@ -84,6 +84,8 @@ def epochs(
     """
     if epochs < 0 or validate_every < 1:
         raise ValueError(f"expected epochs >= 0 and validate_every >= 1, got {epochs} and {validate_every}")
+    if seed < 0:
+        raise ValueError(f"a seed is 0 or more, got {seed}")
     if initial is not None and resume is not None:
         raise ValueError("give initial parameters or a run to resume, not both")
     return _Program(
@@ -128,7 +130,7 @@ class _Program:
         return Effect(Named(Effect.access(fresh)._inner_value, f"epochs({self.epochs})", outline=self.outline))
 
     def context(self, purpose: str, epoch: int, curve: tuple[EpochReport, ...]) -> LoopContext:
-        words = np.random.SeedSequence([self.seed % 2**64, zlib.crc32(purpose.encode()), epoch]).generate_state(1, np.uint64)
+        words = np.random.SeedSequence([self.seed, zlib.crc32(purpose.encode()), epoch]).generate_state(1, np.uint64)
         losses = [report.validation_loss for report in curve if report.validation_loss is not None]
         return LoopContext(epoch, int(words[0] >> 1), losses[-1] if losses else None, min(losses, default=None))
 
@@ -275,7 +277,7 @@ class _Run:
                 return
             # Not as one program: XLA would compile the same initialiser again for each layer, half a minute for 200 of them.
             features, _ = pair(stream.spec)
-            params, layer_state = of.model.init(name_key(jax.random.key(of.seed), "init"), features)
+            params, layer_state = of.model.init(name_key(seed_key(of.seed), "init"), features)
             if of.initial is not None:
                 given = jax.tree.map(lambda like, x: jnp.asarray(x, like.dtype), params, of.initial)
                 params = tree.copy(given, runtime.device)
@@ -287,7 +289,7 @@ class _Run:
         self.note_recipes(stream)
         _, body, _ = self.of.compile(stream)
         begin = stream.init if self.position is None else self.position
-        root = name_key(jax.random.key(self.of.seed), "step")
+        root = name_key(seed_key(self.of.seed), "step")
         with jax.default_device(runtime.device):
             for carry, position, broken in self.executor.fold(body, root, self.carry, stream, begin, self.bench):
                 self.carry, self.position = carry, position

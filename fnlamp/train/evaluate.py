@@ -41,12 +41,12 @@ class Evaluation:
 
 
 def evaluate(
-    batches: BatchStream | Callable[[LoopContext], BatchStream | Resource[BatchStream, E]],
+    batches: BatchStream | Resource[BatchStream, E] | Callable[[LoopContext], BatchStream | Resource[BatchStream, E]],
     metrics: Mapping[str, Metric] = MappingProxyType({}),
 ) -> Callable[[Trained], Effect[Evaluation, PlanFault | NoWeight | E]]:
     """The program that evaluates a trained model in `Eval`, curried so that `training.bind(evaluate(batches))` reads in order.
 
-    `batches` is a stream or a factory of one, called with the last epoch's context.
+    `batches` is a stream, a resource of one, or a factory of either, called with the last epoch's context.
     Fails: `EmptyEpoch`, `ShapeMismatch`, `LabelOutOfRange`, `NoWeight`, and what the stream fails with.
     """
     return _Evaluate(batches, metrics)
@@ -61,7 +61,7 @@ class _Evaluate:
 
     def __call__(self, trained: Trained) -> Effect[Any, Any]:
         context = LoopContext(len(trained.curve), 0)
-        factory = (lambda _: self.batches) if isinstance(self.batches, BatchStream) else self.batches
+        factory = (lambda _: self.batches) if isinstance(self.batches, BatchStream | Resource) else self.batches
 
         def program(stream: BatchStream) -> Effect[Evaluation, Any]:
             def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:

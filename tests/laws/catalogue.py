@@ -121,7 +121,7 @@ ACQUIRED: dict[str, Resource[stream.BatchStream, Any]] = {
     "from_items prefetched": stream.from_items(LIST).prefetch(),
     "from_iterable prefetched": stream.from_iterable(lambda: iter(LIST)).bind(lambda s: s.prefetch(1)),
 }
-ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: stream.from_iterator(iter(LIST))}
+ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: stream.from_iterator(iter(LIST), spec=LIST[0])}
 
 NO_LAYERS = {"table", "Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_bias", "torch_weight"}
 NO_LOSSES = {"Loss", "LossValue", "Metric", "as_loss", "accuracy", "differentiable"}

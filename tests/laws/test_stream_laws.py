@@ -99,7 +99,9 @@ def shuffled(model, size, seed):
     out = []
     for buffer, start in enumerate(range(0, len(model), size)):
         part = model[start : start + size]
-        out += [part[i] for i in np.random.default_rng((seed, buffer)).permutation(len(part))]
+        out += [
+            part[i] for i in np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(buffer,))).permutation(len(part))
+        ]
     return out
 
 

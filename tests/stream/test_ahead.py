@@ -9,13 +9,16 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
 
 from fnlamp import stream
 from fnlamp.effect import CancelToken, Effect, Interrupted, Runtime
-from fnlamp.fault import BufferReused, FaultError, FileMissing
+from fnlamp.fault import BufferReused, EmptyEpoch, FaultError, FileMissing, NotRereadable
 from fnlamp.stream import Emit
+from fnlamp.stream.memory import fingerprints, overwritten
 from fnlamp.stream.sink import steps
 
 PATIENCE = 10.0
@@ -178,12 +181,149 @@ def test_a_buffer_that_is_filled_again_is_caught():
     assert "memory of its own" in str(BufferReused("0"))
 
 
+def reused(resource):
+    """What reading all of a stream ends with, slowly enough for a thread to overwrite what waits."""
+
+    def read(s):
+        seen = []
+        for batch in stream.items(s):
+            time.sleep(0.005)
+            seen.append(batch)
+        return seen
+
+    return resource.use(lambda s: Effect.attempt(lambda: read(s), FaultError, lambda error: error.fault)).run()
+
+
+@pytest.mark.parametrize(
+    "combined",
+    [
+        lambda s: s.chunk(3),
+        lambda s: s.shuffle_buffer(9, 0),
+        lambda s: s.shuffle_buffer(2, 0).chunk(2),
+        lambda s: s.zip(s.drop(1)),
+    ],
+)
+def test_what_holds_several_batches_finds_a_buffer_that_was_filled_again(combined):
+    outcome = reused(reusing().map(combined))
+    assert isinstance(outcome.failure()._inner_value, BufferReused)
+
+
+def test_parts_of_a_buffer_and_sparse_batches_that_are_overwritten_while_they_wait_are_found():
+    def large():
+        room = np.zeros((10, 1))
+        for i in range(4):
+            room[:] = i
+            yield room
+
+    parts = stream.from_iterable(large).map(lambda s: s.unchunk()).bind(lambda s: s.prefetch(2))
+    assert reused(parts) == IOFailure(BufferReused(""))
+
+    def sparse():
+        room, generator = np.zeros((64, 5000), np.float32), np.random.default_rng(0)
+        for _ in range(6):
+            room[:] = 0
+            room[np.arange(64), generator.integers(0, 5000, 64)] = 1
+            yield room
+
+    assert reused(stream.from_iterable(sparse).bind(lambda s: s.prefetch(2))) == IOFailure(BufferReused(""))
+
+
+def test_views_of_one_array_are_no_reuse():
+    a = np.arange(12.0).reshape(4, 3)
+    assert len(list(stream.items(stream.from_items([a[:1], a[:2], a[:3]])))) == 3
+    assert len(list(stream.items(stream.from_items([(a, a[:, :1])]).repeat_or_take(3)))) == 3
+    assert len(list(stream.items(stream.from_items([a, a.T, a[::2]]).chunk(1)))) == 3
+
+
+@given(st.integers(0, 40_000), st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_a_fingerprint_is_of_every_byte(size, seed):
+    generator = np.random.default_rng(seed)
+    array = generator.integers(0, 256, size + 1, dtype=np.uint8)
+    before = fingerprints(array)
+    assert fingerprints(array.copy()) == before == fingerprints(np.stack([array, array])[:, :][0])
+    array[generator.integers(len(array))] += 1
+    assert overwritten(array, before) == ""
+    array.flags.writeable = False
+    assert fingerprints(array) == [None]
+
+
 def test_the_same_batch_again_and_buffers_that_are_free_again_are_no_harm():
     batch = np.arange(3.0)
     same = stream.from_function(5, lambda i: batch)
     assert len(list(stream.items(same))) == 5
     assert use(same.prefetch(3), lambda s: len(list(stream.items(s)))) == IOSuccess(5)
     assert use(reusing(buffers=2), lambda s: [int(x[0]) for x, _ in stream.items(s)]) == IOSuccess([0, 1, 2, 3, 4, 5])
+
+
+# ---- several threads, and threads that fail
+
+
+def test_streams_that_share_a_thread_ask_one_after_the_other():
+    def two(p):
+        return p.take(150).prefetch(2).bind(lambda a: p.drop(3).prefetch(2).map(lambda b: a.zip(b)))
+
+    f = stream.from_function(200, lambda i: np.full(1, i), spec=counted()[1].spec)
+    pairs = use(f.prefetch(2).bind(two), lambda s: [(int(a[0]), int(b[0])) for a, b in stream.items(s)])
+    assert pairs == IOSuccess([(i, i + 3) for i in range(150)])
+    cut = stream.from_function(50, lambda i: np.arange(4 * i, 4 * i + 4)).unchunk()
+    pairs = use(two(cut), lambda s: [(int(a[0]), int(b[0])) for a, b in stream.items(s)])
+    assert pairs == IOSuccess([(i, i + 3) for i in range(150)])
+    lines = stream.from_iterable(lambda: (np.full(1, i) for i in range(200)))
+    pairs = use(lines.bind(two), lambda s: [(int(a[0]), int(b[0])) for a, b in stream.items(s)])
+    assert pairs == IOSuccess([(i, i + 3) for i in range(150)])
+
+
+def test_a_thread_within_a_thread_ends_too():
+    slow = stream.from_function(5, lambda i: time.sleep(0.3 * (i == 2)) or np.zeros(1), spec=counted()[1].spec)
+    nested = slow.prefetch(2).bind(lambda s: s.prefetch(2))
+    assert use(nested, lambda s: len([next(stream.items(s))])) == IOSuccess(1)
+    until(lambda: threads() == [])
+
+
+def test_a_generator_that_is_read_while_it_is_released_is_closed_after_that(monkeypatch):
+    monkeypatch.setattr("fnlamp.stream.ahead.PATIENCE", 0.05)
+    log = []
+
+    def lines():
+        try:
+            for i in range(3):
+                time.sleep(0.3 * (i == 2))
+                yield np.array([i])
+        finally:
+            log.append("closed")
+
+    resource = stream.from_iterable(lines).bind(lambda s: s.prefetch(3))
+    assert use(resource, lambda s: len([next(stream.items(s))])) == IOSuccess(1)
+    until(lambda: log == ["closed"] and threads() == [])
+
+
+def test_a_release_that_fails_is_told_and_nothing_hangs():
+    def release(loaded):
+        if loaded[0] == 4:
+            raise OSError("cannot release")
+
+    def load(numbers):
+        time.sleep(0.2 * (numbers[0] == 4))
+        return numbers
+
+    resource = stream.staged(80, batch_size=2, bucket=2, load=load, release=release, spec=counted()[1].spec)
+
+    def jump(s):
+        s.step(0)
+        time.sleep(0.05)  # the thread is at the bucket that cannot be released
+        for position in (12, 20, 28):
+            s.step(position)
+            time.sleep(0.2)
+
+    with pytest.raises(OSError, match="cannot release"):
+        use(resource, jump)
+
+
+def test_a_batch_that_is_no_tree_is_told():
+    odd = stream.from_function(3, lambda i: {1: np.zeros(1), "a": np.zeros(1)}, spec=counted()[1].spec)
+    with pytest.raises(ValueError, match="Comparator raised|not supported"):
+        use(odd.prefetch(), lambda s: s.step(0))
 
 
 # ---- stages
@@ -276,8 +416,7 @@ def test_a_load_that_fails_is_a_fault_of_the_batch():
 
     resource = stream.staged(5, batch_size=2, bucket=1, load=load, spec=counted()[1].spec)
     assert use(resource, lambda s: s.step(0).fault) == IOSuccess(FileMissing("a", "gone"))
-    with pytest.raises(FaultError, match="gone"):
-        use(stream.staged(5, batch_size=2, bucket=1, load=load), lambda s: s)
+    assert use(stream.staged(5, batch_size=2, bucket=1, load=load), lambda s: s) == IOFailure(FileMissing("a", "gone"))
 
 
 # ---- what can be iterated over
@@ -306,10 +445,39 @@ def test_an_iterable_is_opened_for_a_pass_read_no_further_than_asked_and_closed(
 
 
 def test_an_iterable_without_a_batch_needs_a_spec():
-    with pytest.raises(FaultError, match="EmptyEpoch"):
-        use(stream.from_iterable(lambda: iter([])), lambda s: s)
+    assert isinstance(use(stream.from_iterable(lambda: iter([])), lambda s: s).failure()._inner_value, EmptyEpoch)
     empty = stream.from_iterable(lambda: iter([]), spec=counted()[1].spec)
     assert use(empty, lambda s: list(stream.items(s))) == IOSuccess([])
+
+
+def test_an_iterable_that_is_not_made_anew_is_not_read_again():
+    one = (np.array([i]) for i in range(3))
+
+    def read(s):
+        return [int(x[0]) for x in stream.items(s)], s.step(0).fault
+
+    assert use(stream.from_iterable(lambda: one), read) == IOSuccess(([0, 1, 2], NotRereadable(0, 3)))
+
+
+def test_what_cannot_be_opened_is_a_failure():
+    def make():
+        raise FaultError(FileMissing("a", "gone"))
+
+    assert use(stream.from_iterable(make), lambda s: s) == IOFailure(FileMissing("a", "gone"))
+    later = stream.from_iterable(make, spec=counted()[1].spec)
+    assert later.use(stream.to_list).run() == IOFailure(FileMissing("a", "gone"))
+
+
+def test_a_bug_in_an_iterable_is_one_again_when_it_is_asked_again():
+    def lines():
+        yield np.zeros(1)
+        raise ZeroDivisionError
+
+    s = stream.from_iterator(lines(), spec=np.zeros(1))
+    s.step(0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            s.step(1)
 
 
 def test_an_iterator_that_fails_keeps_failing():
@@ -317,7 +485,7 @@ def test_an_iterator_that_fails_keeps_failing():
         yield np.array([0])
         raise FaultError(FileMissing("a", "gone"))
 
-    s = stream.from_iterator(lines())
+    s = stream.from_iterator(lines(), spec=np.zeros(1))
     assert isinstance(s.step(0), Emit)
     assert s.step(1).fault == s.step(1).fault == FileMissing("a", "gone")
 

@@ -127,3 +127,36 @@ def test_why_a_stream_is_empty_survives_its_combinators():
     why = EmptyEpoch(10, 40, True)
     for s in (empty, empty.take(3), empty.every_nth(2), empty.map(lambda b: b), empty.map(lambda b: b, spec=empty.spec)):
         assert (s.length, s.why_empty) == (0, why)
+
+
+def test_some_of_the_rows_are_named_by_number():
+    x = np.arange(8)
+    named = stream.from_arrays(x, batch_size=2, among=[1, -1, 3])
+    assert [batch.tolist() for batch in stream.items(named)] == [[1, 7], [3]]
+    assert stream.from_arrays(x, batch_size=2, among=[]).length == 0
+    for wrong, error in (([8], IndexError), ([-9], IndexError), (x > 3, TypeError), ([1.5], TypeError), ([[1]], TypeError)):
+        with pytest.raises(error, match=r"numbers of 8 rows|whole numbers"):
+            stream.from_arrays(x, batch_size=2, among=wrong)
+
+
+def test_only_numbers_are_trained_on():
+    x = np.zeros(3)
+    masked = np.ma.masked_array(x, [0, 1, 0])
+    for wrong in (np.array(["a", "b", "c"]), np.zeros(3, "M8[s]"), np.zeros(3, [("a", "f4")]), np.array([{}] * 3), masked):
+        with pytest.raises(FaultError, match="DtypeMismatch"):
+            stream.minibatches(x, wrong, batch_size=2)
+
+
+def test_a_seed_is_not_negative():
+    with pytest.raises(ValueError, match="0 or more"):
+        stream.minibatches(np.zeros(3), np.zeros(3), batch_size=2, seed=-1)
+
+
+def test_buffers_of_one_seed_have_orders_that_no_other_seed_gives_them():
+    s = stream.from_function(64, lambda i: np.array([i]))
+    orders = {
+        tuple(int(b[0]) % 32 for b in stream.items(s.shuffle_buffer(32, seed)))[k : k + 32]
+        for seed in (5, 5 + 2**32)
+        for k in (0, 32)
+    }
+    assert len(orders) == 4

@@ -12,7 +12,7 @@ from returns.result import Failure
 
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import CancelToken, Runtime
-from fnlamp.fault import BufferReused, Interrupted, NonFinite, NotRereadable
+from fnlamp.fault import BufferReused, DtypeMismatch, Interrupted, NonFinite, NotRereadable
 
 X = np.random.default_rng(0).random((40, 3), np.float32)
 Y = X @ np.float32([1, 2, 3])[:, None]
@@ -50,7 +50,7 @@ SOURCES = {
     "an iterable prefetched": lambda context: stream.from_iterable(lambda: iter(batches_of(context))).bind(
         lambda s: s.prefetch(3)
     ),
-    "an iterator": lambda context: stream.from_iterator(iter(batches_of(context))),
+    "an iterator": lambda context: stream.from_iterator(iter(batches_of(context)), spec=(X[:4], Y[:4])),
     "cut and joined": lambda context: stream.from_items(batches_of(context)).unchunk(3).unchunk(1).chunk(4),
     "staged": lambda context: stream.staged(
         40, batch_size=4, bucket=3, load=lambda rows: (X[rows], Y[rows]), seed=context.seed
@@ -119,6 +119,56 @@ def test_functions_of_batches_are_part_of_the_compiled_step_for_host_streams_too
     assert x.tolist() == [0, 0.5, 1, 1.5]
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        lambda s: s.take(5),
+        lambda s: s.drop(3),
+        lambda s: s.every_nth(2, 1),
+        lambda s: s.repeat_or_take(12),
+        lambda s: s.shuffle_buffer(4, 1),
+        lambda s: s.prefetch(2),
+    ],
+)
+@pytest.mark.parametrize("source", ["items", "an iterator"])
+def test_functions_of_batches_stay_compiled_when_batches_are_chosen(source, chosen):
+    traced = []
+
+    def halved(batch):
+        traced.append(isinstance(batch[0], jax.core.Tracer))
+        return batch[0] / 2, batch[1]
+
+    run(lambda context: chosen(SOURCES[source](context).map(halved)), epochs=1)
+    assert all(traced)
+    run(lambda context: chosen(SOURCES[source](context).map(halved)), train.Stepwise(), epochs=1)
+    assert all(traced)
+
+
+@each_executor
+def test_numbers_are_not_narrowed_without_a_word_because_the_batch_before_was_narrow(executor):
+    batches = [(X[:4], np.zeros((4, 1), np.int32)), (X[:4], np.full((4, 1), 2**33))]
+    assert isinstance(run(lambda context: stream.from_items(batches), executor, epochs=1).failure()._inner_value, DtypeMismatch)
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**63, 2**64, 2**100])
+def test_every_bit_of_a_seed_counts(seed):
+    weights = [run(in_memory, seed=s, epochs=0).unwrap()._inner_value.params["weight"] for s in (seed, seed % 2**32)]
+    assert not np.array_equal(*weights)
+
+
+def test_a_seed_of_training_is_not_negative():
+    with pytest.raises(ValueError, match="0 or more"):
+        run(in_memory, seed=-1)
+
+
+def test_a_resource_is_evaluated_too():
+    trained = run(in_memory, epochs=1).unwrap()._inner_value
+    whole = stream.minibatches(X, Y, batch_size=4)
+    items = stream.from_items(list(stream.items(whole)))
+    figures = [train.evaluate(s)(trained).run().unwrap()._inner_value for s in (whole, items.prefetch(), lambda c: items)]
+    assert figures[0].loss == pytest.approx(figures[1].loss) == figures[2].loss
+
+
 @each_executor
 def test_a_producer_that_fills_one_buffer_again_and_again_is_not_trained_on(executor):
     def reusing(context):
@@ -137,7 +187,7 @@ def test_a_producer_that_fills_one_buffer_again_and_again_is_not_trained_on(exec
 
 @each_executor
 def test_a_source_that_can_be_read_once_is_not_gone_on_with_from_another_place(executor):
-    made = stream.from_iterator(iter(batches_of(train.LoopContext(1, 3))))
+    made = stream.from_iterator(iter(batches_of(train.LoopContext(1, 3))), spec=(X[:4], Y[:4]))
     match run(lambda context: made, executor):
         case IOFailure(Failure(NotRereadable(wanted=0, at=10))):
             pass
@@ -148,7 +198,7 @@ def test_a_source_that_can_be_read_once_is_not_gone_on_with_from_another_place(e
 @each_executor
 def test_numbers_that_break_in_a_source_that_can_be_read_once_are_still_told_as_such(executor):
     bad = [(x, y if i < 5 else y * np.inf) for i, (x, y) in enumerate(batches_of(train.LoopContext(1, 3)))]
-    match run(lambda context: stream.from_iterator(iter(bad)), executor, epochs=1):
+    match run(lambda context: stream.from_iterator(iter(bad), spec=(X[:4], Y[:4])), executor, epochs=1):
         case IOFailure(Failure(NonFinite(step=5))):
             pass
         case other:
@@ -156,7 +206,7 @@ def test_numbers_that_break_in_a_source_that_can_be_read_once_are_still_told_as_
 
 
 def test_the_plan_tells_what_resuming_costs():
-    text = str(describe(train_batches=lambda c: stream.from_iterator(iter(batches_of(c)))).explain())
+    text = str(describe(train_batches=lambda c: stream.from_iterator(iter(batches_of(c)), spec=(X[:4], Y[:4]))).explain())
     assert "the stream can be read only once, in order" in text
     assert "resuming" not in str(describe(train_batches=in_memory).explain())
 

@@ -54,7 +54,7 @@ class Fused:
             wanted = min(self._steps(bench, body, filling.size), filling.room)
             return filling.count >= wanted or (self.chunk is None and work.done())
 
-        supplies = _Ahead(
+        supplies = _Early(
             _of_view(stream, position, body, bench)
             if stream.view is not None
             else _of_host(stream, position, bench, self.chunk, enough)
@@ -126,7 +126,7 @@ class _Work:
         return self.result is None or (self.result.is_ready() and time.perf_counter() - self.since > WORTH_WHILE)
 
 
-class _Ahead:
+class _Early:
     """An iterator that can be asked to make its next item early; what it fails with then is raised when the item is due."""
 
     def __init__(self, supplies: Iterator[_Supply]) -> None:
@@ -164,37 +164,47 @@ def _of_host(
     stream: BatchStream, position: Any, bench: Bench, chunk: int | None, enough: Callable[[_Filling], bool]
 ) -> Iterator[_Supply]:
     """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
-    spec: Any = None
     filling: _Filling | None = None
+    late: FaultError | None = None
     before, recipe = stream.compiled
-    try:
-        for batch, after in steps(before, position):
-            shape = spec_of(batch)
-            if filling is not None and shape != spec:
-                yield filling.supply(recipe, bench)
-                filling = None
-            if filling is None:
-                spec, filling = shape, _Filling(batch, _room(shape, chunk), position)
-            filling.add(batch, after)
-            position = after
-            if enough(filling):
-                yield filling.supply(recipe, bench)
-                filling = None
-    except FaultError:
-        if filling is not None:  # what came before the fault is trained on first
+    batches = steps(before, position)
+    while True:
+        try:
+            batch, after = next(batches)
+        except StopIteration:
+            break
+        except FaultError as error:  # what came before the fault is trained on first
+            late = error
+            break
+        if filling is not None and not filling.takes(batch):
             yield filling.supply(recipe, bench)
-        raise
+            filling = None
+        filling = filling or _Filling(batch, chunk, position)
+        filling.add(batch, after)
+        position = after
+        if enough(filling):
+            yield filling.supply(recipe, bench)
+            filling = None
     if filling is not None:
         yield filling.supply(recipe, bench)
+    if late is not None:
+        raise late
 
 
 class _Filling:
     """A super-batch that fills up: each batch is copied when it comes, so its memory is its producer's again."""
 
-    def __init__(self, batch: Tree, room: int, position: Any) -> None:
-        self.room, self.size, self.count = room, _rows(spec_of(batch)), 0
+    def __init__(self, batch: Tree, chunk: int | None, position: Any) -> None:
+        spec = spec_of(batch)
+        self.room, self.size, self.count = _room(spec, chunk), _rows(spec), 0
         self.positions = [position]
-        self.arrays = jax.tree.map(lambda leaf: aligned((room, *np.shape(leaf)), np.asarray(leaf).dtype), batch)
+        self.form = _form(batch)
+        self.arrays = jax.tree.map(lambda leaf: aligned((self.room, *np.shape(leaf)), np.asarray(leaf).dtype), batch)
+
+    def takes(self, batch: Tree) -> bool:
+        """Whether the batch is like the others: in its dtype on the host too, which copying would change without a word."""
+        same: bool = _form(batch) == self.form
+        return same
 
     def add(self, batch: Tree, after: Any) -> None:
         for array, leaf in zip(jax.tree.leaves(self.arrays), jax.tree.leaves(batch), strict=True):
@@ -207,6 +217,11 @@ class _Filling:
         arrays = jax.tree.map(lambda array: to_device(array, bench.device, share=True), self.arrays)
         rows = to_device(np.arange(self.room), bench.device)
         return _Supply(recipe, arrays, rows, self.size, 0, self.count, tuple(self.positions).__getitem__)
+
+
+def _form(batch: Tree) -> Any:
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, [(np.shape(leaf), leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)) for leaf in leaves]
 
 
 def _rows(spec: Tree) -> int:
