@@ -8,13 +8,14 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Final
 
 import numpy as np
 
 from fnlamp.data.bulk import Numbers, parse
 from fnlamp.data.file import LIMIT, read_table, reading
+from fnlamp.data.option import path_of
 from fnlamp.data.table import Table, check_options, label_position, labels
 from fnlamp.effect import Effect
 from fnlamp.fault import BadCell, FaultError, FileCorrupt, FileFault
@@ -48,8 +49,8 @@ def read_csv(
         raise ValueError(f"rows must be at least 1, got {rows}")
     if len(separator) != 1 or not separator.isascii() or separator in '"\r\n.+-0123456789eE\0':
         raise ValueError(f"a separator is one ASCII character that no number contains, got {separator!r}")
-    check_options(label, dtype)
-    name = fspath(path)
+    label = check_options(label, dtype)
+    name = path_of(path)
 
     def load() -> Table:
         with closing(read_table(name, header, rows, limit)) as lines:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import sys
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from os import fstat
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -51,12 +51,17 @@ def reading(load: Callable[[], A]) -> Effect[A, FileFault]:
 
 def read_all(path: str, limit: int | None = None) -> bytes:
     """The whole contents.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`."""
-    contents = bytearray()
     with opened(path) as (file, _):
-        while piece := file.read(PIECE):
-            contents += piece
-            within(path, limit, len(contents))
-    return bytes(contents)
+        return bytes(rest_of(path, file, limit))
+
+
+def rest_of(path: str, file: File, limit: int | None) -> bytearray:
+    """What is left of a file.  Fails: `FileCorrupt`, `TooLarge`."""
+    contents = bytearray()
+    while piece := file.read(PIECE):
+        contents += piece
+        within(path, limit, len(contents))
+    return contents
 
 
 def read_array(
@@ -161,9 +166,10 @@ def within(path: str, limit: int | None, size: int) -> None:
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[tuple[File, int]]:
     """The file, through gzip if its first bytes say so, and the bytes that it can hold at the most."""
+    openable(path)
     try:
         with Path(path).open("rb") as raw:
-            status = fstat(raw.fileno())
+            status = os.fstat(raw.fileno())
             size = status.st_size if S_ISREG(status.st_mode) else sys.maxsize // DEFLATE
             if raw.peek(2)[:2] == _MAGIC:
                 with io.BufferedReader(_Gzip(raw), PIECE) as file:
@@ -174,6 +180,17 @@ def opened(path: str) -> Iterator[tuple[File, int]]:
         raise FaultError(FileCorrupt(path, "an intact gzip stream", str(error))) from error
     except OSError as error:
         raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
+
+
+def openable(path: str) -> None:
+    """Nothing, or the fault of a path that no file can have.  Fails: `FileMissing`."""
+    try:
+        if "\0" not in path:
+            os.fsencode(path)
+            return
+    except UnicodeEncodeError:
+        pass
+    raise FaultError(FileMissing(ascii(path)[1:-1], "no file has such a character in its name"))
 
 
 _MAGIC: Final = b"\x1f\x8b"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Final
 
 import numpy as np
 
 from fnlamp.data.file import LIMIT, File, opened, read_array, reading
+from fnlamp.data.option import path_of
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
 
@@ -28,7 +29,7 @@ def read_idx(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
     >>> read_idx(path).run()
     <IOResult: <Success: [7 8 9]>>
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def load() -> np.ndarray[Any, Any]:
         with opened(name) as (file, most):

@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
 from fnlamp.data.file import read_all
+from fnlamp.data.option import path_of
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import BadCell, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing, TooLarge
@@ -55,7 +56,7 @@ def read_image(
     <IOResult: <Success: [[7, 255]]>>
     """
     _check(mode, size)
-    return _attempt(lambda: _decoded(fspath(path), mode, size, limit))
+    return _attempt(lambda: _decoded(path_of(path), mode, size, limit))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def image_folder(
     without classes and a class without images; `ExtraMissing`.
     """
     _check(mode, size)
-    top = fspath(root)
+    top = path_of(root)
 
     def load() -> ImageFiles:
         need("PIL.Image", "images")
@@ -155,7 +156,7 @@ def image_table(
     _check(mode, size)
     if len(separator) != 1 or separator in '"\r\n\0':
         raise ValueError(f"a separator is one character, no quote and no end of a line, got {separator!r}")
-    name, top = fspath(table), fspath(root)
+    name, top = path_of(table), path_of(root)
 
     def load() -> ImageFiles:
         need("PIL.Image", "images")

@@ -7,12 +7,13 @@ import math
 import re
 import struct
 import zipfile
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
 from fnlamp.data.file import DEFLATE, LIMIT, Bytes, decoding, opened, plain, read_array, reading
+from fnlamp.data.option import path_of
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
 
@@ -37,7 +38,7 @@ def read_npy(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
     >>> read_npy(path).map(lambda array: array.tolist()).run()
     <IOResult: <Success: [[1, 2], [3, 4]]>>
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def load() -> Array:
         with opened(name) as (file, most):
@@ -58,7 +59,7 @@ def read_npz(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
     >>> read_npz(path).map(lambda arrays: {name: array.shape for name, array in arrays.items()}).run()
     <IOResult: <Success: {'x': (2, 3), 'y': (2,)}>>
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def load() -> dict[str, Array]:
         arrays: dict[str, Array] = {}
@@ -91,7 +92,7 @@ def map_npy(path: str | PathLike[str]) -> Effect[np.memmap[Any, Any], FileFault]
     >>> map_npy(path).map(lambda array: (type(array).__name__, array[3:5].tolist())).run()
     <IOResult: <Success: ('memmap', [3.0, 4.0])>>
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def load() -> np.memmap[Any, Any]:
         with opened(name) as (file, most):

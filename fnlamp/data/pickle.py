@@ -10,12 +10,13 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Final
 
 import numpy as np
 
 from fnlamp.data.file import LIMIT, decoding, read_all, reading, within
+from fnlamp.data.option import path_of
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
 
@@ -40,7 +41,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
     >>> print(read_pickle(path).run().failure())
     <IO: ...small.pkl: expected a pickle of NumPy arrays, ... and dicts, got builtins.print>
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def load() -> Any:
         raw = read_all(name, limit)

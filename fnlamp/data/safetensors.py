@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any, Final
 
 import numpy as np
 
 from fnlamp.data.file import LIMIT, decoding, read_all, reading
+from fnlamp.data.option import path_of
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault
@@ -50,7 +51,7 @@ def read_safetensors(
     >>> read_safetensors(path).map(lambda arrays: {name: array.shape for name, array in sorted(arrays.items())}).run()
     <IOResult: <Success: {'bias': (2,), 'weight': (2, 2)}>>
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def load() -> dict[str, np.ndarray[Any, Any]]:
         library = need("safetensors", "safetensors")

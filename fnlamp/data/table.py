@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fnlamp.data.bulk import Numbers
+from fnlamp.data.option import column_of
 from fnlamp.fault import BadCell, FaultError, FileCorrupt
 
 
@@ -26,12 +27,11 @@ class Table:
         return f"<Table: {rows:,} rows of {columns:,} {self.features.dtype} columns{labelled}>"
 
 
-def check_options(label: str | int | None, dtype: Any) -> None:
-    """Nothing, or a `TypeError` for options that could make wrong numbers."""
+def check_options(label: str | int | None, dtype: Any) -> str | int | None:
+    """The label column, a position as an `int`, or a `TypeError` for options that could make wrong numbers."""
     if not np.issubdtype(dtype, np.floating):
         raise TypeError(f"features are floating-point numbers, got the dtype {dtype}")
-    if isinstance(label, bool):
-        raise TypeError(f"label is the name or the position of a column, got {label}")
+    return None if label is None else column_of("label", label)
 
 
 def label_position(path: str, names: Sequence[str], label: str | int | None) -> int | None:

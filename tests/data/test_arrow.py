@@ -6,6 +6,7 @@ import datetime
 import decimal
 import gzip
 import io
+import subprocess
 import sys
 
 import numpy as np
@@ -136,21 +137,21 @@ def test_decimals_categories_and_booleans_are_numbers(form):
         ([1, 2, None], 3, "a null"),
         ([1.5, float("nan"), 0.0], 2, "nan"),
         ([float("-inf"), 1.0, 0.0], 1, "-inf"),
-        (["1", "2", "3"], 1, "'1'"),
-        ([None, "2", "3"], 1, "a null"),
-        ([None, None, None], 1, "a null"),
-        ([b"1", b"2", b"3"], 1, "b'1'"),
-        ([[1], [2], [3]], 1, "[1]"),
-        ([{"x": 1}, {"x": 2}, {"x": 3}], 1, "{'x': 1}"),
-        ([datetime.date(2020, 1, 2)] * 3, 1, "datetime.date(2020, 1, 2)"),
-        (["x" * 100] * 3, 1, "'" + "x" * 36 + "..."),
+        (["1", "2", "3"], 1, "one of the type string"),
+        ([None, "2", "3"], 1, "one of the type string"),
+        ([None, None, None], 1, "one of the type null"),
+        ([b"1", b"2", b"3"], 1, "one of the type binary"),
+        ([[1], [2], [3]], 1, "one of the type list<"),
+        ([{"x": 1}, {"x": 2}, {"x": 3}], 1, "one of the type struct<"),
+        ([datetime.date(2020, 1, 2)] * 3, 1, "one of the type date32[day]"),
         ([1.0, 1e39, 2.0], 2, "a larger one"),
     ],
 )
 def test_what_is_no_number_is_named_by_row_and_column(form, column, row, actual):
     found = fault(form({"good": [1, 2, 3], "bad": column}))
     assert isinstance(found, BadCell), found
-    assert (found.path, found.row, found.column, found.actual) == (form.path, row, "bad", actual)
+    assert (found.path, found.row, found.column) == (form.path, row, "bad")
+    assert found.actual.startswith(actual)
 
 
 @pytest.mark.parametrize(("column", "row"), [([0.0, 1.5, 2.0], 2), ([0, 1, 3_000_000_000], 3)])
@@ -211,7 +212,78 @@ def test_a_run_of_one_value_is_counted_by_its_rows(tmp_path):
     raw = as_parquet(arrow.table({"a": np.zeros(1_000_000)}))
     assert len(raw) < 20_000
     (tmp_path / "file").write_bytes(raw)
-    assert fault(read_parquet(tmp_path / "file", limit=10**6)) == TooLarge(str(tmp_path / "file"), 10**6, 4 * 10**6)
+    assert fault(read_parquet(tmp_path / "file", limit=10**6)) == TooLarge(str(tmp_path / "file"), 10**6, 8 * 10**6)
+
+
+def test_a_packed_file_is_read(tmp_path):
+    for reader, writer in FORMATS.values():
+        (tmp_path / "file").write_bytes(gzip.compress(writer(arrow.table({"a": [1.5, 2.5]}))))
+        np.testing.assert_array_equal(value(reader(tmp_path / "file")).features, [[1.5], [2.5]])
+
+
+BOMBS = {
+    "feather": (read_arrow, as_feather, np.zeros(8_000_000)),
+    "stream": (
+        read_arrow,
+        lambda table: as_ipc(table, False, options=arrow.ipc.IpcWriteOptions(compression="zstd")),
+        np.zeros(8_000_000),
+    ),
+    "strings": (
+        read_parquet,
+        lambda table: as_parquet(table, compression="zstd", store_schema=False),
+        arrow.DictionaryArray.from_arrays(arrow.array([0] * 64), arrow.array(["x" * 1_000_000])),
+    ),
+    "dictionary of Arrow": (
+        read_arrow,
+        lambda table: as_ipc(table, True, options=arrow.ipc.IpcWriteOptions(compression="zstd")),
+        arrow.DictionaryArray.from_arrays(arrow.array([0, 1]), arrow.array(np.zeros(4_000_000))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_more_than_the_limit_is_refused_before_it_is_unpacked(tmp_path, name):
+    reader, writer, column = BOMBS[name]
+    (tmp_path / "file").write_bytes(writer(arrow.table({"a": column, "b": np.zeros(len(column))})))
+    value(reader(tmp_path / "file", columns=["b"], limit=None))
+    code = f"""
+import pyarrow
+from fnlamp import data
+before = pyarrow.default_memory_pool().max_memory() or 0
+print(data.{reader.__name__}({str(tmp_path / "file")!r}, columns=["a"], limit=10**6).run().failure())
+assert pyarrow.default_memory_pool().max_memory() - before < 3 * 10**6, pyarrow.default_memory_pool().max_memory()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("one of the type string" if name == "strings" else "at most 1,000,000 bytes") in done.stdout
+
+
+def test_other_columns_of_an_arrow_file_are_not_unpacked(tmp_path):
+    columns = {"a": np.zeros(4_000_000), "b": np.arange(4e6, dtype=np.float32)}
+    feather.write_feather(arrow.table(columns), tmp_path / "file", compression="zstd")
+    before = arrow.default_memory_pool().bytes_allocated()
+    code = f"""
+import pyarrow
+from fnlamp import data
+print(data.read_arrow({str(tmp_path / "file")!r}, columns=["b"]).run().unwrap())
+assert pyarrow.default_memory_pool().max_memory() < 40_000_000, pyarrow.default_memory_pool().max_memory()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert before == arrow.default_memory_pool().bytes_allocated()
+
+
+def test_a_file_whose_list_of_batches_is_another_is_corrupt(tmp_path):
+    raw = as_ipc(arrow.table({"a": np.arange(20.0)}), True)
+    assert raw.count(b"\xff\xff\xff\xff\0\0\0\0") == 1
+    at = raw.index(b"\xff\xff\xff\xff", raw.index(b"\xff\xff\xff\xff", 300) + 4)
+    (tmp_path / "file").write_bytes(raw[:at] + b"\xff\xff\xff\xff\0\0\0\0" + raw[at + 8 :])  # the stream ends early
+    assert "are listed" in str(fault(read_arrow(tmp_path / "file")))
+
+
+@pytest.mark.parametrize("label", [1, np.int64(1), np.array(1)])
+def test_a_position_is_any_integer(form, label):
+    np.testing.assert_array_equal(value(form({"a": [1, 2], "b": [3, 4]}, label=label)).label, [3, 4])
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -240,6 +312,8 @@ def test_wrong_options_are_bugs_and_a_missing_package_is_a_fault(form, monkeypat
         form({"a": [1]}, dtype=np.int32)
     with pytest.raises(TypeError):
         form({"a": [1]}, label=True)
+    with pytest.raises(TypeError, match=r"give \['length'\]"):
+        form({"length": [1]}, columns="length")
     program = form({"a": [1]})
     for module in ("pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, module, None)

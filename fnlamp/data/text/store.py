@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 from fnlamp.data.file import LIMIT, read_all, reading
+from fnlamp.data.option import path_of
 from fnlamp.data.text.bpe import BpeCodec
 from fnlamp.data.text.codec import ByteCodec, CharacterCodec, Codec, WordCodec
 from fnlamp.effect import Effect
@@ -24,7 +25,7 @@ def save_codec(codec: Codec, path: str | PathLike[str]) -> Effect[None, FileUnwr
     A `BpeCodec` is written as Hugging Face's `tokenizers` writes it, so other programs can read it too.
     Fails: `FileUnwritable`.
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def write() -> None:
         part = f"{name}.{os.getpid()}.part"
@@ -55,7 +56,7 @@ def read_codec(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effec
     >>> save_codec(data.character_codec("hello"), path).then(read_codec(path)).run()
     <IOResult: <Success: <CharacterCodec: 4 characters>>>
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def fault(error: FaultError) -> FileFault | ExtraMissing:
         return error.fault  # type: ignore[return-value]  # reading raises no other
@@ -75,7 +76,7 @@ def read_text(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect
     >>> read_text(path).run()
     <IOResult: <Success: Grüße>>
     """
-    name = fspath(path)
+    name = path_of(path)
 
     def load() -> str:
         raw = read_all(name, limit)
