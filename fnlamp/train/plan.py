@@ -53,7 +53,10 @@ def check_stream(
 
 
 def check_targets(model: Supervised, stream: BatchStream, prediction: Tree) -> None:
-    """Check all targets that are in memory as they are; mapped and streamed ones are checked inside the step."""
+    """Check all targets that are in memory as they are; mapped and streamed ones are checked inside the step.
+
+    They are the second of a view's arrays, also where its recipe takes rows in a way of its own, as windows of a corpus.
+    """
     for segment in stream.view.segments if stream.view is not None else ():
         if not segment.recipe.functions:
             targets = pair(segment.arrays)[1]
