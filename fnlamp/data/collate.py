@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from fnlamp.arrays import Tree, describe
+from fnlamp.data.dataset import check_numbers
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 
 Collate: TypeAlias = Callable[[list[Any]], Tree]
@@ -49,6 +50,8 @@ def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
         for i, item in enumerate(items):
             if not (hasattr(item, "__array__") or hasattr(item, "__array_interface__")):
                 raise _misfit(i, items, names, path)
+            if isinstance(item, _Masked):
+                check_numbers(item, _place(names[i], path))
         return _arrays([np.asarray(item) for item in items], names, path)
     if len(set(map(type, items))) > 1:
         raise _misfit(next(i for i, item in enumerate(items) if type(item) is not kind), items, names, path)
@@ -71,15 +74,18 @@ def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
 _NUMBERS: Final = {bool: np.bool_, int: np.int32, float: np.float32}
 
 
+_Masked: Final = np.ma.MaskedArray
+
+
 def _arrays(items: Sequence[Any], names: Sequence[int], path: str) -> Any:
     """Arrays of one shape and dtype, one over the other."""
     shape, dtype = items[0].shape, items[0].dtype
-    if dtype.kind in "OSUMm":
-        hint = "encode it as numbers with transform, or leave it out"
-        raise FaultError(DtypeMismatch("numbers", f"the dtype {dtype}", hint, where=_place(names[0], path)))
+    check_numbers(items[0], _place(names[0], path), "encode it as numbers with transform, or leave it out")
     for i, item in enumerate(items):
         if not isinstance(item, np.ndarray) or item.shape != shape or item.dtype != dtype:
             raise _misfit(i, items, names, path)
+        if isinstance(item, _Masked):
+            check_numbers(item, _place(names[i], path))
     return np.array(items)
 
 

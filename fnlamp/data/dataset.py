@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from fnlamp.arrays import Tree, describe
+from fnlamp.arrays import Array, Tree, describe
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
 
 T_co = TypeVar("T_co", covariant=True)
@@ -30,24 +30,32 @@ class Dataset(Protocol[T_co]):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arrays:
-    """Arrays side by side: item i is the tuple of their rows i."""
+    """Arrays side by side: item i is the tuple, or the dict, of their rows i."""
 
-    arrays: tuple[np.ndarray[Any, Any], ...]
+    arrays: tuple[np.ndarray[Any, Any], ...] | dict[str, np.ndarray[Any, Any]]
 
     def __len__(self) -> int:
-        return len(self.arrays[0])
+        return len(next(iter(_parts(self.arrays).values())))
 
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
+    def __getitem__(self, index: int) -> Any:
         row = operator.index(index)  # as for a list: negative from the end, IndexError beyond it
+        if isinstance(self.arrays, dict):
+            return {name: array[row] for name, array in self.arrays.items()}
         return tuple([array[row] for array in self.arrays])
 
     def __repr__(self) -> str:
-        rows = ", ".join(f"{array.dtype}{list(array.shape[1:])}" for array in self.arrays)
-        return f"<Arrays: {len(self):,} rows of ({rows})>"
+        named = isinstance(self.arrays, dict)
+        rows = [
+            (f"{name}: " if named else "") + f"{array.dtype}{list(array.shape[1:])}"
+            for name, array in _parts(self.arrays).items()
+        ]
+        return f"<Arrays: {len(self):,} rows of {'{' if named else '('}{', '.join(rows)}{'}' if named else ')'}>"
 
 
 def from_arrays(*arrays: Any) -> Arrays:
-    """The data set whose item i is the tuple of row i of each array. Nothing is copied; lists become arrays.
+    """The data set whose item i is the tuple of row i of each array, or of a dict of arrays the dict of them.
+
+    Nothing is copied; lists become arrays.
 
     Shapes: `(rows, ...)` each. Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is no numbers.
 
@@ -57,17 +65,52 @@ def from_arrays(*arrays: Any) -> Arrays:
     >>> image, label = data[-1]
     >>> image.shape, int(label)
     ((28, 28, 1), 1)
+    >>> from_arrays({"x": np.zeros((3, 2)), "y": [7, 2, 1]})
+    <Arrays: 3 rows of {x: float64[2], y: int64[]}>
     """
-    if not arrays:
+    given = arrays[0] if len(arrays) == 1 and isinstance(arrays[0], dict) else arrays
+    if not given:
         raise ValueError("from_arrays needs at least one array")
-    rows = tuple(array if isinstance(array, np.ndarray) else np.asarray(array) for array in arrays)
-    if any(array.ndim == 0 for array in rows) or len({len(array) for array in rows}) > 1:
+    rows = {name: array if isinstance(array, np.ndarray) else np.asarray(array) for name, array in _parts(given).items()}
+    if any(array.ndim == 0 for array in rows.values()) or len({len(array) for array in rows.values()}) > 1:
         raise FaultError(ShapeMismatch("arrays with as many rows each", describe(rows), where="from_arrays"))
-    for i, array in enumerate(rows):
-        if array.dtype.kind in "OSUMm":
-            hint = "encode it as numbers, or keep it in a list"
-            raise FaultError(DtypeMismatch("numbers", f"the dtype {array.dtype}", hint, where=f"from_arrays/{i}"))
-    return Arrays(rows)
+    for name, array in rows.items():
+        check_numbers(array, f"from_arrays/{name}")
+    return Arrays(rows if isinstance(given, dict) else tuple(rows.values()))
+
+
+def _parts(arrays: Any) -> dict[Any, Any]:
+    return arrays if isinstance(arrays, dict) else dict(enumerate(arrays))
+
+
+def is_array(value: Any) -> bool:
+    """Whether this is an array of NumPy's or of JAX's, whose rows are in memory or mapped from a file."""
+    return isinstance(value, np.ndarray | Array)
+
+
+def check_rows(dataset: Any) -> None:
+    """Fails: `ShapeMismatch` for a tuple or a dict of arrays, which is not a row for each row of them."""
+    keyed = isinstance(dataset, dict) and 0 not in dataset
+    parts = _parts(dataset) if keyed or isinstance(dataset, tuple) else {}
+    if parts and all(is_array(part) and part.ndim for part in parts.values()):
+        hint = "use from_arrays, which is one; if each array is an item of its own, give a list of them"
+        raise FaultError(ShapeMismatch("a data set of rows", describe(dataset), hint))
+
+
+def check_seed(seed: int | None) -> None:
+    """Raises: `ValueError` for one below 0."""
+    if seed is not None and seed < 0:
+        raise ValueError(f"a seed is 0 or more, got {seed}")
+
+
+def check_numbers(array: Any, where: str, hint: str = "encode it as numbers, or keep it in a list") -> None:
+    """Fails: `DtypeMismatch` for what a batch cannot hold: text, dates, records, objects, keys, and masked arrays."""
+    if isinstance(array, np.ma.MaskedArray):
+        hint = "a batch has no mask: give array.filled(value), and the mask as an array of its own"
+        raise FaultError(DtypeMismatch("an array without a mask", "a masked array", hint, where=where))
+    dtype = array.dtype
+    if not isinstance(dtype, np.dtype) or dtype.kind in "OSUMm" or issubclass(dtype.type, np.void):
+        raise FaultError(DtypeMismatch("numbers", f"the dtype {dtype}", hint, where=where))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,7 +129,7 @@ class Subset:
     @property
     def arrays(self) -> Tree:
         """The arrays of the whole data set, of which these are the rows `among`; no attribute if it has none."""
-        return self.dataset.arrays  # type: ignore[attr-defined]
+        return self.dataset if is_array(self.dataset) else self.dataset.arrays  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return f"<Subset: {len(self):,} of {len(self.dataset):,} rows of {type(self.dataset).__name__}>"
@@ -101,6 +144,7 @@ def subset(dataset: Dataset[Any], indices: Any) -> Subset:
     >>> list(letters), list(subset(letters, [2, 0]))
     (['e', 'a', 'f'], ['f', 'e'])
     """
+    check_rows(dataset)
     rows = len(dataset)
     wanted = np.asarray(indices)
     if wanted.size == 0:
@@ -126,6 +170,8 @@ def random_split(dataset: Dataset[Any], sizes: Sequence[float], *, seed: int) ->
     >>> len(train), len(validation), sorted([*train, *validation]) == list(range(10))
     (8, 2, True)
     """
+    check_rows(dataset)
+    check_seed(seed)
     rows = len(dataset)
     if any(not size >= 0 for size in sizes):
         raise ValueError(f"sizes are 0 or more, got {list(sizes)}")

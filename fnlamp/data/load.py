@@ -35,26 +35,37 @@ class Load:
         at[0] = rows[0]
         try:
             items = self._items(rows, at)
-            return Success(stack_named(items, rows) if self.collate is stack else self._collated(items))
+            return Success(stack_named(items, rows) if self.collate is stack else self.collate(items))
         except FaultError as error:
             return Failure(error.fault)
         except Exception as error:
             return Failure(_failed(at[0], error))
 
     def _items(self, rows: Sequence[int], at: Any) -> list[Any]:
-        many = None if self.augment is not None else several(self.dataset)
-        items = [] if many is None else self._at_once(many, rows)
+        raw = self._at_once(rows)
+        if raw is not None and self.transform is None:
+            return raw
+        make: Any = self.item if raw is None else self.transform
+        items = []
         try:
-            if many is None:
-                for row in rows:
-                    at[0] = row
-                    items.append(self.item(row))
-            elif self.transform is not None:
-                for i, row in enumerate(rows):
-                    at[0] = row
-                    items[i] = self.transform(items[i])
+            for row, given in zip(rows, rows if raw is None else raw, strict=True):
+                at[0] = row
+                items.append(make(given))
         except FaultError as error:
             raise FaultError(error.fault.inside(f"item {at[0]}")) from error
+        return items
+
+    def _at_once(self, rows: Sequence[int]) -> list[Any] | None:
+        """The raw items by the data set's own way to many; `None` if it has none or fails: one by one it is known which."""
+        many = None if self.augment is not None else several(self.dataset)
+        if many is None:
+            return None
+        try:
+            items = list(many(list(rows)))
+        except Exception:
+            return None
+        if len(items) != len(rows):
+            raise ValueError(f"__getitems__ was asked for {len(rows)} items and returned {len(items)}")
         return items
 
     def item(self, row: int) -> Any:
@@ -65,18 +76,6 @@ class Load:
             generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(row,)))
             item = self.augment(generator, item)
         return item if self.transform is None else self.transform(item)
-
-    def _at_once(self, many: Callable[[list[int]], Any], rows: Sequence[int]) -> list[Any]:
-        try:
-            items = list(many(list(rows)))
-        except Exception:
-            items = [self.dataset[row] for row in rows]  # one by one it is known which of them fails
-        if len(items) != len(rows):
-            raise ValueError(f"__getitems__ was asked for {len(rows)} items and returned {len(items)}")
-        return items
-
-    def _collated(self, items: list[Any]) -> Tree:
-        return self.collate(items)
 
 
 def several(dataset: Dataset[Any]) -> Callable[[list[int]], Any] | None:

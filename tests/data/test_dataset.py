@@ -6,6 +6,8 @@ import pickle
 import warnings
 from collections import namedtuple
 
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from fnlamp import data
 from fnlamp.data import at, compose, from_arrays, normalize, random_split, subset, to_float, with_transform
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
+
+Pair = namedtuple("Pair", "x y")
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +57,23 @@ def test_arrays_must_agree_and_hold_numbers():
     assert found.where == "from_arrays/1"
     with pytest.raises(ValueError, match="at least one"):
         from_arrays()
+    for wrong in (np.zeros(2, [("a", "f4")]), np.zeros(2, "V4"), np.zeros(2, "M8[s]"), np.array([None, 1])):
+        assert isinstance(fault(from_arrays, wrong), DtypeMismatch), wrong.dtype
+    assert "filled" in fault(from_arrays, np.ma.array([1.0, 2.0], mask=[0, 1])).hint
+    assert from_arrays(np.zeros(2, ml_dtypes.bfloat16)).arrays[0].dtype == ml_dtypes.bfloat16
+
+
+def test_a_dict_of_arrays_has_items_that_are_dicts():
+    x = np.arange(6).reshape(3, 2)
+    rows = from_arrays({"x": x, "y": [7, 8, 9]})
+    assert (len(rows), list(rows[-1]), rows[-1]["x"].tolist(), rows[1]["y"]) == (3, ["x", "y"], [4, 5], 8)
+    assert rows.arrays["x"] is x
+    assert len(list(rows)) == 3
+    assert repr(rows) == "<Arrays: 3 rows of {x: int64[2], y: int64[]}>"
+    assert fault(from_arrays, {"x": x, "y": ["a"] * 3}).where == "from_arrays/y"
+    assert isinstance(fault(from_arrays, {"x": x, "y": [1]}), ShapeMismatch)
+    with pytest.raises(ValueError, match="at least one"):
+        from_arrays({})
 
 
 def test_a_memory_map_stays_one(tmp_path):
@@ -90,6 +111,8 @@ def test_a_subset_of_arrays_names_its_rows_without_copying():
     part = subset(subset(rows, [4, 1, 0]), [2, 0])
     assert part.arrays is rows.arrays
     assert part.among.tolist() == [0, 4]
+    for array in (np.arange(5), jnp.arange(5)):
+        assert subset(array, [0]).arrays is array
     assert not hasattr(subset("abc", [0]), "arrays")
     assert not hasattr(subset(with_transform(rows, str), [0]), "arrays")
 
@@ -131,6 +154,20 @@ def test_sizes_below_zero_are_a_bug(sizes):
         random_split(range(10), sizes, seed=0)
 
 
+def test_arrays_side_by_side_are_no_rows():
+    x, y = np.zeros((4, 2)), np.zeros(4)
+    for wrong in ((x, y), {"x": x, "y": y}, (jnp.zeros(3),), Pair(x, y)):
+        assert "from_arrays" in fault(subset, wrong, [0]).hint
+        assert "from_arrays" in fault(random_split, wrong, [0.5, 0.5], seed=0).hint
+    for right in ([x, y], (1, 2), {0: x, 1: y}, {0: "a", 1: "b"}):
+        assert len(subset(right, [1])) == 1
+
+
+def test_a_seed_below_zero_is_a_bug():
+    with pytest.raises(ValueError, match="a seed is 0 or more, got -1"):
+        random_split(range(4), [2, 2], seed=-1)
+
+
 def test_a_transform_is_lazy():
     asked = []
     rows = with_transform([1, 2, 3], lambda item: asked.append(item) or 10 * item)
@@ -139,9 +176,6 @@ def test_a_transform_is_lazy():
     assert list(rows) == [10, 20, 30]
     with pytest.raises(IndexError):
         rows[3]
-
-
-Pair = namedtuple("Pair", "x y")
 
 
 def test_functions_compose_and_reach_one_part():
