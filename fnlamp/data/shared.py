@@ -95,17 +95,46 @@ class _Pickler(pickle.Pickler):
     """Sends the name of a mapped file in place of what is in it."""
 
     def reducer_override(self, value: Any) -> Any:
-        if type(value) is np.memmap and value.flags.c_contiguous and value.size and value.filename is not None:
-            return _map_again, (str(value.filename), value.dtype, _offset(value), value.shape)
-        return NotImplemented
+        whole = _whole_map(value) if isinstance(value, np.ndarray) else None
+        if whole is None:
+            return NotImplemented
+        reach = [(n - 1) * step for n, step in zip(value.shape, value.strides, strict=True)]
+        before = -sum(min(step, 0) for step in reach)  # bytes of the view that lie before its first number
+        size = before + sum(max(step, 0) for step in reach) + value.itemsize
+        start = _begin(whole) + value.ctypes.data - before - np.frombuffer(whole._mmap, np.uint8).ctypes.data
+        view = value.shape, value.dtype, before, value.strides
+        return _map_again, ((str(whole.filename), start, size), view, type(value) is np.memmap)
 
 
-def _offset(array: np.memmap[Any, Any]) -> int:
-    """Where in its file the array begins, which may be a part of the array that was mapped."""
-    mapped: Any = array._mmap  # type: ignore[attr-defined]
-    start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
-    return int(start + array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data)
+def _whole_map(array: np.ndarray[Any, Any]) -> Any:
+    """The map that an array is a view of, if its file holds the same: not if what is written to it stays in memory."""
+    if type(array) not in (np.ndarray, np.memmap) or not array.size or array.dtype.hasobject:
+        return None
+    whole: Any = array
+    while type(whole) is np.ndarray:
+        whole = whole.base
+    named = type(whole) is np.memmap and whole.filename is not None and whole.mode != "c"
+    return whole if named and _same_file(whole) else None
 
 
-def _map_again(filename: str, dtype: Any, offset: int, shape: tuple[int, ...]) -> Any:
-    return np.memmap(filename, dtype, "c", offset, shape)
+def _same_file(whole: Any) -> bool:
+    """Whether the file is there, and not another one that was given its name; that one differs at its ends."""
+    ends = [(0, 4096), (max(len(whole._mmap) - 4096, 0), 4096)]
+    try:
+        with open(whole.filename, "rb") as file:
+            return all(os.pread(file.fileno(), n, _begin(whole) + at) == whole._mmap[at : at + n] for at, n in ends)
+    except OSError:
+        return False
+
+
+def _begin(whole: Any) -> int:
+    """Where in its file the memory of a map begins."""
+    return int(whole.offset - whole.offset % mmap.ALLOCATIONGRANULARITY)
+
+
+def _map_again(part: tuple[str, int, int], view: tuple[Any, ...], named: bool) -> Any:
+    """The view of a part of a file; what is written into it stays in this process."""
+    filename, start, size = part
+    shape, dtype, offset, strides = view
+    array: Any = np.ndarray(shape, dtype, np.memmap(filename, np.uint8, "c", start, (size,)), offset, strides)
+    return array.view(np.memmap) if named else array
