@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
 from returns.result import Failure, Result, Success
 
 from fnlamp import tree
 from fnlamp.arrays import Spec, Tree, array_spec, describe, spec_of
 from fnlamp.data.collate import Collate, stack
-from fnlamp.data.dataset import Dataset, Subset
+from fnlamp.data.dataset import Dataset, Subset, check_numbers, check_rows, check_seed, is_array
 from fnlamp.data.load import Augment, Load
 from fnlamp.data.workers import Job, Workers, processes
 from fnlamp.effect import Effect, Resource
@@ -60,19 +60,26 @@ def loader(
         raise ValueError(
             "shuffle and augment need a seed, which the order is a function of: seed=context.seed in a stream factory"
         )
+    check_seed(seed)
     if prefetch < 1 or (not isinstance(workers, Workers) and workers < 0):
         raise ValueError(f"expected workers of 0 or more and prefetch of at least 1, got {workers} and {prefetch}")
     if not _touched(transform, augment, collate) and (arrays := _arrays(dataset)) is not None:
         among = dataset.among if isinstance(dataset, Subset) else None
         order = seed if shuffle else None
-        return _planned(lambda: batches_of(arrays, batch_size=batch_size, drop_last=drop_last, seed=order, among=among))
+
+        def cut() -> BatchStream:
+            for path, leaf in tree.paths(arrays).items():
+                check_numbers(leaf, f"loader/{path}".rstrip("/"))
+            return batches_of(arrays, batch_size=batch_size, drop_last=drop_last, seed=order, among=among)
+
+        return _planned(cut)
     load = Load(dataset, transform, augment, collate, seed)
     plan = _planned(lambda: _Plan(load, batch_size, shuffle, drop_last))
     if workers == 0:
         return plan.map(lambda plan: plan.stream(lambda position: load(plan.rows(position))))
     hired = Resource.from_value(workers) if isinstance(workers, Workers) else processes(workers)
     return plan.bind(
-        lambda plan: hired.bind(lambda team: _ahead(plan, team, prefetch)).map(lambda ahead: plan.stream(ahead.take))
+        lambda plan: hired.bind(lambda team: _requests(plan, team, prefetch)).map(lambda made: plan.stream(made.take))
     )
 
 
@@ -82,7 +89,7 @@ def _touched(transform: Any, augment: Any, collate: Collate) -> bool:
 
 def _arrays(dataset: Any) -> Tree | None:
     """The rows of a data set that has them in memory, or mapped from a file."""
-    return dataset if isinstance(dataset, np.ndarray) else getattr(dataset, "arrays", None)
+    return dataset if is_array(dataset) else getattr(dataset, "arrays", None)
 
 
 def _planned(make: Callable[[], A]) -> Resource[A, LoadFault]:
@@ -96,6 +103,7 @@ class _Plan:
     """Which rows make which batch, and what a batch looks like: the first item is loaded to see it."""
 
     def __init__(self, load: Load, batch_size: int, shuffle: bool, drop_last: bool) -> None:
+        check_rows(load.dataset)
         count = len(load.dataset)
         self.load = load
         self.order = Order(count, load.seed if shuffle else None)
@@ -106,10 +114,10 @@ class _Plan:
         if isinstance(one, Failure):
             raise FaultError(one.failure())
         for path, leaf in tree.paths(one.unwrap()).items():
-            if not isinstance(getattr(leaf, "dtype", None), np.dtype) or leaf.dtype.kind in "OSUMm":
-                raise FaultError(
-                    DtypeMismatch("arrays of numbers", describe(leaf), "convert in collate", where=f"batch/{path}")
-                )
+            if not hasattr(leaf, "dtype"):
+                hint = "convert in collate"
+                raise FaultError(DtypeMismatch("arrays of numbers", describe(leaf), hint, where=f"batch/{path}"))
+            check_numbers(leaf, f"batch/{path}", "convert in collate")
         rows = batch_size if drop_last else min(batch_size, count)
         self.spec = tree.map(lambda leaf: _with_rows(leaf, rows), spec_of(one.unwrap()))
         self.form = _form(one.unwrap()) if load.collate is stack else None
@@ -149,29 +157,32 @@ def _form(batch: Tree) -> Any:
     return [_form(part) for part in batch] if isinstance(batch, tuple) else (batch.shape[1:], batch.dtype)
 
 
-class _Ahead:
+class _Requests:
     """Batches that workers were asked for before they are needed: as many as `count`, while the positions go on evenly."""
 
     def __init__(self, plan: _Plan, job: Job, count: int) -> None:
         self.plan = plan
         self.job = job
         self.count = count
+        self.lock = threading.Lock()  # two threads may read one loader
         self.asked: dict[int, Any] = {}
         self.last: int | None = None
         self.stride = 1
 
     def take(self, position: int) -> Result[Tree, Fault]:
         """The batch at a position, and those after it are on their way."""
-        before = self.stride
-        if self.last not in (None, position):
-            self.stride = position - self.last
-        # A shard of the stream goes on in larger steps. Who jumps at random is not helped by what comes next.
-        count = self.count if self.stride in (1, before) and self.stride > 0 else 0
-        self.last = position
-        self._ask(position, max(count, 1))
-        outcome = self.job.take(self.asked.pop(position))
-        self._ask(position + self.stride, count)
-        return outcome
+        with self.lock:
+            before = self.stride
+            if self.last not in (None, position):
+                self.stride = position - self.last
+            # A shard of the stream goes on in larger steps. Who jumps at random is not helped by what comes next.
+            count = self.count if self.stride in (1, before) and self.stride > 0 else 0
+            self.last = position
+            self._ask(position, max(count, 1))
+            outcome = self.job.take(self.asked[position])
+            del self.asked[position]
+            self._ask(position + self.stride, count)
+            return outcome
 
     def _ask(self, start: int, count: int) -> None:
         wanted = range(start, start + count * self.stride, self.stride)
@@ -183,12 +194,12 @@ class _Ahead:
                 self.asked[position] = self.job.request(self.plan.rows(position))
 
 
-def _ahead(plan: _Plan, workers: Workers, prefetch: int) -> Resource[_Ahead, LoadFault]:
-    def start(load: Load) -> _Ahead:
-        return _Ahead(plan, workers.start(load), workers.count * prefetch)
+def _requests(plan: _Plan, workers: Workers, prefetch: int) -> Resource[_Requests, LoadFault]:
+    def start(load: Load) -> _Requests:
+        return _Requests(plan, workers.start(load), workers.count * prefetch)
 
     def fault(error: FaultError) -> LoadFault:
         return error.fault  # type: ignore[return-value]  # starting raises no other
 
     begun = Effect.attempt(lambda: start(plan.load), FaultError, fault)
-    return Resource.make(begun, lambda ahead, _: Effect.suspend(ahead.job.close))
+    return Resource.make(begun, lambda requests, _: Effect.suspend(requests.job.close))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import select
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from multiprocessing import process
 from multiprocessing.context import ForkServerContext
 from multiprocessing.reduction import send_handle
 from typing import Any, Final
@@ -23,18 +27,23 @@ from fnlamp.data.workers import Job, Workers
 from fnlamp.fault import Fault, FaultError, NotPicklable, WorkerLost
 
 _PATIENCE: Final = 1.0  # seconds that workers get to end by themselves
+_GLANCE: Final = 20  # milliseconds after which who waits looks up: what it waits for may be over, or taken in by another thread
 
 
 class Processes(Workers):
     """Worker processes, each with a pipe for short messages and shared memory for batches."""
 
     def __init__(self, count: int) -> None:
+        if getattr(process.current_process(), "_inheriting", False):
+            sys.exit(1)  # a worker that runs the program to import it: the fault of who started it says what is missing
         self.count = count
         # A plain fork copies locks that JAX's threads hold; spawning imports everything again for each worker.
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["__main__", "fnlamp.data.serve", "PIL.Image"])
+        self.context.set_forkserver_preload(["fnlamp.data.serve", "PIL.Image"])
         self.tickets = itertools.count()
-        self.lock = threading.RLock()  # loaders that share workers may be read by different threads
+        # Loaders that share workers may be read by different threads. Nobody waits for a worker and holds the lock.
+        self.lock = threading.RLock()
+        self.jobs: list[_ProcessJob] = []
         self.workers: list[_Worker] = []
         try:
             for _ in range(count):
@@ -44,20 +53,32 @@ class Processes(Workers):
             raise
 
     def start(self, load: Load) -> Job:
-        with self.lock:
-            for i, worker in enumerate(self.workers):
-                if worker.gone():  # a loader before this one was told
-                    worker.hang_up()
-                    worker.end(time.monotonic())
-                    self.workers[i] = _Worker(self.context)
-            return _ProcessJob(self, load)
+        job = _ProcessJob(self, load)
+        try:
+            with self.lock:
+                for i, worker in enumerate(self.workers):
+                    if worker.gone():  # who asked it is told
+                        worker.receive()
+                        self.workers[i] = _Worker(self.context)
+                        worker.hang_up()
+                        worker.end(time.monotonic())
+                        for other in self.jobs:
+                            self.workers[i].open(other)
+                self.jobs.append(job)
+                for worker in self.workers:
+                    worker.open(job)
+        except BaseException:
+            job.close()
+            raise
+        return job
 
     def close(self) -> None:
-        for worker in self.workers:
-            worker.hang_up()
-        end = time.monotonic() + _PATIENCE
-        for worker in self.workers:
-            worker.end(end)
+        with self.lock:
+            for worker in self.workers:
+                worker.hang_up()
+            end = time.monotonic() + _PATIENCE
+            for worker in self.workers:
+                worker.end(end)
 
 
 class _ProcessJob(Job):
@@ -65,18 +86,19 @@ class _ProcessJob(Job):
         self.pool = pool
         self.number = next(pool.tickets)
         self.asked: dict[int, _Worker] = {}
-        block = Shared()
+        self.closed = False
+        self.block = Shared()  # kept for workers that begin later
         try:
-            layouts = _packed(block, load)
-            for worker in pool.workers:
-                worker.send(("job", self.number, layouts), block)
-        finally:
-            block.close()  # the workers have it open
+            self.layouts = _packed(self.block, load)
+        except BaseException:
+            self.block.close()
+            raise
 
     def request(self, rows: Sequence[int]) -> int:
         with self.pool.lock:
+            self.check_open()
             for worker in self.pool.workers:
-                worker.receive(0)
+                worker.receive()
             worker = min(self.pool.workers, key=lambda worker: len(worker.unanswered))
             ticket = next(self.pool.tickets)
             self.asked[ticket] = worker
@@ -84,23 +106,32 @@ class _ProcessJob(Job):
             return ticket
 
     def take(self, ticket: int) -> Result[Tree, Fault]:
-        worker = self.asked.pop(ticket)
         while True:
             with self.pool.lock:
+                self.check_open()
+                worker = self.asked[ticket]
+                worker.receive()
                 if (outcome := worker.outcome(ticket)) is not None:
+                    del self.asked[ticket]
                     return outcome
-                worker.receive(None)
+            worker.wait(_GLANCE)
 
     def drop(self, ticket: int) -> None:
         with self.pool.lock:
+            self.check_open()
             self.asked.pop(ticket).drop(ticket)
 
     def close(self) -> None:
         with self.pool.lock:
-            for ticket in [*self.asked]:
-                self.drop(ticket)
+            self.closed = True
+            for ticket, worker in self.asked.items():
+                worker.drop(ticket)
+            self.asked.clear()
+            if self in self.pool.jobs:
+                self.pool.jobs.remove(self)
             for worker in self.pool.workers:
                 worker.send(("end", self.number))
+            self.block.close()
 
 
 class _Worker:
@@ -118,16 +149,16 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), daemon=True, name="fnlamp-worker")
         try:
-            self.process.start()
+            with _no_main_without_file():
+                self.process.start()
         except BaseException:
             self.connection.close()
             self.progress_block.close()
             raise
         finally:
             theirs.close()
-        self.poll = select.poll()
-        self.poll.register(self.connection.fileno(), select.POLLIN)
-        self.poll.register(self.process.sentinel, select.POLLIN)
+        self.ended = False
+        self.fds = self.connection.fileno(), self.process.sentinel
         self.send(None, self.progress_block)
 
     def send(self, message: Any, block: Shared | None = None) -> None:
@@ -140,49 +171,67 @@ class _Worker:
         except OSError:
             pass  # it is found to be lost when it is listened to
 
+    def open(self, job: _ProcessJob) -> None:
+        self.send(("job", job.number, job.layouts), job.block)
+
     def request(self, job: int, ticket: int, rows: Sequence[int]) -> None:
         if not self.free:
             self.free.append(len(self.slots))
             self.slots.append(Shared())
             self.send(("slot", self.free[0]), self.slots[-1])
-        self.unanswered[ticket] = Request(job, ticket, self.free.pop(), rows)
+        slot = self.free.pop()
+        (layout,) = self.slots[slot].write(rows)  # not through the pipe: one that is full makes the writer wait
+        self.unanswered[ticket] = Request(job, ticket, slot, rows[0], layout)
         self.send(self.unanswered[ticket])
 
-    def receive(self, timeout: int | None) -> None:
-        """Take the answers that are there, or wait for one."""
+    def wait(self, timeout: int | None) -> list[int]:
+        """Wait for an answer or for the end; the descriptors that have something."""
+        poll = select.poll()  # of its own: two threads may wait
+        for fd in self.fds:
+            poll.register(fd, select.POLLIN)
+        return [fd for fd, _ in poll.poll(timeout)]
+
+    def receive(self) -> None:
+        """Take the answers that are there."""
         while self.lost is None and self.unanswered:
-            events = self.poll.poll(timeout)
-            if not events:
+            ready = self.wait(0)
+            if not ready:
                 return
             try:
-                if all(fd != self.connection.fileno() for fd, _ in events):
+                if self.fds[0] not in ready:
                     raise EOFError
                 ticket, layout = self.connection.recv()
             except (EOFError, OSError):
                 self.lost = self._loss()
                 return
             slot = self.unanswered.pop(ticket).slot
-            self.answered[ticket] = (slot, layout)
             if ticket in self.unwanted:
                 self.unwanted.discard(ticket)
-                self.free.append(self.answered.pop(ticket)[0])
-            timeout = 0
+                self.free.append(slot)
+            else:
+                self.answered[ticket] = slot, layout
 
     def outcome(self, ticket: int) -> Result[Tree, Fault] | None:
         """What became of a batch; `None` if that is not known yet."""
         if ticket in self.answered:
             slot, layout = self.answered.pop(ticket)
-            self.free.append(slot)
             outcome: Result[Tree, Fault] = self.slots[slot].read(layout or [])
+            self._free(slot)
             return outcome
         return None if self.lost is None else Failure(self.lost)
 
     def drop(self, ticket: int) -> None:
         if ticket in self.answered:
-            self.free.append(self.answered.pop(ticket)[0])
-        else:
+            self._free(self.answered.pop(ticket)[0])
+        elif self.lost is None:
             self.unwanted.add(ticket)
             self.send(("drop", ticket))
+
+    def _free(self, slot: int) -> None:
+        if self.ended:
+            self.slots[slot].close()
+        else:
+            self.free.append(slot)
 
     def gone(self) -> bool:
         return self.lost is not None or not self.process.is_alive()
@@ -192,7 +241,7 @@ class _Worker:
         self.process.join(_PATIENCE)
         row, ticket = self.progress[0], self.progress[1]
         if ticket not in self.unanswered:
-            row = next(iter(self.unanswered.values())).rows[0]
+            row = next(iter(self.unanswered.values())).first
         return WorkerLost(int(row), self.process.exitcode)
 
     def hang_up(self) -> None:
@@ -201,14 +250,19 @@ class _Worker:
             self.process.terminate()
 
     def end(self, deadline: float) -> None:
+        """Give everything back, but for answers that are not taken yet."""
         self.process.join(max(deadline - time.monotonic(), 0))
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
         self.process.close()
         self.progress.release()
-        for block in (self.progress_block, *self.slots):
-            block.close()
+        self.progress_block.close()
+        self.ended = True
+        kept = {slot for slot, _ in self.answered.values()}
+        for slot, block in enumerate(self.slots):
+            if slot not in kept:
+                block.close()
 
 
 def _packed(block: Shared, load: Load) -> dict[str, Layout]:
@@ -222,3 +276,18 @@ def _packed(block: Shared, load: Load) -> dict[str, Layout]:
             except Exception as error:
                 raise FaultError(NotPicklable(name, f"{type(error).__name__}: {error}")) from error
         raise
+
+
+@contextmanager
+def _no_main_without_file() -> Iterator[None]:
+    """A program that came through standard input names a file that is not there, and workers would try to run it."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or os.path.exists(file):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file

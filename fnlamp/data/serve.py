@@ -20,7 +20,7 @@ from returns.result import Failure, Result
 
 from fnlamp.data.load import Load
 from fnlamp.data.shared import Layout, Shared
-from fnlamp.fault import NotPicklable
+from fnlamp.fault import ItemFailed, NotPicklable
 from fnlamp.machine import keep_memory
 
 IDLE: Final = -1  # in place of a ticket
@@ -54,12 +54,13 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """One batch to load, into which block of memory."""
+    """One batch to load: its first row, and the block of memory that all rows are in, and the batch is put into."""
 
     job: int
     ticket: int
     slot: int
-    rows: Sequence[int]
+    first: int
+    rows: Layout
 
 
 class _Desk:
@@ -84,15 +85,19 @@ class _Desk:
             case ("drop", ticket) if any(request.ticket == ticket for request in self.queue):
                 self.queue = deque(request for request in self.queue if request.ticket != ticket)
                 self.connection.send((ticket, None))
-            case ("end", number):
+            case ("end", number) if number in self.jobs:
                 self.jobs.pop(number).close()
 
     def work(self) -> None:
         """Load the batch that was asked for first."""
         request = self.queue.popleft()
-        self.progress[0], self.progress[1] = request.rows[0], request.ticket
-        outcome = self.jobs[request.job](request.rows, self.progress)
-        layout = _written(self.slots[request.slot], outcome)
+        self.progress[0], self.progress[1] = request.first, request.ticket
+        slot, job = self.slots[request.slot], self.jobs.get(request.job)
+        if job is None:
+            outcome: Result[Any, Any] = Failure(ItemFailed(request.first, "its loader has been released"))
+        else:
+            outcome = job(slot.read(request.rows), self.progress)
+        layout = _written(slot, outcome)
         self.connection.send((request.ticket, layout))
         self.progress[1] = IDLE
 

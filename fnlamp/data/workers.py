@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Never
+from concurrent.futures import CancelledError, Future, wait
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, Final, Never
 
 from returns.result import Result
 
@@ -14,9 +18,14 @@ from fnlamp.data.load import Load
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import Fault
 
+PATIENCE: Final = 5.0
+"""Seconds that the release of a loader waits for the items that threads are reading."""
+
 
 class Job(ABC):
-    """What workers do for one loader."""
+    """What workers do for one loader. It may be released by one thread while another one waits for a batch."""
+
+    closed: bool
 
     @abstractmethod
     def request(self, rows: Sequence[int]) -> Any:
@@ -33,6 +42,11 @@ class Job(ABC):
     @abstractmethod
     def close(self) -> None:
         """The loader is released."""
+
+    def check_open(self) -> None:
+        """Raises: `RuntimeError` after the release."""
+        if self.closed:
+            raise RuntimeError("a loader's stream was used after it had been released")
 
 
 class Workers(ABC):
@@ -73,7 +87,8 @@ def threads(count: int) -> Resource[Workers, Never]:
     """Worker threads to share between loaders and epochs.
 
     Nothing is sent to them, so any function will do; they help where the work is done outside of Python's lock: reading,
-    waiting, decoding images.
+    waiting, decoding images. A thread cannot be stopped inside an item: a release waits some seconds for those that are being
+    read, and then leaves them behind.
 
     >>> from fnlamp.data import loader
     >>> items = [(i / 10, i) for i in range(5)]
@@ -91,39 +106,103 @@ def _at_least_one(count: int) -> None:
 
 
 class Threads(Workers):
-    """Worker threads."""
+    """Worker threads. One that is stuck in an item ends with the process, which an executor's would hold up."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.executor = ThreadPoolExecutor(count, "fnlamp-worker")
+        self.queue: SimpleQueue[_Task | None] = SimpleQueue()
+        self.threads: list[threading.Thread] = []
+        try:
+            for _ in range(count):
+                thread = threading.Thread(target=self._work, name="fnlamp-worker", daemon=True)
+                thread.start()
+                self.threads.append(thread)
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, load: Load) -> Job:
-        return _ThreadJob(self.executor, load)
+        return _ThreadJob(self.queue, load)
 
     def close(self) -> None:
-        self.executor.shutdown(cancel_futures=True)
+        for _ in self.threads:
+            self.queue.put(None)
+        end = time.monotonic() + 1  # jobs were patient before
+        for thread in self.threads:
+            thread.join(max(end - time.monotonic(), 0))
+
+    def _work(self) -> None:
+        while (task := self.queue.get()) is not None:
+            task.run()
+
+
+class _Released(BaseException):
+    """The loader was released while a batch was under way."""
+
+
+class _At(list[int]):
+    """Where a batch is: nothing more is read for a loader that was released."""
+
+    def __init__(self, job: _ThreadJob) -> None:
+        super().__init__([0])
+        self.job = job
+
+    def __setitem__(self, place: Any, row: Any) -> None:
+        if self.job.closed:
+            raise _Released
+        super().__setitem__(place, row)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    job: _ThreadJob
+    rows: Sequence[int]
+    future: Future[Result[Tree, Fault]] = field(default_factory=Future)
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self.job.load(self.rows, _At(self.job)))
+        except BaseException as error:  # such as sys.exit(): raised where the batch is asked for
+            self.future.set_exception(error)
 
 
 class _ThreadJob(Job):
-    def __init__(self, executor: ThreadPoolExecutor, load: Load) -> None:
-        self.executor = executor
+    def __init__(self, queue: SimpleQueue[_Task | None], load: Load) -> None:
+        self.queue = queue
         self.load = load
-        self.asked: set[Future[Result[Tree, Fault]]] = set()
+        self.closed = False
+        self.lock = threading.Lock()
+        self.unfinished: set[Future[Result[Tree, Fault]]] = set()  # those that were dropped at work too
 
     def request(self, rows: Sequence[int]) -> Any:
-        future = self.executor.submit(self.load, rows)
-        self.asked.add(future)
-        return future
+        task = _Task(self, rows)
+        with self.lock:
+            self.check_open()
+            self.unfinished.add(task.future)
+        task.future.add_done_callback(self.unfinished.discard)
+        self.queue.put(task)
+        return task.future
 
     def take(self, ticket: Any) -> Result[Tree, Fault]:
-        self.asked.discard(ticket)
-        outcome: Result[Tree, Fault] = ticket.result()
+        self.check_open()
+        try:
+            outcome: Result[Tree, Fault] = ticket.result()
+        except (CancelledError, _Released):
+            self.check_open()
+            raise
         return outcome
 
     def drop(self, ticket: Any) -> None:
-        self.asked.discard(ticket)
         ticket.cancel()
 
     def close(self) -> None:
-        for future in self.asked:
-            future.cancel()
+        """Wait for the items that are being read, so that their data set can be released after this; no others are begun.
+
+        An item that takes longer than the patience is left alone: its thread reads it to the end, and nothing after it.
+        """
+        with self.lock:
+            self.closed = True
+            left = [*self.unfinished]
+        wait([future for future in left if not future.cancel()], PATIENCE)

@@ -102,6 +102,10 @@ def test_tensors_and_images_become_arrays(torch):
         ([float("nan"), 1e39], DtypeMismatch, "item 1", "float32 can hold"),
         ([np.zeros(2), 5], ShapeMismatch, "item 1", "int"),
         (["a"], DtypeMismatch, "item 0", "str"),
+        ([np.ma.array([1, 2], mask=[0, 1])], DtypeMismatch, "item 0", "without a mask"),
+        ([np.zeros(2), np.ma.array([0.0, 2.0], mask=[0, 1])], DtypeMismatch, "item 1", "without a mask"),
+        (list(np.ma.array([1.0, 2.0], mask=[0, 1])), DtypeMismatch, "item 1", "without a mask"),
+        (list(np.zeros(2, [("a", "f4")])), DtypeMismatch, "item 0", "'<f4'"),
         ([(None, 1)], DtypeMismatch, "item 0/0", "NoneType"),
         ([np.array(["a"])], DtypeMismatch, "item 0", "<U1"),
         ([np.array([None])], DtypeMismatch, "item 0", "object"),
@@ -156,7 +160,8 @@ def test_the_spec_is_that_of_the_batches():
 def test_rows_in_memory_are_cut_in_a_compiled_view_without_workers():
     rows = from_arrays(np.arange(10), np.arange(10))
     part = random_split(rows, [7, 3], seed=0)[0]
-    for data in (rows, part, np.arange(10)):
+    array = np.arange(10)
+    for data in (rows, part, array, jnp.arange(10), subset(array, [3, 1, 2]), random_split(array, [7, 3], seed=0)[1]):
         made = loader(data, batch_size=3, shuffle=True, seed=1, workers=2)
         assert use(made, lambda s: s.view is not None)
         items = loader([data[i] for i in range(len(data))], batch_size=3)  # the same items one by one
@@ -219,7 +224,17 @@ def test_many_rows_are_asked_for_at_once():
     same(batches(doubled), [{"n": np.array([2, 4], np.int32)}])
     found = fault(loader(data, batch_size=6))
     assert isinstance(found, ItemFailed)
-    assert "'five'" in found.what
+    assert (found.index, found.what) == (5, "KeyError: 'five'")
+    found = fault(loader(data, batch_size=5, transform=lambda item: 1 // (item["n"] - 3)))
+    assert (found.index, found.what.split(":")[0]) == (3, "ZeroDivisionError")
+    assert "returned 1" in fault(loader(Fewer(), batch_size=2)).what
+
+
+class Fewer(Many):
+    """Leaves items out."""
+
+    def __getitems__(self, indices):
+        return [self[indices[0]]]
 
 
 def test_augment_is_a_function_of_seed_and_row_and_comes_before_transform():
@@ -284,6 +299,27 @@ def test_items_of_another_shape_are_named_by_row():
     assert isinstance(fault(loader([1, 2, 3.0, 4.0], batch_size=2)), ShapeMismatch)
 
 
+@pytest.mark.parametrize(
+    "array",
+    [np.array(["a", "b"]), np.zeros(2, [("a", "f4")]), np.zeros(2, "M8[s]"), np.ma.array([1, 2], mask=[0, 1])],
+    ids=["text", "records", "dates", "masked"],
+)
+def test_arrays_of_anything_but_numbers_are_a_fault_however_they_are_read(array):
+    for data in (array, subset(array, [1, 0]), list(array)):
+        assert isinstance(fault(loader(data, batch_size=2)), DtypeMismatch)
+    assert isinstance(fault(loader([0, 1], batch_size=2, collate=lambda items: array[items])), DtypeMismatch)
+
+
+def test_arrays_side_by_side_are_no_data_set():
+    x, y = np.zeros(4), np.zeros(4)
+    for data in ((x, y), {"x": x, "y": y}):
+        for options in ({}, {"transform": abs}):
+            found = fault(loader(data, batch_size=2, **options))
+            assert isinstance(found, ShapeMismatch)
+            assert "from_arrays" in found.hint
+    same(batches(loader(from_arrays({"x": x}), batch_size=4)), [{"x": x}])
+
+
 def test_an_empty_data_set_says_why_there_is_no_batch():
     for data in ([], from_arrays(np.zeros((0, 2)))):
         s = use(loader(data, batch_size=3), lambda s: s)
@@ -299,6 +335,8 @@ def test_options_that_mean_nothing_are_bugs():
     for wrong in ({"batch_size": 0}, {"batch_size": 1, "workers": -1}, {"batch_size": 1, "prefetch": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             loader([1], **wrong)
+    with pytest.raises(ValueError, match="a seed is 0 or more, got -1"):
+        loader([1], batch_size=1, shuffle=True, seed=-1)
     with pytest.raises(ValueError, match="at least 1 worker"):
         threads(0)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +27,11 @@ from returns.unsafe import unsafe_perform_io
 
 from fnlamp import stream
 from fnlamp.data import at, compose, from_arrays, loader, normalize, processes, subset, threads, to_float, with_transform
+from fnlamp.data import workers as team_room
+from fnlamp.data.collate import stack
+from fnlamp.data.load import Load
+from fnlamp.data.serve import Request, _Desk
+from fnlamp.data.shared import Shared
 from fnlamp.effect import Effect
 from fnlamp.fault import DtypeMismatch, FaultError, ItemFailed, NotPicklable, ShapeMismatch, WorkerLost
 
@@ -312,16 +318,67 @@ def test_a_memory_map_is_sent_by_name(tmp_path):
     for data in (from_arrays(mapped), from_arrays(mapped[4:9]), subset(from_arrays(mapped[2:]), [5, 1])):
         made = partial(loader, data, batch_size=2, transform=PASS)
         assert raw(batches(made(workers=1))) == raw(batches(made()))
-    from fnlamp.data.shared import Shared
-
-    block = Shared()
-    (layout,) = block.write(mapped)
-    assert sum(length for _, length in layout) < 1000
-    np.testing.assert_array_equal(block.read(layout), x)
-    block.close()
 
 
 PASS = compose()
+
+
+def mapped_as(folder, mode, order="C"):
+    x = np.asarray(np.arange(60, dtype=np.int32).reshape(20, 3), order=order)
+    np.save(folder / "x.npy", x)
+    return np.load(folder / "x.npy", mmap_mode=mode)
+
+
+VIEWS = {
+    "whole": lambda m: m,
+    "rows": lambda m: m[4:9],
+    "every other": lambda m: m[1::2],
+    "backwards": lambda m: m[::-1, ::-2],
+    "columns": lambda m: m[:, 1:],
+    "turned": lambda m: m.T,
+    "one number": lambda m: m[3, 1:2].reshape(()),
+    "words": lambda m: m.view(np.uint16) if m.flags.c_contiguous else m,
+    "not by that name": np.asarray,
+    "rows, not by that name": lambda m: np.asarray(m)[2:5],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("mode", ["r", "r+"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_view_of_a_map_is_sent_by_name(view, mode, order, tmp_path):
+    value = view(mapped_as(tmp_path, mode, order))
+    found, size = sent(value)
+    assert type(found) is type(value)
+    assert found.strides == value.strides
+    np.testing.assert_array_equal(found, value)
+    assert size < 400
+
+
+def sent(value):
+    """What comes out of shared memory, and how many bytes went in beside arrays, or with them."""
+    block = Shared()
+    (layout,) = block.write(value)
+    found = block.read(layout)
+    block.close()
+    return found, sum(length for _, length in layout)
+
+
+def test_a_map_that_is_not_as_its_file_is_sent_by_content(tmp_path):
+    private = mapped_as(tmp_path, "c")
+    private *= 5
+    for value in (private, private[3:], np.asarray(private)):
+        np.testing.assert_array_equal(sent(value)[0], value)
+    same = [raw([[*batches(loader(private, batch_size=4, transform=PASS, workers=n))]]) for n in (0, 1)]
+    assert same[0] == same[1]
+    for change in (lambda path: None, lambda path: np.save(path, np.zeros((20, 3), np.int32))):
+        value = mapped_as(tmp_path, "r")
+        (tmp_path / "x.npy").unlink()
+        change(tmp_path / "x.npy")
+        np.testing.assert_array_equal(sent(value)[0], np.arange(60).reshape(20, 3))
+    shared = mapped_as(tmp_path, "r+")
+    shared[3] = 7  # not flushed: the system shows who maps the file what is written to it
+    np.testing.assert_array_equal(sent(shared)[0], shared)
 
 
 def test_what_a_worker_writes_into_its_data_stays_there():
@@ -401,6 +458,142 @@ def test_workers_that_are_shared_are_replaced_for_the_next_loader(nothing_is_lef
     assert found == raw(batches(loader(Images(30), batch_size=4)))
 
 
+def within(seconds, function):
+    """What the function returns, if it does so in time; a test that hangs would say nothing."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert found, f"not done in {seconds} s"
+    return found[0]
+
+
+@LINUX
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_loader_is_told_of_a_worker_that_another_one_replaced(count, nothing_is_left):
+    waits = [0.0, 0.2, 0.2, 0.2, 0.2, 0.0]
+
+    def run(team):
+        def outer(s):
+            assert s.step(0).item.tolist() == [0]
+            kill_all(team)
+            inner = batches(loader([1, 2], batch_size=1, workers=team))
+            found = [within(5, partial(s.step, position)) for position in range(1, 2 * count + 1)]
+            again = [s.step(position).item.tolist() for position in range(2 * count + 1, 6)]
+            return len(inner), found, again
+
+        return Effect.from_value(use(loader(waits, batch_size=1, transform=sleep, workers=team), outer))
+
+    inner, found, again = unsafe_perform_io(processes(count).use(run).run().unwrap())
+    assert inner == 2
+    assert all(isinstance(step.fault, WorkerLost) and step.fault.exit_code == -signal.SIGKILL for step in found)
+    np.testing.assert_allclose(np.ravel(again), waits[2 * count + 1 :])  # by the new workers
+
+
+def kill_all(team):
+    for worker in team.workers:
+        os.kill(worker.process.pid, signal.SIGKILL)
+    for worker in team.workers:
+        worker.process.join(5)
+
+
+@LINUX
+def test_batches_that_were_done_outlive_their_worker(nothing_is_left):
+    def run(team):
+        def outer(s):
+            items = stream.items(s)
+            found = [next(items)]
+            time.sleep(0.3)  # what was asked for ahead is done
+            kill_all(team)
+            batches(loader([1, 2], batch_size=1, workers=team))
+            return found + list(items)
+
+        return Effect.from_value(raw(use(loader(Images(30), batch_size=4, workers=team), outer)))
+
+    found = unsafe_perform_io(processes(1).use(run).run().unwrap())
+    assert found == raw(batches(loader(Images(30), batch_size=4)))
+
+
+def test_a_worker_answers_for_a_job_that_it_does_not_know():
+    ours, theirs = multiprocessing.Pipe()
+    blocks = [Shared() for _ in range(2)]
+    with ours, theirs:
+        progress = blocks[0].counters()
+        desk = _Desk(theirs, progress)
+        desk.slots[0] = blocks[1]
+        (rows,) = blocks[1].write([4, 5])
+        desk.receive(Request(7, 1, 0, 4, rows))
+        desk.receive(("end", 7))
+        desk.work()
+        ticket, layout = ours.recv()
+        assert (ticket, blocks[1].read(layout).failure().index) == (1, 4)
+        progress.release()
+    for block in blocks:
+        block.close()
+
+
+@each_kind
+def test_a_loader_that_was_released_is_a_bug_and_leaves_its_workers_alone(kind, nothing_is_left):
+    def run(team):
+        s = use(loader([1, 2, 3], batch_size=1, workers=team), lambda s: s)
+        with pytest.raises(RuntimeError, match="used after it had been released"):
+            s.step(0)
+        return Effect.from_value(batches(loader([1, 2, 3], batch_size=1, workers=team)))
+
+    found = unsafe_perform_io(kind().use(run).run().unwrap())
+    assert [batch.tolist() for batch in found] == [[1], [2], [3]]
+
+
+def test_two_threads_read_one_loader():
+    rows = list(range(200))
+
+    def check(team):
+        def read(s):
+            found = [[], []]
+
+            def go(i):
+                found[i] = [int(s.step(position).item[0]) for position in range(i, 200)]
+
+            both = [threading.Thread(target=go, args=(i,)) for i in (0, 1)]
+            for thread in both:
+                thread.start()
+            for thread in both:
+                thread.join()
+            return found
+
+        assert use(loader(rows, batch_size=1, workers=team), read) == [rows, rows[1:]]
+        return Effect.from_value(None)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for kind in KINDS.values():
+            kind().use(check).run().unwrap()
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_slow_loader_does_not_hold_up_another_one_of_the_same_workers():
+    def run(team):
+        def both(slow):
+            def go(quick):
+                slow.step(0)
+                thread = threading.Thread(target=slow.step, args=(1,))
+                thread.start()
+                time.sleep(0.1)
+                start = time.monotonic()
+                quick.step(0)
+                took = time.monotonic() - start
+                thread.join()
+                return took
+
+            return Effect.from_value(use(loader([1, 2], batch_size=1, workers=team, prefetch=1), go))
+
+        return loader([0, 1.5, 0, 0], batch_size=1, transform=sleep, workers=team, prefetch=1).use(both)
+
+    assert unsafe_perform_io(processes(2).use(run).run().unwrap()) < 1
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [
@@ -455,6 +648,95 @@ def test_release_does_not_wait_for_a_long_item(nothing_is_left):
     start = time.monotonic()
     use(slow(), lambda s: s.length)
     assert time.monotonic() - start < 5
+
+
+@LINUX
+def test_release_does_not_wait_for_a_long_item_that_is_prefetched(nothing_is_left, monkeypatch):
+    monkeypatch.setattr("fnlamp.stream.ahead.PATIENCE", 0.2)
+    made = loader([0.0, 60.0, 0.0], batch_size=1, transform=sleep, workers=1).bind(lambda s: s.prefetch(2))
+
+    def bug(s):
+        next(stream.items(s))
+        time.sleep(0.2)  # the thread waits for the worker
+        raise ValueError("a bug")
+
+    def run():
+        with pytest.raises(ValueError, match="a bug"):
+            use(made, bug)
+        return True
+
+    assert within(5, run)
+
+
+class Held(Images):
+    """Says what is read, and holds up the rows after the first `free` ones until it is told to go on."""
+
+    def __init__(self, rows, free):
+        super().__init__(rows)
+        self.free = free
+        self.asked, self.done = [], []
+        self.go_on = threading.Event()
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        if index >= self.free:
+            self.go_on.wait(30)
+        self.done.append(index)
+        return index
+
+    def wait_for(self, *asked):
+        while not set(asked) <= set(self.asked):
+            time.sleep(0.001)
+
+
+def test_what_threads_read_is_read_when_a_loader_is_released(nothing_is_left):
+    data = Held(10, free=1)
+
+    def read(s):
+        s.step(0)
+        data.wait_for(1, 2)
+        threading.Timer(0.1, data.go_on.set).start()
+
+    def run(team):
+        use(loader(data, batch_size=1, workers=team), read)
+        done = [*data.done]
+        time.sleep(0.05)
+        return Effect.from_value((sorted(done), sorted(data.asked)))
+
+    done, asked = unsafe_perform_io(threads(2).use(run).run().unwrap())
+    assert done == asked == [0, 0, 1, 2]
+
+
+def test_a_batch_that_was_dropped_while_it_was_read_is_waited_for(nothing_is_left):
+    data = Held(10, free=1)
+
+    def run(team):
+        job = team.start(Load(data, None, None, stack, None))
+        ticket = job.request([1])
+        data.wait_for(1)
+        job.drop(ticket)
+        threading.Timer(0.1, data.go_on.set).start()
+        job.close()
+        return Effect.from_value([*data.done])
+
+    assert unsafe_perform_io(threads(2).use(run).run().unwrap()) == [1]
+
+
+def test_threads_that_are_stuck_are_left_behind_and_begin_no_other_item(nothing_is_left, monkeypatch):
+    monkeypatch.setattr(team_room, "PATIENCE", 0.1)
+    data = Held(12, free=3)
+
+    def read(s):
+        s.step(0)
+        data.wait_for(3, 6)
+        return True
+
+    assert within(5, lambda: use(threads(2).bind(lambda team: loader(data, batch_size=3, workers=team)), read))
+    data.go_on.set()
+    while not {3, 6} <= set(data.done):
+        time.sleep(0.001)
+    time.sleep(0.05)
+    assert sorted(data.asked) == [0, 0, 1, 2, 3, 6]  # and neither 4 nor 7
 
 
 def slow():
@@ -525,3 +807,39 @@ def test_workers_end_with_the_process_that_asked_them(how, tmp_path):
     while any(map(running, workers)) and time.monotonic() < end:
         time.sleep(0.02)
     assert not any(map(running, workers))
+
+
+# ------------------------------------------------------------------------------- programs that cannot be imported
+
+
+def program(text, *, by_input, folder):
+    """What a program says that is a file, or comes through standard input: two streams."""
+    file = folder / "program.py"
+    file.write_text(text)
+    command = [sys.executable, *([] if by_input else [file])]
+    there = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    options = {"input": text} if by_input else {}
+    done = subprocess.run(command, env=there, capture_output=True, text=True, timeout=60, cwd=folder, **options)
+    return done.stdout.strip().splitlines(), done.stderr
+
+
+UNGUARDED = """
+from fnlamp import data, stream
+def own(item): return item
+for function in (data.compose(), own):
+    print(repr(data.loader([1, 2], batch_size=2, workers=2, transform=function).use(stream.to_list).run()))
+"""
+
+
+def test_a_program_from_standard_input_has_workers_but_no_functions_for_them(tmp_path):
+    said, errors = program(UNGUARDED, by_input=True, folder=tmp_path)
+    assert said[0] == "<IOResult: <Success: [array([1, 2], dtype=int32)]>>"
+    assert "expected transform that can be sent to a worker process" in said[1]
+    assert errors == ""
+
+
+def test_a_program_that_starts_workers_while_they_import_it_is_told_so(tmp_path):
+    said, errors = program(UNGUARDED, by_input=False, folder=tmp_path)
+    assert len(said) == 2
+    assert all('does its own work under if __name__ == "__main__":' in line for line in said)
+    assert errors == ""
