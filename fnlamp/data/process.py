@@ -114,7 +114,7 @@ class _ProcessJob(Job):
                 if (outcome := worker.outcome(ticket)) is not None:
                     del self.asked[ticket]
                     return outcome
-            worker.wait(_GLANCE)
+            worker.polling().poll(_GLANCE)
 
     def drop(self, ticket: int) -> None:
         with self.pool.lock:
@@ -159,6 +159,7 @@ class _Worker:
             theirs.close()
         self.ended = False
         self.fds = self.connection.fileno(), self.process.sentinel
+        self.poll = self.polling()
         self.send(None, self.progress_block)
 
     def send(self, message: Any, block: Shared | None = None) -> None:
@@ -184,21 +185,21 @@ class _Worker:
         self.unanswered[ticket] = Request(job, ticket, slot, rows[0], layout)
         self.send(self.unanswered[ticket])
 
-    def wait(self, timeout: int | None) -> list[int]:
-        """Wait for an answer or for the end; the descriptors that have something."""
-        poll = select.poll()  # of its own: two threads may wait
+    def polling(self) -> select.poll:
+        """What waits for an answer or for the end; each thread that does needs its own."""
+        poll = select.poll()
         for fd in self.fds:
             poll.register(fd, select.POLLIN)
-        return [fd for fd, _ in poll.poll(timeout)]
+        return poll
 
     def receive(self) -> None:
         """Take the answers that are there."""
         while self.lost is None and self.unanswered:
-            ready = self.wait(0)
-            if not ready:
+            events = self.poll.poll(0)
+            if not events:
                 return
             try:
-                if self.fds[0] not in ready:
+                if all(fd != self.fds[0] for fd, _ in events):
                     raise EOFError
                 ticket, layout = self.connection.recv()
             except (EOFError, OSError):

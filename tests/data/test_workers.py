@@ -668,6 +668,17 @@ def test_release_does_not_wait_for_a_long_item_that_is_prefetched(nothing_is_lef
     assert within(5, run)
 
 
+def test_asking_does_not_wait_for_a_worker_that_is_stuck(nothing_is_left):
+    def ask(team):
+        job = team.start(Load([60.0], sleep, None, stack, None))
+        for _ in range(3):
+            job.request([0] * 300_000)  # more than a pipe holds
+        job.close()
+        return True
+
+    assert within(5, lambda: use(processes(1), ask))
+
+
 class Held(Images):
     """Says what is read, and holds up the rows after the first `free` ones until it is told to go on."""
 
