@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from fnlamp.data.bulk import Numbers, parse
-from fnlamp.data.file import LIMIT, read_table, reading
+from fnlamp.data.file import LIMIT, PIECE, read_table, reading
 from fnlamp.data.option import path_of
 from fnlamp.data.table import Table, check_options, label_position, labels
 from fnlamp.effect import Effect
@@ -64,7 +64,7 @@ def _parse(path: str, lines: Iterator[bytes], header: bool, separator: str) -> t
     """Column names, and all cells, block by block: in bulk, where a block is plainly numbers, else cell by cell."""
     head = next(lines, b"") if header else b""
     block = next(lines, b"")
-    records = list(_records(path, head if header else block.partition(b"\n")[0], separator))
+    records = list(records_of(path, head if header else block.partition(b"\n")[0], separator, 1))
     first = records[0] if records else None
     if len(records) > 1:  # or rows would be lost between the names and the numbers
         raise FaultError(FileCorrupt(path, "cells as RFC 4180 quotes them", "a quote inside a name that has none around it"))
@@ -78,9 +78,9 @@ def _parse(path: str, lines: Iterator[bytes], header: bool, separator: str) -> t
     cells, number = [], 1 + header
     while block:
         block = block.replace(b"\r\n", b"\n")
-        numbers = parse(block, len(names), separator.encode())
+        numbers = None if _misfits(block, len(names), separator.encode()) else parse(block, len(names), separator.encode())
         if numbers is None:
-            rows = enumerate(_records(path, block, separator), start=number)
+            rows = enumerate(records_of(path, block, separator, number), start=number)
             numbers = np.array([_row(path, i, row, names, header) for i, row in rows], np.float64)
         number += len(numbers)
         cells.append(numbers)
@@ -88,17 +88,45 @@ def _parse(path: str, lines: Iterator[bytes], header: bool, separator: str) -> t
     return names, cells
 
 
-def _records(path: str, raw: bytes, separator: str) -> Iterator[list[str]]:
+def _misfits(block: bytes, width: int, separator: bytes) -> bool:
+    """Whether a block that is large, because its lines are, has other lines than `width` cells make."""
+    return len(block) > 4 * PIECE and block.count(separator) != block.count(b"\n") * (width - 1)
+
+
+def records_of(path: str, raw: bytes, separator: str, first: int) -> Iterator[list[str]]:
+    """The rows, of which the first has the number `first`.  Fails: `FileCorrupt`; `BadCell` for quotes and lines gone wrong."""
+    number = first
     try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        came = f"the byte {raw[error.start]:#04x} in {raw[max(error.start - 20, 0) : error.start + 5]!r}"
-        raise FaultError(FileCorrupt(path, "UTF-8 text", came)) from error
-    try:
-        # Only a line feed ends a line: str.splitlines would make two rows of one with a form feed in it.
-        yield from csv.reader(io.StringIO(text, newline="\n"), delimiter=separator, strict=True)
+        for row in csv.reader(_lines(path, raw, separator, first), delimiter=separator, strict=True):
+            yield row
+            number += 1
     except csv.Error as error:
-        raise FaultError(FileCorrupt(path, "cells as RFC 4180 quotes them", str(error))) from error
+        expected, came = next((told for said, told in _SAID.items() if said in str(error)), _OTHER)
+        raise FaultError(BadCell(path, number, None, expected, came)) from error
+
+
+_OTHER: Final = ("cells as RFC 4180 quotes them", "others")
+_SAID: Final = {
+    "end of data": ("a quote that is closed on its line", "one that is not"),
+    "expected after": ("a separator after a closing quote", "something else"),
+    "field limit": (f"a cell of at most {csv.field_size_limit():,} characters", "a longer one"),
+    "new-line": ("rows that end with a line feed", "a carriage return by itself"),
+}
+"""What Python's reader says, by a part of it, and what is said here."""
+
+
+def _lines(path: str, raw: bytes, separator: str, first: int) -> Iterator[str]:
+    """Text, line by line: only a line feed ends one, where str.splitlines would make two of one with a form feed in it."""
+    mark = separator.encode()
+    for number, line in enumerate(io.BytesIO(raw), start=first):
+        if line.count(mark) >= COLUMNS:  # each becomes an object that takes many times its bytes
+            expected = f"at most {COLUMNS:,} columns; wider numbers can come in an NPY or a Parquet file"
+            raise FaultError(BadCell(path, number, None, expected, f"{line.count(mark) + 1:,}"))
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            came = f"the byte {line[error.start]:#04x} in {line[max(error.start - 20, 0) : error.start + 5]!r}"
+            raise FaultError(FileCorrupt(path, "UTF-8 text", came)) from error
 
 
 def _row(path: str, number: int, row: list[str], names: list[str], header: bool) -> list[float]:
@@ -107,6 +135,7 @@ def _row(path: str, number: int, row: list[str], names: list[str], header: bool)
     return [_cell(path, number, names[i] if header else i + 1, cell) for i, cell in enumerate(row)]
 
 
+COLUMNS: Final = 2**18
 _NUMBER: Final = re.compile(r"[ \t]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t]*")
 
 

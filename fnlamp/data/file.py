@@ -36,6 +36,9 @@ LIMIT: Final = 2**32
 PIECE: Final = 2**17
 """Bytes at a time: what fits a cache, and what a bad cell makes slow."""
 
+QUOTED: Final = 2**19
+"""Bytes in a header after which a quote that is still open is taken for one that nobody closed."""
+
 DEFLATE: Final = 1032
 """Bytes that one byte of deflate can stand for at the most: 258 for two bits, and none for free."""
 
@@ -122,15 +125,18 @@ def read_table(path: str, header: bool, count: int | None, limit: int | None = N
     """
     with opened(path) as (file, _), ThreadPoolExecutor(1) as aside:
         most = -1 if limit is None else limit + 1
-        lines = [file.readline(most).removeprefix(b"\xef\xbb\xbf")]
-        size = len(lines[0])
-        quotes = lines[0].count(b'"') if header else 0
-        while quotes % 2 and (line := file.readline(most)):
-            lines.append(line)
-            quotes += line.count(b'"')
-            within(path, limit, size := size + len(line))
-        within(path, limit, size)
-        rest = b"".join(lines)
+        first = bytearray(file.readline(most).removeprefix(b"\xef\xbb\xbf"))
+        is_open = header and first.count(b'"') % 2
+        quote = first.rfind(b'"')
+        while is_open and (line := file.readline(most)):
+            first += line
+            within(path, limit, len(first))
+            if more := line.count(b'"'):
+                is_open, quote = (is_open + more) % 2, first.rfind(b'"')
+            elif len(first) - quote > QUOTED:
+                raise FaultError(FileCorrupt(path, "a header whose quotes are closed", f"one open for {QUOTED:,} bytes"))
+        within(path, limit, size := len(first))
+        rest = bytes(first)
         if header:
             yield rest
             rest = b""

@@ -146,7 +146,6 @@ def test_a_label_is_a_whole_number(write, cell):
         ("a,a\n1,2\n", {"label": "a"}, "one column 'a' for the labels, got 2 of them"),
         ("1,2\n", {"label": 2, "header": False}, "2 for the labels"),
         (b"a,b\n1,\xff\n", {}, "the byte 0xff in"),
-        ('a,b\n1,"2\n', {}, "RFC 4180"),
         ('a,b"\n1,"2"\n3,4\n5,6\n', {}, "a quote inside a name"),  # whose first row would be taken for a part of the names
         ('a,b"\n1,2\n3,4\n', {}, "RFC 4180"),
         (gzip.compress(b"a,b\n1,2\n")[:-5], {}, "gzip"),
@@ -234,7 +233,47 @@ def test_only_a_line_feed_ends_a_row(write, mark):
 
 
 def test_a_carriage_return_alone_is_no_row_end(write):
-    assert isinstance(fault(write("a,b\n1,2\r3,4\n")), FileCorrupt)
+    found = fault(write("a,b\n1,2\r3,4\n"))
+    assert str(found).endswith("row 2: expected rows that end with a line feed, got a carriage return by itself")
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        ('a,b\n1,2\n1,"2\n', "row 3: expected a quote that is closed on its line, got one that is not"),
+        ('a,b\n1,2\n"1\n",2\n', "row 3: expected a quote that is closed on its line, got one that is not"),
+        ('a,b\n1,2\n"1\n",2\n3,4\n', "row 3, column a: expected a finite number, got '1\\n'"),
+        ('a,b\n1,2\n"1"2,3\n', "row 3: expected a separator after a closing quote, got something else"),
+        ("a\n" + "1" * 140_000 + "\n", "row 2: expected a cell of at most 131,072 characters, got a longer one"),
+        ("a,b\r1,2\r", "row 1: expected rows that end with a line feed, got a carriage return by itself"),
+    ],
+)
+def test_quotes_and_line_ends_gone_wrong_are_named_by_their_row(write, raw, says):
+    found = fault(write(raw))
+    assert isinstance(found, BadCell)
+    assert str(found).endswith(says)
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("raw", [b'"' + b"a\n" * 2_000_000, b"1," * 2_000_000 + b"1\n", b"a\n" + b"12," * 1_300_000 + b"1\n"])
+def test_a_table_of_another_form_takes_at_most_four_times_its_bytes(write, raw, header):
+    path = write(gzip.compress(raw, 1))
+    tracemalloc.start()
+    found = fault(path, header=header)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(found, BadCell | FileCorrupt)
+    assert peak < 4 * len(raw) + 2**20, f"{peak:,}"
+
+
+def test_a_wide_table_is_read(write):
+    read = table(write(",".join(["12"] * 200_000) + "\n"), header=False)
+    assert read.features.shape == (1, 200_000) and read.columns[-1] == "199999"
+
+
+@pytest.mark.parametrize("label", [1, np.int64(1), np.array(1)])
+def test_a_position_is_any_integer(write, label):
+    np.testing.assert_array_equal(table(write("a,b\n1,2\n"), label=label).label, [2])
 
 
 def test_a_blank_first_line_is_named(write):
