@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import index
 from os import PathLike
@@ -14,8 +15,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from fnlamp.data.file import read_all
-from fnlamp.data.option import path_of
+from fnlamp.data.csv import records_of
+from fnlamp.data.file import LIMIT, openable, read_all
+from fnlamp.data.option import column_of, path_of, several
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import BadCell, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing, TooLarge
@@ -28,6 +30,7 @@ ImageFault: TypeAlias = FileFault | ExtraMissing
 _LIMIT: Final = 2**28
 _CHANNELS: Final = {"L": 1, "RGB": 3, "RGBA": 4}
 _CLASSES: Final = 2**16
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """What is decoded; Pillow knows more, and starts another program for one of them."""
 _ENDINGS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
@@ -47,7 +50,8 @@ def read_image(
     is decoded at a half, a quarter or an eighth, never below twice the size. The array may be read-only.
 
     Shapes: `(height, width, channels)` uint8, with 1, 3 or 4 channels. Fails: `FileMissing`; `FileCorrupt`; `TooLarge` for
-    more than `limit` bytes of pixels; `ExtraMissing` without the extra `images`.
+    more than `limit` bytes of pixels; `ExtraMissing` without the extra `images`. Pillow decodes no more than twice
+    `PIL.Image.MAX_IMAGE_PIXELS`, whatever the limit is; its warnings about files are not shown.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "two.pgm")
@@ -55,8 +59,8 @@ def read_image(
     >>> read_image(path, mode="L").map(lambda image: image[..., 0].tolist()).run()
     <IOResult: <Success: [[7, 255]]>>
     """
-    _check(mode, size)
-    return _attempt(lambda: _decoded(path_of(path), mode, size, limit))
+    name, shape = path_of(path), _checked(mode, size)
+    return _attempt(lambda: _decoded(name, mode, shape, limit))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +101,17 @@ def image_folder(
     """The images below a folder that has one folder for each class; classes and images are sorted by name.
 
     Images are the files, however deep in a class's folder, that end in .jpg, .jpeg, .png, .bmp, .gif, .webp, .tif, .tiff,
-    .ppm, .pgm or .pbm, in lower or upper case; what begins with a dot, and other files, are passed over. `mode`, `size` and
-    `limit` are those of `read_image`; without a size, images keep their own. Fails: `FileMissing` for no folder, a folder
-    without classes and a class without images; `ExtraMissing`.
+    .ppm, .pgm or .pbm, in lower or upper case; what begins with a dot, other files, and links to the folder itself or one
+    around it are passed over. `mode`, `size` and `limit` are those of `read_image`; without a size, images keep their own.
+    Fails: `FileMissing` for no folder, a folder without classes and a class without images; `ExtraMissing`.
     """
-    _check(mode, size)
-    top = path_of(root)
+    top, shape = path_of(root), _checked(mode, size)
 
     def load() -> ImageFiles:
         need("PIL.Image", "images")
-        classes = sorted(entry.name for entry in _listed(top) if entry.is_dir())
+        openable(top)
+        around = os.path.join(os.path.realpath(top), "")
+        classes = sorted(entry.name for entry in _listed(top) if entry.is_dir() and not _leads_back(entry, around))
         if not classes:
             loose = sum(_is_image(entry.name) for entry in _listed(top))
             came = f"{loose:,} images and no folder" if loose else "no folder"
@@ -121,7 +126,7 @@ def image_folder(
             names += found
             counts.append(len(found))
         labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-        return ImageFiles(top, _packed(names), labels, tuple(classes), mode, size, limit)
+        return ImageFiles(top, _packed(names), labels, tuple(classes), mode, shape, limit)
 
     return _attempt(load)
 
@@ -142,8 +147,10 @@ def image_table(
     """The images that a CSV file names, each with its label; the files are below `root`, and looked for when asked for.
 
     `file` and `label` are columns, by position from 0 or by name in the `header`. Labels that are whole numbers, 0 or more,
-    are taken as they are, their classes called "0", "1", ...; any others are names of classes, numbered in sorted order.
-    With `classes` given, every label must be one of those names. Other options are those of `read_image`.
+    are taken as they are, written as 2 or as 2.0, their classes called "0", "1", ...; labels of which one is no number are
+    names of classes, numbered in sorted order; numbers of which one is negative or a fraction are a fault, since nobody knows
+    which of them is class 0. With `classes` given, every label must be one of those names. Other options are those of
+    `read_image`.
     Fails: `FileMissing` and `FileCorrupt` for the table; `BadCell` for a row of another width, a name that leads out of
     `root`, and a label that is empty or none of the classes; `ExtraMissing`. Reference: RFC 4180.
 
@@ -153,27 +160,31 @@ def image_table(
     >>> image_table(path, path.parent).map(lambda images: (images.classes, images.labels.tolist())).run()
     <IOResult: <Success: (('cat', 'dog'), [1, 0])>>
     """
-    _check(mode, size)
+    name, top, shape = path_of(table), path_of(root), _checked(mode, size)
+    wanted = (column_of("file", file), column_of("label", label))
+    given = None if classes is None else several("classes", classes)
+    if given is not None and len(set(given)) < len(given):
+        raise ValueError(f"classes have names, each of its own, got {', '.join(given)}")
     if len(separator) != 1 or separator in '"\r\n\0':
         raise ValueError(f"a separator is one character, no quote and no end of a line, got {separator!r}")
-    name, top = path_of(table), path_of(root)
 
     def load() -> ImageFiles:
         need("PIL.Image", "images")
-        rows = list(_rows(name, separator))
+        raw = read_all(name, LIMIT).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").rstrip(b"\n")
+        rows = list(records_of(name, raw, separator, 1))
         head = rows[0] if rows else []
         first = 1 if header else 0
         if len(rows) <= first:
             raise FaultError(FileCorrupt(name, "a table with at least one row of a file and its label", f"{len(rows)} rows"))
-        columns = [_column(name, head, one, header) for one in (file, label)]
+        columns = [_column(name, head, one, header) for one in wanted]
         for number, row in enumerate(rows, start=1):
             if len(row) != len(head):
                 raise FaultError(BadCell(name, number, None, f"{len(head)} cells", f"{len(row)}"))
         shown = [head[column] if header else column + 1 for column in columns]
         files = [_inside(name, i, shown[0], row[columns[0]]) for i, row in enumerate(rows[first:], start=first + 1)]
         cells = [row[columns[1]].strip() for row in rows[first:]]
-        labels, known = _labels(name, cells, shown[1], first + 1, classes)
-        return ImageFiles(top, _packed(files), labels, known, mode, size, limit)
+        labels, known = _labels(name, cells, shown[1], first + 1, given)
+        return ImageFiles(top, _packed(files), labels, known, mode, shape, limit)
 
     return _attempt(load)
 
@@ -185,26 +196,63 @@ def _attempt(load: Any) -> Effect[Any, ImageFault]:
     return Effect.attempt(load, FaultError, lambda error: error.fault)
 
 
-def _check(mode: str, size: Size | None) -> None:
+def _checked(mode: str, size: Size | None) -> Size | None:
+    """The size as two of Python's integers; wrong options are raised."""
     if mode not in _CHANNELS:
         raise ValueError(f'a mode is "L", "RGB" or "RGBA", got {mode!r}')
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    if size is None:
+        return None
+    try:
+        lengths = tuple(map(index, size))
+    except TypeError:
+        raise TypeError(f"a size is two integers, (height, width), got {size!r}") from None
+    if len(lengths) != 2 or min(lengths) < 1:
         raise ValueError(f"a size is (height, width), both 1 or more, got {size!r}")
+    return lengths
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings: what they are about is in the fault, or harmless.
+
+    `warnings.catch_warnings` would put back filters of another thread; here the last thread out takes away the one filter.
+    """
+    global _quiet_threads
+    with _QUIET:
+        _quiet_threads += 1
+        warnings.filterwarnings("ignore", module=_PILLOW)
+    try:
+        yield
+    finally:
+        with _QUIET:
+            _quiet_threads -= 1
+            if not _quiet_threads:
+                with suppress(ValueError):
+                    warnings.filters.remove(("ignore", None, Warning, re.compile(_PILLOW), 0))  # type: ignore[attr-defined]
+
+
+_PILLOW: Final = r"PIL\."
+_QUIET: Final = threading.Lock()
+_quiet_threads = 0
 
 
 def _decoded(path: str, mode: str, size: Size | None, limit: int) -> Image:
     pillow = need("PIL.Image", "images")
+    openable(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, _quiet():
             try:
                 with pillow.open(file, formats=_FORMATS) as image:
                     return _pixels(path, image, mode, size, limit, pillow)
             except (FaultError, MemoryError):
                 raise
-            except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+            except pillow.DecompressionBombError as error:
                 declared = re.search(r"\((\d+) pixels\)", str(error))
-                pixels = int(declared[1]) if declared else pillow.MAX_IMAGE_PIXELS
-                raise FaultError(TooLarge(path, limit, pixels * _CHANNELS[mode])) from error
+                pixels = int(declared[1]) if declared else 2 * pillow.MAX_IMAGE_PIXELS
+                if pixels * _CHANNELS[mode] > limit:
+                    raise FaultError(TooLarge(path, limit, pixels * _CHANNELS[mode])) from error
+                most = f"at most {2 * pillow.MAX_IMAGE_PIXELS:,} pixels, twice Pillow's PIL.Image.MAX_IMAGE_PIXELS"
+                raise FaultError(FileCorrupt(path, f"an image of {most}, which can be raised", f"{pixels:,}")) from error
             except Exception as error:  # a decoder of a damaged file raises whatever it stumbles over
                 if isinstance(error, OSError) and error.errno:
                     raise
@@ -270,7 +318,13 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(_ENDINGS) and not name.startswith(".")
 
 
+def _leads_back(entry: os.DirEntry[str], folder: str) -> bool:
+    """Whether it is a link to the folder, or to one that the folder is in."""
+    return entry.is_symlink() and folder.startswith(os.path.join(os.path.realpath(entry.path), ""))
+
+
 def _listed(folder: str) -> list[os.DirEntry[str]]:
+    openable(folder)
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -284,19 +338,8 @@ def _below(folder: str, prefix: str = "") -> Iterator[str]:
         name = os.path.join(prefix, entry.name)
         if entry.is_dir(follow_symlinks=False):
             yield from _below(folder, name)
-        elif _is_image(entry.name):
+        elif _is_image(entry.name) and not entry.is_dir():  # a broken link is one that is missing when it is asked for
             yield name
-
-
-def _rows(path: str, separator: str) -> Iterator[list[str]]:
-    raw = read_all(path).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").rstrip(b"\n")
-    try:
-        if raw:
-            yield from csv.reader(io.StringIO(raw.decode(), newline="\n"), delimiter=separator, strict=True)
-    except UnicodeDecodeError as error:
-        raise FaultError(FileCorrupt(path, "UTF-8 text", f"the byte {raw[error.start]:#04x}")) from error
-    except csv.Error as error:
-        raise FaultError(FileCorrupt(path, "cells as RFC 4180 quotes them", str(error))) from error
 
 
 def _column(path: str, head: list[str], column: int | str, header: bool) -> int:
@@ -320,11 +363,14 @@ def _inside(path: str, row: int, column: str | int, name: str) -> str:
 def _labels(
     path: str, cells: list[str], column: str | int, first: int, classes: Sequence[str] | None
 ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], tuple[str, ...]]:
-    if classes is None and all(re.fullmatch("[0-9]+", cell) for cell in cells):
-        large = next((i for i, cell in enumerate(cells) if len(cell) > 9 or int(cell) >= _CLASSES), None)
-        if large is not None:  # an identifier rather than a class: a model would have to be as wide as that
-            raise FaultError(BadCell(path, first + large, column, f"a class from 0 to {_CLASSES - 1:,}", repr(cells[large])))
-        labels = np.array([int(cell) for cell in cells], np.int32)
+    if classes is None and all(_NUMBER.fullmatch(cell) for cell in cells):
+        numbers = np.array([float(cell) for cell in cells])
+        # Renumbered they would be wrong without a word; an identifier is no class: a model would have to be as wide as that.
+        bad = np.flatnonzero(~((numbers >= 0) & (numbers < _CLASSES) & (numbers % 1 == 0)))
+        if len(bad):
+            expected = f"a class, a whole number from 0 to {_CLASSES - 1:,} (or give classes=[...], the names of all)"
+            raise FaultError(BadCell(path, first + int(bad[0]), column, expected, repr(cells[bad[0]])))
+        labels = numbers.astype(np.int32)
         return labels, tuple(str(i) for i in range(int(labels.max()) + 1))
     known = tuple(sorted(set(cells))) if classes is None else tuple(classes)
     number = {name: i for i, name in enumerate(known)}

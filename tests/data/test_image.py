@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -212,6 +213,20 @@ def test_the_limit_is_the_callers(write):
     assert value(read_image(path, limit=24 * 36 * 3)).shape == (24, 36, 3)
 
 
+def test_pillows_own_bound_is_named_and_its_warning_is_not_shown(write, monkeypatch):
+    path = write(encoded(NOISE, "PNG"))
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 24 * 36 // 2 + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert value(read_image(path)).shape == (24, 36, 3)
+        kept = list(warnings.filters)
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 24 * 36 // 2 - 1)
+    found = fault(read_image(path))
+    assert isinstance(found, FileCorrupt) and "MAX_IMAGE_PIXELS, which can be raised, got 864" in str(found)
+    assert fault(read_image(path, limit=100)) == TooLarge(str(path), 100, 3 * 864)
+    assert kept[0][0] == "error" and not [entry for entry in warnings.filters if entry[0] == "ignore" and entry[3]]
+
+
 SEEDS = [
     encoded(NOISE, "PNG"), encoded(SMOOTH, "JPEG"), encoded(SMOOTH, "JPEG", progressive=True), encoded(SMOOTH, "GIF"),
     encoded(SMOOTH, "WEBP"), encoded(NOISE, "BMP"), encoded(NOISE, "TIFF"), encoded(NOISE, "TIFF", compression="tiff_lzw"),
@@ -219,7 +234,6 @@ SEEDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore")  # as users have it: Pillow warns of some damage and goes on
 @given(st.data())
 @settings(max_examples=int(os.environ.get("FNLAMP_FUZZ", 200)), deadline=None)
 def test_a_mutated_file_reads_or_fails_typed(tmp_path_factory, data):
@@ -350,6 +364,16 @@ def test_links_are_followed_to_classes_and_images_but_not_in_circles(folder):
     assert len(images) == 8
 
 
+def test_a_link_to_the_root_or_around_it_is_no_class(folder):
+    for name, to in (("self", folder), ("above", folder.parent), ("ant2", folder / "ant")):
+        (folder / name).symlink_to(to)
+    (folder / "cat" / "link.png").symlink_to(folder / "dog")
+    (folder / "cat" / "folder.png").mkdir()
+    images = value(image_folder(folder))
+    assert not {"self", "above"} & set(images.classes)
+    assert not {b"cat/link.png", b"cat/folder.png"} & set(images.names.tolist())
+
+
 # ------------------------------------------------------------------------------- tables
 
 
@@ -398,12 +422,31 @@ def test_a_name_with_dots_that_stays_inside(table):
         ("f,l\na.png,1\nb.png,70000\n", {}, 3, "l"),
         ("f,l\na.png,99999999999999999999\n", {}, 2, "l"),
         ("a.png,1\nb.png,dog\n", {"header": False, "classes": ["dog"]}, 1, 2),
+        ('f,l\n"a.png,1\n', {}, 2, None),
+        ("f,l\na,0\nb,10\nc,-1\n", {}, 4, "l"),
+        ("f,l\na,0\nb,1.5\n", {}, 3, "l"),
+        ("f,l\na,nan\nb,1\n", {}, 2, "l"),
     ],
 )
 def test_a_bad_row_is_named(table, text, options, row, column):
     found = fault(table(text, **options))
     assert isinstance(found, BadCell), found
     assert (found.row, found.column) == (row, column)
+
+
+def test_numbers_are_never_numbered_anew(table):
+    assert value(table("f,l\na,0.0\nb,10.0\nc,2e0\n")).labels.tolist() == [0, 10, 2]
+    assert "give classes=[...]" in str(fault(table("f,l\na,0\nb,-1\n")))
+    assert value(table("f,l\na,0\nb,-1\n", classes=["0", "-1"])).labels.tolist() == [0, 1]
+
+
+def test_columns_by_numpys_integers(table):
+    assert value(table("1,a.png\n", file=np.int64(1), label=np.int64(0), header=False)).labels.tolist() == [1]
+
+
+def test_a_table_has_a_limit(table, monkeypatch):
+    monkeypatch.setattr("fnlamp.data.image.LIMIT", 100)
+    assert isinstance(fault(table("f,l\n" + "a,1\n" * 100)), TooLarge)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +459,6 @@ def test_a_bad_row_is_named(table, text, options, row, column):
         ("f,l\na.png,1\n", {"label": 2}),
         ("l,l\na.png,1\n", {"label": "l"}),
         ("a.png,1\n", {"label": "1", "header": False}),
-        ('f,l\n"a.png,1\n', {}),
         (b"f,l\n\xff.png,1\n", {}),
     ],
 )
@@ -430,11 +472,31 @@ def test_a_missing_table_and_a_missing_image(table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "CMYK"}, {"size": (0, 5)}, {"size": (5,)}, {"separator": ",,"}, {"separator": "\n"}]
+    "options",
+    [
+        *({"mode": "CMYK"}, {"size": (0, 5)}, {"size": (5,)}, {"separator": ",,"}, {"separator": "\n"}),
+        {"classes": ["x", "y", "x"]},
+    ],
 )
 def test_wrong_arguments_are_bugs(tmp_path, options):
     with pytest.raises(ValueError):
         image_table(tmp_path / "a.csv", tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 32}, {"size": (32.0, 32.0)}, {"size": ("a", 1)}, {"classes": "xy"}, {"label": True}, {"file": 1.0}]
+)
+def test_arguments_of_other_types_are_bugs(tmp_path, options):
+    with pytest.raises(TypeError):
+        image_table(tmp_path / "a.csv", tmp_path, **options)
+    if "size" in options:
+        for reader in (read_image, image_folder):
+            with pytest.raises(TypeError, match="height, width"):
+                reader(tmp_path, **options)
+
+
+def test_a_size_of_numpys_integers(write):
+    assert value(read_image(write(encoded(NOISE, "PNG")), size=np.array([5, 6]))).shape == (5, 6, 3)
 
 
 def test_nothing_is_opened_before_run(tmp_path):
