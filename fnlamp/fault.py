@@ -374,17 +374,19 @@ class UnknownToken(Fault):
 
 @dataclass(frozen=True)
 class DownloadFailed(Fault):
-    """No mirror gave the file; `reason` tells of each what came, `path` is where the file is looked for."""
+    """No mirror gave the file; `reason` tells of each what came, `path` is where the file is looked for.
+
+    `again` tells whether another try may do better: after a broken connection, not where there is no such file or place.
+    """
 
     url: str
     reason: str
     path: str
+    again: bool = True
 
     def __str__(self) -> str:
-        return self._say(
-            f"{self.url}: cannot be downloaded ({self.reason}); run it again, which goes on where it stopped, "
-            f"or put the file at {self.path} by hand"
-        )
+        again = "run it again, which goes on where it stopped, or " if self.again else ""
+        return self._say(f"{self.url}: cannot be downloaded ({self.reason}); {again}put the file at {self.path} by hand")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -11,12 +12,14 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Final
 
 from returns.result import Failure, Result, Success
 
+from fnlamp.data.file import openable
+from fnlamp.data.option import path_of, seconds_of, several
 from fnlamp.effect import Effect, Interrupted, Runtime
 from fnlamp.extra import need
 from fnlamp.fault import ChecksumMismatch, DownloadFailed, ExtraMissing, FaultError
@@ -48,12 +51,13 @@ def fetch(
 
     >>> program = fetch("https://example.org/numbers.gz", "numbers.gz", sha256=64 * "0")  # nothing is downloaded yet
     """
-    mirrors = (urls,) if isinstance(urls, str) else tuple(urls)
+    mirrors = (urls,) if isinstance(urls, str) else several("urls", urls)
     if not mirrors:
         raise ValueError("fetch needs at least one URL")
+    timeout = seconds_of(timeout)
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"a SHA-256 is 64 lower-case hexadecimal digits, got {sha256!r}")
-    target = Path(fspath(path))
+    target = Path(path_of(path))
 
     def run(runtime: Runtime) -> Result[Path, Any] | Interrupted:
         try:
@@ -79,7 +83,12 @@ class _BrokenError(Exception):
 
 
 def _fetched(mirrors: tuple[str, ...], target: Path, sha256: str, size: int | None, timeout: float, runtime: Runtime) -> Path:
+    try:
+        openable(str(target))
+    except FaultError as error:
+        raise FaultError(DownloadFailed(mirrors[0], str(error.fault), ascii(str(target))[1:-1], again=False)) from error
     tried: list[str] = []
+    again = False
     mismatches: list[ChecksumMismatch] = []
     try:
         if _is_there(target, sha256):
@@ -99,6 +108,7 @@ def _fetched(mirrors: tuple[str, ...], target: Path, sha256: str, size: int | No
                     return target
                 except _BrokenError as error:
                     tried.append(f"{url}: {error}")
+                    again |= error.again
                 except FaultError as error:
                     if not isinstance(error.fault, ChecksumMismatch):
                         raise
@@ -108,7 +118,7 @@ def _fetched(mirrors: tuple[str, ...], target: Path, sha256: str, size: int | No
         raise FaultError(_unwritable(mirrors[0], target, error)) from error
     if len(mismatches) == len(mirrors):
         raise FaultError(mismatches[-1])
-    raise FaultError(DownloadFailed(mirrors[0], "; ".join(tried), str(target)))
+    raise FaultError(DownloadFailed(mirrors[0], "; ".join(tried), str(target), again))
 
 
 def digest(path: Path) -> str:
@@ -122,7 +132,8 @@ def _is_there(target: Path, sha256: str) -> bool:
 
 
 def _unwritable(url: str, target: Path, error: OSError) -> DownloadFailed:
-    return DownloadFailed(url, f"{error.filename or target.parent}: {error.strerror or type(error).__name__}", str(target))
+    reason = f"{error.filename or target.parent}: {error.strerror or type(error).__name__}"
+    return DownloadFailed(url, reason, str(target), again=error.errno == errno.ENOSPC)
 
 
 @dataclass

@@ -9,14 +9,15 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
 from fnlamp.data.download import digest, fetch
-from fnlamp.data.file import read_all
+from fnlamp.data.file import openable, read_all
+from fnlamp.data.option import path_of, seconds_of, several
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import ChecksumMismatch, DownloadFailed, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing
@@ -67,7 +68,7 @@ def mnist(
     split: Split,
     *,
     download: bool = True,
-    mirrors: Sequence[str] | None = None,
+    mirrors: str | Sequence[str] | None = None,
     timeout: float = 20.0,
 ) -> Effect[ImageSet, NamedFault]:
     """MNIST: 60,000 handwritten digits for training, 10,000 for testing. Shape of an image: `(28, 28, 1)`.
@@ -90,7 +91,7 @@ def fashion_mnist(
     split: Split,
     *,
     download: bool = True,
-    mirrors: Sequence[str] | None = None,
+    mirrors: str | Sequence[str] | None = None,
     timeout: float = 20.0,
 ) -> Effect[ImageSet, NamedFault]:
     """Fashion-MNIST: pictures of clothes, in MNIST's sizes; in `root` or `root/FashionMNIST/raw`. All else as with `mnist`.
@@ -105,7 +106,7 @@ def kmnist(
     split: Split,
     *,
     download: bool = True,
-    mirrors: Sequence[str] | None = None,
+    mirrors: str | Sequence[str] | None = None,
     timeout: float = 20.0,
 ) -> Effect[ImageSet, NamedFault]:
     """Kuzushiji-MNIST: cursive Japanese characters, in MNIST's sizes; in `root` or `root/KMNIST/raw`, packed as published.
@@ -121,7 +122,7 @@ def cifar10(
     split: Split,
     *,
     download: bool = True,
-    mirrors: Sequence[str] | None = None,
+    mirrors: str | Sequence[str] | None = None,
     timeout: float = 20.0,
 ) -> Effect[ImageSet, NamedFault]:
     """CIFAR-10: 50,000 photographs of ten kinds of things for training, 10,000 for testing. Shape of an image: `(32, 32, 3)`.
@@ -131,20 +132,21 @@ def cifar10(
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
     names = ["test_batch.bin"] if _checked(split) == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
-    folder = Path(fspath(root))
+    timeout = seconds_of(timeout)
+    folder = Path(path_of(root))
     archive = folder / "cifar-10-binary.tar.gz"
 
     def unpacked() -> list[bytes] | None:
         for place in (folder / "cifar-10-batches-bin", folder):
-            if all((place / name).exists() for name in names):
+            if all(_is_there(place / name) for name in names):
                 return [_same(place / name, _CIFAR_BATCHES[name], _CIFAR_BYTES) for name in names]
         return None
 
     def packed() -> list[bytes] | None:
-        return _members(archive, names) if archive.exists() else None
+        return _members(archive, names) if _is_there(archive) else None
 
     found = _tried(lambda: unpacked() or packed())
-    url = [f"{base.rstrip('/')}/{archive.name}" for base in mirrors or _CIFAR_MIRRORS]
+    url = [f"{base.rstrip('/')}/{archive.name}" for base in _bases(mirrors, _CIFAR_MIRRORS)]
 
     def or_download(batches: list[bytes] | None) -> Effect[list[bytes], NamedFault]:
         if batches is not None:
@@ -327,6 +329,22 @@ def _tried(load: Any) -> Effect[Any, NamedFault]:
     return Effect.attempt(load, FaultError, lambda error: error.fault)
 
 
+def _bases(mirrors: str | Sequence[str] | None, published: tuple[str, ...]) -> tuple[str, ...]:
+    return ((mirrors,) if isinstance(mirrors, str) else several("mirrors", mirrors or ())) or published
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something, or the fault of a path that cannot be looked at.  Fails: `FileMissing`."""
+    openable(str(path))
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise FaultError(FileMissing(str(path), error.strerror or type(error).__name__)) from error
+    return True
+
+
 def _absent(path: Path, *places: Path) -> FileMissing:
     return FileMissing(str(path), f"not there, nor in {', '.join(map(str, places))}, and download=False")
 
@@ -336,17 +354,18 @@ def _idx_set(
     root: str | PathLike[str],
     split: str,
     download: bool,
-    mirrors: Sequence[str] | None,
+    mirrors: str | Sequence[str] | None,
     timeout: float,
 ) -> Effect[ImageSet, NamedFault]:
     files, rows = source.files[_checked(split)], source.rows_of(split)
-    folder = Path(fspath(root))
+    timeout = seconds_of(timeout)
+    folder, bases = Path(path_of(root)), _bases(mirrors, source.mirrors)
     home = folder / source.folder / "raw"
 
     def array(file: _File, shape: tuple[int, ...]) -> Effect[np.ndarray[Any, Any], NamedFault]:
         packed = home / f"{file.name}.gz"
         limit = 4 + 4 * len(shape) + math.prod(shape)
-        url = [f"{base.rstrip('/')}/{packed.name}" for base in mirrors or source.mirrors]
+        url = [f"{base.rstrip('/')}/{packed.name}" for base in bases]
 
         def or_download(contents: bytes | None) -> Effect[bytes, NamedFault]:
             if contents is not None:
@@ -368,7 +387,7 @@ def _found(folder: Path, home: Path, file: _File, limit: int) -> bytes | None:
     wrong: FaultError | None = None
     for place in (home, folder):
         for name in (f"{file.name}.gz", file.name):
-            if (place / name).exists() and (name.endswith(".gz") or file.unpacked is not None):
+            if _is_there(place / name) and (name.endswith(".gz") or file.unpacked is not None):
                 try:
                     return _published(place / name, file, limit)
                 except FaultError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from operator import index
 from os import PathLike, fspath
@@ -34,6 +35,17 @@ def several(name: str, given: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(each, str):
             raise TypeError(f"{name} is a sequence of strings, got {each!r} in it")
     return found
+
+
+def seconds_of(timeout: float) -> float:
+    """The seconds to wait, some time above 0.
+
+    >>> seconds_of(20)
+    20
+    """
+    if not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        raise ValueError(f"timeout is a number of seconds above 0, got {timeout}")
+    return timeout
 
 
 def column_of(name: str, given: Any) -> str | int:
