@@ -137,4 +137,7 @@ def _pixel(name: str, fill: Pixel, images: Array) -> Array:
         low, high = (0, 1) if bounds is None else (bounds.min, bounds.max)
         if (given != np.round(given)).any() or (given < low).any() or (given > high).any():
             raise FaultError(DtypeMismatch(f"whole numbers to fill with, from {low} to {high}", f"{fill}", where=name))
+    elif not (np.abs(given) <= float(jnp.finfo(images.dtype).max)).all():  # type: ignore[no-untyped-call]
+        expected = f"finite numbers to fill with, that {images.dtype} holds"
+        raise FaultError(DtypeMismatch(expected, f"{fill}", where=name))
     return jnp.asarray(given, images.dtype)

@@ -197,3 +197,14 @@ def test_a_fill_that_the_dtype_does_not_hold_is_a_fault(make):
 def test_wrong_arguments_are_bugs(make):
     with pytest.raises(ValueError):
         make()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [(jnp.float32, 1e300), (jnp.float16, 1e6), (jnp.bfloat16, 1e39), (jnp.float32, float("nan")), (jnp.float32, np.inf)],
+)
+def test_a_fill_that_floats_do_not_hold_is_a_fault(dtype, fill):
+    images = jnp.ones((1, 3, 3, 1), dtype)
+    for function in (augment.cutout(1, fill=fill), augment.random_crop(1, fill=fill)):
+        assert isinstance(fault(function, KEY, images), DtypeMismatch)
+    assert augment.cutout(1, fill=6e4)(KEY, images).max() > 5e4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, describe, is_integer
+from fnlamp.arrays import Array, describe, is_float, is_integer
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 
 
@@ -13,7 +13,7 @@ def gather_positions(hidden: Array, positions: Array) -> Array:
 
     Shapes: `(batch, time, ...)` and `(batch, count) -> (batch, count, ...)`.  A position out of range, negative ones too, has
     a vector of NaN, as a token out of range in `embedding`.  Fails: `ShapeMismatch`; `DtypeMismatch` for positions that are
-    no integers.
+    no integers, and for numbers to gather that have no NaN, as integers.
 
     >>> hidden = jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]])
     >>> gather_positions(hidden, jnp.array([[1, 0], [0, 0]]))[..., 0]
@@ -25,6 +25,9 @@ def gather_positions(hidden: Array, positions: Array) -> Array:
         raise FaultError(ShapeMismatch(expected, describe((hidden, positions)), where="gather_positions"))
     if not is_integer(positions):
         raise FaultError(DtypeMismatch("integer positions", describe(positions), where="gather_positions"))
+    if not is_float(hidden):
+        hint = "cast them first"
+        raise FaultError(DtypeMismatch("floating-point vectors", describe(hidden), hint, where="gather_positions"))
     wide = positions.astype(jnp.int32) if positions.dtype.itemsize < 4 else positions
     known = (wide >= 0) & (wide < hidden.shape[1])
     index = jnp.where(known, wide, 0).reshape(*wide.shape, *(1,) * (hidden.ndim - 2))

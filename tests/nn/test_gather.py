@@ -43,3 +43,12 @@ def test_other_shapes_and_dtypes_are_faults():
         with pytest.raises(FaultError) as caught:
             nn.gather_positions(hidden, positions)
         assert isinstance(caught.value.fault, kind)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, bool])
+def test_what_has_no_nan_is_refused_and_floats_keep_their_dtype(dtype):
+    positions = jnp.zeros((2, 2), int)
+    with pytest.raises(FaultError, match="DtypeMismatch.*cast them first"):
+        nn.gather_positions(jnp.ones((2, 3), dtype), positions)
+    for kept in (jnp.float16, jnp.bfloat16, jnp.float32):
+        assert nn.gather_positions(jnp.ones((2, 3), kept), positions).dtype == kept

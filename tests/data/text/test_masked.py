@@ -235,14 +235,14 @@ def test_positions_are_those_of_each_row():
     generator = np.random.default_rng(1)
     paragraphs = told_apart(generator.integers(3, 30, (8, 4)).tolist())
     for features, targets in stream.items(made(paragraphs, 6, maximum=48)):
-        shown = np.asarray(nn.gather_positions(jnp.asarray(features["ids"]), jnp.asarray(features["positions"])))
+        shown = np.asarray(nn.gather_positions(jnp.asarray(features["ids"], jnp.float32), jnp.asarray(features["positions"])))
         counted = targets["weights"] > 0
         kept = counted & (shown != MASK) & (shown == targets["tokens"])
         assert ((shown == MASK) | kept)[counted].mean() > 0.6
         whole = features["ids"].copy()
         for i, (at, token) in enumerate(zip(features["positions"], targets["tokens"], strict=True)):
             whole[i, at[counted[i]]] = token[counted[i]]
-        found = np.asarray(nn.gather_positions(jnp.asarray(whole), jnp.asarray(features["positions"])))
+        found = np.asarray(nn.gather_positions(jnp.asarray(whole, jnp.float32), jnp.asarray(features["positions"])))
         np.testing.assert_array_equal(found[counted], targets["tokens"][counted])
         if len(whole) > 1:
             of_the_first = whole[0][features["positions"]]
