@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, Final
 
 from fnlamp.fault import ExtraMissing, FaultError
 
@@ -20,4 +20,8 @@ def need(module: str, extra: str) -> Any:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # the package is there, and something that it needs itself is not
-        raise FaultError(ExtraMissing(package, extra)) from error
+        raise FaultError(ExtraMissing(_DISTRIBUTIONS.get(package, package), extra)) from error
+
+
+_DISTRIBUTIONS: Final = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""What those packages are called to whom installs them, where it is not what they are called to import."""

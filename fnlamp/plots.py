@@ -43,10 +43,13 @@ def show_images(
     if rows < 1 or columns < 1:
         raise ValueError(f"a grid has at least one row and one column, got {rows} and {columns}")
     file = None if path is None else Path(fspath(path))
+    if isinstance(classes, str):
+        raise TypeError(f"classes is a sequence of strings, got one by itself; give [{classes!r}]")
+    names = None if classes is None else tuple(classes)
 
     def draw() -> Path | None:
         pixels = _pixels(images, rows * columns)
-        titles = _titles(labels, len(np.asarray(images)), len(pixels), classes)
+        titles = _titles(labels, len(images), len(pixels), names)
         if file is None:
             _on_display(pixels, titles, rows, columns)
         else:
@@ -88,13 +91,15 @@ def _save(figure: Any, file: Path) -> None:
         raise FaultError(FileUnwritable(str(file), reason))
     try:
         figure.savefig(file)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
+        if isinstance(error, ValueError):
+            raise FaultError(FileUnwritable(ascii(str(file))[1:-1], "no file has such a name")) from error
         raise FaultError(FileUnwritable(str(file), error.strerror or type(error).__name__)) from error
 
 
 def _pixels(images: Any, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The first `count` images as bytes. Shapes: `(n, height, width)` or `(n, height, width, 3 or 4)`."""
-    array = np.asarray(images)
+    array = _array(images, "images of one size")
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in (1, 3, 4)) or not all(array.shape[1:]):
         expected = "images (n, height, width) or (n, height, width, channels) with 1, 3 or 4 channels"
         raise FaultError(ShapeMismatch(expected, f"{array.dtype}{list(array.shape)}", where="show_images"))
@@ -113,10 +118,18 @@ def _pixels(images: Any, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(np.rint(255 * scaled), np.uint8)
 
 
+def _array(given: Any, expected: str) -> np.ndarray[Any, Any]:
+    """The array, also of a tensor of PyTorch's that is part of a gradient.  Fails: `ShapeMismatch`."""
+    try:
+        return np.asarray(given.detach() if hasattr(given, "detach") else given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise FaultError(ShapeMismatch(expected, "what is no array", "put them in one array", where="show_images")) from error
+
+
 def _titles(labels: Any, rows: int, count: int, classes: Sequence[str] | None) -> list[str]:
     if labels is None:
         return [""] * count
-    given = np.asarray(labels)
+    given = _array(labels, f"a label for each of {rows:,} images")
     if given.shape != (rows,):
         raise FaultError(ShapeMismatch(f"a label for each of {rows:,} images", f"{list(given.shape)}", where="show_images"))
     if classes is None:

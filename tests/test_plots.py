@@ -139,6 +139,17 @@ def test_other_labels_are_a_fault(tmp_path):
     assert not path.exists()
 
 
+def test_what_is_no_array_is_a_fault(tmp_path):
+    path = tmp_path / "a.png"
+    assert isinstance(fault([np.zeros((3, 3)), np.zeros((4, 4))], path=path), ShapeMismatch)
+    assert isinstance(fault(np.zeros((2, 3, 3)), [[1], [1, 2]], path=path), ShapeMismatch)
+
+
+def test_a_tensor_with_a_gradient(drawn):
+    torch = pytest.importorskip("torch")
+    assert shown(drawn(torch.ones((1, 3, 3), requires_grad=True), rows=1, columns=1)[0]).min() == 255
+
+
 def test_a_place_that_cannot_be_written(tmp_path):
     assert isinstance(fault(GREY, path=tmp_path / "none" / "a.png"), FileUnwritable)
     found = fault(GREY, path=tmp_path / "a.docx")
@@ -165,6 +176,7 @@ def test_without_a_display_it_is_a_fault():
 def test_on_a_display_the_figure_is_shown_once_and_closed(monkeypatch):
     from matplotlib import pyplot
 
+    pyplot.close("all")
     seen = []
     monkeypatch.setattr(pyplot, "get_backend", lambda: "qtagg")
     monkeypatch.setattr(pyplot, "show", lambda: seen.append([len(pyplot.figure(n).axes) for n in pyplot.get_fignums()]))

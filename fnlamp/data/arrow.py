@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fnlamp.data.bulk import Numbers
-from fnlamp.data.file import LIMIT, decoding, opened, reading, rest_of, within
+from fnlamp.data.file import LIMIT, File, decoding, opened, reading, rest_of, within
 from fnlamp.data.option import path_of, several
 from fnlamp.data.table import Table, check_options, label_position, labels, shown
 from fnlamp.effect import Effect
@@ -198,6 +199,30 @@ class _Flat(NamedTuple):
         return struct.iter_unpack("<qq", self.raw[start + 4 : start + 4 + 16 * count])
 
 
+class _Clipped(io.RawIOBase):
+    """A file of so many bytes: pyarrow asks for as many as damage declares, and Python makes room for them before it reads."""
+
+    def __init__(self, file: File, size: int) -> None:
+        super().__init__()
+        self._file, self._size = file, size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, count: int = -1, /) -> bytes:
+        left = max(self._size - self._file.tell(), 0)
+        return self._file.read(left if count < 0 else min(count, left))
+
+
 def _begins(file: Any, magic: bytes) -> bool:
     file.seek(0)
     return bool(file.read(len(magic)) == magic)
@@ -207,12 +232,12 @@ def _opening(
     path: str, magic: tuple[bytes, ...], expected: str, limit: int | None, load: Callable[[Any], Table]
 ) -> Callable[[], Table]:
     def opening() -> Table:
-        with opened(path) as (file, _):
+        with opened(path) as (file, size):
             came = file.peek(4)[:4]
             if came not in magic:
                 raise FaultError(FileCorrupt(path, expected, f"the bytes {came.hex(' ')}" if came else "an empty file"))
             # What is packed with gzip, or comes through a pipe, cannot be read here and there.
-            return load(file if file.seekable() else io.BytesIO(rest_of(path, file, limit)))
+            return load(_Clipped(file, size) if file.seekable() else io.BytesIO(rest_of(path, file, limit)))
 
     return opening
 

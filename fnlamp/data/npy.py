@@ -22,6 +22,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _HEADER: Final = 10_000
 """Bytes of a header that are looked at; NumPy's own bound."""
 
+_ESCAPES: Final = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}))*""")
 _LENGTHS: Final = re.compile(r"'shape': *\([0-9L, ]*\)")
 
 
@@ -96,8 +97,10 @@ def map_npy(path: str | PathLike[str]) -> Effect[np.memmap[Any, Any], FileFault]
 
     def load() -> np.memmap[Any, Any]:
         with opened(name) as (file, most):
-            if file.peek(2)[:2] != _MAGIC[:2] or not isinstance(file.raw, io.FileIO):
-                raise FaultError(FileCorrupt(name, "an NPY file that is not packed, since it is to be mapped", "another file"))
+            packed, began = not isinstance(file.raw, io.FileIO), file.peek(2)[:2]
+            if packed or began != _MAGIC[:2]:
+                what = "one packed with gzip" if packed else "another file" if began else "an empty file"
+                raise FaultError(FileCorrupt(name, "an NPY file that is not packed, since it is to be mapped", what))
             header = _header(name, file)
             if not header.dtype.isnative:
                 expected = "numbers in this machine's byte order, since mapped ones cannot be converted; use read_npy"
@@ -150,7 +153,13 @@ def _header(path: str, file: Bytes) -> _Header:
         literal = _LENGTHS.sub(lambda found: found[0].replace("L", ""), spelled)
         ascii = literal.encode("ascii", "backslashreplace")
         whole = io.BytesIO(struct.pack("<I", len(ascii)) + ascii)
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(whole, max_header_size=10 * _HEADER)
+        if b"\\" in ascii and not _ESCAPES.fullmatch(ascii):
+            raise ValueError("one with an escape that Python does not have")
+        try:
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(whole, max_header_size=10 * _HEADER)
+        except Exception as error:
+            shown = literal.strip()
+            raise ValueError(repr(shown if len(shown) <= 100 else shown[:97] + "...")) from error
     if not plain(dtype):
         raise FaultError(FileCorrupt(path, "numbers, strings or records; objects are pickles and not read", f"{dtype}"))
     if dtype.itemsize == 0 or any(n < 0 for n in shape):

@@ -47,10 +47,15 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
         raw = read_all(name, limit)
         machine = _Machine(name)
         with decoding(name, "an intact pickle"):
+            if not raw:
+                raise FaultError(FileCorrupt(name, _EXPECTED, "an empty file"))
             file = io.BytesIO(raw)
             for count, (opcode, argument) in enumerate(_opcodes(file)):
                 within(name, limit, 64 * count)
-                machine.step(opcode, argument)
+                try:
+                    machine.step(opcode, argument)
+                except LookupError as error:
+                    raise ValueError(f"the opcode {opcode} without its operands") from error
             if file.tell() != len(raw) or len(machine.stack) != 1 or machine.below:
                 raise ValueError("something after the end, or left over")
             return _Values(name, len(raw)).value(machine.stack[0])
@@ -71,11 +76,19 @@ def _opcodes(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
             line = file.readline()[:-1]
             if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
                 raise ValueError("a string without its quotes")
+            if not _ESCAPES.fullmatch(line[1:-1]):
+                raise ValueError("a string with an escape that Python 2 does not write")
             yield opcode, codecs.escape_decode(line[1:-1])[0].decode("latin-1")
         else:
-            yield opcode, known.arg.reader(file) if known.arg else None
+            at = file.tell()
+            try:
+                argument = known.arg.reader(file) if known.arg else None
+            except Exception as error:
+                raise ValueError(f"the opcode {opcode} at byte {at - 1:,} with an argument that is none of its kind") from error
+            yield opcode, argument
 
 
+_ESCAPES: Final = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|[0-3]?[0-7]{1,2}))*""", re.DOTALL)
 _OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 
@@ -278,8 +291,18 @@ def _update(target: Any, items: list[Any]) -> None:
     for key, value in zip(items[::2], items[1::2], strict=True):
         # Others could be made to have the same hash, or one that takes for ever to find.
         if type(key) not in (str, bytes, bool) and not (type(key) is int and abs(key) < 2**60):
-            raise ValueError(f"a key that is a {type(key).__name__.strip('_').lower()}, or too large")
+            raise ValueError(f"a key that is no string, no bytes and no integer below 2**60, but {_kind(key)}")
         target[key] = value
+
+
+def _kind(x: Any) -> str:
+    """What something is called in a message."""
+    if x is None or type(x) in (bool, int, float, complex):
+        shown = repr(x)
+        return shown if len(shown) <= 40 else shown[:37] + "..."
+    if isinstance(x, np.generic):
+        return f"a number of {x.dtype}"
+    return x.name if type(x) is _Global else f"a {type(x).__name__.strip('_').lower()}"
 
 
 def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -317,8 +340,7 @@ class _Values:
         if type(x) is _Array:
             return self._array(x), 1
         if type(x) not in (tuple, list, dict):
-            shown = x.name if type(x) is _Global else type(x).__name__.strip("_").lower()
-            raise FaultError(FileCorrupt(self.path, _EXPECTED, f"{shown} by itself"))
+            raise FaultError(FileCorrupt(self.path, _EXPECTED, f"{_kind(x)} by itself"))
         parts = [self._value(part, depth + 1) for part in (x.values() if type(x) is dict else x)]
         size = 1 + sum(count for _, count in parts)
         if size > self.nodes:  # a few hundred bytes can stand for more than any memory holds

@@ -56,6 +56,8 @@ def read_safetensors(
     def load() -> dict[str, np.ndarray[Any, Any]]:
         library = need("safetensors", "safetensors")
         raw = read_all(name, limit)
+        if not raw:
+            raise FaultError(FileCorrupt(name, "a safetensors file", "an empty file"))
         with decoding(name, "a safetensors file"):  # the library checks every size against the file's before it allocates
             return {key: _array(f"{name}, {key}", **entry) for key, entry in library.deserialize(raw)}
 

@@ -285,3 +285,17 @@ def test_an_array_that_memory_does_not_hold_is_a_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "empty", full)
     found = read_npy(tmp_path / "a.npy").run().failure()._inner_value
     assert "memory holds" in str(found) and "24 bytes" in str(found)
+
+
+def test_an_empty_file_to_be_mapped_is_called_so(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"")
+    assert str(unsafe_perform_io(map_npy(tmp_path / "a.npy").run().failure())).endswith("got an empty file")
+
+
+@pytest.mark.parametrize(
+    "header", [b"{'descr': '<f8', 'shape': (3,", b"{'descr': '\\d', 'fortran_order': False, 'shape': (3,), }\n"]
+)
+def test_a_damaged_header_is_shown_and_nothing_of_pythons_errors(tmp_path, header):
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    found = str(unsafe_perform_io(read_npy(tmp_path / "a.npy").run().failure()))
+    assert "EOF" not in found and ("'descr'" in found or "escape" in found)

@@ -241,7 +241,7 @@ F4 = b"cnumpy\ndtype\n(S'f4'\nI00\nI01\ntR"
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"", "an intact pickle"),
+        (b"", "an empty file"),
         (b"label,pixel\n", "an intact pickle"),
         (b"\x80\x09.", "an intact pickle"),
         (b"N", "an intact pickle, got an end without STOP"),
@@ -284,9 +284,9 @@ F4 = b"cnumpy\ndtype\n(S'f4'\nI00\nI01\ntR"
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.", "an intact pickle"),
         (b"\x80\x05\x96\1\0\0\0\0\0\0\0a.", "bytearray by itself"),
         (b"Nr\xff\xff\xff\xff" + b"0h\x01.", "an intact pickle"),
-        (b"}((I1\ntI2\nu.", "a key that is a tuple"),
-        (b"}F1.5\nI2\ns.", "a key that is a float"),
-        (b"}L2305843009213693952L\nI2\ns.", "too large"),
+        (b"}((I1\ntI2\nu.", "but a tuple"),
+        (b"}F1.5\nI2\ns.", "but 1.5"),
+        (b"}L2305843009213693952L\nI2\ns.", "but 2305843009213693952"),
         (b"]p0\ng0\na.", "one that holds itself"),
         (b"]" + b"(lp0\n0g0\n" * 1 + b"]" * 200 + b"a" * 201 + b".", "more than 100 deep"),
         (b"S'a\n.", "a string without its quotes"),
@@ -350,3 +350,18 @@ def test_nothing_is_opened_before_run(tmp_path):
     program = read_pickle(tmp_path / "late.pkl")
     (tmp_path / "late.pkl").write_bytes(pickle.dumps([1, 2]))
     assert unsafe_perform_io(program.run().unwrap()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"hello", "the opcode BINGET without its operands"),
+        (b"", "got an empty file"),
+        (b"(NK\1d.", "but None"),
+        (b"S'\\d'\n.", "an escape that Python 2 does not write"),
+        (b"I" + b"9" * 5000 + b"\n.", "the opcode INT at byte 0 with an argument that is none of its kind"),
+    ],
+)
+def test_messages_are_sentences(tmp_path, raw, says):
+    (tmp_path / "p").write_bytes(raw)
+    assert says in str(unsafe_perform_io(read_pickle(tmp_path / "p").run().failure()))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fnlamp.data.option import several
 from fnlamp.data.text.codec import Ids, checked_ids, described, utf8
 from fnlamp.extra import need
 from fnlamp.fault import FaultError, UnknownToken
@@ -86,6 +87,9 @@ def train_bpe(
     >>> codec.encode("lowest"), codec.decode([257, 68, 260]), codec
     (array([257,  68, 260], dtype=int32), 'lowest', <BpeCodec: 261 tokens, <end>>)
     """
+    if isinstance(texts, str | bytes):  # whose characters would be taken for texts
+        raise TypeError("train_bpe learns from texts, got a single one; give [text]")
+    special = several("special", special)
     tokenizers = need("tokenizers", "text")
     if vocabulary_size < 256 + len(special):
         needed = f"256 bytes and {len(special)} special tokens"

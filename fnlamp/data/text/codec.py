@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 
 from fnlamp.arrays import describe
+from fnlamp.data.option import several
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, UnknownToken
 
 Ids: TypeAlias = np.ndarray[Any, Any]
@@ -218,7 +219,7 @@ def byte_codec(*, special: Sequence[str] = ()) -> ByteCodec:
     >>> byte_codec().encode("é!"), byte_codec().decode([195, 169, 33])
     (array([195, 169,  33], dtype=int32), 'é!')
     """
-    return ByteCodec(tuple(special))
+    return ByteCodec(several("special", special))
 
 
 # ------------------------------------------------------------------------------- what codecs have in common
@@ -258,6 +259,7 @@ def utf8(text: str, size: int) -> bytes:
 
 def with_unknown(special: Sequence[str], unknown: str | None) -> tuple[str, ...]:
     """The special tokens, the unknown one among them."""
+    special = several("special", special)
     return (*special, *([unknown] if unknown is not None and unknown not in special else ()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ def padded_batches(
     if batch_size < 1 or multiple < 1 or among < 0 or (maximum is not None and maximum < 1):
         got = f"batch_size={batch_size}, maximum={maximum}, multiple={multiple}, among={among}"
         raise ValueError(f"padded_batches needs sizes of at least 1 (among may be 0), got {got}")
+    if not np.iinfo(np.int32).min <= index(pad) <= np.iinfo(np.int32).max:
+        raise ValueError(f"pad is an id that fits int32, got {pad}")
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     if maximum is not None:
         if not cut and (lengths > maximum).any():
@@ -56,6 +59,9 @@ def padded_batches(
         if any(leaf.shape[:1] != lengths.shape for leaf in tree.leaves(targets)):
             expected = f"as many targets as sequences, {len(lengths):,}"
             raise FaultError(ShapeMismatch(expected, describe(targets), where="padded_batches"))
+        if any(leaf.dtype.kind not in "biuf" and leaf.dtype.name != "bfloat16" for leaf in tree.leaves(targets)):
+            hint = "encode them as numbers"
+            raise FaultError(DtypeMismatch("targets that are numbers", describe(targets), hint, where="padded_batches"))
     batches = _divided(lengths, batch_size, seed, drop_last, among)
 
     def width(longest: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from os import PathLike
@@ -28,6 +29,8 @@ def save_codec(codec: Codec, path: str | PathLike[str]) -> Effect[None, FileUnwr
     name = path_of(path)
 
     def write() -> None:
+        if "\0" in name:
+            raise OSError(errno.EINVAL, "no file has a NUL in its name")
         part = f"{name}.{os.getpid()}.part"
         try:
             with open(part, "w", encoding="utf-8", newline="\n") as file:
@@ -110,7 +113,7 @@ def _codec(path: str, raw: bytes) -> Codec:
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise FaultError(FileCorrupt(path, "JSON", f"{type(error).__name__}: {error}")) from error
+        raise FaultError(FileCorrupt(path, "JSON", _no_json(raw, error))) from error
     if isinstance(fields, dict) and KEY not in fields and "model" in fields:
         return _tokenizer(path, raw)
     try:
@@ -118,6 +121,14 @@ def _codec(path: str, raw: bytes) -> Codec:
     except (KeyError, TypeError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise FaultError(FileCorrupt(path, "a codec that save_codec wrote, or a tokenizer.json", what)) from error
+
+
+def _no_json(raw: bytes, error: Exception) -> str:
+    if not raw:
+        return "an empty file"
+    if isinstance(error, json.JSONDecodeError):
+        return f"something else from line {error.lineno:,}, column {error.colno:,} on"
+    return "brackets inside brackets by the thousands" if isinstance(error, RecursionError) else "bytes that are no text"
 
 
 def _of_fields(fields: Any) -> Codec:

@@ -65,7 +65,7 @@ def test_a_missing_file(tmp_path):
     [
         (b"", "JSON"),
         (b"\xff\xfe", "JSON"),
-        (b"[" * 100_000, "RecursionError"),
+        (b"[" * 100_000, "brackets inside brackets"),
         (b"[1]", "a list"),
         (b"{}", "no 'fnlamp codec'"),
         (b'{"fnlamp codec": "pictures", "unknown": null}', "pictures"),
