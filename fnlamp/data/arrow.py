@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
+import mmap
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fnlamp.data.bulk import Numbers
-from fnlamp.data.file import LIMIT, File, decoding, opened, reading, rest_of, within
+from fnlamp.data.file import LIMIT, decoding, opened, reading, rest_of, within
 from fnlamp.data.option import path_of, several
 from fnlamp.data.table import Table, check_options, label_position, labels, shown
 from fnlamp.effect import Effect
@@ -64,7 +63,8 @@ def read_parquet(
             width = _width(name, source.schema_arrow, inside, rows, np.dtype(dtype))
             within(name, limit, sum(group.total_byte_size for group in groups))
             within(name, limit, rows * width)
-            table = source.read(columns=[names[i] for i in inside])
+            # By one thread: where one of several meets damage, the rest go on after the file is gone, and the process crashes.
+            table = source.read(columns=[names[i] for i in inside], use_threads=False)
             return _table(name, table, names, chosen, position, np.dtype(dtype))
 
     return reading(_opening(name, (b"PAR1",), "a Parquet file", limit, load))
@@ -112,7 +112,7 @@ def read_arrow(
             within(name, limit, sum(batch.size for batch in batches))
             within(name, limit, sum(rows) * width)
             file.seek(start)
-            with ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=inside)) as source:
+            with ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=inside, use_threads=False)) as source:
                 table = source.read_all()
             table.validate(full=True)
             return _table(name, table, names, chosen, position, np.dtype(dtype))
@@ -137,7 +137,8 @@ def _batches(file: Any, start: int) -> Iterator[_Batch]:
             raise ValueError("a message without its mark, as of a version before 0.15")
         if not length:
             return
-        message = _Flat.root(file.read(length))
+        # Not `read`, which would make room for all that damage declares.
+        message = _Flat.root(file.read_buffer(length).to_pybytes())
         kind, body, size = message.number(1, "<B"), file.tell(), message.number(3, "<q")
         if size < 0:
             raise ValueError("a message of negative length")
@@ -199,30 +200,6 @@ class _Flat(NamedTuple):
         return struct.iter_unpack("<qq", self.raw[start + 4 : start + 4 + 16 * count])
 
 
-class _Clipped(io.RawIOBase):
-    """A file of so many bytes: pyarrow asks for as many as damage declares, and Python makes room for them before it reads."""
-
-    def __init__(self, file: File, size: int) -> None:
-        super().__init__()
-        self._file, self._size = file, size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def read(self, count: int = -1, /) -> bytes:
-        left = max(self._size - self._file.tell(), 0)
-        return self._file.read(left if count < 0 else min(count, left))
-
-
 def _begins(file: Any, magic: bytes) -> bool:
     file.seek(0)
     return bool(file.read(len(magic)) == magic)
@@ -232,12 +209,14 @@ def _opening(
     path: str, magic: tuple[bytes, ...], expected: str, limit: int | None, load: Callable[[Any], Table]
 ) -> Callable[[], Table]:
     def opening() -> Table:
-        with opened(path) as (file, size):
+        with opened(path) as (file, _):
             came = file.peek(4)[:4]
             if came not in magic:
                 raise FaultError(FileCorrupt(path, expected, f"the bytes {came.hex(' ')}" if came else "an empty file"))
             # What is packed with gzip, or comes through a pipe, cannot be read here and there.
-            return load(_Clipped(file, size) if file.seekable() else io.BytesIO(rest_of(path, file, limit)))
+            # Not the file itself: damage makes pyarrow ask it for gigabytes, and crash in a thread that still reads it later.
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.seekable() else rest_of(path, file, limit)
+            return load(need("pyarrow", "tables").BufferReader(need("pyarrow", "tables").py_buffer(whole)))
 
     return opening
 
