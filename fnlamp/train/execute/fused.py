@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,9 +51,10 @@ class Fused:
         bench.begin(body)
         work = _Work()
 
-        def enough(filling: _Filling) -> bool:
+        def enough(filling: _Filling, left: int) -> bool:
             wanted = min(self._steps(bench, body, filling.size), filling.room)
-            return filling.count >= wanted or (self.chunk is None and work.done())
+            # Less and less towards the end: nothing is loaded any more while the last super-batch is computed.
+            return filling.count >= wanted or (self.chunk is None and (filling.count >= left or work.done()))
 
         supplies = _Early(
             _of_view(stream, position, body, bench)
@@ -161,13 +163,13 @@ def _of_view(stream: BatchStream, position: int, body: Body, bench: Bench) -> It
 
 
 def _of_host(
-    stream: BatchStream, position: Any, bench: Bench, chunk: int | None, enough: Callable[[_Filling], bool]
+    stream: BatchStream, position: Any, bench: Bench, chunk: int | None, enough: Callable[[_Filling, int], bool]
 ) -> Iterator[_Supply]:
     """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
     filling: _Filling | None = None
     late: FaultError | None = None
     before, recipe = stream.compiled
-    batches = steps(before, position)
+    batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
     while True:
         try:
             batch, after = next(batches)
@@ -181,8 +183,8 @@ def _of_host(
             filling = None
         filling = filling or _Filling(batch, chunk, position)
         filling.add(batch, after)
-        position = after
-        if enough(filling):
+        position, left = after, left - 1  # more than there are, where an epoch is gone on with
+        if enough(filling, max(left, 1)):
             yield filling.supply(recipe, bench)
             filling = None
     if filling is not None:
