@@ -73,6 +73,16 @@ def is_integer(x: Any) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
 
+def check_numbers(array: Any, where: str, hint: str = "encode it as numbers, or keep it in a list") -> None:
+    """Fails: `DtypeMismatch` for what a batch cannot hold: text, dates, records, objects, keys, and masked arrays."""
+    if isinstance(array, np.ma.MaskedArray):
+        hint = "a batch has no mask: give array.filled(value), and the mask as an array of its own"
+        raise FaultError(DtypeMismatch("an array without a mask", "a masked array", hint, where=where))
+    dtype = array.dtype
+    if not isinstance(dtype, np.dtype) or dtype.kind in "OSUMm" or issubclass(dtype.type, np.void):
+        raise FaultError(DtypeMismatch("numbers", f"the dtype {dtype}", hint, where=where))
+
+
 def take_rows(array: Any, rows: Any) -> Any:
     """`array[rows]` for rows known to exist; on the device no bounds check is compiled."""
     if isinstance(array, jax.Array):

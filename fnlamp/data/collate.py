@@ -8,8 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from fnlamp.arrays import Tree, describe
-from fnlamp.data.dataset import check_numbers
+from fnlamp.arrays import Tree, check_numbers, describe
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 
 Collate: TypeAlias = Callable[[list[Any]], Tree]

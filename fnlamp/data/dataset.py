@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from fnlamp.arrays import Array, Tree, describe
-from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
+from fnlamp.arrays import Array, Tree, check_numbers, describe
+from fnlamp.fault import FaultError, ShapeMismatch, SizesMismatch
+from fnlamp.stream.view import check_seed, row_numbers
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -97,22 +98,6 @@ def check_rows(dataset: Any) -> None:
         raise FaultError(ShapeMismatch("a data set of rows", describe(dataset), hint))
 
 
-def check_seed(seed: int | None) -> None:
-    """Raises: `ValueError` for one below 0."""
-    if seed is not None and seed < 0:
-        raise ValueError(f"a seed is 0 or more, got {seed}")
-
-
-def check_numbers(array: Any, where: str, hint: str = "encode it as numbers, or keep it in a list") -> None:
-    """Fails: `DtypeMismatch` for what a batch cannot hold: text, dates, records, objects, keys, and masked arrays."""
-    if isinstance(array, np.ma.MaskedArray):
-        hint = "a batch has no mask: give array.filled(value), and the mask as an array of its own"
-        raise FaultError(DtypeMismatch("an array without a mask", "a masked array", hint, where=where))
-    dtype = array.dtype
-    if not isinstance(dtype, np.dtype) or dtype.kind in "OSUMm" or issubclass(dtype.type, np.void):
-        raise FaultError(DtypeMismatch("numbers", f"the dtype {dtype}", hint, where=where))
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Subset:
     """The rows `among` those of a data set, by number, in that order."""
@@ -145,18 +130,7 @@ def subset(dataset: Dataset[Any], indices: Any) -> Subset:
     (['e', 'a', 'f'], ['f', 'e'])
     """
     check_rows(dataset)
-    rows = len(dataset)
-    wanted = np.asarray(indices)
-    if wanted.size == 0:
-        wanted = wanted.astype(np.int64)
-    if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
-        hint = ": of a mask, give np.flatnonzero(mask)" if wanted.dtype == bool else ""
-        raise TypeError(f"indices are a list of whole numbers, got {describe(wanted)}{hint}")
-    wrong = (wanted < -rows) | (wanted >= rows)
-    if wrong.any():
-        raise IndexError(f"expected indices of {rows:,} rows, got {wanted[wrong][0]}")
-    among = wanted.astype(np.int64)
-    among[among < 0] += rows
+    among = row_numbers(indices, len(dataset))
     return Subset(dataset.dataset, dataset.among[among]) if isinstance(dataset, Subset) else Subset(dataset, among)
 
 

@@ -291,7 +291,7 @@ def _opened(path: Path, runtime: Runtime) -> IO[bytes]:
                     raise _StopError
             if _same(file, path):
                 return file
-        except BaseException:
+        except BaseException:  # an interruption too: nobody else has the file yet, to close it
             file.close()
             raise
         file.close()  # who held the lock has finished: the part has become the file, or has been removed

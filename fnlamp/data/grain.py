@@ -51,7 +51,7 @@ class _Pipeline:
             first = self.step(start)
             if not isinstance(first, Emit):
                 raise FaultError(first.fault if isinstance(first, Fail) else EmptyEpoch())
-        except BaseException:
+        except BaseException:  # an interruption too: nobody else has this yet, to close it
             self.close()
             raise
         self.first = (start, first)  # Grain goes back slowly: it may have to start workers anew

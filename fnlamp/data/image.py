@@ -292,7 +292,7 @@ def _orientation(image: Any) -> int:
     try:
         turn = image.getexif().get(0x0112, 1)
         return turn if turn in _TURNS else 1
-    except Exception:
+    except Exception:  # Pillow's readers of EXIF raise errors of every kind
         return 1
 
 

@@ -62,7 +62,7 @@ class Load:
             return None
         try:
             items = list(many(list(rows)))
-        except Exception:
+        except Exception:  # whatever it is, it comes again for the item that it belongs to
             return None
         if len(items) != len(rows):
             raise ValueError(f"__getitems__ was asked for {len(rows)} items and returned {len(items)}")

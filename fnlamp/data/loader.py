@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 from returns.result import Failure, Result, Success
 
 from fnlamp import tree
-from fnlamp.arrays import Spec, Tree, array_spec, describe, spec_of
+from fnlamp.arrays import Spec, Tree, array_spec, check_numbers, describe, spec_of
 from fnlamp.data.collate import Collate, stack
-from fnlamp.data.dataset import Dataset, Subset, check_numbers, check_rows, check_seed, is_array
+from fnlamp.data.dataset import Dataset, Subset, check_rows, is_array
 from fnlamp.data.load import Augment, Load
 from fnlamp.data.workers import Job, Workers, processes
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import DtypeMismatch, EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
 from fnlamp.stream import BatchStream, Emit, End, Fail, Order, Step
 from fnlamp.stream import from_arrays as batches_of
+from fnlamp.stream.view import check_seed
 
 A = TypeVar("A")
 

@@ -48,7 +48,7 @@ class Processes(Workers):
         try:
             for _ in range(count):
                 self.workers.append(_Worker(self.context))
-        except BaseException:
+        except BaseException:  # an interruption too: nobody else has these yet, to end them
             self.close()
             raise
 

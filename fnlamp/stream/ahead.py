@@ -136,9 +136,10 @@ class Ahead:
             came = pull(self._make, state)
             if not isinstance(came, Emit):
                 return _Ready(state, came, [])
-            if (leaf := self._handed.again(came.item)) is not None:
+            prints = fingerprints(came.item)
+            if (leaf := self._handed.again(came.item, prints)) is not None:
                 return _Ready(state, Fail(BufferReused(leaf)), [])
-            return _Ready(state, came, fingerprints(came.item))
+            return _Ready(state, came, prints)
         except FaultError as error:
             return _Ready(state, Fail(error.fault), [])
         except BaseException as error:  # a bug: raised where the batch is asked for

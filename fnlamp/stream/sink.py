@@ -10,7 +10,7 @@ from returns.result import Failure, Result, Success
 from fnlamp.arrays import Tree
 from fnlamp.effect import Effect, Interrupted, Runtime
 from fnlamp.fault import BufferReused, FaultError
-from fnlamp.stream.memory import Handed
+from fnlamp.stream.memory import Handed, fingerprints
 from fnlamp.stream.step import Emit, End, Fail, Skip
 from fnlamp.stream.stream import BatchStream
 
@@ -70,7 +70,7 @@ def steps(stream: BatchStream, state: Any) -> Iterator[tuple[Tree, Any]]:
     while True:
         match stream.step(state):
             case Emit(item, state):
-                if stream.view is None and (leaf := handed.again(item)) is not None:
+                if stream.view is None and (leaf := handed.again(item, fingerprints(item))) is not None:
                     raise FaultError(BufferReused(leaf))
                 yield item, state
             case Skip(state):

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, array_spec, describe, spec_of
+from fnlamp.arrays import Tree, array_spec, check_numbers, describe, spec_of
 from fnlamp.effect import Effect, Resource
-from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
+from fnlamp.fault import EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
 from fnlamp.stream.ahead import Stage, ahead, stage
 from fnlamp.stream.step import Emit, End, Fail, Reread, Step
 from fnlamp.stream.stream import BatchStream
-from fnlamp.stream.view import Order, Segment, View, row_numbers, rows_of_each
+from fnlamp.stream.view import Order, Recipe, Segment, View, row_numbers, rows_of_each
 
 
 def minibatches(
@@ -57,19 +57,41 @@ def from_arrays(
     arrays = _arrays(arrays)
     count = _rows(arrays)
     order = Order(count, seed, None if among is None else row_numbers(among, count))
+    rows = spec_of(arrays)
+
+    def spec(size: int) -> Tree:
+        return tree.map(lambda leaf: array_spec((size, *leaf.shape[1:]), leaf.dtype), rows)
+
+    why_empty = EmptyEpoch(len(order), batch_size, drop_last)
+    mapped = any(isinstance(leaf, np.memmap) for leaf in tree.leaves(arrays))
+    return in_order(arrays, order, batch_size, drop_last, spec, why_empty, on_host=mapped)
+
+
+def in_order(
+    arrays: Tree,
+    order: Order,
+    batch_size: int,
+    drop_last: bool,
+    spec: Callable[[int], Tree],
+    why_empty: EmptyEpoch,
+    *,
+    recipe: Recipe | None = None,
+    on_host: bool = False,
+) -> BatchStream:
+    """What `recipe` takes of the arrays, `batch_size` rows of an order at a time; `spec(rows)` is that of a batch.
+
+    `on_host` is for what does not belong on the device: then there is no compiled view.
+    """
     rows = len(order)
     full, rest = divmod(rows, batch_size)
-    segments = []
-    if full:
-        segments.append(Segment(arrays, order, range(0, full * batch_size, batch_size), batch_size))
-    if rest and not drop_last:
-        segments.append(Segment(arrays, order, range(full * batch_size, rows, batch_size), rest))
-    size = batch_size if full or drop_last else rest
-    spec = tree.map(lambda leaf: array_spec((size, *leaf.shape[1:]), leaf.dtype), spec_of(arrays))
-    view, why_empty = View(tuple(segments)), EmptyEpoch(rows, batch_size, drop_last)
-    if any(isinstance(leaf, np.memmap) for leaf in tree.leaves(arrays)):
-        return from_function(len(view), view.batch, spec=spec, why_empty=why_empty)
-    return BatchStream.of_view(view, spec, why_empty)
+    whole, short = range(0, full * batch_size, batch_size), range(full * batch_size, rows, batch_size)
+    cuts = [(whole, batch_size), (short, 0 if drop_last else rest)]
+    recipe = recipe or Recipe()
+    view = View(tuple(Segment(arrays, order, starts, size, recipe) for starts, size in cuts if starts and size))
+    of_batch = spec(batch_size if full or drop_last else rest)
+    if on_host:
+        return BatchStream.at(view.batch, len(view), of_batch, why_empty)
+    return BatchStream.of_view(view, of_batch, why_empty)
 
 
 def full_batch(features: Tree, target: Tree) -> BatchStream:
@@ -295,9 +317,7 @@ def _rows(arrays: Tree) -> int:
     if not shapes or () in shapes.values():
         raise FaultError(ShapeMismatch("arrays whose first axis counts rows", describe(arrays), where="minibatches"))
     for path, leaf in tree.paths(arrays).items():
-        if leaf.dtype.kind in "OSUMm" or getattr(leaf.dtype, "fields", None) or isinstance(leaf, np.ma.MaskedArray):
-            came = "a masked array" if isinstance(leaf, np.ma.MaskedArray) else f"the dtype {leaf.dtype}"
-            raise FaultError(DtypeMismatch("arrays of numbers", came, where=f"minibatches/{path}"))
+        check_numbers(leaf, f"minibatches/{path}")
     counts = {shape[0] for shape in shapes.values()}
     if len(counts) > 1:
         raise FaultError(ShapeMismatch("as many targets as features", describe(arrays), where="minibatches"))

@@ -16,7 +16,7 @@ from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetched
 from fnlamp.stream.step import Emit, End, Reread, Step
 from fnlamp.stream.transform import Stepper
-from fnlamp.stream.view import Recipe, View
+from fnlamp.stream.view import Recipe, View, check_seed
 
 
 class Raw(NamedTuple):
@@ -209,8 +209,7 @@ class BatchStream:
         """
         if size < 1:
             raise ValueError(f"shuffle_buffer needs a size of 1 or more, got {size}")
-        if seed < 0:
-            raise ValueError(f"a seed is 0 or more, got {seed}")
+        check_seed(seed)
         if self.indexed:
             whole = self._count
 

@@ -19,6 +19,12 @@ from fnlamp.arrays import Tree, describe, take_rows, to_device
 from fnlamp.effect.node import name_of
 
 
+def check_seed(seed: int | None) -> None:
+    """Raises: `ValueError` for one below 0."""
+    if seed is not None and seed < 0:
+        raise ValueError(f"a seed is 0 or more, got {seed}")
+
+
 @dataclass(frozen=True, eq=False)
 class Order:
     """An order of rows: as they are without a seed, else a permutation that is a function of the seed alone.
@@ -31,8 +37,7 @@ class Order:
     among: np.ndarray[Any, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.seed is not None and self.seed < 0:
-            raise ValueError(f"a seed is 0 or more, got {self.seed}")
+        check_seed(self.seed)
 
     @cached_property
     def _permutation(self) -> np.ndarray[Any, Any]:

@@ -24,6 +24,7 @@ from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
+from fnlamp.stream.view import check_seed
 from fnlamp.train.evaluate import Evaluation, make_stream, run_evaluation, use_stream
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.body import Bench
@@ -84,8 +85,7 @@ def epochs(
     """
     if epochs < 0 or validate_every < 1:
         raise ValueError(f"expected epochs >= 0 and validate_every >= 1, got {epochs} and {validate_every}")
-    if seed < 0:
-        raise ValueError(f"a seed is 0 or more, got {seed}")
+    check_seed(seed)
     if initial is not None and resume is not None:
         raise ValueError("give initial parameters or a run to resume, not both")
     return _Program(

@@ -49,10 +49,10 @@ def as_feather(table, **options):
     return file.getvalue()
 
 
-def as_ipc(table, whole, **options):
+def as_ipc(table, whole, rows=7, **options):
     file = io.BytesIO()
     with (arrow.ipc.new_file if whole else arrow.ipc.new_stream)(file, table.schema, **options) as writer:
-        writer.write_table(table, max_chunksize=7)
+        writer.write_table(table, max_chunksize=rows)
     return file.getvalue()
 
 
@@ -225,7 +225,7 @@ BOMBS = {
     "feather": (read_arrow, as_feather, np.zeros(8_000_000)),
     "stream": (
         read_arrow,
-        lambda table: as_ipc(table, False, options=arrow.ipc.IpcWriteOptions(compression="zstd")),
+        lambda table: as_ipc(table, False, rows=10**6, options=arrow.ipc.IpcWriteOptions(compression="zstd")),
         np.zeros(8_000_000),
     ),
     "strings": (

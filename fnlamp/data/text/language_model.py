@@ -9,7 +9,8 @@ import numpy as np
 
 from fnlamp.arrays import Tree, array_spec, describe, is_integer, take_rows
 from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, ShapeMismatch
-from fnlamp.stream import BatchStream, Order, Recipe, Segment, View, from_function
+from fnlamp.stream import BatchStream, Order, Recipe
+from fnlamp.stream.source import in_order
 
 MOST: Final = int(np.iinfo(np.int32).max)
 WHERE: Final = "language_model_batches"
@@ -46,20 +47,18 @@ def language_model_batches(
     order, recipe = Order(windows, seed), Recipe(take=partial(windows_of, block))
     # The corpus comes second: it is what a plan looks through for targets that are none of the classes.
     arrays = np.asarray(offset, np.int32 if tokens <= MOST else np.int64), corpus
-    full, rest = divmod(windows, batch_size)
-    segments = []
-    if full:
-        segments.append(Segment(arrays, order, range(0, full * batch_size, batch_size), batch_size, recipe))
-    if rest and not drop_last:
-        segments.append(Segment(arrays, order, range(full * batch_size, windows, batch_size), rest, recipe))
-    view = View(tuple(segments))
-    size = batch_size if full or drop_last else rest
-    spec = (array_spec((size, block), np.int32),) * 2
     cause = "" if windows else f" of {tokens:,} tokens, of which a block of {block:,} needs one more"
     why_empty = EmptyEpoch(windows, batch_size, drop_last, where=WHERE + cause)
-    if isinstance(corpus, np.memmap) or tokens > MOST:  # on the device, places are counted in 32 bits
-        return from_function(len(view), view.batch, spec=spec, why_empty=why_empty)
-    return BatchStream.of_view(view, spec, why_empty)
+    return in_order(
+        arrays,
+        order,
+        batch_size,
+        drop_last,
+        lambda size: (array_spec((size, block), np.int32),) * 2,
+        why_empty,
+        recipe=recipe,
+        on_host=isinstance(corpus, np.memmap) or tokens > MOST,  # on the device, places are counted in 32 bits
+    )
 
 
 def windows_of(block: int, arrays: Tree, rows: Any) -> Tree:

@@ -19,6 +19,7 @@ from fnlamp.fault import FaultError
 from fnlamp.stream import BatchStream, Recipe
 from fnlamp.stream.sink import steps
 from fnlamp.train.execute.body import Bench, Body
+from fnlamp.train.supervised import rows_of
 
 FIRST = 8
 """Steps in the first dispatch, when nobody knows yet how long a step takes."""
@@ -198,7 +199,7 @@ class _Filling:
 
     def __init__(self, batch: Tree, chunk: int | None, position: Any) -> None:
         spec = spec_of(batch)
-        self.room, self.size, self.count = _room(spec, chunk), _rows(spec), 0
+        self.room, self.size, self.count = _room(spec, chunk), rows_of(spec), 0
         self.positions = [position]
         self.form = _form(batch)
         self.arrays = jax.tree.map(lambda leaf: aligned((self.room, *np.shape(leaf)), np.asarray(leaf).dtype), batch)
@@ -224,11 +225,6 @@ class _Filling:
 def _form(batch: Tree) -> Any:
     leaves, structure = jax.tree.flatten(batch)
     return structure, [(np.shape(leaf), leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)) for leaf in leaves]
-
-
-def _rows(spec: Tree) -> int:
-    leaf = jax.tree.leaves(spec)[0]
-    return int(leaf.shape[0]) if leaf.shape else 1
 
 
 def _room(spec: Tree, chunk: int | None) -> int:
