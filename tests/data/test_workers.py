@@ -150,20 +150,22 @@ def family():
     return found - kept
 
 
-def own():
-    """What this process holds: descriptors, threads, processes below it."""
-    return len(os.listdir("/proc/self/fd")), threading.active_count(), family()
+def beyond(before):
+    """What this process holds more than before: descriptors, threads, processes below it; what others left may have ended."""
+    descriptors, threads, processes = before
+    more = max(0, len(os.listdir("/proc/self/fd")) - descriptors)
+    return more, set(threading.enumerate()) - threads, family() - processes
 
 
 @pytest.fixture
 def nothing_is_left():
     use(loader([1], batch_size=1, workers=1), lambda s: list(stream.items(s)))  # multiprocessing's own server is up
-    before = own()
+    before = len(os.listdir("/proc/self/fd")), set(threading.enumerate()), family()
     yield
     end = time.monotonic() + 5
-    while own() != before and time.monotonic() < end:
+    while any(left := beyond(before)) and time.monotonic() < end:
         time.sleep(0.01)
-    assert own() == before
+    assert left == (0, set(), set())
 
 
 # ------------------------------------------------------------------------------- the same batches
