@@ -222,17 +222,20 @@ def identity() -> Loss:
 # ------------------------------------------------------------------------------- metrics
 
 
-def accuracy(prediction: Array, target: Array) -> LossValue:
+def accuracy(prediction: Array, target: Array, *, ignored: int = -100) -> LossValue:
     """The share of rows whose largest prediction is at the label: a metric; as a loss it is `NotDifferentiable`.
 
-    Shapes: prediction `(batch, ..., classes)`, target `(batch, ...)`.  Of equal predictions the first counts.
+    Shapes: prediction `(batch, ..., classes)`, target `(batch, ...)`.  Of equal predictions the first counts; rows whose target
+    is `ignored` do not.
 
-    >>> float(accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])).mean)
+    >>> float(accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), jnp.array([1, 1, -100])).mean)
     0.5
     """
     _check_labels("accuracy", prediction, target, None)
-    hits = jnp.argmax(prediction, axis=-1) == target
-    return LossValue(jnp.sum(hits, dtype=jnp.float32), jnp.asarray(hits.size, jnp.float32))
+    target = target.astype(jnp.int32)  # in 8 bits, -100 would be the label 156
+    counted = target != ignored
+    hits = (jnp.argmax(prediction, axis=-1) == target) & counted
+    return LossValue(jnp.sum(hits, dtype=jnp.float32), jnp.sum(counted, dtype=jnp.float32))
 
 
 # ------------------------------------------------------------------------------- differentiation

@@ -130,6 +130,16 @@ def test_accuracy() -> None:
     assert float(loss.accuracy(LOGITS, np.argmax(LOGITS, -1).astype(np.uint8)).mean) == 1
 
 
+def test_accuracy_counts_no_ignored_rows() -> None:
+    logits, labels = jnp.zeros((3, 200)).at[:, 156].set(1.0), np.array([-100, 156, 3])
+    value = loss.accuracy(logits, labels)
+    assert (float(value.total), float(value.weight)) == (1, 2)
+    assert float(loss.accuracy(logits, np.array([-100, -100, 3], np.int8)).total) == 0
+    assert float(loss.accuracy(logits, labels, ignored=3).weight) == 2
+    nothing = loss.accuracy(logits, np.full(3, -100))
+    assert (float(nothing.total), float(nothing.weight)) == (0, 0)
+
+
 # ------------------------------------------------------------------------------- extremes
 
 
