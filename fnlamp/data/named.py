@@ -6,15 +6,16 @@ import hashlib
 import math
 import struct
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from fnlamp.data import published
 from fnlamp.data.download import digest, fetch
 from fnlamp.data.file import openable, read_all
 from fnlamp.data.option import path_of, seconds_of, several
@@ -83,7 +84,7 @@ def mnist(
     >>> mnist("nowhere", "train", download=False).run()
     <IOResult: <Failure: nowhere/MNIST/raw/train-images-idx3-ubyte.gz: cannot be read (not there, nor in nowhere, ...)>>
     """
-    return _idx_set(_MNIST, root, split, download, mirrors, timeout)
+    return _idx_set(published.MNIST, root, split, download, mirrors, timeout)
 
 
 def fashion_mnist(
@@ -98,7 +99,7 @@ def fashion_mnist(
 
     Source: Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST: a novel image dataset ...".
     """
-    return _idx_set(_FASHION_MNIST, root, split, download, mirrors, timeout)
+    return _idx_set(published.FASHION_MNIST, root, split, download, mirrors, timeout)
 
 
 def kmnist(
@@ -114,7 +115,7 @@ def kmnist(
     Files that somebody unpacked are not read: no checksums of those are published. All else as with `mnist`.
     Source: Clanuwat et al. 2018, "Deep learning for classical Japanese literature".
     """
-    return _idx_set(_KMNIST, root, split, download, mirrors, timeout)
+    return _idx_set(published.KMNIST, root, split, download, mirrors, timeout)
 
 
 def cifar10(
@@ -139,21 +140,21 @@ def cifar10(
     def unpacked() -> list[bytes] | None:
         for place in (folder / "cifar-10-batches-bin", folder):
             if all(_is_there(place / name) for name in names):
-                return [_same(place / name, _CIFAR_BATCHES[name], _CIFAR_BYTES) for name in names]
+                return [_same(place / name, published.CIFAR_BATCHES[name], published.CIFAR_BYTES) for name in names]
         return None
 
     def packed() -> list[bytes] | None:
         return _members(archive, names) if _is_there(archive) else None
 
     found = _tried(lambda: unpacked() or packed())
-    url = [f"{base.rstrip('/')}/{archive.name}" for base in _bases(mirrors, _CIFAR_MIRRORS)]
+    url = [f"{base.rstrip('/')}/{archive.name}" for base in _bases(mirrors, published.CIFAR_MIRRORS)]
 
     def or_download(batches: list[bytes] | None) -> Effect[list[bytes], NamedFault]:
         if batches is not None:
             return Effect.from_value(batches)
         if not download:
             return Effect.from_failure(_absent(archive, folder))
-        fetched = fetch(url, archive, sha256=_CIFAR_SHA256, size=_CIFAR_SIZE, timeout=timeout)
+        fetched = fetch(url, archive, sha256=published.CIFAR_SHA256, size=published.CIFAR_SIZE, timeout=timeout)
         return fetched.bind(lambda path: _tried(lambda: _members(path, names)))
 
     return found.bind(or_download).map(_cifar)
@@ -173,150 +174,12 @@ def digits(split: Split) -> Effect[ImageSet, ExtraMissing]:
     def load() -> ImageSet:
         bundled = need("sklearn.datasets", "examples").load_digits()
         images, labels = bundled.images[rows, :, :, None].astype(np.uint8), bundled.target[rows].astype(np.int32)
-        return ImageSet(images, labels, _DIGITS)
+        return ImageSet(images, labels, published.DIGITS)
 
     return Effect.attempt(load, FaultError, lambda error: error.fault)
 
 
-# ------------------------------------------------------------------------------- what is published
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file packed with gzip: its name without ".gz", size and SHA-256 as published, and the SHA-256 of what is in it."""
-
-    name: str
-    size: int
-    sha256: str
-    unpacked: str | None = None
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A data set in MNIST's format; `files` are images and labels of a split, `folder` is torchvision's name for it."""
-
-    folder: str
-    mirrors: tuple[str, ...]
-    classes: tuple[str, ...]
-    files: Mapping[str, tuple[_File, _File]]
-    shape: tuple[int, int] = (28, 28)
-    rows: Mapping[str, int] | None = None
-
-    def rows_of(self, split: str) -> int:
-        return (self.rows or {"train": 60_000, "test": 10_000})[split]
-
-
-# Where the checksums are published: of packed files in TensorFlow Datasets (url_checksums); of MNIST and Fashion-MNIST unpacked
-# in several projects that agree, and MNIST's were taken of the data too; of CIFAR-10's batches in torchvision for Ruby.
-_DIGITS: Final = tuple("0123456789")
-_MNIST: Final = _Source(
-    "MNIST",
-    ("https://storage.googleapis.com/cvdf-datasets/mnist", "https://ossci-datasets.s3.amazonaws.com/mnist"),
-    _DIGITS,
-    {
-        "train": (
-            _File(
-                "train-images-idx3-ubyte",
-                9_912_422,
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            ),
-            _File(
-                "train-labels-idx1-ubyte",
-                28_881,
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            ),
-        ),
-        "test": (
-            _File(
-                "t10k-images-idx3-ubyte",
-                1_648_877,
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            ),
-            _File(
-                "t10k-labels-idx1-ubyte",
-                4_542,
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-            ),
-        ),
-    },
-)
-_FASHION_MNIST: Final = _Source(
-    "FashionMNIST",
-    (
-        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-    ),
-    ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    {
-        "train": (
-            _File(
-                "train-images-idx3-ubyte",
-                26_421_880,
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            ),
-            _File(
-                "train-labels-idx1-ubyte",
-                29_515,
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            ),
-        ),
-        "test": (
-            _File(
-                "t10k-images-idx3-ubyte",
-                4_422_102,
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            ),
-            _File(
-                "t10k-labels-idx1-ubyte",
-                5_148,
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-            ),
-        ),
-    },
-)
-_KMNIST: Final = _Source(
-    "KMNIST",
-    ("https://codh.rois.ac.jp/kmnist/dataset/kmnist", "http://codh.rois.ac.jp/kmnist/dataset/kmnist"),
-    ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-    {
-        "train": (
-            _File(
-                "train-images-idx3-ubyte",
-                18_165_135,
-                "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-            ),
-            _File("train-labels-idx1-ubyte", 29_497, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
-        ),
-        "test": (
-            _File("t10k-images-idx3-ubyte", 3_041_136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
-            _File("t10k-labels-idx1-ubyte", 5_120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
-        ),
-    },
-)
-_CIFAR_MIRRORS: Final = ("https://www.cs.toronto.edu/~kriz",)
-_CIFAR_SHA256: Final = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-_CIFAR_SIZE: Final = 170_052_171
-_CIFAR_ROWS: Final = 10_000
-_CIFAR_BYTES: Final = _CIFAR_ROWS * (1 + 3 * 32 * 32)
-_CIFAR_CLASSES: Final = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_CIFAR_BATCHES: Final = {
-    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
-    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
-    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
-    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
-    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
-    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
-}
-
-# ------------------------------------------------------------------------------- how it is read
+# ------------------------------------------------------------------------------- how they are read
 
 
 def _checked(split: str) -> str:
@@ -350,7 +213,7 @@ def _absent(path: Path, *places: Path) -> FileMissing:
 
 
 def _idx_set(
-    source: _Source,
+    source: published.Source,
     root: str | PathLike[str],
     split: str,
     download: bool,
@@ -362,7 +225,7 @@ def _idx_set(
     folder, bases = Path(path_of(root)), _bases(mirrors, source.mirrors)
     home = folder / source.folder / "raw"
 
-    def array(file: _File, shape: tuple[int, ...]) -> Effect[np.ndarray[Any, Any], NamedFault]:
+    def array(file: published.File, shape: tuple[int, ...]) -> Effect[np.ndarray[Any, Any], NamedFault]:
         packed = home / f"{file.name}.gz"
         limit = 4 + 4 * len(shape) + math.prod(shape)
         url = [f"{base.rstrip('/')}/{packed.name}" for base in bases]
@@ -382,7 +245,7 @@ def _idx_set(
     return both.map(lambda pair: ImageSet(pair[0][..., None], pair[1].astype(np.int32), source.classes))
 
 
-def _found(folder: Path, home: Path, file: _File, limit: int) -> bytes | None:
+def _found(folder: Path, home: Path, file: published.File, limit: int) -> bytes | None:
     """What the first right file contains; a wrong one is a fault only if there is no right one."""
     wrong: FaultError | None = None
     for place in (home, folder):
@@ -397,7 +260,7 @@ def _found(folder: Path, home: Path, file: _File, limit: int) -> bytes | None:
     return None
 
 
-def _published(path: Path, file: _File, limit: int) -> bytes:
+def _published(path: Path, file: published.File, limit: int) -> bytes:
     """What the file contains, unpacked.  Fails: `ChecksumMismatch`, `FileMissing`."""
     actual = _digest(path)
     if actual in (file.sha256, file.unpacked):
@@ -437,13 +300,13 @@ def _idx(path: str, contents: bytes, shape: tuple[int, ...]) -> np.ndarray[Any, 
 def _members(archive: Path, names: Iterable[str]) -> list[bytes]:
     """Members of the published archive, whose checksum comes first: an archive of somebody else's is not opened."""
     actual = _digest(archive)
-    if actual != _CIFAR_SHA256:
-        raise FaultError(ChecksumMismatch(str(archive), _CIFAR_SHA256, actual))
+    if actual != published.CIFAR_SHA256:
+        raise FaultError(ChecksumMismatch(str(archive), published.CIFAR_SHA256, actual))
     wanted = {f"cifar-10-batches-bin/{name}": name for name in names}
     batches: dict[str, bytes] = {}
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
-            if member.name in wanted and member.isreg() and member.size == _CIFAR_BYTES:
+            if member.name in wanted and member.isreg() and member.size == published.CIFAR_BYTES:
                 file = tar.extractfile(member)
                 batches[wanted[member.name]] = file.read() if file else b""
             if len(batches) == len(wanted):
@@ -457,4 +320,4 @@ def _cifar(batches: list[bytes]) -> ImageSet:
     """Records of a label and three planes of 32x32: red, green, blue."""
     records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
     images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    return ImageSet(images, records[:, 0].astype(np.int32), _CIFAR_CLASSES)
+    return ImageSet(images, records[:, 0].astype(np.int32), published.CIFAR_CLASSES)

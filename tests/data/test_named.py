@@ -21,7 +21,7 @@ import pytest
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp.data import ImageSet, cifar10, digits, fashion_mnist, kmnist, mnist, named
+from fnlamp.data import ImageSet, cifar10, digits, fashion_mnist, kmnist, mnist, published
 from fnlamp.effect import Runtime
 from fnlamp.fault import ChecksumMismatch, DownloadFailed, FileCorrupt, FileMissing
 
@@ -61,11 +61,11 @@ PACKED = {name: gzip.compress(raw, mtime=0) for name, raw in RAW.items()}
 @pytest.fixture
 def small(monkeypatch):
     """MNIST with twenty images of 3x4."""
-    files = tuple(named._File(name, len(PACKED[name]), sha(PACKED[name]), sha(raw)) for name, raw in RAW.items())
+    files = tuple(published.File(name, len(PACKED[name]), sha(PACKED[name]), sha(raw)) for name, raw in RAW.items())
     source = dataclasses.replace(
-        named._MNIST, files={"train": files, "test": files}, shape=(3, 4), rows={"train": 20, "test": 20}
+        published.MNIST, files={"train": files, "test": files}, shape=(3, 4), rows={"train": 20, "test": 20}
     )
-    monkeypatch.setattr(named, "_MNIST", source)
+    monkeypatch.setattr(published, "MNIST", source)
     return source
 
 
@@ -102,10 +102,10 @@ for name in ("pooch", "requests", "tqdm", "urllib3"):
     sys.modules[name] = None
 sys.path.insert(0, sys.argv[2])
 import test_named as t
-from fnlamp.data import named, mnist
+from fnlamp.data import mnist, published
 import dataclasses
-files = tuple(named._File(n, len(t.PACKED[n]), t.sha(t.PACKED[n]), t.sha(r)) for n, r in t.RAW.items())
-named._MNIST = dataclasses.replace(named._MNIST, files={"train": files}, shape=(3, 4), rows={"train": 20})
+files = tuple(published.File(n, len(t.PACKED[n]), t.sha(t.PACKED[n]), t.sha(r)) for n, r in t.RAW.items())
+published.MNIST = dataclasses.replace(published.MNIST, files={"train": files}, shape=(3, 4), rows={"train": 20})
 assert t.is_right(t.value(mnist(sys.argv[1], "train")))
 print(t.fault(mnist(sys.argv[1] + "/none", "train")))
 """
@@ -199,12 +199,12 @@ def test_a_server_with_other_files_is_a_fault(small, tmp_path, server):
 
 
 def test_kmnist_is_not_read_from_files_without_a_published_checksum(tmp_path):
-    for file in named._KMNIST.files["train"]:
+    for file in published.KMNIST.files["train"]:
         (tmp_path / file.name).write_bytes(RAW["train-images-idx3-ubyte"])
     assert isinstance(fault(kmnist(tmp_path, "train", download=False)), FileMissing)
 
 
-BATCHES = {name: RNG.integers(0, 10, (4, 3073), np.uint8) for name in named._CIFAR_BATCHES}
+BATCHES = {name: RNG.integers(0, 10, (4, 3073), np.uint8) for name in published.CIFAR_BATCHES}
 
 
 def archive(batches, folder="cifar-10-batches-bin"):
@@ -220,10 +220,10 @@ def archive(batches, folder="cifar-10-batches-bin"):
 @pytest.fixture
 def small_cifar(monkeypatch):
     def make(raw):
-        monkeypatch.setattr(named, "_CIFAR_SHA256", sha(raw))
-        monkeypatch.setattr(named, "_CIFAR_SIZE", len(raw))
-        monkeypatch.setattr(named, "_CIFAR_BYTES", 4 * 3073)
-        monkeypatch.setattr(named, "_CIFAR_BATCHES", {name: sha(b.tobytes()) for name, b in BATCHES.items()})
+        monkeypatch.setattr(published, "CIFAR_SHA256", sha(raw))
+        monkeypatch.setattr(published, "CIFAR_SIZE", len(raw))
+        monkeypatch.setattr(published, "CIFAR_BYTES", 4 * 3073)
+        monkeypatch.setattr(published, "CIFAR_BATCHES", {name: sha(b.tobytes()) for name, b in BATCHES.items()})
         return raw
 
     return make
@@ -309,9 +309,10 @@ def test_an_image_set_is_a_data_set():
 
 
 def test_every_published_checksum_is_one_and_no_two_files_share_one():
-    sums = [s for source in (named._MNIST, named._FASHION_MNIST, named._KMNIST) for pair in source.files.values() for f in pair
-            for s in (f.sha256, f.unpacked) if s]  # fmt: skip
-    sums += [named._CIFAR_SHA256, *named._CIFAR_BATCHES.values()]
+    sources = published.MNIST, published.FASHION_MNIST, published.KMNIST
+    files = [file for source in sources for pair in source.files.values() for file in pair]
+    sums = [s for file in files for s in (file.sha256, file.unpacked) if s]
+    sums += [published.CIFAR_SHA256, *published.CIFAR_BATCHES.values()]
     assert all(len(s) == 64 and set(s) <= set("0123456789abcdef") for s in sums)
     assert len(set(sums)) == len(sums)
 
