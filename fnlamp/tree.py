@@ -45,7 +45,7 @@ def count(tree: Tree) -> int:
 
 def nbytes(tree: Tree) -> int:
     """How many bytes its arrays take."""
-    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def paths(tree: Tree) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How the cost of a step grows: with the batch, the depth, the rows of the data set, and the leaves of the parameters."""
+"""How the cost of a step grows: with the batch, the depth, the width, the rows of the data set, and the arrays of parameters."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def axes(scale: float) -> Iterator[tuple[str, list[tuple[int, Layer, int, int]]]
     batches = [b for b in (8, 32, 128, 512, 2048, 8192) if b <= max(rows, 512)]
     yield "batch", [(b, small, max(rows, 2 * b), b) for b in batches]
     yield "depth", [(d, perceptron(d, 64), rows // 8, 32) for d in (2, 8, 32, 64)]
+    yield "width", [(w, perceptron(3, w), max(rows // 8, 128), 128) for w in (64, 256, 1024, int(4096 * min(scale, 1)))]
     yield "rows", [(n, small, n, 100) for n in (1_000, 10_000, 100_000, int(1_000_000 * min(scale, 1)))]
     # Narrow layers in parallel: the arithmetic hardly grows, only the number of arrays.
     yield "leaves", [(2 * n, wide_tree(n), rows // 16, 32) for n in (2, 20, 200, 1000)]

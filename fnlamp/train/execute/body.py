@@ -13,6 +13,9 @@ from fnlamp import tree
 from fnlamp.arrays import Array, Tree, platform, to_device
 from fnlamp.stream import Recipe
 
+LARGE = 16 * 2**20
+"""Bytes of a carry whose copy, on a CPU, takes longer than compiling a step twice is worth."""
+
 
 @dataclass(frozen=True, eq=False)
 class Body:
@@ -43,7 +46,8 @@ class Body:
     def chunk(self) -> Callable[..., tuple[Tree, Array]]:
         """Steps `start` to `stop` as one program; both are traced, so a chunk of any length is the same program.
 
-        The arrays are arguments, never constants, of the program: as constants they would be compiled into it.
+        The arrays are arguments, never constants, of the program: as constants they would be compiled into it. Where the carry
+        is large, the first step comes before the loop: it writes to the spare buffers, where else the carry is copied first.
         """
 
         def chunk(
@@ -55,6 +59,8 @@ class Body:
             def guarded(at: Array, carry: Tree) -> Tree:
                 return jax.lax.cond(at < stop, turn, lambda _, carry: carry, at, carry)
 
+            if platform() == "cpu" and tree.nbytes(carry) >= LARGE:
+                start, carry = start + 1, turn(start, carry)
             # The condition always holds. It keeps XLA from moving the random generator's counters out of the loop, whence
             # they would come from memory: a fifth of the speed of a small model with dropout.
             carry = jax.lax.fori_loop(start, stop, guarded if platform() == "cpu" else turn, carry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 import time
@@ -35,7 +36,7 @@ class Fused:
 
     `chunk` is the number of steps; without it the number follows the measured time of a step, so that a dispatch takes about
     `seconds` and Ctrl-C stays prompt. Arrays stay on the device; a stream without a compiled view is sent in super-batches,
-    the next one while the steps of the last are computed, and as it is when they are done: a slow stream is not waited for.
+    the next one while the steps of the last are computed, and as it is when the device would wait for more.
     """
 
     chunk: int | None = None
@@ -52,10 +53,10 @@ class Fused:
         bench.begin(body)
         work = _Work()
 
-        def enough(filling: _Filling, left: int) -> bool:
+        def enough(filling: _Filling, left: int, gap: float) -> bool:
             wanted = min(self._steps(bench, body, filling.size), filling.room)
             # Less and less towards the end: nothing is loaded any more while the last super-batch is computed.
-            return filling.count >= wanted or (self.chunk is None and (filling.count >= left or work.done()))
+            return filling.count >= wanted or (self.chunk is None and (filling.count >= left or work.done(gap)))
 
         supplies = _Early(
             _of_view(stream, position, body, bench)
@@ -73,9 +74,10 @@ class Fused:
                 stop = min(at + self._steps(bench, body, supply.size), supply.stop)
                 started = time.perf_counter()
                 new, broken = run(carry, bench.spare(body, carry), at, stop)
-                work.began(broken)
+                work.began(broken, stop - at)
                 if stop == supply.stop:
                     supplies.prepare()  # while the device computes
+                work.end()
                 if int(broken):
                     good, at, broken = _last_good(run, bench, carry, at, stop, broken)
                     yield good, supply.position(at), int(broken)
@@ -115,18 +117,33 @@ class _Supply:
 
 
 class _Work:
-    """What the device was given last."""
+    """What the device was given last, and when that will be done."""
 
     def __init__(self) -> None:
         self.result: Any = None
-        self.since = 0.0
+        self.steps, self.since, self.until = 0, 0.0, math.inf
+        self.step = math.inf  # seconds, as far as is known
 
-    def began(self, result: Array) -> None:
-        self.result, self.since = result, time.perf_counter()
+    def began(self, result: Array, steps: int) -> None:
+        self.result, self.steps, self.since = result, steps, time.perf_counter()
+        self.until = self.since + max(steps * self.step, WORTH_WHILE)
 
-    def done(self) -> bool:
-        """Whether the device waits for more, and has worked for so long that another dispatch is worth while."""
-        return self.result is None or (self.result.is_ready() and time.perf_counter() - self.since > WORTH_WHILE)
+    def end(self) -> None:
+        """Waits for it."""
+        late = self.result.is_ready()  # then it may have been ready for long
+        self.result.block_until_ready()
+        taken = (time.perf_counter() - self.since) / self.steps
+        self.step = min(self.step, taken) if late else taken
+
+    def done(self, gap: float) -> bool:
+        """Whether the device waits for more, or will before the next batch comes after `gap` seconds.
+
+        Not before it has worked for so long that another dispatch is worth while.
+        """
+        now = time.perf_counter()
+        if self.result is None or now + gap > self.until:
+            return True
+        return bool(self.result.is_ready()) and now - self.since > WORTH_WHILE
 
 
 class _Early:
@@ -164,7 +181,7 @@ def _of_view(stream: BatchStream, position: int, body: Body, bench: Bench) -> It
 
 
 def _of_host(
-    stream: BatchStream, position: Any, bench: Bench, chunk: int | None, enough: Callable[[_Filling, int], bool]
+    stream: BatchStream, position: Any, bench: Bench, chunk: int | None, enough: Callable[[_Filling, int, float], bool]
 ) -> Iterator[_Supply]:
     """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
     filling: _Filling | None = None
@@ -172,6 +189,7 @@ def _of_host(
     before, recipe = stream.compiled
     batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
     while True:
+        asked = time.perf_counter()
         try:
             batch, after = next(batches)
         except StopIteration:
@@ -179,13 +197,14 @@ def _of_host(
         except FaultError as error:  # what came before the fault is trained on first
             late = error
             break
+        gap = time.perf_counter() - asked
         if filling is not None and not filling.takes(batch):
             yield filling.supply(recipe, bench)
             filling = None
         filling = filling or _Filling(batch, chunk, position)
         filling.add(batch, after)
         position, left = after, left - 1  # more than there are, where an epoch is gone on with
-        if enough(filling, max(left, 1)):
+        if enough(filling, max(left, 1), gap):
             yield filling.supply(recipe, bench)
             filling = None
     if filling is not None:
