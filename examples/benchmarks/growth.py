@@ -1,4 +1,4 @@
-"""How the cost of a step grows: with the batch, the depth, the width, the rows of the data set, and the arrays of parameters."""
+"""How the cost of a step grows: with batch, depth, width, rows of the data set, and arrays of parameters."""
 
 from __future__ import annotations
 

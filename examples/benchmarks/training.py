@@ -2,7 +2,7 @@
 
     python examples/benchmarks/training.py                       all models, 30 rounds each
     python examples/benchmarks/training.py --models simple cnn --data FOLDER --json out.json
-    python examples/benchmarks/training.py --growth              how cost grows with batch, depth, rows and leaves
+    python examples/benchmarks/training.py --growth              how cost grows with batch, depth, width, rows and arrays
 
 fnlamp trains through `epochs`, as a user does. All contestants start from the same parameters and see the same batches of the
 same arrays, in turns; a ratio is the median over paired rounds, with a bootstrap 95 % interval. `--data` names a folder with
