@@ -12,8 +12,8 @@ import numpy as np
 
 from fnlamp.data.bulk import Numbers
 from fnlamp.data.file import LIMIT, decoding, opened, reading, rest_of, within
-from fnlamp.data.option import path_of, several
-from fnlamp.data.table import Table, check_options, label_position, labels, shown
+from fnlamp.data.option import path_of
+from fnlamp.data.table import Table, check_options, chosen, labels, shown
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import BadCell, ExtraMissing, FaultError, FileCorrupt, FileFault
@@ -47,15 +47,15 @@ def read_parquet(
     >>> read_parquet(path, label="kind").map(lambda table: (table.columns, table.features.tolist(), table.label.tolist())).run()
     <IOResult: <Success: (('a', 'b'), [[0.5, 2.0], [1.5, 3.0]], [1, 0])>>
     """
-    wanted, label = _options(columns, label, dtype)
+    wanted, label = check_options(columns, label, dtype)
     name = path_of(path)
 
     def load(file: Any) -> Table:
         parquet = need("pyarrow.parquet", "tables")
         with decoding(name, "a Parquet file"), parquet.ParquetFile(file) as source:
             names, metadata = list(source.schema_arrow.names), source.metadata
-            chosen, position = _chosen(name, names, wanted, label)
-            inside = _inside(chosen, position)
+            features, position = _chosen(name, names, wanted, label)
+            inside = _inside(features, position)
             # Not of the columns one by one: pyarrow ends the process where those of a damaged file do not fit.
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
             # A run of one value takes no room in the file.
@@ -65,7 +65,7 @@ def read_parquet(
             within(name, limit, rows * width)
             # By one thread: where one of several meets damage, the rest go on after the file is gone, and the process crashes.
             table = source.read(columns=[names[i] for i in inside], use_threads=False)
-            return _table(name, table, names, chosen, position, np.dtype(dtype))
+            return _table(name, table, names, features, position, np.dtype(dtype))
 
     return reading(_opening(name, (b"PAR1",), "a Parquet file", limit, load))
 
@@ -88,7 +88,7 @@ def read_arrow(
     >>> read_arrow(path, columns=["b"]).map(lambda table: table.features.tolist()).run()
     <IOResult: <Success: [[2.0], [3.0]]>>
     """
-    wanted, label = _options(columns, label, dtype)
+    wanted, label = check_options(columns, label, dtype)
     name = path_of(path)
 
     def load(file: Any) -> Table:
@@ -102,8 +102,8 @@ def read_arrow(
             with ipc.open_stream(file) as source:
                 schema = source.schema
             names = list(schema.names)
-            chosen, position = _chosen(name, names, wanted, label)
-            inside = _inside(chosen, position)
+            features, position = _chosen(name, names, wanted, label)
+            inside = _inside(features, position)
             batches = list(_batches(file, start))
             rows = [batch.rows for batch in batches if not batch.dictionary]
             if listed not in (None, len(rows)):
@@ -115,7 +115,7 @@ def read_arrow(
             with ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=inside, use_threads=False)) as source:
                 table = source.read_all()
             table.validate(full=True)
-            return _table(name, table, names, chosen, position, np.dtype(dtype))
+            return _table(name, table, names, features, position, np.dtype(dtype))
 
     return reading(_opening(name, (b"ARRO", b"\xff\xff\xff\xff"), "an Arrow IPC file or stream", limit, load))
 
@@ -221,15 +221,9 @@ def _opening(
     return opening
 
 
-def _options(
-    columns: Sequence[str] | None, label: str | int | None, dtype: Any
-) -> tuple[tuple[str, ...] | None, str | int | None]:
-    return None if columns is None else several("columns", columns), check_options(label, dtype)
-
-
-def _inside(chosen: list[int], position: int | None) -> list[int]:
+def _inside(features: list[int], position: int | None) -> list[int]:
     """The columns to read, in the file's order."""
-    return sorted(set(chosen if position is None else [*chosen, position]))
+    return sorted(set(features if position is None else [*features, position]))
 
 
 def _width(path: str, schema: Any, inside: list[int], rows: int, dtype: np.dtype[Any]) -> int:
@@ -248,30 +242,21 @@ def _width(path: str, schema: Any, inside: list[int], rows: int, dtype: np.dtype
 def _chosen(
     path: str, names: list[str], columns: Sequence[str] | None, label: str | int | None
 ) -> tuple[list[int], int | None]:
-    """The positions of the features and of the label."""
     if len(set(names)) < len(names):
         raise FaultError(FileCorrupt(path, "columns of different names", shown(names)))
-    position = label_position(path, names, label)
-    if columns is None:
-        chosen = [i for i in range(len(names)) if i != position]
-    else:
-        missing = [column for column in columns if column not in names]
-        if missing:
-            raise FaultError(FileCorrupt(path, f"the column {missing[0]!r}", f"the columns {shown(names)}"))
-        chosen = [names.index(column) for column in columns]
-    return chosen, position
+    return chosen(path, names, columns, label)
 
 
-def _table(path: str, table: Any, names: list[str], chosen: list[int], position: int | None, dtype: np.dtype[Any]) -> Table:
-    features = np.empty((table.num_rows, len(chosen)), dtype)
-    for i, at in enumerate(chosen):
+def _table(path: str, table: Any, names: list[str], places: list[int], position: int | None, dtype: np.dtype[Any]) -> Table:
+    features = np.empty((table.num_rows, len(places)), dtype)
+    for i, at in enumerate(places):
         numbers = _numbers(path, table.column(names[at]), names[at])
         with np.errstate(over="ignore"):  # looked for and named right below
             features[:, i] = numbers
         if not np.isfinite(features[:, i]).all():
             row = int(np.flatnonzero(~np.isfinite(features[:, i]))[0])
             raise FaultError(BadCell(path, row + 1, names[at], f"a number that {dtype} can hold", "a larger one"))
-    kept = tuple(names[at] for at in chosen)
+    kept = tuple(names[at] for at in places)
     if position is None:
         return Table(kept, features)
     numbers = _numbers(path, table.column(names[position]), names[position])

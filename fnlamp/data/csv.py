@@ -6,8 +6,10 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ import numpy as np
 from fnlamp.data.bulk import Numbers, parse
 from fnlamp.data.file import LIMIT, PIECE, read_table, reading
 from fnlamp.data.option import path_of
-from fnlamp.data.table import Table, check_options, label_position, labels
+from fnlamp.data.table import Table, check_options, chosen, labels
 from fnlamp.effect import Effect
 from fnlamp.fault import BadCell, FaultError, FileCorrupt, FileFault
 
@@ -24,6 +26,7 @@ from fnlamp.fault import BadCell, FaultError, FileCorrupt, FileFault
 def read_csv(
     path: str | PathLike[str],
     *,
+    columns: Sequence[str] | None = None,
     label: str | int | None = None,
     header: bool = True,
     rows: int | None = None,
@@ -33,11 +36,12 @@ def read_csv(
 ) -> Effect[Table, FileFault]:
     """The table in a file of numbers; nothing is opened before the program is run.
 
-    `label` is the column of class labels, by its name or its position from 0. Without a `header`, columns are called "0",
-    "1", ... Only the first `rows` rows are read, and no more of the file than they take. Whether it is packed is told by its
-    first bytes; `limit` is how many bytes it may unpack to. Fails: `FileMissing`; `FileCorrupt` for a file that is damaged,
-    empty, not UTF-8 or without the label column; `BadCell` for a row of another width, and a cell that is empty, no number,
-    not finite (in `dtype` too), or no whole number for a label; `TooLarge`. Reference: RFC 4180.
+    `columns` are the names of the features, in the order that is wanted, all by default; others may hold text. `label` is the
+    column of class labels, by its name or its position from 0; it need not be among `columns`. Without a `header`, columns are
+    called "0", "1", ... Only the first `rows` rows are read, and no more of the file than they take. Whether it is packed is
+    told by its first bytes; `limit` is how many bytes it may unpack to. Fails: `FileMissing`; `FileCorrupt` for a file that is
+    damaged, empty, not UTF-8 or without the columns; `BadCell` for a row of another width, and a cell that is empty, no
+    number, not finite (in `dtype` too), or no whole number for a label; `TooLarge`. Reference: RFC 4180.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.csv")
@@ -49,19 +53,38 @@ def read_csv(
         raise ValueError(f"rows must be at least 1, got {rows}")
     if len(separator) != 1 or not separator.isascii() or separator in '"\r\n.+-0123456789eE\0':
         raise ValueError(f"a separator is one ASCII character that no number contains, got {separator!r}")
-    label = check_options(label, dtype)
+    wanted, label = check_options(columns, label, dtype)
     name = path_of(path)
 
     def load() -> Table:
         with closing(read_table(name, header, rows, limit)) as lines:
-            names, blocks = _parse(name, lines, header, separator)
-        return _table(name, names, blocks, label, header, np.dtype(dtype))
+            columns, blocks = _parse(name, lines, header, separator, wanted, label)
+        return _table(name, columns, blocks, np.dtype(dtype))
 
     return reading(load)
 
 
-def _parse(path: str, lines: Iterator[bytes], header: bool, separator: str) -> tuple[list[str], list[Numbers]]:
-    """Column names, and all cells, block by block: in bulk, where a block is plainly numbers, else cell by cell."""
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a file, of which the features and the label are read."""
+
+    names: list[str]
+    header: bool
+    features: list[int]
+    label: int | None
+
+    @cached_property
+    def read(self) -> frozenset[int | None]:
+        return frozenset([*self.features, self.label])
+
+    def shown(self, at: int) -> str | int:
+        return self.names[at] if self.header else at + 1
+
+
+def _parse(
+    path: str, lines: Iterator[bytes], header: bool, separator: str, wanted: tuple[str, ...] | None, label: str | int | None
+) -> tuple[_Columns, list[Numbers]]:
+    """The columns, and all cells, block by block: in bulk, where a block is plainly numbers, else cell by cell."""
     head = next(lines, b"") if header else b""
     block = next(lines, b"")
     records = list(records_of(path, head if header else block.partition(b"\n")[0], separator, 1))
@@ -75,17 +98,18 @@ def _parse(path: str, lines: Iterator[bytes], header: bool, separator: str) -> t
     if not block:
         raise FaultError(FileCorrupt(path, "at least one row of numbers", "a header only"))
     names = first if header else [str(i) for i in range(len(first))]
+    columns = _Columns(names, header, *chosen(path, names, wanted, label))
     cells, number = [], 1 + header
     while block:
         block = block.replace(b"\r\n", b"\n")
         numbers = None if _misfits(block, len(names), separator.encode()) else parse(block, len(names), separator.encode())
         if numbers is None:
             rows = enumerate(records_of(path, block, separator, number), start=number)
-            numbers = np.array([_row(path, i, row, names, header) for i, row in rows], np.float64)
+            numbers = np.array([_row(path, i, row, columns) for i, row in rows], np.float64)
         number += len(numbers)
         cells.append(numbers)
         block = next(lines, b"")
-    return names, cells
+    return columns, cells
 
 
 def _misfits(block: bytes, width: int, separator: bytes) -> bool:
@@ -129,10 +153,10 @@ def _lines(path: str, raw: bytes, separator: str, first: int) -> Iterator[str]:
             raise FaultError(FileCorrupt(path, "UTF-8 text", came)) from error
 
 
-def _row(path: str, number: int, row: list[str], names: list[str], header: bool) -> list[float]:
-    if len(row) != len(names):
-        raise FaultError(BadCell(path, number, None, f"{len(names)} cells", f"{len(row)}"))
-    return [_cell(path, number, names[i] if header else i + 1, cell) for i, cell in enumerate(row)]
+def _row(path: str, number: int, row: list[str], columns: _Columns) -> list[float]:
+    if len(row) != len(columns.names):
+        raise FaultError(BadCell(path, number, None, f"{len(columns.names)} cells", f"{len(row)}"))
+    return [_cell(path, number, columns.shown(i), cell) if i in columns.read else 0.0 for i, cell in enumerate(row)]
 
 
 COLUMNS: Final = 2**18
@@ -148,25 +172,31 @@ def _cell(path: str, row: int, column: str | int, cell: str) -> float:
     return value
 
 
-def _table(
-    path: str, names: list[str], blocks: list[Numbers], label: str | int | None, header: bool, dtype: np.dtype[Any]
-) -> Table:
-    position = label_position(path, names, label)
-    at = len(names) if position is None else position
-    kept = names[:at] + names[at + 1 :]
-    features = np.empty((sum(map(len, blocks)), len(kept)), dtype)
-    start = 0
+def _table(path: str, columns: _Columns, blocks: list[Numbers], dtype: np.dtype[Any]) -> Table:
+    features = np.empty((sum(map(len, blocks)), len(columns.features)), dtype)
+    parts = list(_runs(columns.features))
+    start, first = 0, 1 + columns.header
     for block in blocks:
         part = features[start : start + len(block)]
         with np.errstate(over="ignore"):  # looked for and named right below
-            part[:, :at], part[:, at:] = block[:, :at], block[:, at + 1 :]
+            for to, of in parts:
+                part[:, to] = block[:, of]
         # float32 holds every integer that there is
         if (block.dtype.kind == "f" or dtype.itemsize < 4) and not np.isfinite(part).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
-            shown = kept[column] if header else column + (column >= at) + 1
-            raise FaultError(BadCell(path, start + row + 1 + header, shown, f"a number that {dtype} can hold", "a larger one"))
+            shown = columns.shown(columns.features[column])
+            raise FaultError(BadCell(path, start + row + first, shown, f"a number that {dtype} can hold", "a larger one"))
         start += len(block)
-    if position is None:
-        return Table(tuple(kept), features)
-    at_column: str | int = names[position] if header else position + 1
-    return Table(tuple(kept), features, labels(path, [block[:, position] for block in blocks], 1 + header, at_column))
+    kept = tuple(columns.names[i] for i in columns.features)
+    if (at := columns.label) is None:
+        return Table(kept, features)
+    return Table(kept, features, labels(path, [block[:, at] for block in blocks], first, columns.shown(at)))
+
+
+def _runs(places: list[int]) -> Iterator[tuple[slice, slice]]:
+    """Where columns come, and from where, of those that are side by side in both: a copy of these at once is quick."""
+    start = 0
+    for stop in range(1, len(places) + 1):
+        if stop == len(places) or places[stop] != places[stop - 1] + 1:
+            yield slice(start, stop), slice(places[start], places[stop - 1] + 1)
+            start = stop

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fnlamp.data.bulk import Numbers
-from fnlamp.data.option import column_of
+from fnlamp.data.option import column_of, several
 from fnlamp.fault import BadCell, FaultError, FileCorrupt
 
 
@@ -27,23 +27,32 @@ class Table:
         return f"<Table: {rows:,} rows of {columns:,} {self.features.dtype} columns{labelled}>"
 
 
-def check_options(label: str | int | None, dtype: Any) -> str | int | None:
-    """The label column, a position as an `int`, or a `TypeError` for options that could make wrong numbers."""
+def check_options(
+    columns: Sequence[str] | None, label: str | int | None, dtype: Any
+) -> tuple[tuple[str, ...] | None, str | int | None]:
+    """The columns and the label, a position as an `int`, or a `TypeError` for options that could make wrong numbers."""
     if not np.issubdtype(dtype, np.floating):
         raise TypeError(f"features are floating-point numbers, got the dtype {dtype}")
-    return None if label is None else column_of("label", label)
+    return None if columns is None else several("columns", columns), None if label is None else column_of("label", label)
 
 
-def label_position(path: str, names: Sequence[str], label: str | int | None) -> int | None:
-    """Where the label column stands, given by name or position.  Fails: `FileCorrupt`."""
-    if label is None:
-        return None
-    if isinstance(label, str) and names.count(label) == 1:
-        return names.index(label)
-    if isinstance(label, int) and 0 <= label < len(names):
-        return label
-    came = f"{names.count(label)} of them" if label in names else f"the columns {shown(names)}"
-    raise FaultError(FileCorrupt(path, f"one column {label!r} for the labels", came))
+def chosen(
+    path: str, names: Sequence[str], columns: Sequence[str] | None, label: str | int | None
+) -> tuple[list[int], int | None]:
+    """The positions of the features, all but the label by default, and of the label.  Fails: `FileCorrupt`."""
+    position = None if label is None else _position(path, names, label, " for the labels")
+    if columns is None:
+        return [i for i in range(len(names)) if i != position], position
+    return [_position(path, names, column) for column in columns], position
+
+
+def _position(path: str, names: Sequence[str], column: str | int, use: str = "") -> int:
+    if isinstance(column, str) and names.count(column) == 1:
+        return names.index(column)
+    if isinstance(column, int) and 0 <= column < len(names):
+        return column
+    came = f"{names.count(column)} of them" if column in names else f"the columns {shown(names)}"
+    raise FaultError(FileCorrupt(path, f"one column {column!r}{use}", came))
 
 
 def shown(names: Sequence[str]) -> str:

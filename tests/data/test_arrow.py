@@ -166,7 +166,7 @@ def test_a_label_is_a_whole_number(form, column, row):
     [
         ({"label": "c"}, "'c' for the labels, got the columns a, b"),
         ({"label": 2}, "2 for the labels"),
-        ({"columns": ["a", "c"]}, "the column 'c', got the columns a, b"),
+        ({"columns": ["a", "c"]}, "one column 'c', got the columns a, b"),
     ],
 )
 def test_a_column_that_is_not_there(form, options, says):

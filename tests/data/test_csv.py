@@ -205,6 +205,47 @@ def test_nothing_is_opened_before_run(tmp_path):
     assert unsafe_perform_io(program.run().unwrap()).features.shape == (9, 2)
 
 
+FLOWERS = "id,length,width,name,kind\nx1,5.1,3.5,a rose,1\nx2,4.9,,a lily,0\n,1e400,2.5,,1\n"
+
+
+def test_only_the_wanted_columns_are_looked_at(write):
+    read = table(write(FLOWERS), columns=["width"], label="kind", rows=1)
+    assert (read.columns, read.features.tolist(), read.label.tolist()) == (("width",), [[3.5]], [1])
+    assert table(write(FLOWERS), columns=["kind"], label=4).features.tolist() == [[1], [0], [1]]
+    assert table(write(FLOWERS), columns=[], label="kind").features.shape == (3, 0)
+    for columns, row, column in [(["width"], 3, "width"), (["kind", "length"], 4, "length"), (["id"], 2, "id")]:
+        found = fault(write(FLOWERS), columns=columns)
+        assert isinstance(found, BadCell)
+        assert (found.row, found.column) == (row, column)
+
+
+def test_columns_come_in_the_order_that_is_wanted(write):
+    numbers = np.arange(60).reshape(10, 6)
+    raw = "\n".join([",".join("abcdef"), *(",".join(map(str, row)) for row in numbers), ""])
+    for columns in ("abcdef", "fedcba", "bcd", "efab", "d", "aca"):
+        read = table(write(raw), columns=list(columns), label="b")
+        assert read.columns == tuple(columns)
+        np.testing.assert_array_equal(read.features, numbers[:, ["abcdef".index(c) for c in columns]])
+        np.testing.assert_array_equal(read.label, numbers[:, 1])
+    plain = write(raw.split("\n", 1)[1], "plain.csv")
+    np.testing.assert_array_equal(table(plain, columns=["5", "0"], header=False).features, numbers[:, [5, 0]])
+
+
+def test_a_number_too_large_is_named_by_its_column_among_the_wanted(write):
+    found = fault(write("a,b,c\n1,2,3\n1,2,1e39\n"), columns=["c", "a"])
+    assert (found.row, found.column) == (3, "c")
+    found = fault(write("1,2,3\n1,2,1e39\n"), columns=["2", "0"], header=False)
+    assert (found.row, found.column) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"), [(["d"], "one column 'd', got the columns a, b, a"), (["a"], "one column 'a', got 2 of them")]
+)
+def test_a_wanted_column_is_there_once(write, columns, says):
+    assert says in str(fault(write("a,b,a\n1,2,3\n"), columns=columns))
+    assert table(write("a,b,a\n1,2,3\n"), columns=["b"]).features.tolist() == [[2]]
+
+
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_one_strange_row_in_a_long_file_changes_no_other(write, blocks):
     rows = [[i, i / 8, -i] for i in range(40_000)]  # some 700 kB: several blocks
