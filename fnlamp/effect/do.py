@@ -46,7 +46,14 @@ def do(function: Callable[P, Generator[Effect[Any, E], Any, A]]) -> Callable[P, 
 
     @wraps(function)
     def build(*args: P.args, **kwargs: P.kwargs) -> Effect[A, E]:
-        return Effect(Named(DoNode(lambda: function(*args, **kwargs)), name_of(function)))
+        def block() -> Generator[Effect[Any, E], Any, A]:
+            made = function(*args, **kwargs)
+            if not isinstance(made, Generator):
+                came = f"{name_of(function)} without one returned {type(made).__name__}"
+                raise TypeError(f"a @do function has a yield from in it; {came}")
+            return made
+
+        return Effect(Named(DoNode(block), name_of(function)))
 
     return build
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, Key, Params, Spec, State
+from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float
+from fnlamp.fault import DtypeMismatch, FaultError
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode, Train
 
@@ -13,8 +14,8 @@ from fnlamp.mode import Mode, Train
 def dropout(rate: float) -> Layer:
     """Zero each number with probability `rate` and divide the others by `1 - rate`, so that the expectation stays.
 
-    `Train` draws from its key; `Eval` is the identity.  Shapes: unchanged.
-    Raises: `ValueError` unless 0 <= rate < 1.  Reference: Srivastava et al. 2014, section 10's inverted form.
+    `Train` draws from its key; `Eval` is the identity.  Shapes: unchanged.  Raises: `ValueError` unless 0 <= rate < 1.
+    Fails: `DtypeMismatch` for integer input.  Reference: Srivastava et al. 2014, section 10's inverted form.
 
     >>> from fnlamp import Eval
     >>> dropout(0.5).apply({}, {}, jnp.ones(3), Eval())[0]
@@ -25,13 +26,20 @@ def dropout(rate: float) -> Layer:
 
     def init(key: Key, spec: Spec) -> Init:
         del key
+        _check(spec)
         return Init({}, {}, spec, {})
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del params
+        _check(x)
         if not isinstance(mode, Train) or rate == 0:
             return x, state
         kept = jax.random.bernoulli(mode.key, 1 - rate, x.shape)
         return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype)), state
 
     return Layer(init, apply, f"dropout({rate:g})")
+
+
+def _check(x: Array | Spec) -> None:
+    if not hasattr(x, "dtype") or not is_float(x):
+        raise FaultError(DtypeMismatch("floating-point input", describe(x), "cast first, as nn.rescale does", where="dropout"))

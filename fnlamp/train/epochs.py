@@ -17,7 +17,7 @@ from fnlamp import tree
 from fnlamp.arrays import Params, Tree, array_spec, describe
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime, do
 from fnlamp.effect.node import Named
-from fnlamp.fault import FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, ShapeMismatch, TrainFault
+from fnlamp.fault import DtypeMismatch, FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, ShapeMismatch, TrainFault
 from fnlamp.loss import Metric
 from fnlamp.mode import name_key, seed_key
 from fnlamp.optim import Optimizer
@@ -164,12 +164,16 @@ class _Program:
             parts = ("params", "layer_state", "optimizer_state")
             pairs = {f"resume/{part}": (getattr(carry, part), getattr(self.resume.state, part)) for part in parts}
         for name, trees in pairs.items():
-            wanted, came = ({path: list(np.shape(leaf)) for path, leaf in tree.paths(t).items()} for t in trees)
+            wanted, came = (tree.paths(t) for t in trees)
             for path in wanted | came:
-                if wanted.get(path) != came.get(path):
-                    expected, actual = (str(shapes.get(path, "no such array")) for shapes in (wanted, came))
-                    hint = "it was made with another model or optimizer"
-                    raise FaultError(ShapeMismatch(expected, actual, hint, where=f"{name}/{path}"))
+                both = [leaves.get(path) for leaves in (wanted, came)]
+                place, hint = f"{name}/{path}", "it was made with another model or optimizer"
+                expected, actual = ("no such array" if leaf is None else str(list(np.shape(leaf))) for leaf in both)
+                if expected != actual:
+                    raise FaultError(ShapeMismatch(expected, actual, hint, where=place))
+                expected, actual = (str(jnp.result_type(leaf)) for leaf in both)
+                if self.resume is not None and expected != actual:  # initial parameters are cast
+                    raise FaultError(DtypeMismatch(expected, actual, hint, where=place))
 
     def outline(self) -> Outline:
         """What `explain` shows: the plan, or the fault that a run is sure to end with."""

@@ -162,6 +162,15 @@ def test_what_a_block_yields_must_be_an_effect() -> None:
         block().run()
 
 
+def test_a_function_without_a_yield_is_named() -> None:
+    @do
+    def forgetful() -> Any:
+        return Effect.from_value(1)
+
+    with pytest.raises(TypeError, match=r"yield from in it; \S*forgetful without one returned Effect"):
+        forgetful().run()
+
+
 def test_a_resource_is_used_from_a_block() -> None:
     log: list[str] = []
     file = Resource.make(noted(log, "open"), lambda *_: noted(log, "close"))

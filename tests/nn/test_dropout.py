@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fnlamp import nn
+from fnlamp.fault import FaultError
 from fnlamp.mode import Eval, Train
 
 KEY = jax.random.key(0)
@@ -24,6 +25,14 @@ def test_the_share_that_is_zero_and_the_expectation(rate: float) -> None:
 def test_rate_zero_and_evaluating_are_the_identity() -> None:
     assert nn.dropout(0.0).apply({}, {}, ONES, Train(KEY))[0] is ONES
     assert nn.dropout(0.9).apply({}, {}, ONES, Eval())[0] is ONES
+
+
+@pytest.mark.parametrize("mode", [Train(KEY), Eval()])
+def test_integers_are_a_fault(mode) -> None:
+    with pytest.raises(FaultError, match=r"dropout: expected floating-point input, got int32\[3\]"):
+        nn.dropout(0.5).apply({}, {}, jnp.arange(3), mode)
+    with pytest.raises(FaultError, match="floating-point input"):
+        nn.dropout(0.5).init(KEY, jax.ShapeDtypeStruct((3,), jnp.uint8))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])

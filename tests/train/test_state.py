@@ -13,7 +13,7 @@ from returns.unsafe import unsafe_perform_io
 
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Effect, Resource, Runtime, do
-from fnlamp.fault import FaultError, Interrupted, NonFinite, ShapeMismatch
+from fnlamp.fault import DtypeMismatch, FaultError, Interrupted, NonFinite, ShapeMismatch
 from fnlamp.train import EpochReport
 
 RNG = np.random.default_rng(2)
@@ -113,6 +113,17 @@ def test_resuming_leaves_what_was_resumed_alive():
 def test_a_finished_run_resumed_is_itself():
     first = outcome(describe())
     same(first, outcome(describe(resume=first)))
+
+
+def test_a_run_of_other_dtypes_does_not_fit():
+    first = outcome(describe(epochs=1))
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), first.state.params)
+    found = outcome(describe(resume=replace(first, state=replace(first.state, params=params))))
+    assert isinstance(found, DtypeMismatch)
+    assert (found.expected, found.actual) == ("float32", "bfloat16")
+    assert found.where.startswith("resume/params/0/")
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), first.state.params)  # as JAX would take them
+    same(outcome(describe(resume=replace(first, state=replace(first.state, params=params)))), outcome(describe(resume=first)))
 
 
 @pytest.mark.parametrize(
