@@ -7,7 +7,7 @@
 fnlamp trains through `epochs`, as a user does. All contestants start from the same parameters and see the same batches of the
 same arrays, in turns; a ratio is the median over paired rounds, with a bootstrap 95 % interval. `--data` names a folder with
 MNIST's IDX files (or set FNLAMP_MNIST); without it digits are made up, of the same shape. Freed memory stays with the process
-for all of them (`fnlamp.keep_memory()`), which makes the hand-written loop and torch faster too.
+for all of them (`fnlamp.keep_memory()`).
 """
 
 from __future__ import annotations
