@@ -40,8 +40,8 @@ def read_csv(
     column of class labels, by its name or its position from 0; it need not be among `columns`. Without a `header`, columns are
     called "0", "1", ... Only the first `rows` rows are read, and no more of the file than they take. Whether it is packed is
     told by its first bytes; `limit` is how many bytes it may unpack to. Fails: `FileMissing`; `FileCorrupt` for a file that is
-    damaged, empty, not UTF-8 or without the columns; `BadCell` for a row of another width, and a cell that is empty, no
-    number, not finite (in `dtype` too), or no whole number for a label; `TooLarge`. Reference: RFC 4180.
+    damaged, empty, not UTF-8 or without the columns; `BadCell` for a row of another width or of several lines, and a cell that
+    is empty, no number, not finite (in `dtype` too), or no whole number for a label; `TooLarge`. Reference: RFC 4180.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.csv")
@@ -66,7 +66,7 @@ def read_csv(
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a file, of which the features and the label are read."""
+    """The columns of a file, and the places of the features and of the label, which are the ones that are read."""
 
     names: list[str]
     header: bool
@@ -74,8 +74,8 @@ class _Columns:
     label: int | None
 
     @cached_property
-    def read(self) -> frozenset[int | None]:
-        return frozenset([*self.features, self.label])
+    def read(self) -> list[int]:
+        return sorted({*self.features} if self.label is None else {*self.features, self.label})
 
     def shown(self, at: int) -> str | int:
         return self.names[at] if self.header else at + 1
@@ -104,8 +104,10 @@ def _parse(
         block = block.replace(b"\r\n", b"\n")
         numbers = None if _misfits(block, len(names), separator.encode()) else parse(block, len(names), separator.encode())
         if numbers is None:
-            rows = enumerate(records_of(path, block, separator, number), start=number)
+            rows = enumerate(records_of(path, block, separator, number, by_line=True), start=number)
             numbers = np.array([_row(path, i, row, columns) for i, row in rows], np.float64)
+        elif len(columns.read) < len(names):
+            numbers = numbers[:, columns.read]
         number += len(numbers)
         cells.append(numbers)
         block = next(lines, b"")
@@ -117,11 +119,17 @@ def _misfits(block: bytes, width: int, separator: bytes) -> bool:
     return len(block) > 4 * PIECE and block.count(separator) != block.count(b"\n") * (width - 1)
 
 
-def records_of(path: str, raw: bytes, separator: str, first: int) -> Iterator[list[str]]:
-    """The rows, of which the first has the number `first`.  Fails: `FileCorrupt`; `BadCell` for quotes and lines gone wrong."""
+def records_of(path: str, raw: bytes, separator: str, first: int, *, by_line: bool = False) -> Iterator[list[str]]:
+    """The rows, of which the first has the number `first`; `by_line`, none may span several, so that lines count rows.
+
+    Fails: `FileCorrupt`; `BadCell` for quotes and lines gone wrong.
+    """
     number = first
+    reader = csv.reader(_lines(path, raw, separator, first), delimiter=separator, strict=True)
     try:
-        for row in csv.reader(_lines(path, raw, separator, first), delimiter=separator, strict=True):
+        for row in reader:
+            if by_line and reader.line_num > number - first + 1:
+                raise FaultError(BadCell(path, number, None, *_SAID["end of data"]))
             yield row
             number += 1
     except csv.Error as error:
@@ -156,25 +164,26 @@ def _lines(path: str, raw: bytes, separator: str, first: int) -> Iterator[str]:
 def _row(path: str, number: int, row: list[str], columns: _Columns) -> list[float]:
     if len(row) != len(columns.names):
         raise FaultError(BadCell(path, number, None, f"{len(columns.names)} cells", f"{len(row)}"))
-    return [_cell(path, number, columns.shown(i), cell) if i in columns.read else 0.0 for i, cell in enumerate(row)]
+    return [_cell(path, number, columns, i, row[i]) for i in columns.read]
 
 
 COLUMNS: Final = 2**18
 _NUMBER: Final = re.compile(r"[ \t]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t]*")
 
 
-def _cell(path: str, row: int, column: str | int, cell: str) -> float:
+def _cell(path: str, row: int, columns: _Columns, at: int, cell: str) -> float:
     # Python takes 1_000, nan and other scripts' digits for numbers too.
     value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
     if not math.isfinite(value):
         shown = "an empty cell" if not cell.strip() else repr(cell if len(cell) <= 40 else cell[:37] + "...")
-        raise FaultError(BadCell(path, row, column, "a finite number", shown))
+        raise FaultError(BadCell(path, row, columns.shown(at), "a finite number", shown))
     return value
 
 
 def _table(path: str, columns: _Columns, blocks: list[Numbers], dtype: np.dtype[Any]) -> Table:
     features = np.empty((sum(map(len, blocks)), len(columns.features)), dtype)
-    parts = list(_runs(columns.features))
+    inside = {place: i for i, place in enumerate(columns.read)}
+    parts = list(_runs([inside[place] for place in columns.features]))
     start, first = 0, 1 + columns.header
     for block in blocks:
         part = features[start : start + len(block)]
@@ -190,7 +199,7 @@ def _table(path: str, columns: _Columns, blocks: list[Numbers], dtype: np.dtype[
     kept = tuple(columns.names[i] for i in columns.features)
     if (at := columns.label) is None:
         return Table(kept, features)
-    return Table(kept, features, labels(path, [block[:, at] for block in blocks], first, columns.shown(at)))
+    return Table(kept, features, labels(path, [block[:, inside[at]] for block in blocks], first, columns.shown(at)))
 
 
 def _runs(places: list[int]) -> Iterator[tuple[slice, slice]]:

@@ -49,8 +49,9 @@ def do(function: Callable[P, Generator[Effect[Any, E], Any, A]]) -> Callable[P, 
         def block() -> Generator[Effect[Any, E], Any, A]:
             made = function(*args, **kwargs)
             if not isinstance(made, Generator):
-                came = f"{name_of(function)} without one returned {type(made).__name__}"
-                raise TypeError(f"a @do function has a yield from in it; {came}")
+                raise TypeError(
+                    f"{name_of(function)} returned {type(made).__name__}: a @do function is one with a yield from in it"
+                )
             return made
 
         return Effect(Named(DoNode(block), name_of(function)))

@@ -15,7 +15,7 @@ def dropout(rate: float) -> Layer:
     """Zero each number with probability `rate` and divide the others by `1 - rate`, so that the expectation stays.
 
     `Train` draws from its key; `Eval` is the identity.  Shapes: unchanged.  Raises: `ValueError` unless 0 <= rate < 1.
-    Fails: `DtypeMismatch` for integer input.  Reference: Srivastava et al. 2014, section 10's inverted form.
+    Fails: `DtypeMismatch` for input that is not floating-point.  Reference: Srivastava et al. 2014, section 10's inverted form.
 
     >>> from fnlamp import Eval
     >>> dropout(0.5).apply({}, {}, jnp.ones(3), Eval())[0]

@@ -30,6 +30,11 @@ def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda 
     return Resource.make(start, lambda thread, _: Effect.suspend(thread.close))
 
 
+def is_ahead(step: Stepper) -> bool:
+    """Whether a thread goes on making what this step gives while nobody asks for it."""
+    return isinstance(getattr(step, "__self__", None), Ahead)
+
+
 class _Ready(NamedTuple):
     """What was made at a state, and what was in it then."""
 

@@ -219,6 +219,29 @@ def test_only_the_wanted_columns_are_looked_at(write):
         assert (found.row, found.column) == (row, column)
 
 
+@pytest.mark.parametrize("before", [0, 3, 100_000])
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_cell_that_spans_lines_is_a_fault_wherever_it_is(write, before, after):
+    path = write("n,a\n" + "w,1\n" * before + '"x\ny",2\n' + "z,3\n" * after)
+    found = fault(path, columns=["a"])
+    assert isinstance(found, BadCell)
+    assert found.row == 2 + before
+    assert "a quote that is closed on its line" in str(found)
+    assert before == 0 or table(path, columns=["a"], rows=before).features.sum() == before
+
+
+def test_what_is_not_wanted_is_not_kept(write):
+    numbers = np.arange(2_000_000).reshape(20_000, 100)
+    path = write("\n".join([",".join(f"c{i}" for i in range(100)), *(",".join(map(str, row)) for row in numbers.tolist()), ""]))
+    tracemalloc.start()
+    read = table(path, columns=["c7"], label="c3")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(read.features[:, 0], numbers[:, 7])
+    np.testing.assert_array_equal(read.label, numbers[:, 3])
+    assert peak < numbers.nbytes / 2
+
+
 def test_columns_come_in_the_order_that_is_wanted(write):
     numbers = np.arange(60).reshape(10, 6)
     raw = "\n".join([",".join("abcdef"), *(",".join(map(str, row)) for row in numbers), ""])
@@ -283,7 +306,7 @@ def test_a_carriage_return_alone_is_no_row_end(write):
     [
         ('a,b\n1,2\n1,"2\n', "row 3: expected a quote that is closed on its line, got one that is not"),
         ('a,b\n1,2\n"1\n",2\n', "row 3: expected a quote that is closed on its line, got one that is not"),
-        ('a,b\n1,2\n"1\n",2\n3,4\n', "row 3, column a: expected a finite number, got '1\\n'"),
+        ('a,b\n1,2\n"1\n",2\n3,4\n', "row 3: expected a quote that is closed on its line, got one that is not"),
         ('a,b\n1,2\n"1"2,3\n', "row 3: expected a separator after a closing quote, got something else"),
         ("a\n" + "1" * 140_000 + "\n", "row 2: expected a cell of at most 131,072 characters, got a longer one"),
         ("a,b\r1,2\r", "row 1: expected rows that end with a line feed, got a carriage return by itself"),

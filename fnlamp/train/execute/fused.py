@@ -18,6 +18,7 @@ from fnlamp import tree
 from fnlamp.arrays import Array, Tree, aligned, spec_of, to_device
 from fnlamp.fault import FaultError
 from fnlamp.stream import BatchStream, Recipe
+from fnlamp.stream.ahead import is_ahead
 from fnlamp.stream.sink import steps
 from fnlamp.train.execute.body import Bench, Body
 from fnlamp.train.supervised import rows_of
@@ -136,12 +137,9 @@ class _Work:
         self.step = min(self.step, taken) if late else taken
 
     def done(self, gap: float) -> bool:
-        """Whether the device waits for more, or will before the next batch comes after `gap` seconds.
-
-        Not before it has worked for so long that another dispatch is worth while.
-        """
+        """Whether the device waits for more, or will by the time of the next batch, after `gap` seconds; `until` is a guess."""
         now = time.perf_counter()
-        if self.result is None or now + gap > self.until:
+        if self.result is None or (gap and now + gap > self.until):
             return True
         return bool(self.result.is_ready()) and now - self.since > WORTH_WHILE
 
@@ -187,6 +185,7 @@ def _of_host(
     filling: _Filling | None = None
     late: FaultError | None = None
     before, recipe = stream.compiled
+    threaded = is_ahead(before.step)  # else nothing is loaded while the host waits for the device, which is then the worse wait
     batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
     while True:
         asked = time.perf_counter()
@@ -197,7 +196,7 @@ def _of_host(
         except FaultError as error:  # what came before the fault is trained on first
             late = error
             break
-        gap = time.perf_counter() - asked
+        gap = time.perf_counter() - asked if threaded else 0.0
         if filling is not None and not filling.takes(batch):
             yield filling.supply(recipe, bench)
             filling = None
