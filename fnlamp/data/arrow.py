@@ -13,7 +13,7 @@ import numpy as np
 from fnlamp.data.bulk import Numbers
 from fnlamp.data.file import LIMIT, decoding, opened, reading, rest_of, within
 from fnlamp.data.option import path_of
-from fnlamp.data.table import Table, check_options, chosen, labels, shown
+from fnlamp.data.table import Table, check_options, chosen, inside, labels, shown
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import BadCell, ExtraMissing, FaultError, FileCorrupt, FileFault
@@ -55,16 +55,16 @@ def read_parquet(
         with decoding(name, "a Parquet file"), parquet.ParquetFile(file) as source:
             names, metadata = list(source.schema_arrow.names), source.metadata
             features, position = _chosen(name, names, wanted, label)
-            inside = _inside(features, position)
+            needed = inside(features, position)
             # Not of the columns one by one: pyarrow ends the process where those of a damaged file do not fit.
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
             # A run of one value takes no room in the file.
             rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
-            width = _width(name, source.schema_arrow, inside, rows, np.dtype(dtype))
+            width = _width(name, source.schema_arrow, needed, rows, np.dtype(dtype))
             within(name, limit, sum(group.total_byte_size for group in groups))
             within(name, limit, rows * width)
             # By one thread: where one of several meets damage, the rest go on after the file is gone, and the process crashes.
-            table = source.read(columns=[names[i] for i in inside], use_threads=False)
+            table = source.read(columns=[names[i] for i in needed], use_threads=False)
             return _table(name, table, names, features, position, np.dtype(dtype))
 
     return reading(_opening(name, (b"PAR1",), "a Parquet file", limit, load))
@@ -103,16 +103,16 @@ def read_arrow(
                 schema = source.schema
             names = list(schema.names)
             features, position = _chosen(name, names, wanted, label)
-            inside = _inside(features, position)
+            needed = inside(features, position)
             batches = list(_batches(file, start))
             rows = [batch.rows for batch in batches if not batch.dictionary]
             if listed not in (None, len(rows)):
                 raise ValueError(f"{len(rows)} record batches where {listed} are listed")
-            width = _width(name, schema, inside, sum(rows), np.dtype(dtype))
+            width = _width(name, schema, needed, sum(rows), np.dtype(dtype))
             within(name, limit, sum(batch.size for batch in batches))
             within(name, limit, sum(rows) * width)
             file.seek(start)
-            with ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=inside, use_threads=False)) as source:
+            with ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=needed, use_threads=False)) as source:
                 table = source.read_all()
             table.validate(full=True)
             return _table(name, table, names, features, position, np.dtype(dtype))
@@ -216,22 +216,18 @@ def _opening(
             # What is packed with gzip, or comes through a pipe, cannot be read here and there.
             # Not the file itself: damage makes pyarrow ask it for gigabytes, and crash in a thread that still reads it later.
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.seekable() else rest_of(path, file, limit)
-            return load(need("pyarrow", "tables").BufferReader(need("pyarrow", "tables").py_buffer(whole)))
+            arrow = need("pyarrow", "tables")
+            return load(arrow.BufferReader(arrow.py_buffer(whole)))
 
     return opening
 
 
-def _inside(features: list[int], position: int | None) -> list[int]:
-    """The columns to read, in the file's order."""
-    return sorted(set(features if position is None else [*features, position]))
-
-
-def _width(path: str, schema: Any, inside: list[int], rows: int, dtype: np.dtype[Any]) -> int:
+def _width(path: str, schema: Any, places: list[int], rows: int, dtype: np.dtype[Any]) -> int:
     """The bytes of a row when it is unpacked, before anything is.  Fails: `FileCorrupt`; `BadCell` for what is no number."""
     if rows < 1:
         raise FaultError(FileCorrupt(path, "at least one row of numbers", "none"))
     kinds, width = need("pyarrow.types", "tables"), 0
-    for field in (schema.field(i) for i in inside):
+    for field in (schema.field(i) for i in places):
         kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
         if not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind) or kinds.is_decimal(kind)):
             raise FaultError(BadCell(path, 1, field.name, "a finite number", f"one of the type {str(field.type)[:40]}"))

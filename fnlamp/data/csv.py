@@ -18,7 +18,7 @@ import numpy as np
 from fnlamp.data.bulk import Numbers, parse
 from fnlamp.data.file import LIMIT, PIECE, read_table, reading
 from fnlamp.data.option import path_of
-from fnlamp.data.table import Table, check_options, chosen, labels
+from fnlamp.data.table import Table, check_options, chosen, inside, labels
 from fnlamp.effect import Effect
 from fnlamp.fault import BadCell, FaultError, FileCorrupt, FileFault
 
@@ -75,7 +75,7 @@ class _Columns:
 
     @cached_property
     def read(self) -> list[int]:
-        return sorted({*self.features} if self.label is None else {*self.features, self.label})
+        return inside(self.features, self.label)
 
     def shown(self, at: int) -> str | int:
         return self.names[at] if self.header else at + 1
@@ -182,8 +182,8 @@ def _cell(path: str, row: int, columns: _Columns, at: int, cell: str) -> float:
 
 def _table(path: str, columns: _Columns, blocks: list[Numbers], dtype: np.dtype[Any]) -> Table:
     features = np.empty((sum(map(len, blocks)), len(columns.features)), dtype)
-    inside = {place: i for i, place in enumerate(columns.read)}
-    parts = list(_runs([inside[place] for place in columns.features]))
+    kept = {place: i for i, place in enumerate(columns.read)}
+    parts = list(_runs([kept[place] for place in columns.features]))
     start, first = 0, 1 + columns.header
     for block in blocks:
         part = features[start : start + len(block)]
@@ -196,10 +196,10 @@ def _table(path: str, columns: _Columns, blocks: list[Numbers], dtype: np.dtype[
             shown = columns.shown(columns.features[column])
             raise FaultError(BadCell(path, start + row + first, shown, f"a number that {dtype} can hold", "a larger one"))
         start += len(block)
-    kept = tuple(columns.names[i] for i in columns.features)
+    names = tuple(columns.names[i] for i in columns.features)
     if (at := columns.label) is None:
-        return Table(kept, features)
-    return Table(kept, features, labels(path, [block[:, inside[at]] for block in blocks], first, columns.shown(at)))
+        return Table(names, features)
+    return Table(names, features, labels(path, [block[:, kept[at]] for block in blocks], first, columns.shown(at)))
 
 
 def _runs(places: list[int]) -> Iterator[tuple[slice, slice]]:

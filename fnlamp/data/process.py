@@ -67,7 +67,7 @@ class Processes(Workers):
                 self.jobs.append(job)
                 for worker in self.workers:
                     worker.open(job)
-        except BaseException:
+        except BaseException:  # an interruption too: nobody else has the job yet, to close it
             job.close()
             raise
         return job
@@ -90,7 +90,7 @@ class _ProcessJob(Job):
         self.block = Shared()  # kept for workers that begin later
         try:
             self.layouts = _packed(self.block, load)
-        except BaseException:
+        except BaseException:  # an interruption too: nobody else has the memory yet, to give it back
             self.block.close()
             raise
 
@@ -151,7 +151,7 @@ class _Worker:
         try:
             with _no_main_without_file():
                 self.process.start()
-        except BaseException:
+        except BaseException:  # an interruption too: nobody else has these yet, to close them
             self.connection.close()
             self.progress_block.close()
             raise
@@ -270,7 +270,7 @@ def _packed(block: Shared, load: Load) -> dict[str, Layout]:
     names = [field.name for field in fields(load)]
     try:
         return dict(zip(names, block.write(*(getattr(load, name) for name in names)), strict=True))
-    except Exception:
+    except Exception:  # pickling runs the objects' own code; one by one, it is found out which of them fails
         for name in names:
             try:
                 block.write(getattr(load, name))

@@ -46,6 +46,15 @@ def chosen(
     return [_position(path, names, column) for column in columns], position
 
 
+def inside(features: Sequence[int], label: int | None) -> list[int]:
+    """The columns that are read, in the file's order.
+
+    >>> inside([3, 0], 1)
+    [0, 1, 3]
+    """
+    return sorted({*features} if label is None else {*features, label})
+
+
 def _position(path: str, names: Sequence[str], column: str | int, use: str = "") -> int:
     if isinstance(column, str) and names.count(column) == 1:
         return names.index(column)

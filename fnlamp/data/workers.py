@@ -117,7 +117,7 @@ class Threads(Workers):
                 thread = threading.Thread(target=self._work, name="fnlamp-worker", daemon=True)
                 thread.start()
                 self.threads.append(thread)
-        except BaseException:
+        except BaseException:  # an interruption too: nobody else has these yet, to end them
             self.close()
             raise
 
