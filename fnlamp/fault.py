@@ -14,9 +14,13 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Fault:
-    """What every fault has: a place (`where`, a path through the model or the program) and a message (`str(fault)`)."""
+    """What every fault has: a place (`where`, a path through the model or the program) and a message (`str(fault)`).
+
+    `state` is the last good state of the run that failed, such as a `Trained`; `None` where there is none.
+    """
 
     where: str = field(default="", kw_only=True)
+    state: Any = field(default=None, compare=False, kw_only=True, repr=False)  # arrays have no one answer to ==
 
     def inside(self, name: str) -> Self:
         """The same fault, seen from one level further out."""
@@ -32,6 +36,11 @@ class FaultError(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
         self.fault = fault
+
+    @property
+    def state(self) -> Any:
+        """The last good state of the run that failed, or `None`."""
+        return self.fault.state
 
     def __str__(self) -> str:
         return f"{type(self.fault).__name__}: {self.fault}"
@@ -148,7 +157,7 @@ PlanFault = ShapeMismatch | DtypeMismatch | BatchTooSmall | LabelOutOfRange | No
 # ------------------------------------------------------------------------------- found while running
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, init=False)
 class NonFinite(Fault):
     """The loss, or a parameter in the update by its gradient, became infinite or not a number; the update was undone.
 
@@ -158,7 +167,11 @@ class NonFinite(Fault):
     what: str
     epoch: int
     step: int
-    state: Any = field(compare=False)  # arrays have no one answer to ==
+
+    def __init__(self, what: str, epoch: int, step: int, state: Any = None, *, where: str = "") -> None:
+        # By hand, because a generated one would keep the base's order and take `state` by name only.
+        for name, value in {"what": what, "epoch": epoch, "step": step, "state": state, "where": where}.items():
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         return self._say(

@@ -37,6 +37,7 @@ from fnlamp.effect.node import (
     node_of,
 )
 from fnlamp.effect.runtime import CancelToken, Runtime
+from fnlamp.effect.salvage import note, salvaged, shown
 from fnlamp.fault import Interrupted
 
 
@@ -177,9 +178,7 @@ class _Machine:
                 caught = error
 
     def _interrupts(self) -> bool:
-        """Whether this is an interruption without a state, or a success that the next step would turn into one."""
-        if isinstance(self.exit, Interrupted):
-            return self.exit.state is None
+        """Whether this is a success that the next step would turn into an interruption."""
         return type(self.exit) is Success and not self.guard.shields and self.runtime.cancel.requested
 
     def _may_stop(self) -> bool:
@@ -269,7 +268,7 @@ class _Machine:
         if type(before) is Success and type(self.exit) is not Success:
             return  # the use went well and the release did not: that is the outcome
         if isinstance(before, Defect) and type(self.exit) is not Success:
-            before.cause.add_note(f"and the release failed too: {self.exit!r}")
+            note(before.cause, f"and the release failed too: {shown(self.exit)}")
         self.exit = before  # the first failure wins
 
     def _resumed(self, frame: _Resume) -> None:
@@ -288,10 +287,20 @@ class _Machine:
         self.runtime = frame.runtime
 
     def _left(self, frame: Named) -> None:
-        if isinstance(self.exit, Defect):
-            self.exit.cause.add_note(f"in effect {frame.name!r}")
-        elif frame.salvage is not None and self._interrupts():
-            self.exit = Interrupted(frame.salvage())
+        if self._interrupts() and frame.salvage is not None:
+            self.exit = Interrupted()
+        if type(self.exit) is Success:
+            return
+        self.guard.shields += 1  # another Ctrl-C does not lose what was reached
+        try:
+            if isinstance(self.exit, Defect):
+                note(self.exit.cause, f"in effect {frame.name!r}")
+            if frame.salvage is not None:
+                self.exit = salvaged(self.exit, frame.salvage())
+        except Exception as error:  # the end that is under way is what the caller is to see
+            self.runtime.say(f"the last good state of {frame.name} cannot be had: {shown(error)}")
+        finally:
+            self.guard.shields -= 1
 
     _up: Final[dict[type, Callable[[Any, Any], None]]] = {
         Bind: _bound,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from returns.result import Failure, Result, Success
@@ -19,9 +19,13 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, eq=False)
 class Defect:
-    """A run ended by an exception that nobody declared: a bug, or a second Ctrl-C. No handler sees it."""
+    """A run ended by an exception that nobody declared: a bug, or a second Ctrl-C. No handler sees it.
+
+    `state` is the last good state of the run, such as a `Trained`, which the exception has as an attribute too.
+    """
 
     cause: BaseException
+    state: Any = field(default=None, repr=False)
 
 
 Exit: TypeAlias = Success[A] | Failure[E] | Interrupted | Defect
@@ -90,7 +94,10 @@ class Local(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Named(Node):
-    """A name for tracebacks; `outline` gives `explain` an abstract meaning, `salvage` an interruption the state reached."""
+    """A name for tracebacks; `outline` gives `explain` an abstract meaning.
+
+    `salvage` tells the last good state, for whatever ends the source before it succeeds: an interruption, a fault, a bug.
+    """
 
     source: Node
     name: str
