@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -73,14 +73,31 @@ def is_integer(x: Any) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
 
-def check_numbers(array: Any, where: str, hint: str = "encode it as numbers, or keep it in a list") -> None:
+_HINTS: Final = {
+    "M": "count from a start: (x - start) / np.timedelta64(1, 'D')",
+    "m": "count in a unit: x / np.timedelta64(1, 'D')",
+    "V": "give a dict of its fields, each an array",
+}
+
+
+def check_numbers(array: Any, where: str, hint: str = "") -> None:
     """Fails: `DtypeMismatch` for what a batch cannot hold: text, dates, records, objects, keys, and masked arrays."""
     if isinstance(array, np.ma.MaskedArray):
         hint = "a batch has no mask: give array.filled(value), and the mask as an array of its own"
         raise FaultError(DtypeMismatch("an array without a mask", "a masked array", hint, where=where))
     dtype = array.dtype
-    if not isinstance(dtype, np.dtype) or dtype.kind in "OSUMm" or issubclass(dtype.type, np.void):
+    if not isinstance(dtype, np.dtype) or dtype.kind in "OSUTMm" or issubclass(dtype.type, np.void):
+        hint = hint or _HINTS.get(getattr(dtype, "kind", ""), "encode it as numbers, or keep it in a list")
         raise FaultError(DtypeMismatch("numbers", f"the dtype {dtype}", hint, where=where))
+
+
+def native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array in the machine's order of bytes, the only one that JAX knows; a copy if it was in the other.
+
+    >>> native(np.array([1, 2], ">i4")).dtype.isnative
+    True
+    """
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def take_rows(array: Any, rows: Any) -> Any:
@@ -99,6 +116,7 @@ def to_device(x: Any, device: Any = None, *, share: bool = False) -> Array:
 
     Fails: `DtypeMismatch`, where JAX would wrap large integers around without a word.
     """
+    x = native(x) if isinstance(x, np.ndarray) else x
     if isinstance(x, np.ndarray) and x.dtype in (np.int64, np.uint64) and x.size:
         narrow = jax.dtypes.canonicalize_dtype(x.dtype)
         bounds = np.iinfo(narrow)

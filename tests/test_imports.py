@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "fnlamp"
-BASE = {"fault", "arrays", "tree"}
+BASE = {"fault", "arrays", "tree", "given", "convert"}
 LAYERS = BASE | {"mode", "tag", "layer"}
 EFFECT = BASE | {"effect"}
 ALLOWED = {
     "fault": set(),
     "arrays": {"fault"},
     "tree": {"arrays"},
+    "given": {"arrays"},
+    "convert": {"fault", "arrays", "given"},
     "mode": BASE,
     "tag": BASE,
     "layer": LAYERS | {"nn"},  # `>>` is a combinator, imported where it is called
@@ -31,7 +33,7 @@ ALLOWED = {
     "plots": EFFECT | {"extra"},
     "train": LAYERS | EFFECT | {"nn", "loss", "optim", "stream", "train"},
 }
-PURE = {"fault", "arrays", "tree", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
+PURE = {"fault", "arrays", "tree", "given", "convert", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
 INSTALLED = {"jax", "numpy", "returns", "typing_extensions", "fnlamp"}
 FILES = sorted(ROOT.rglob("*.py"))
 

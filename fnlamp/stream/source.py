@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, array_spec, check_numbers, describe, spec_of
+from fnlamp.arrays import Tree, array_spec, describe, spec_of
+from fnlamp.convert import as_arrays, as_batch
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
+from fnlamp.given import flag, function, whole
 from fnlamp.stream.ahead import Stage, ahead, stage
 from fnlamp.stream.step import Emit, End, Fail, Reread, Step
 from fnlamp.stream.stream import BatchStream
@@ -31,7 +33,7 @@ def minibatches(
     >>> s
     <BatchStream: 3 batches of (float32[2, 2], int32[2])>
     """
-    return from_arrays((features, target), batch_size=batch_size, drop_last=drop_last, seed=seed)
+    return _cut(as_arrays((features, target), "minibatches"), batch_size, drop_last, seed, None, "minibatches")
 
 
 def from_arrays(
@@ -52,10 +54,12 @@ def from_arrays(
     >>> [batch["x"].tolist() for batch in stream.items(s)]
     [[1, 3], [5]]
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    arrays = _arrays(arrays)
-    count = _rows(arrays)
+    return _cut(as_arrays(arrays, "from_arrays"), batch_size, drop_last, seed, among, "from_arrays")
+
+
+def _cut(arrays: Tree, batch_size: Any, drop_last: Any, seed: Any, among: Any, where: str) -> BatchStream:
+    batch_size, drop_last = whole("batch_size", batch_size), flag("drop_last", drop_last)
+    count = _rows(arrays, where)
     order = Order(count, seed, None if among is None else row_numbers(among, count))
     rows = spec_of(arrays)
 
@@ -90,7 +94,7 @@ def in_order(
     view = View(tuple(Segment(arrays, order, starts, size, recipe) for starts, size in cuts if starts and size))
     of_batch = spec(batch_size if full or drop_last else rest)
     if on_host:
-        return BatchStream.at(view.batch, len(view), of_batch, why_empty)
+        return BatchStream.at(lambda position: as_batch(view.batch(position)), len(view), of_batch, why_empty)
     return BatchStream.of_view(view, of_batch, why_empty)
 
 
@@ -100,7 +104,8 @@ def full_batch(features: Tree, target: Tree) -> BatchStream:
     >>> full_batch(np.zeros((20, 5), np.float32), np.zeros(20, np.float32))
     <BatchStream: 1 batches of (float32[20, 5], float32[20])>
     """
-    return minibatches(features, target, batch_size=max(_rows(_arrays((features, target))), 1))
+    arrays = as_arrays((features, target), "full_batch")
+    return _cut(arrays, max(_rows(arrays, "full_batch"), 1), False, None, None, "full_batch")
 
 
 def from_items(batches: Sequence[Tree]) -> BatchStream:
@@ -108,9 +113,11 @@ def from_items(batches: Sequence[Tree]) -> BatchStream:
 
     Fails: `EmptyEpoch` for an empty sequence, whose spec nobody knows.
     """
+    if not isinstance(batches, Sequence | np.ndarray) or isinstance(batches, str | bytes):
+        raise TypeError(f"batches is a list of batches, got a {type(batches).__name__}; give list(...) of it")
     if not len(batches):
         raise FaultError(EmptyEpoch())
-    return from_function(len(batches), batches.__getitem__, spec=spec_of(batches[0]))
+    return from_function(len(batches), batches.__getitem__)
 
 
 def from_function(
@@ -124,14 +131,17 @@ def from_function(
     >>> [batch.tolist() for batch in stream.items(from_function(3, lambda position: np.full(2, position)))]
     [[0, 0], [1, 1], [2, 2]]
     """
-    if length < 0:
-        raise ValueError(f"a stream has a length of 0 or more, got {length}")
+    length = whole("length", length, 0)
+    function("make", make, "a function of the position, which returns a batch")
+
+    def batch(position: int) -> Tree:
+        return as_batch(make(position))
+
     if spec is None:
         if not length:
             raise FaultError(EmptyEpoch())
-        spec = spec_of(make(0))
-
-    return BatchStream.at(make, length, spec, why_empty or EmptyEpoch())
+        spec = spec_of(batch(0))
+    return BatchStream.at(batch, length, spec, why_empty or EmptyEpoch())
 
 
 def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream, Any]:
@@ -145,6 +155,7 @@ def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = Non
     >>> from_iterable(lambda: (np.full(1, i) for i in range(3))).use(stream.to_list).run()
     <IOResult: <Success: [array([0]), array([1]), array([2])]>>
     """
+    function("make", make, "a function that begins a pass, as lambda: read(path)")
     start = Effect.suspend(lambda: _Reading(make, again=True))
     reading = Resource.make(start, lambda reading, _: Effect.suspend(reading.close))
     return reading.bind(lambda reading: _seen(lambda: reading.stream(spec)))
@@ -163,6 +174,8 @@ def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
     >>> s.step(0)
     Fail(fault=NotRereadable(where='', wanted=0, at=2))
     """
+    if not hasattr(iterator, "__iter__"):
+        raise TypeError(f"iterator is an iterator over batches, got a {type(iterator).__name__}")
     return _Reading(lambda: iterator, again=False).stream(spec_of(spec))
 
 
@@ -218,6 +231,8 @@ class _Reading:
         """Begin again; false if what is made is the iterator that was read before."""
         try:
             made = self.make()
+            if not hasattr(made, "__iter__") and not hasattr(made, "__getitem__"):
+                raise TypeError(f"make returned a {type(made).__name__}, expected an iterable of batches")
             iterator = iter(made)
         except FaultError as error:
             self.let_go()
@@ -232,7 +247,7 @@ class _Reading:
     def read(self) -> None:
         assert self.iterator is not None
         try:
-            self.last = Emit(next(self.iterator), self.at + 1)
+            self.last = Emit(as_batch(next(self.iterator)), self.at + 1)
             self.at += 1
         except StopIteration:
             self.ended = End()
@@ -279,8 +294,8 @@ def staged(
     >>> squares.use(stream.to_list).map(lambda batches: [batch.tolist() for batch in batches]).run()
     <IOResult: <Success: [[0, 1], [4, 9], [16]]>>
     """
-    if batch_size < 1 or bucket < 1 or rows < 0:
-        raise ValueError(f"expected batch_size and bucket of 1 or more, rows of 0 or more; got {batch_size}, {bucket}, {rows}")
+    batch_size, bucket, rows = whole("batch_size", batch_size), whole("bucket", bucket), whole("rows", rows, 0)
+    drop_last = flag("drop_last", drop_last)
     order = Order(rows, seed)
     kept = rows - rows % batch_size if drop_last else rows
     length, size = -(-kept // batch_size), batch_size * bucket
@@ -290,7 +305,7 @@ def staged(
 
     def cut(loaded: Any, number: int, within: int) -> Tree:
         start = within * batch_size
-        return batch(loaded, np.arange(start, min(start + batch_size, len(numbers(number)))))
+        return as_batch(batch(loaded, np.arange(start, min(start + batch_size, len(numbers(number))))))
 
     buckets = BatchStream.at(lambda number: load(numbers(number)), -(-kept // size), None, EmptyEpoch())
 
@@ -307,18 +322,13 @@ def staged(
     return loading.bind(lambda stage: _seen(lambda: stream(stage)))
 
 
-def _arrays(data: Tree) -> Tree:
-    """The same pytree with every leaf an array; a list is one array, not a pytree of numbers."""
-    return tree.map(lambda x: x if hasattr(x, "shape") else np.asarray(x), data, is_leaf=lambda x: isinstance(x, list))
-
-
-def _rows(arrays: Tree) -> int:
-    shapes = {path: np.shape(leaf) for path, leaf in tree.paths(arrays).items()}
-    if not shapes or () in shapes.values():
-        raise FaultError(ShapeMismatch("arrays whose first axis counts rows", describe(arrays), where="minibatches"))
-    for path, leaf in tree.paths(arrays).items():
-        check_numbers(leaf, f"minibatches/{path}")
-    counts = {shape[0] for shape in shapes.values()}
+def _rows(arrays: Tree, where: str) -> int:
+    """How many rows all arrays have."""
+    shapes = [leaf.shape for leaf in tree.leaves(arrays)]
+    if not shapes or () in shapes:
+        hint = "a tuple is several arrays: give one as a list" if shapes else ""
+        raise FaultError(ShapeMismatch("arrays whose first axis counts rows", describe(arrays), hint, where=where))
+    counts = {shape[0] for shape in shapes}
     if len(counts) > 1:
-        raise FaultError(ShapeMismatch("as many targets as features", describe(arrays), where="minibatches"))
+        raise FaultError(ShapeMismatch("as many targets as features", describe(arrays), where=where))
     return int(counts.pop())

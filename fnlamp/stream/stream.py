@@ -209,7 +209,7 @@ class BatchStream:
         """
         if size < 1:
             raise ValueError(f"shuffle_buffer needs a size of 1 or more, got {size}")
-        check_seed(seed)
+        seed = check_seed(seed)
         if self.indexed:
             whole = self._count
 

@@ -17,12 +17,17 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Tree, describe, take_rows, to_device
 from fnlamp.effect.node import name_of
+from fnlamp.given import whole
 
 
-def check_seed(seed: int | None) -> None:
-    """Raises: `ValueError` for one below 0."""
-    if seed is not None and seed < 0:
-        raise ValueError(f"a seed is 0 or more, got {seed}")
+def check_seed(seed: Any) -> Any:
+    """The seed as an `int`, of NumPy's and JAX's integer types too, or `None`.  Raises: `ValueError`, `TypeError`."""
+    if seed is None:
+        return None
+    number = whole("seed", seed, None)
+    if number < 0:
+        raise ValueError(f"a seed is 0 or more, got {number}")
+    return number
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,7 @@ class Order:
     among: np.ndarray[Any, Any] | None = None
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        object.__setattr__(self, "seed", check_seed(self.seed))
 
     @cached_property
     def _permutation(self) -> np.ndarray[Any, Any]:
