@@ -63,6 +63,20 @@ def describe(tree: Tree) -> str:
     return type(tree).__name__
 
 
+def wide(x: Any) -> Any:
+    """The dtype to add up in: float64 for float64, else float32; half precision and integers would lose too much.
+
+    >>> wide(jnp.zeros(2, jnp.bfloat16))
+    dtype('float32')
+    """
+    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+
+def along_last(x: Array, ndim: int) -> Array:
+    """A vector as an array of `ndim` axes, all others of 1: nothing is left to `jax_numpy_rank_promotion`, which may refuse."""
+    return x.reshape((1,) * (ndim - x.ndim) + x.shape)
+
+
 def is_float(x: Any) -> bool:
     """Whether the array or spec holds floating-point numbers."""
     return bool(jnp.issubdtype(x.dtype, jnp.floating))

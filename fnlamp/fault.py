@@ -80,6 +80,11 @@ class DtypeMismatch(_Mismatch):
 
 
 @dataclass(frozen=True)
+class PredictionMismatch(_Mismatch):
+    """A prediction that means something else than the loss takes, as logits where it takes log-probabilities."""
+
+
+@dataclass(frozen=True)
 class BatchTooSmall(Fault):
     """A training batch with a single value per feature, whose variance does not exist."""
 
@@ -97,15 +102,14 @@ class BatchTooSmall(Fault):
 class LabelOutOfRange(Fault):
     """A class label that is not one of 0 ... classes - 1."""
 
-    label: int
+    label: float
     classes: int
     row: int
+    hint: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return self._say(
-            f"expected labels from 0 to {self.classes - 1}, got {self.label} in row {self.row}; "
-            "relabel the classes, widen the last layer, or name the label as ignored"
-        )
+        hint = self.hint or "relabel the classes, widen the last layer, or name the label as ignored"
+        return self._say(f"expected labels from 0 to {self.classes - 1}, got {self.label} in row {self.row}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,9 @@ class NoWeight(Fault):
         )
 
 
-PlanFault = ShapeMismatch | DtypeMismatch | BatchTooSmall | LabelOutOfRange | NotDifferentiable | EmptyEpoch
+PlanFault = (
+    ShapeMismatch | DtypeMismatch | PredictionMismatch | BatchTooSmall | LabelOutOfRange | NotDifferentiable | EmptyEpoch
+)
 """What can be found before the first step."""
 
 # ------------------------------------------------------------------------------- found while running

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
+import math
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from fnlamp.arrays import describe
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def whole(name: str, given: Any, least: int | None = 1) -> int:
@@ -27,10 +35,34 @@ def whole(name: str, given: Any, least: int | None = 1) -> int:
         number = operator.index(given)
     except TypeError:
         bound = "" if least is None else f" of {least} or more"
-        raise TypeError(f"{name} is a whole number{bound}, got {shown(given)}") from None
+        hint = f"; write {int(given)}" if isinstance(given, float) and given.is_integer() else ""
+        raise TypeError(f"{name} is a whole number{bound}, got {shown(given)}{hint}") from None
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}; give a whole number of {least} or more")
     return number
+
+
+def number(
+    name: str, given: Any, expected: str = "a number", holds: Callable[[float], bool] = math.isfinite, hint: str = ""
+) -> float:
+    """A finite number for which `holds`, as a Python float.  Raises: `TypeError` or `ValueError`, which name the argument.
+
+    >>> number("dropout: rate", np.float32(0.5), "a probability below 1", lambda rate: 0 <= rate < 1)
+    0.5
+    >>> number("dropout: rate", 50, "a probability below 1", lambda rate: 0 <= rate < 1, "write 0.5 for 50 %")
+    Traceback (most recent call last):
+    ValueError: dropout: rate is a probability below 1, got 50; write 0.5 for 50 %
+    """
+    plain = None
+    if getattr(given, "shape", ()) == () and not isinstance(given, str | bytes | bool | np.bool_):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            plain = float(given)
+    told = f"; {hint}" if hint else ""
+    if plain is None:
+        raise TypeError(f"{name} is {expected}, got {shown(given)}{told}")
+    if not (math.isfinite(plain) and holds(plain)):
+        raise ValueError(f"{name} is {expected}, got {given}{told}")
+    return plain
 
 
 def flag(name: str, given: Any) -> bool:
@@ -52,7 +84,34 @@ def function(name: str, given: Any, what: str) -> Any:
     return given
 
 
+def arguments(hint: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function whose wrong calls, as with another library's arguments, are told what to write."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        required = [name for name, p in signature.parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+        told = f"{function.__name__}({', '.join([*required, '...'])})"
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                given = ", ".join([*(_short(a) for a in args), *(f"{k}={_short(v)}" for k, v in kwargs.items())])
+                got = f"got {function.__name__}({given}): {error}"
+                raise TypeError(f"{function.__name__}: expected {told}, {got}; {hint}") from None
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
 def shown(given: Any) -> str:
     """What is given, in short, and its type."""
+    return f"{_short(given)} ({type(given).__name__})"
+
+
+def _short(given: Any) -> str:
     text = describe(given) if hasattr(given, "shape") else repr(given)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(given).__name__})"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -28,6 +28,7 @@ from fnlamp.fault import (
     NotPicklable,
     NotRereadable,
     NoWeight,
+    PredictionMismatch,
     ShapeMismatch,
     SizesMismatch,
     TooLarge,
@@ -38,6 +39,7 @@ from fnlamp.fault import (
 
 EVERY = [
     ShapeMismatch("[2]", "[3]", "squeeze it"),
+    PredictionMismatch("logits", "probabilities"),
     DtypeMismatch("integers", "float32[3]"),
     BatchTooSmall("batch_norm", 1),
     LabelOutOfRange(12, 10, 3),

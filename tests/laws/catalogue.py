@@ -124,7 +124,8 @@ ACQUIRED: dict[str, Resource[stream.BatchStream, Any]] = {
 ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: stream.from_iterator(iter(LIST), spec=LIST[0])}
 
 NO_LAYERS = {"table", "Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_bias", "torch_weight"}
-NO_LOSSES = {"Loss", "LossValue", "Metric", "as_loss", "accuracy", "differentiable"}
+METRICS = {"accuracy", "binary_accuracy", "multilabel_accuracy"}
+NO_LOSSES = METRICS | {"Loss", "LossValue", "Metric", "as_loss", "checked_value", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "constant", "cosine", "linear", "warmup"}
 STREAM_TYPES = {"BatchStream", "Emit", "End", "Fail", "Reread", "Skip", "Step", "Order", "Recipe", "Segment", "View"}
 NO_STREAMS = STREAM_TYPES | {"fold", "items", "to_list"}

@@ -1,0 +1,21 @@
+"""Losses and metrics: `(prediction, target) -> LossValue(total, weight)`, whose mean is `total / weight`.
+
+The same over a batch and over an epoch: totals and weights add up, so class weights, ignored rows and a short last batch
+are counted right. A metric is a function of the same type that is not differentiated.
+"""
+
+from fnlamp.loss.classes import cross_entropy as cross_entropy
+from fnlamp.loss.classes import nll as nll
+from fnlamp.loss.metric import accuracy as accuracy
+from fnlamp.loss.metric import binary_accuracy as binary_accuracy
+from fnlamp.loss.metric import multilabel_accuracy as multilabel_accuracy
+from fnlamp.loss.numbers import bce_with_logits as bce_with_logits
+from fnlamp.loss.numbers import identity as identity
+from fnlamp.loss.numbers import mse as mse
+from fnlamp.loss.numbers import smooth_l1 as smooth_l1
+from fnlamp.loss.value import Loss as Loss
+from fnlamp.loss.value import LossValue as LossValue
+from fnlamp.loss.value import Metric as Metric
+from fnlamp.loss.value import as_loss as as_loss
+from fnlamp.loss.value import checked_value as checked_value
+from fnlamp.loss.value import differentiable as differentiable

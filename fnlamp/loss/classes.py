@@ -1,0 +1,205 @@
+"""Losses of integer labels, and the checks that they share with `accuracy`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from fnlamp.arrays import Array, along_last, describe, is_integer, wide
+from fnlamp.fault import DtypeMismatch, FaultError, LabelOutOfRange, PredictionMismatch
+from fnlamp.given import arguments, number, whole
+from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, refuse, weights_of
+
+LARGEST = 2**31 - 1
+"""Labels are compared as 32-bit integers; larger ones are taken for this one, which is no class."""
+NOT_NORMALISED = 0.1
+"""How far the log of a sum of probabilities may be from 0: the log-softmax of half precision stays well below."""
+
+
+@arguments(makes_a_loss("nll"))
+def nll(class_weights: ArrayLike | None = None, *, ignored: int = -100) -> Loss:
+    """The negative log-likelihood of integer labels under log-probabilities.
+
+    Shapes: prediction `(batch, ..., classes)`, target `(batch, ...)`.  `total = sum w_t (-logp_t)`, `weight = sum w_t`, over
+    the targets that are not `ignored`; w is 1 without `class_weights`, a vector of one weight a class.
+    Fails: `ShapeMismatch`, `DtypeMismatch`, `LabelOutOfRange`; `PredictionMismatch` for a first batch of logits.
+    Raises: `ValueError` for class weights that are negative, not finite, or all 0.  Same mean as `torch.nn.NLLLoss`.
+
+    >>> log_probabilities = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]]))
+    >>> float(nll()(log_probabilities, jnp.array([0, 1])).mean)  # (ln 2 + ln 4/3) / 2
+    0.4904...
+    """
+    return _classes("nll", lambda prediction: prediction, class_weights, ignored, 0.0, _log_probabilities_expected)
+
+
+@arguments(makes_a_loss("cross_entropy"))
+def cross_entropy(class_weights: ArrayLike | None = None, *, label_smoothing: float = 0.0, ignored: int = -100) -> Loss:
+    """`nll` of the log-softmax of logits: the cross-entropy of integer labels in nats.
+
+    With `label_smoothing` e, the target distribution is `(1 - e) onehot + e / classes` (Szegedy et al. 2015, section 7).
+    Shapes and faults as `nll`; `PredictionMismatch` is here for a first batch of probabilities, as after a softmax.
+    Same mean as `torch.nn.CrossEntropyLoss`, class weights and smoothing together included.
+
+    >>> float(cross_entropy()(jnp.zeros((4, 10)), jnp.array([0, 3, 9, 9])).mean)  # ln 10
+    2.3025...
+    """
+    smoothing = number("cross_entropy: label_smoothing", label_smoothing, "a probability", lambda e: 0 <= e <= 1)
+    return _classes("cross_entropy", jax.nn.log_softmax, class_weights, ignored, smoothing, _logits_expected)
+
+
+def _classes(
+    name: str,
+    log_probabilities: Callable[[Array], Array],
+    class_weights: ArrayLike | None,
+    ignored: int,
+    smoothing: float,
+    check_prediction: Callable[[Any], None],
+) -> Loss:
+    weights = weights_of(class_weights, f"{name}: class_weights")
+    ignored = ignored_label(ignored, name)
+
+    def apply(prediction: Any, target: Any) -> LossValue:
+        prediction, target = arrays(name, prediction, target)
+        check_labels(name, prediction, target)
+        if weights is not None and weights.shape != prediction.shape[-1:]:
+            refuse(name, f"class weights of shape {list(prediction.shape[-1:])}", weights)
+        logp = log_probabilities(prediction.astype(wide(prediction)))
+        label, counted, known = labels_of(target, ignored, logp.shape[-1])
+        picked = jnp.take_along_axis(logp, label[..., None], axis=-1)[..., 0]
+        each = None if weights is None else jnp.asarray(weights, logp.dtype)
+        loss = -picked if each is None else -each[label] * picked
+        if smoothing:
+            uniform = jnp.mean(logp if each is None else logp * along_last(each, logp.ndim), axis=-1)
+            loss = (1 - smoothing) * loss - smoothing * uniform
+        # A label that is none of the classes makes the loss not-a-number, never a wrong number: the step stops before it.
+        total = jnp.sum(jnp.where(counted, jnp.where(known, loss, jnp.nan), 0))
+        weight = count(counted) if each is None else jnp.sum(jnp.where(counted, each[label], 0))
+        return LossValue(total, weight.astype(total.dtype))
+
+    return Loss(apply, name, lambda prediction, target: check_range(name, prediction, target, ignored), check_prediction)
+
+
+# ------------------------------------------------------------------------------- labels
+
+
+def ignored_label(ignored: int, name: str) -> int:
+    """The label that does not count, as one that 32 bits hold."""
+    label = whole(f"{name}: ignored", ignored, least=-(2**31))
+    if label > LARGEST:
+        raise ValueError(f"{name}: ignored is a 32-bit integer, got {label}")
+    return label
+
+
+def labels_of(target: Array, ignored: int, classes: int) -> tuple[Array, Array, Array]:
+    """The labels in 32 bits, 0 where there is no such class; which of them count; and which are classes."""
+    target = narrow(target)
+    known = (target >= 0) & (target < classes)
+    return jnp.where(known, target, 0), target != ignored, known
+
+
+def narrow(labels: Array) -> Array:
+    """Integers or booleans in 32 bits: in 8, -100 would be the label 156; cut to 32 as they are, large ones would be others."""
+    if labels.dtype != bool and jnp.iinfo(labels.dtype).max > LARGEST:  # type: ignore[no-untyped-call]
+        labels = jnp.clip(labels, max(int(jnp.iinfo(labels.dtype).min), -(2**31)), LARGEST)  # type: ignore[no-untyped-call]
+    return labels.astype(jnp.int32)
+
+
+def count(which: Array) -> Array:
+    """How many are true, as an integer: a sum of ones in float32 stops at 2^24."""
+    return jnp.sum(which, dtype=jnp.int32)
+
+
+def check_labels(name: str, prediction: Array, target: Array) -> None:
+    """Fails: `ShapeMismatch` and `DtypeMismatch`, unless there is an integer label for each row of scores."""
+    if prediction.ndim < 1 or target.shape != prediction.shape[:-1]:
+        expected = f"labels of shape {list(prediction.shape[:-1])} for a prediction {describe(prediction)}"
+        refuse(name, expected, target, _shape_hint(name, prediction, target))
+    if prediction.shape[-1] < 2:
+        expected = "a score for each of at least two classes, on the last axis"
+        refuse(name, expected, prediction, f"for one number a row {ONE_NUMBER[name]}, or widen the last layer")
+    if not is_integer(target):
+        hint = "convert labels that are whole numbers: target.astype(np.int32)"
+        raise FaultError(DtypeMismatch("integer labels", describe(target), hint, where=name))
+
+
+ONE_NUMBER = {
+    "accuracy": "there is loss.binary_accuracy(threshold=0.0) of logits, or threshold=0.5 of probabilities",
+    **dict.fromkeys(("nll", "cross_entropy"), "there is loss.bce_with_logits(), with targets of the prediction's shape"),
+}
+
+
+def _shape_hint(name: str, prediction: Array, target: Array) -> str:
+    if target.shape == prediction.shape and prediction.ndim > 1 and prediction.shape[-1] > 1:
+        several = "; for several labels a row there is loss.multilabel_accuracy(threshold=0.0)" if name == "accuracy" else ""
+        return f"labels are class numbers, not one-hot: target.argmax(-1){several}"
+    if target.shape == prediction.shape:
+        return ONE_NUMBER[name]
+    return squeeze_hint(prediction, target)
+
+
+def squeeze_hint(prediction: Any, target: Any) -> str:
+    """What to write where a last axis of one is too many."""
+    if prediction.shape == (*target.shape, 1):
+        return "squeeze the prediction: nn.fun(lambda y: y.squeeze(-1)) as the last layer"
+    if target.shape == (*prediction.shape, 1) or target.shape == (*prediction.shape[:-1], 1):
+        return "squeeze the target's last axis"
+    return ""
+
+
+def check_range(name: str, prediction: Any, target: Any, ignored: int) -> None:
+    """Fails: `LabelOutOfRange` for concrete labels that are neither a class nor ignored."""
+    labels, classes = np.asarray(target), prediction.shape[-1]
+    bad = (labels != ignored) & ((labels < 0) | (labels >= classes))
+    if not bad.any():
+        return
+    at = tuple(int(i) for i in np.argwhere(bad)[0])
+    real = labels[labels != ignored]
+    hint = ""
+    if real.min() == 1 and real.max() == classes:
+        hint = f"the labels run from 1 to {classes}: subtract 1"
+    elif real.min() < 0 and real.max() < classes:
+        hint = f"if {int(real.min())} marks rows that do not count, write {name}(ignored={int(real.min())})"
+    raise FaultError(LabelOutOfRange(int(labels[at]), classes, at[0] if at else 0, hint, where=name))
+
+
+# ------------------------------------------------------------------------------- predictions of another meaning
+
+
+def _log_probabilities_expected(prediction: Any) -> None:
+    x = np.asarray(prediction, np.float64)
+    if not _plain(x) or (np.abs(_log_sum_exp(x)) <= NOT_NORMALISED).all():
+        return
+    if _probabilities(x):
+        got, hint = "probabilities", "end the model with nn.log_softmax in place of nn.softmax"
+    else:
+        got, hint = (
+            "numbers whose exponentials do not add up to 1",
+            "use loss.cross_entropy, or end the model with nn.log_softmax",
+        )
+    raise FaultError(PredictionMismatch("log-probabilities", got, hint, where="nll"))
+
+
+def _logits_expected(prediction: Any) -> None:
+    x = np.asarray(prediction, np.float64)
+    if _plain(x) and x.size > x.shape[-1] and _probabilities(x):
+        hint = "leave out the softmax, which cross_entropy computes, or use nn.log_softmax and loss.nll"
+        raise FaultError(PredictionMismatch("logits", "probabilities, which add up to 1", hint, where="cross_entropy"))
+
+
+def _plain(x: np.ndarray[Any, Any]) -> bool:
+    return x.ndim > 0 and x.size > 0 and not (np.isnan(x) | (x == np.inf)).any()
+
+
+def _probabilities(x: np.ndarray[Any, Any]) -> bool:
+    return bool((x >= 0).all() and (np.abs(x.sum(-1) - 1) < 0.01).all())
+
+
+def _log_sum_exp(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    largest = np.maximum(x.max(-1, keepdims=True), -1e300)
+    total: np.ndarray[Any, Any] = np.log(np.maximum(np.exp(x - largest).sum(-1), 1e-300)) + largest[..., 0]
+    return total

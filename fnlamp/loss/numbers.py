@@ -1,0 +1,119 @@
+"""Losses of numbers, element by element, and of models that compute their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from fnlamp.arrays import Array, Tree, along_last, wide
+from fnlamp.fault import FaultError, LabelOutOfRange
+from fnlamp.given import arguments, number
+from fnlamp.loss.classes import squeeze_hint
+from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, refuse, weights_of
+
+
+@arguments(makes_a_loss("mse"))
+def mse() -> Loss:
+    """The mean squared error over all numbers of the batch.
+
+    Shapes: prediction and target alike.  Fails: `ShapeMismatch` where they differ, which would silently broadcast.
+
+    >>> float(mse()(jnp.array([1.0, 2.0]), jnp.array([0.0, 4.0])).mean)
+    2.5
+    """
+    return _elementwise("mse", lambda x, y: jnp.square(x - y))
+
+
+@arguments(makes_a_loss("smooth_l1"))
+def smooth_l1(beta: float = 1.0) -> Loss:
+    """Quadratic below `beta`, linear above: `d^2 / (2 beta)` where |d| < beta, else `|d| - beta / 2`; the mean of all.
+
+    Shapes and faults as `mse`.  Reference: Girshick 2015, eq. 3; same mean as `torch.nn.SmoothL1Loss`.
+    """
+    size = number("smooth_l1: beta", beta, "a number with beta > 0", lambda b: b > 0)
+
+    def one(x: Array, y: Array) -> Array:
+        distance = jnp.abs(x - y)
+        return jnp.where(distance < size, 0.5 * jnp.square(distance) / size, distance - 0.5 * size)
+
+    return _elementwise("smooth_l1", one)
+
+
+@arguments(makes_a_loss("bce_with_logits"))
+def bce_with_logits(positive_weights: ArrayLike | None = None) -> Loss:
+    """Binary cross-entropy of logits and targets in [0, 1]; the mean over all numbers, in nats.
+
+    `-(w y log s(x) + (1 - y) log(1 - s(x)))`, s the sigmoid, w one weight for each last-axis entry (1 without).
+    Shapes and faults as `mse`, and `LabelOutOfRange` for targets outside [0, 1], for which the loss has no lower bound.
+    Same mean as `torch.nn.BCEWithLogitsLoss`.
+    """
+    name = "bce_with_logits"
+    weights = weights_of(positive_weights, f"{name}: positive_weights")
+
+    def one(x: Array, y: Array) -> Array:
+        if weights is not None and weights.ndim and weights.shape != x.shape[-1:]:
+            refuse(name, f"positive weights of shape {list(x.shape[-1:])}", weights)
+        positive = y * jax.nn.log_sigmoid(x)
+        if weights is not None:
+            positive = positive * along_last(jnp.asarray(weights, x.dtype), x.ndim)
+        loss = -(positive + (1 - y) * jax.nn.log_sigmoid(-x))
+        return jnp.where((y >= -ROUNDING) & (y <= 1 + ROUNDING), loss, jnp.nan)
+
+    return _elementwise(name, one, _check_shares)
+
+
+ROUNDING = 0.01
+"""How far outside of [0, 1] a mixture of zeros and ones in half precision may lie."""
+
+
+def _check_shares(prediction: Any, target: Any) -> None:
+    shares = np.asarray(target)
+    bad = np.argwhere(~((shares >= -ROUNDING) & (shares <= 1 + ROUNDING)))
+    if len(bad):
+        at = tuple(int(i) for i in bad[0])
+        hint = "targets are probabilities of the positive class, or labels 0 and 1: for -1 and 1 take (target + 1) / 2"
+        if np.isnan(shares[at]):
+            hint = "a target is missing"
+        raise FaultError(LabelOutOfRange(shares[at].item(), 2, at[0] if at else 0, hint, where="bce_with_logits"))
+
+
+def _no_check(prediction: Any, target: Any) -> None:
+    del prediction, target
+
+
+def _elementwise(name: str, one: Callable[[Array, Array], Array], check: Callable[[Any, Any], None] = _no_check) -> Loss:
+    def apply(prediction: Any, target: Any) -> LossValue:
+        prediction, target = arrays(name, prediction, target)
+        if prediction.shape != target.shape:
+            expected = f"a target of the prediction's shape {list(prediction.shape)}"
+            refuse(name, expected, target, squeeze_hint(prediction, target))
+        dtype = wide(prediction)
+        losses = one(prediction.astype(dtype), target.astype(dtype))
+        return LossValue(jnp.sum(losses), jnp.asarray(losses.size, losses.dtype))
+
+    return Loss(apply, name, check)
+
+
+@arguments(makes_a_loss("identity"))
+def identity() -> Loss:
+    """The prediction is the loss: for models that compute it themselves.
+
+    Shapes: prediction `(batch, ...)`, averaged over all its numbers, or a scalar, which stands for the mean over the batch and
+    weighs as many rows as the target (or 1 without a target).
+    """
+
+    def apply(prediction: Any, target: Tree) -> LossValue:
+        losses, _ = arrays("identity", prediction, np.zeros(0))
+        losses = losses.astype(wide(losses))
+        if losses.ndim:
+            return LossValue(jnp.sum(losses), jnp.asarray(losses.size, losses.dtype))
+        leaves = jax.tree.leaves(target)
+        rows = leaves[0].shape[0] if leaves and leaves[0].ndim else 1
+        return LossValue(losses * rows, jnp.asarray(rows, losses.dtype))
+
+    return Loss(apply, "identity")
