@@ -99,7 +99,7 @@ def checked_value(name: str, value: Any) -> LossValue:
 
     >>> checked_value("square", jnp.ones(()))
     Traceback (most recent call last):
-    TypeError: square: expected LossValue(total, weight), got a number; for a mean m over n rows return LossValue(m * n, n)
+    TypeError: square returned a number, expected LossValue(total, weight); for a mean m over n rows return LossValue(m * n, n)
     """
     if not isinstance(value, LossValue):
         hint = "for a mean m over n rows return LossValue(m * n, n)"
@@ -113,7 +113,7 @@ def checked_value(name: str, value: Any) -> LossValue:
             got, hint = describe(value), "for one loss a row return LossValue(jnp.sum(losses), losses.size)"
         else:
             got = type(value).__name__
-        raise TypeError(f"{name}: expected LossValue(total, weight), got {got}; {hint}")
+        raise TypeError(f"{name} returned {got}, expected LossValue(total, weight); {hint}")
     total, weight = jnp.asarray(value.total), jnp.asarray(value.weight)
     if total.shape or weight.shape:
         got = f"total {list(total.shape)}, weight {list(weight.shape)}"
