@@ -82,6 +82,7 @@ def mnist(
     Source: LeCun, Cortes & Burges; LeCun et al. 1998, "Gradient-based learning applied to document recognition".
 
     >>> mnist("nowhere", "train", download=False).run()
+    failed: ...
     <IOResult: <Failure: nowhere/MNIST/raw/train-images-idx3-ubyte.gz: cannot be read (not there, nor in nowhere, ...)>>
     """
     return _idx_set(published.MNIST, root, split, download, mirrors, timeout)

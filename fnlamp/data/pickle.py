@@ -39,6 +39,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
     <IOResult: <Success: ([[1.0, 0.0], [0.0, 1.0]], ['a', 'b'])>>
     >>> _ = path.write_bytes(pickle.dumps(print))
     >>> print(read_pickle(path).run().failure())
+    failed: ...
     <IO: ...small.pkl: expected a pickle of NumPy arrays, ... and dicts, got builtins.print>
     """
     name = path_of(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Never, TypeVar, final
@@ -16,7 +17,9 @@ from returns.result import Failure, Result, Success
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp.effect.explain import Explanation, Outline, explain
-from fnlamp.effect.interpret import interpret
+from fnlamp.effect.failed import FailedRun, exception_of, line_of
+from fnlamp.effect.interpret import interpret, outcome
+from fnlamp.effect.misuse import RUN, Undone, check_delegated
 from fnlamp.effect.node import (
     Access,
     Always,
@@ -35,7 +38,7 @@ from fnlamp.effect.node import (
     node_of,
 )
 from fnlamp.effect.runtime import Runtime, sleep
-from fnlamp.fault import Interrupted
+from fnlamp.fault import FaultError, Interrupted
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -49,6 +52,7 @@ E_co = TypeVar("E_co", covariant=True)
 
 @final
 class Effect(  # type: ignore[type-var]  # returns declares its variables invariant; an immutable value is covariant
+    Undone,
     BaseContainer,
     SupportsKind2["Effect[Any, Any]", A_co, E_co],
     IOResultLike2[A_co, E_co],
@@ -116,6 +120,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         """A side effect whose exceptions of the named types become failures; others stay bugs.
 
         >>> Effect.attempt(lambda: int("x"), ValueError, str).run()
+        failed: ...
         <IOResult: <Failure: invalid literal for int() with base 10: 'x'>>
         """
         return Effect(Call(_Attempted(thunk, catch, error)))
@@ -203,6 +208,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         """After a failure for which `when` holds, run again, at most `times` times, `delay(0)`, `delay(1)`, ... seconds later.
 
         >>> Effect.from_failure("busy").retry(3, delay=lambda attempt: 0.01 * 2.0**attempt).run()
+        failed: ...
         <IOResult: <Failure: busy>>
         """
 
@@ -228,6 +234,10 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def __iter__(self: Effect[A, E]) -> Generator[Effect[A, E], Any, A]:
         """`a = yield from effect`, inside a `@do` function."""
+        check_delegated()
+        return self._yielded()
+
+    def _yielded(self: Effect[A, E]) -> Generator[Effect[A, E], Any, A]:
         return (yield self)  # type: ignore[no-any-return]
 
     # ---- look, run
@@ -237,29 +247,59 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return explain(self._inner_value)
 
     def run(self, runtime: Runtime | None = None) -> IOResult[A_co, E_co | Interrupted]:
-        """Run it. A failure is a value, an interruption is `IOFailure(Interrupted(state))`, a bug is raised."""
-        match interpret(self._inner_value, runtime or Runtime()):
+        """Run it. A failure is a value, an interruption is `IOFailure(Interrupted(state))`, a bug is raised.
+
+        The runtime logs what failed. In a script, where nobody looks at the value, use `run_or_raise`.
+        """
+        runtime = Runtime() if runtime is None else runtime
+        match interpret(self._inner_value, runtime):
             case Defect(cause):
                 raise cause
-            case Interrupted() as interrupted:
-                return IOResult.from_failure(interrupted)
-            case result:
-                return IOResult.from_result(result)
+            case Interrupted() as failure:
+                pass
+            case Failure(failure):
+                pass
+            case exit:
+                return IOResult.from_result(exit)
+        with contextlib.suppress(Exception):  # a log that is closed does not cost the failure
+            runtime.say(line_of(failure))
+        return FailedRun(failure)
+
+    def run_or_raise(self, runtime: Runtime | None = None) -> A_co:
+        """Run it, for the value alone: a failure or an interruption is raised, and has the last good state as its `state`.
+
+        Raises: `FaultError`, whose `fault` it is; for a failure of another type `FailureError`, whose `failure` it is.
+
+        >>> Effect.suspend(lambda: 42).run_or_raise()
+        42
+        >>> Effect.from_failure(fault.EmptyEpoch(rows=0, batch_size=2)).run_or_raise()
+        Traceback (most recent call last):
+        fnlamp.fault.FaultError: EmptyEpoch: expected at least one batch an epoch, got none: ...
+        """
+        exit, state = outcome(self._inner_value, Runtime() if runtime is None else runtime)
+        match exit:
+            case Success(value):
+                return value  # type: ignore[no-any-return]
+            case Defect(cause):
+                raise cause
+            case Interrupted():
+                raise FaultError(exit)
+            case _:
+                raise exception_of(exit.failure(), state)
 
     def run_exit(self, runtime: Runtime | None = None) -> Exit[A_co, E_co]:
-        """Run it; every outcome is a value: `Success`, `Failure`, `Interrupted` or `Defect`."""
-        return interpret(self._inner_value, runtime or Runtime())
+        """Run it; every outcome is a value: `Success`, `Failure`, `Interrupted` or `Defect`. Nothing is logged."""
+        return interpret(self._inner_value, Runtime() if runtime is None else runtime)
 
-    def __call__(self, deps: Runtime | None) -> IOResult[A_co, E_co]:
+    def __call__(self, deps: Runtime | None = None) -> IOResult[A_co, E_co]:
         """`run`, under the name that returns' laws use."""
+        if not (deps is None or isinstance(deps, Runtime)):
+            raise TypeError(f"an Effect is called with a Runtime, got {type(deps).__name__}: {RUN}")
         return self.run(deps)  # type: ignore[return-value]  # the laws' programs are not interrupted
 
     def to_reader(self: Effect[A, E]) -> RequiresContextIOResult[A, E | Interrupted, Runtime]:
         """The same program as returns' own reader."""
         return RequiresContextIOResult(self.run)
-
-    def __bool__(self) -> Never:
-        raise TypeError("an Effect is only a description, neither true nor false: bind or map it, or run it")
 
     def __repr__(self) -> str:
         node = self._inner_value

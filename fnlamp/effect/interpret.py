@@ -43,6 +43,13 @@ from fnlamp.fault import Interrupted
 
 def interpret(root: Node, runtime: Runtime) -> Exit[Any, Any]:
     """Run a description to its end; every acquired resource has been released when this returns."""
+    return outcome(root, runtime)[0]
+
+
+def outcome(root: Node, runtime: Runtime) -> tuple[Exit[Any, Any], Any]:
+    """`interpret`, and the last good state of a failure that has no place for it."""
+    if not isinstance(runtime, Runtime):
+        raise TypeError(f"a program is run with a Runtime, got {type(runtime).__name__}: write program.run(Runtime(...))")
     if tracing():
         raise RuntimeError(
             "an Effect was run inside a JAX transformation (jit, grad, vmap), where it would run once, at trace time; "
@@ -52,13 +59,17 @@ def interpret(root: Node, runtime: Runtime) -> Exit[Any, Any]:
         shields, running = guard.shields, guard.running
         # A run nested in a release is part of that release: its token is masked by the outer run's shields too.
         cancel = CancelToken(runtime.cancel, guard.token, masked=guard.shielded)
+        machine = _Machine(replace(runtime, cancel=cancel), guard)
         try:
             guard.running = True
-            exit = _Machine(replace(runtime, cancel=cancel), guard).run(root)
+            exit = machine.run(root)
         finally:
             guard.shields, guard.running = shields, running
-    # A signal in the very last instant is not swallowed: the caller's own loop is to hear of it.
-    return Interrupted(exit._inner_value) if type(exit) is Success and cancel.requested else exit
+    if type(exit) is Success and cancel.requested:
+        # A signal in the very last instant is not swallowed: the caller's own loop is to hear of it.
+        return Interrupted(exit._inner_value), None
+    failed, state = machine.reached
+    return exit, state if type(exit) is Failure and exit._inner_value is failed else None
 
 
 # ------------------------------------------------------------------------------- signals
@@ -150,13 +161,14 @@ class _Machine:
     While it goes down, `node` is the next node; while it goes up, `node` is `None` and `exit` is the outcome so far.
     """
 
-    __slots__ = ("exit", "guard", "node", "runtime", "stack")
+    __slots__ = ("exit", "guard", "node", "reached", "runtime", "stack")
 
     def __init__(self, runtime: Runtime, guard: _Guard) -> None:
         self.runtime, self.guard = runtime, guard
         self.stack: list[Any] = []
         self.node: Node | None = None
         self.exit: Exit[Any, Any] = Success(None)
+        self.reached: tuple[Any, Any] = self, None  # the last failure of a run that has a state, and that state
 
     def run(self, root: Node) -> Exit[Any, Any]:
         self.node = root
@@ -296,7 +308,10 @@ class _Machine:
             if isinstance(self.exit, Defect):
                 note(self.exit.cause, f"in effect {frame.name!r}")
             if frame.salvage is not None:
-                self.exit = salvaged(self.exit, frame.salvage())
+                state = frame.salvage()
+                self.exit = salvaged(self.exit, state)
+                if type(self.exit) is Failure and self.exit._inner_value is not self.reached[0]:
+                    self.reached = self.exit._inner_value, state
         except Exception as error:  # the end that is under way is what the caller is to see
             self.runtime.say(f"the last good state of {frame.name} cannot be had: {shown(error)}")
         finally:

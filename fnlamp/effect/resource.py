@@ -34,6 +34,7 @@ def bracket(
     ...     lambda file, exit: Effect.suspend(lambda: log.append(f"closed {file}")),
     ... )
     >>> program.run(), log
+    failed: ...
     (<IOResult: <Failure: unreadable>>, ['closed file'])
     """
     return Effect(Bracket(acquire._inner_value, use, release))
