@@ -177,11 +177,11 @@ def test_the_exceptions_are_pickled_and_copied() -> None:
     for failure in (FAULT, "text", ("a", 3)):
         with pytest.raises((FaultError, FailureError)) as caught:
             training(Effect.from_failure(failure)).run_or_raise()
-        again: Any
-        for again in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
-            assert type(again) is type(caught.value)
-            assert str(again) == str(caught.value)
-            assert getattr(again, "state") == "reached"  # noqa: B009
+        error: Any = caught.value
+        for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert type(again) is type(error)
+            assert str(again) == str(error)
+            assert again.state == "reached"
 
 
 # ------------------------------------------------------------------------------- the container

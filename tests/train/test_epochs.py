@@ -181,7 +181,7 @@ def without_arrays(program, expected):
     assert isinstance(found, expected), found
     assert program.explain().fault == found
     assert f"this run would fail: {expected.__name__}" in program.explain()
-    assert (lines, len(jax.live_arrays())) == ([], before)
+    assert (lines, len(jax.live_arrays())) == ([f"failed: {expected.__name__}: {found}"], before)
     return found
 
 
