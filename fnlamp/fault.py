@@ -7,6 +7,7 @@ fnlamp, so every other room may name a fault.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -27,7 +28,21 @@ class Fault:
         return replace(self, where=f"{name}/{self.where}" if self.where else name)
 
     def _say(self, message: str) -> str:
-        return f"{self.where}: {message}" if self.where else message
+        return printable(f"{self.where}: {message}" if self.where else message)
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what a terminal cannot show, or obeys: halves of surrogate pairs and control characters.
+
+    File names that are not UTF-8 have the former in Python; both can be in any file.
+
+    >>> print(printable("caf\\udce9 \\x1b[31mred"))
+    caf\\udce9 \\x1b[31mred
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class FaultError(Exception):
@@ -43,7 +58,7 @@ class FaultError(Exception):
         return self.fault.state
 
     def __str__(self) -> str:
-        return f"{type(self.fault).__name__}: {self.fault}"
+        return printable(f"{type(self.fault).__name__}: {self.fault}")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fnlamp.data.option import several
-from fnlamp.data.text.codec import Ids, checked_ids, described, utf8
+from fnlamp.data.text.codec import Ids, checked_ids, described, spelled, utf8
 from fnlamp.extra import need
 from fnlamp.fault import FaultError, UnknownToken
 
@@ -41,9 +42,16 @@ class BpeCodec:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @cached_property
-    def _gaps(self) -> frozenset[int]:
-        """Ids that a file may leave without a token."""
-        return frozenset(range(self.size)) - frozenset(self._tokenizer.get_vocab(with_added_tokens=True).values())
+    def _known(self) -> frozenset[int]:
+        """Ids with a token; a file may leave gaps between them."""
+        return frozenset(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
+    @cached_property
+    def _added(self) -> dict[int, str]:
+        """Names that its decoder would damage: one that works on bytes takes the letters of names for bytes too."""
+        decoder = json.dumps(json.loads(self.serialized).get("decoder"))
+        added = self._tokenizer.get_added_tokens_decoder() if '"ByteLevel"' in decoder else {}
+        return {i: token.content for i, token in added.items()}
 
     @cached_property
     def special(self) -> tuple[str, ...]:
@@ -59,11 +67,10 @@ class BpeCodec:
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """The text of ids, with U+FFFD where bytes are no UTF-8.  Fails: `UnknownToken` for an id out of range."""
         known = checked_ids(ids, self.size).tolist()
-        for at, i in enumerate(known) if self._gaps else ():
-            if i in self._gaps:  # which the library would leave out without a word
+        for at, i in enumerate(known) if len(self._known) < self.size else ():
+            if i not in self._known:  # which the library would leave out silently
                 raise FaultError(UnknownToken(i, at, self.size, where="decode"))
-        text: str = self._tokenizer.decode(known, skip_special_tokens=False)
-        return text
+        return spelled(known, self._added, lambda plain: self._tokenizer.decode(plain, skip_special_tokens=False))
 
     def id_of(self, token: str) -> int:
         """The id of a token by its name in the file.  Fails: `UnknownToken`."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from fnlamp.arrays import describe
 from fnlamp.data.option import several
-from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, UnknownToken
+from fnlamp.data.text.words import words_of as words_of
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, UnknownToken, printable
 
 Ids: TypeAlias = np.ndarray[Any, Any]
-
-WORD: Final = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # noqa: RUF001
-"""What a word is to `word_codec`: letters, digits and underscores, apostrophes between them too, or one other character."""
 
 
 class Codec(Protocol):
@@ -156,10 +153,10 @@ def word_codec(
 ) -> WordCodec:
     """An id for each word that `text` has at least `minimum_frequency` times: 0 for the most frequent, ties by code point.
 
-    A word is a run of letters, digits and underscores, with apostrophes inside it (don't), or one other character that is no
-    white space (a comma); white space only divides, so that decoding gives one space between any two words. With `lower`,
-    text is put in lower case first. Other words have the id of the `unknown` token, a special token by that name; with
-    `unknown=None` they fail with `UnknownToken`.
+    A word is a run of letters with their marks, digits and underscores, with apostrophes inside it (don't), or one other
+    character that is not white space (a comma); `words_of` has the rule, which is Unicode's. White space only divides, so
+    decoding gives one space between any two words. With `lower`, text is put in lower case first. Other words have the id of
+    the `unknown` token, a special token by that name; with `unknown=None` they fail with `UnknownToken`.
 
     >>> codec = word_codec("The cat saw the dog, the dog ran.", lower=True, minimum_frequency=2)
     >>> codec.words, codec.encode("The dog sat"), codec.decode([0, 1, 2])
@@ -171,15 +168,6 @@ def word_codec(
     kept = [word for word, count in counts.items() if count >= minimum_frequency]
     words = tuple(sorted(kept, key=lambda word: (-counts[word], word)))
     return WordCodec(words, with_unknown(special, unknown), unknown, lower)
-
-
-def words_of(text: str, *, lower: bool = False) -> list[str]:
-    """The words of a text, as `word_codec` divides it.
-
-    >>> words_of("Don't panic: 42!")
-    ["Don't", 'panic', ':', '42', '!']
-    """
-    return WORD.findall(text.lower() if lower else text)
 
 
 @dataclass(frozen=True)
@@ -206,7 +194,8 @@ class ByteCodec:
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """The text of ids, with U+FFFD where bytes are no UTF-8.  Fails: `UnknownToken` for an id out of range."""
         known = checked_ids(ids, self.size).tolist()
-        return b"".join([bytes([i]) if i < 256 else self.special[i - 256].encode() for i in known]).decode(errors="replace")
+        names = {256 + i: name for i, name in enumerate(self.special)}
+        return spelled(known, names, lambda plain: bytes(plain).decode(errors="replace"))
 
     def id_of(self, token: str) -> int:
         """The id of a special token, or of a character of one byte."""
@@ -271,9 +260,18 @@ def check_tokens(tokens: Sequence[str], special: Sequence[str], unknown: str | N
         raise ValueError(f"the unknown token is one of the special tokens, got {unknown!r}")
 
 
+def spelled(ids: list[int], names: Mapping[int, str], decode: Callable[[list[int]], str]) -> str:
+    """The text of ids: special tokens by their names, as they are, and each run of other ids decoded at once."""
+    parts, start = [], 0
+    for stop in [at for at, i in enumerate(ids) if i in names]:
+        parts += [decode(ids[start:stop]), names[ids[stop]]] if start < stop else [names[ids[stop]]]
+        start = stop + 1
+    return "".join(parts) + (decode(ids[start:]) if start < len(ids) else "")
+
+
 def described(count: int, of: str, special: Sequence[str]) -> str:
     """How many tokens, and the special ones."""
-    return f"{count:,} {of}" + (f", {', '.join(special)}" if special else "")
+    return printable(f"{count:,} {of}" + (f", {', '.join(special)}" if special else ""))
 
 
 def _code_points(text: str) -> Ids:
