@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import mmap
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -32,8 +34,9 @@ def read_parquet(
 ) -> Effect[Table, TableFault]:
     """The numbers in a Parquet file; needs the extra `tables`. Nothing is opened before the program is run.
 
-    `columns` are the names of the features, in the order that is wanted, all by default; no others are read. `label` is the
-    column of class labels as in `read_csv`, by its name or its position in the file; it need not be among `columns`.
+    `columns` are the names of the features, in the order that is wanted; no others are read. By default they are all but the
+    label and a data frame's stored index, which the file's metadata names. `label` is the column of class labels as in
+    `read_csv`, by its name or its position in the file, the index not counted; it need not be among `columns`.
     `limit` is how many bytes may be unpacked: as the file declares them of all its columns, and as its rows take for those
     that are read; more is refused before anything is. Rows count from 1.
 
@@ -54,7 +57,7 @@ def read_parquet(
         parquet = need("pyarrow.parquet", "tables")
         with decoding(name, "a Parquet file"), parquet.ParquetFile(file) as source:
             names, metadata = list(source.schema_arrow.names), source.metadata
-            features, position = _chosen(name, names, wanted, label)
+            features, position = _chosen(name, source.schema_arrow, wanted, label)
             needed = inside(features, position)
             # Not of the columns one by one: pyarrow ends the process where those of a damaged file do not fit.
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
@@ -102,7 +105,7 @@ def read_arrow(
             with ipc.open_stream(file) as source:
                 schema = source.schema
             names = list(schema.names)
-            features, position = _chosen(name, names, wanted, label)
+            features, position = _chosen(name, schema, wanted, label)
             needed = inside(features, position)
             batches = list(_batches(file, start))
             rows = [batch.rows for batch in batches if not batch.dictionary]
@@ -235,12 +238,27 @@ def _width(path: str, schema: Any, places: list[int], rows: int, dtype: np.dtype
     return width
 
 
-def _chosen(
-    path: str, names: list[str], columns: Sequence[str] | None, label: str | int | None
-) -> tuple[list[int], int | None]:
+def _chosen(path: str, schema: Any, columns: Sequence[str] | None, label: str | int | None) -> tuple[list[int], int | None]:
+    names = list(schema.names)
     if len(set(names)) < len(names):
         raise FaultError(FileCorrupt(path, "columns of different names", shown(names)))
-    return chosen(path, names, columns, label)
+    by_default = columns is None or isinstance(label, int)
+    return chosen(path, names, columns, label, _row_names(path, schema) if by_default else ())
+
+
+def _row_names(path: str, schema: Any) -> list[int]:
+    """The positions of the columns that hold a data frame's index, as the file's own metadata tells, or their names."""
+    written = (schema.metadata or {}).get(b"pandas", b"{}")
+    try:
+        listed = json.loads(written).get("index_columns", [])
+        stored = {name for name in listed if isinstance(name, str)}  # a range is not stored: it is described, by a dict
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FaultError(FileCorrupt(path, "pandas' metadata as JSON, or columns=[...] without it", repr(written[:60]))) from error
+    return [i for i, name in enumerate(schema.names) if name in stored or _INDEX.fullmatch(name)]
+
+
+_INDEX: Final = re.compile(r"__index_level_[0-9]+__|__null_dask_index__")
+"""What pyarrow and Dask call the columns of an index that has no name."""
 
 
 def _table(path: str, table: Any, names: list[str], places: list[int], position: int | None, dtype: np.dtype[Any]) -> Table:
@@ -256,7 +274,7 @@ def _table(path: str, table: Any, names: list[str], places: list[int], position:
     if position is None:
         return Table(kept, features)
     numbers = _numbers(path, table.column(names[position]), names[position])
-    return Table(kept, features, labels(path, [numbers], 1, names[position]))
+    return Table(kept, features, labels(path, numbers, 1, names[position]))
 
 
 def _numbers(path: str, column: Any, name: str) -> Numbers:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from os import PathLike
 from typing import Any, Final
 
 import numpy as np
 
 from fnlamp.data.bulk import Numbers, parse
-from fnlamp.data.file import LIMIT, PIECE, read_table, reading
+from fnlamp.data.file import LIMIT, PIECE, read_table, reading, within
 from fnlamp.data.option import path_of
 from fnlamp.data.table import Table, check_options, chosen, inside, labels
 from fnlamp.effect import Effect
@@ -36,10 +37,11 @@ def read_csv(
 ) -> Effect[Table, FileFault]:
     """The table in a file of numbers; nothing is opened before the program is run.
 
-    `columns` are the names of the features, in the order that is wanted, all by default; others may hold text. `label` is the
-    column of class labels, by its name or its position from 0; it need not be among `columns`. Without a `header`, columns are
+    `columns` are the names of the features, in the order that is wanted, all by default; others may hold text. By default
+    each needs a name: one without holds the row numbers that pandas and R write. `label` is the column of class labels, by
+    its name or its position from 0; it need not be among `columns`. Without a `header`, columns are
     called "0", "1", ... Only the first `rows` rows are read, and no more of the file than they take. Whether it is packed is
-    told by its first bytes; `limit` is how many bytes it may unpack to. Fails: `FileMissing`; `FileCorrupt` for a file that is
+    told by its first bytes; `limit` is how many bytes it may unpack to, and how many its numbers may take. Fails: `FileMissing`; `FileCorrupt` for a file that is
     damaged, empty, not UTF-8 or without the columns; `BadCell` for a row of another width or of several lines, and a cell that
     is empty, no number, not finite (in `dtype` too), or no whole number for a label; `TooLarge`. Reference: RFC 4180.
 
@@ -59,7 +61,7 @@ def read_csv(
     def load() -> Table:
         with closing(read_table(name, header, rows, limit)) as lines:
             columns, blocks = _parse(name, lines, header, separator, wanted, label)
-        return _table(name, columns, blocks, np.dtype(dtype))
+            return _table(name, columns, blocks, np.dtype(dtype), limit)
 
     return reading(load)
 
@@ -83,11 +85,13 @@ class _Columns:
 
 def _parse(
     path: str, lines: Iterator[bytes], header: bool, separator: str, wanted: tuple[str, ...] | None, label: str | int | None
-) -> tuple[_Columns, list[Numbers]]:
-    """The columns, and all cells, block by block: in bulk, where a block is plainly numbers, else cell by cell."""
+) -> tuple[_Columns, Iterator[Numbers]]:
+    """The columns, and all cells that are read, block by block."""
     head = next(lines, b"") if header else b""
     block = next(lines, b"")
-    records = list(records_of(path, head if header else block.partition(b"\n")[0], separator, 1))
+    above, _, below = block.partition(b"\n")
+    _check_separator(path, *((head, above) if header else (above, below.partition(b"\n")[0])), separator.encode())
+    records = list(records_of(path, head if header else above, separator, 1))
     first = records[0] if records else None
     if len(records) > 1:  # or rows would be lost between the names and the numbers
         raise FaultError(FileCorrupt(path, "cells as RFC 4180 quotes them", "a quote inside a name that has none around it"))
@@ -99,19 +103,37 @@ def _parse(
         raise FaultError(FileCorrupt(path, "at least one row of numbers", "a header only"))
     names = first if header else [str(i) for i in range(len(first))]
     columns = _Columns(names, header, *chosen(path, names, wanted, label))
-    cells, number = [], 1 + header
-    while block:
+    return columns, _blocks(path, chain([block], lines), separator, columns)
+
+
+def _check_separator(path: str, first: bytes, second: bytes, separator: bytes) -> None:
+    """Nothing, or the fault of two lines that have one cell each, where another separator makes as many cells of both."""
+    first, second = first.strip(), second.strip()
+    if separator in first:
+        return
+    for other in _SEPARATORS:
+        if other in first and first.count(other) == second.count(other):
+            cells = f"{first.count(other) + 1:,} cells a line"
+            came = f"one cell a line, or {cells} with separator={other.decode()!r}"
+            raise FaultError(FileCorrupt(path, f"cells with {separator.decode()!r} between them", came))
+
+
+_SEPARATORS: Final = (b"\t", b";", b"|", b",", b" ")
+
+
+def _blocks(path: str, lines: Iterator[bytes], separator: str, columns: _Columns) -> Iterator[Numbers]:
+    """The columns that are read, some rows at a time: in bulk, where these are plainly numbers, else cell by cell."""
+    number, width = 1 + columns.header, len(columns.names)
+    for block in lines:
         block = block.replace(b"\r\n", b"\n")
-        numbers = None if _misfits(block, len(names), separator.encode()) else parse(block, len(names), separator.encode())
+        numbers = None if _misfits(block, width, separator.encode()) else parse(block, width, separator.encode())
         if numbers is None:
             rows = enumerate(records_of(path, block, separator, number, by_line=True), start=number)
             numbers = np.array([_row(path, i, row, columns) for i, row in rows], np.float64)
-        elif len(columns.read) < len(names):
+        elif len(columns.read) < width:
             numbers = numbers[:, columns.read]
         number += len(numbers)
-        cells.append(numbers)
-        block = next(lines, b"")
-    return columns, cells
+        yield numbers
 
 
 def _misfits(block: bytes, width: int, separator: bytes) -> bool:
@@ -175,31 +197,38 @@ def _cell(path: str, row: int, columns: _Columns, at: int, cell: str) -> float:
     # Python takes 1_000, nan and other scripts' digits for numbers too.
     value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
     if not math.isfinite(value):
-        shown = "an empty cell" if not cell.strip() else repr(cell if len(cell) <= 40 else cell[:37] + "...")
-        raise FaultError(BadCell(path, row, columns.shown(at), "a finite number", shown))
+        came = "an empty cell" if not cell.strip() else repr(cell if len(cell) <= 40 else cell[:37] + "...")
+        if re.fullmatch("[ \t]*[+-]?[0-9]+,[0-9]+[ \t]*", cell):
+            came += ", whose decimal comma is to be a point"
+        elif other := next((mark for mark in "\t;|" if mark in cell.strip()), None):
+            came += f", which separator={other!r} would divide"
+        raise FaultError(BadCell(path, row, columns.shown(at), "a finite number", came))
     return value
 
 
-def _table(path: str, columns: _Columns, blocks: list[Numbers], dtype: np.dtype[Any]) -> Table:
-    features = np.empty((sum(map(len, blocks)), len(columns.features)), dtype)
+def _table(path: str, columns: _Columns, blocks: Iterator[Numbers], dtype: np.dtype[Any], limit: int | None) -> Table:
+    """The numbers in their dtype, each block at once: what a line of text becomes would otherwise be kept several times."""
     kept = {place: i for i, place in enumerate(columns.read)}
-    parts = list(_runs([kept[place] for place in columns.features]))
-    start, first = 0, 1 + columns.header
+    copies = list(_runs([kept[place] for place in columns.features]))
+    width = len(columns.features) * dtype.itemsize + 4 * (columns.label is not None)
+    parts, label, number, size = [], [], 1 + columns.header, 0
     for block in blocks:
-        part = features[start : start + len(block)]
+        within(path, limit, size := size + len(block) * width)
+        part = np.empty((len(block), len(columns.features)), dtype)
         with np.errstate(over="ignore"):  # looked for and named right below
-            for to, of in parts:
+            for to, of in copies:
                 part[:, to] = block[:, of]
         # float32 holds every integer that there is
         if (block.dtype.kind == "f" or dtype.itemsize < 4) and not np.isfinite(part).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
             shown = columns.shown(columns.features[column])
-            raise FaultError(BadCell(path, start + row + first, shown, f"a number that {dtype} can hold", "a larger one"))
-        start += len(block)
+            raise FaultError(BadCell(path, number + row, shown, f"a number that {dtype} can hold", "a larger one"))
+        parts.append(part)
+        if columns.label is not None:
+            label.append(labels(path, block[:, kept[columns.label]], number, columns.shown(columns.label)))
+        number += len(block)
     names = tuple(columns.names[i] for i in columns.features)
-    if (at := columns.label) is None:
-        return Table(names, features)
-    return Table(names, features, labels(path, [block[:, kept[at]] for block in blocks], first, columns.shown(at)))
+    return Table(names, np.concatenate(parts), np.concatenate(label) if label else None)
 
 
 def _runs(places: list[int]) -> Iterator[tuple[slice, slice]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -37,13 +38,44 @@ def check_options(
 
 
 def chosen(
-    path: str, names: Sequence[str], columns: Sequence[str] | None, label: str | int | None
+    path: str,
+    names: Sequence[str],
+    columns: Sequence[str] | None,
+    label: str | int | None,
+    rows_named_by: Collection[int] = (),
 ) -> tuple[list[int], int | None]:
-    """The positions of the features, all but the label by default, and of the label.  Fails: `FileCorrupt`."""
-    position = None if label is None else _position(path, names, label, " for the labels")
-    if columns is None:
-        return [i for i in range(len(names)) if i != position], position
-    return [_position(path, names, column) for column in columns], position
+    """The positions of the features and of the label; by default, features are all but the label and what names the rows.
+
+    A position that is given does not count the columns that name the rows.
+    Fails: `FileCorrupt`, also for a column without a name that would be a feature.
+    """
+    plain = [i for i in range(len(names)) if i not in rows_named_by]
+    if isinstance(label, int):
+        position = plain[_position(path, [names[i] for i in plain], label, " for the labels")]
+    else:
+        position = None if label is None else _position(path, names, label, " for the labels")
+    if columns is not None:
+        return [_position(path, names, column) for column in columns], position
+    features = [i for i in plain if i != position]
+    for at in features:
+        if _UNNAMED.fullmatch(names[at]):
+            raise FaultError(FileCorrupt(path, "a name for every column", _unnamed(names, at)))
+    if not features and rows_named_by:
+        raise FaultError(FileCorrupt(path, "a column of features", f"row names only: {shown([names[i] for i in rows_named_by])}"))
+    return features, position
+
+
+_UNNAMED: Final = re.compile(r"\s*|Unnamed: [0-9]+(\.[0-9]+)*|\.\.\.[0-9]+")
+"""The name of a column that had none, in pandas and in R's readr."""
+
+
+def _unnamed(names: Sequence[str], at: int) -> str:
+    named = [repr(name) for name in names if not _UNNAMED.fullmatch(name)]
+    wanted = ", ".join(named[:4]) + (", ..." if len(named) > 4 else "")
+    return (
+        f"{names[at]!r} for column {at + 1}, as where pandas or R wrote row numbers: give columns=[{wanted}], "
+        "or write the file without them (index=False, row.names=FALSE)"
+    )
 
 
 def inside(features: Sequence[int], label: int | None) -> list[int]:
@@ -69,15 +101,17 @@ def shown(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def labels(path: str, parts: Sequence[Numbers], first: int, column: str | int) -> Numbers:
+def labels(path: str, numbers: Numbers, first: int, column: str | int) -> Numbers:
     """Labels, int32, from the finite numbers of a column, whose first is in row `first`.  Fails: `BadCell`.
 
-    >>> labels("table.csv", [np.array([7.0, 2.0]), np.array([1])], 2, "kind")
-    array([7, 2, 1], dtype=int32)
+    >>> labels("table.csv", np.array([7.0, 2.0]), 2, "kind")
+    array([7, 2], dtype=int32)
     """
-    numbers = np.concatenate(parts).astype(np.float64)
-    bad = (numbers != np.round(numbers)) | (np.abs(numbers) > np.iinfo(np.int32).max)
+    bad = (numbers != np.round(numbers)) | (numbers > _MOST) | (numbers < -_MOST)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise FaultError(BadCell(path, row + first, column, "a label, a whole number of 32 bits", f"{numbers[row]:g}"))
     return numbers.astype(np.int32)
+
+
+_MOST: Final = np.iinfo(np.int32).max
