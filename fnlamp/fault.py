@@ -287,6 +287,22 @@ class FileUnwritable(Fault):
         return self._say(f"{self.path}: cannot be written ({self.reason})")
 
 
+@dataclass(frozen=True)
+class UnknownClass(Fault):
+    """A class, named by the folder `path` or given as `name`, is not one of the `classes` that have numbers."""
+
+    path: str
+    name: str
+    classes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        first = ", ".join(map(repr, self.classes[:20])) + (", ..." if len(self.classes) > 20 else "")
+        return self._say(
+            f"{self.path}: expected a folder of one of the {len(self.classes)} classes {first}, got {self.name!r}; "
+            "rename it, or read it with the classes of the data that has them all, as classes=train.classes"
+        )
+
+
 FileFault = FileMissing | FileCorrupt | BadCell | TooLarge
 """What reading a file can fail with."""
 

@@ -14,10 +14,10 @@ from fnlamp.data.dataset import random_split as random_split
 from fnlamp.data.dataset import subset as subset
 from fnlamp.data.dataset import with_transform as with_transform
 from fnlamp.data.download import fetch as fetch
+from fnlamp.data.folder import image_folder as image_folder
 from fnlamp.data.grain import from_grain as from_grain
 from fnlamp.data.idx import read_idx as read_idx
 from fnlamp.data.image import ImageFiles as ImageFiles
-from fnlamp.data.image import image_folder as image_folder
 from fnlamp.data.image import image_table as image_table
 from fnlamp.data.image import read_image as read_image
 from fnlamp.data.loader import loader as loader

@@ -253,7 +253,9 @@ def _row_names(path: str, schema: Any) -> list[int]:
         listed = json.loads(written).get("index_columns", [])
         stored = {name for name in listed if isinstance(name, str)}  # a range is not stored: it is described, by a dict
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise FaultError(FileCorrupt(path, "pandas' metadata as JSON, or columns=[...] without it", repr(written[:60]))) from error
+        raise FaultError(
+            FileCorrupt(path, "pandas' metadata as JSON, or columns=[...] without it", repr(written[:60]))
+        ) from error
     return [i for i, name in enumerate(schema.names) if name in stored or _INDEX.fullmatch(name)]
 
 

@@ -39,11 +39,12 @@ def read_csv(
 
     `columns` are the names of the features, in the order that is wanted, all by default; others may hold text. By default
     each needs a name: one without holds the row numbers that pandas and R write. `label` is the column of class labels, by
-    its name or its position from 0; it need not be among `columns`. Without a `header`, columns are
-    called "0", "1", ... Only the first `rows` rows are read, and no more of the file than they take. Whether it is packed is
-    told by its first bytes; `limit` is how many bytes it may unpack to, and how many its numbers may take. Fails: `FileMissing`; `FileCorrupt` for a file that is
-    damaged, empty, not UTF-8 or without the columns; `BadCell` for a row of another width or of several lines, and a cell that
-    is empty, no number, not finite (in `dtype` too), or no whole number for a label; `TooLarge`. Reference: RFC 4180.
+    its name or its position from 0; it need not be among `columns`. Without a `header`, columns are called "0", "1", ... Only
+    the first `rows` rows are read, and no more of the file than they take. Whether it is packed is told by its first bytes;
+    `limit` is how many bytes it may unpack to, and how many its numbers may take. Fails: `FileMissing`; `FileCorrupt` for a
+    file that is damaged, empty, not UTF-8, with another separator or without the columns; `BadCell` for a row of another width
+    or of several lines, and a cell that is empty, not a number, not finite (in `dtype` too), or not a whole number for a
+    label; `TooLarge`. Reference: RFC 4180.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.csv")

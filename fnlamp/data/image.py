@@ -1,4 +1,4 @@
-"""Images in files: one by one, a folder for each class, or a table of names and labels; decoded when they are asked for."""
+"""Images in files: one by one, or by a table of names and labels; decoded when they are asked for."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from fnlamp.data.file import LIMIT, openable, read_all
 from fnlamp.data.option import column_of, path_of, several
 from fnlamp.effect import Effect
 from fnlamp.extra import need
-from fnlamp.fault import BadCell, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing, TooLarge
+from fnlamp.fault import BadCell, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing, TooLarge, printable
 
 Image: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Mode: TypeAlias = Literal["L", "RGB", "RGBA"]
 Size: TypeAlias = tuple[int, int]
 ImageFault: TypeAlias = FileFault | ExtraMissing
 
-_LIMIT: Final = 2**28
+PIXELS: Final = 2**28
 _CHANNELS: Final = {"L": 1, "RGB": 3, "RGBA": 4}
 _CLASSES: Final = 2**16
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """What is decoded; Pillow knows more, and starts another program for one of them."""
-_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+ENDINGS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 _TURNS: Final = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """Pillow's `Transpose` for each orientation of EXIF."""
 
 
 def read_image(
-    path: str | PathLike[str], *, mode: Mode = "RGB", size: Size | None = None, limit: int = _LIMIT
+    path: str | PathLike[str], *, mode: Mode = "RGB", size: Size | None = None, limit: int = PIXELS
 ) -> Effect[Image, ImageFault]:
     """The image in a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM file; which one is told by its contents, not by its name.
 
@@ -59,8 +59,8 @@ def read_image(
     >>> read_image(path, mode="L").map(lambda image: image[..., 0].tolist()).run()
     <IOResult: <Success: [[7, 255]]>>
     """
-    name, shape = path_of(path), _checked(mode, size)
-    return _attempt(lambda: _decoded(name, mode, shape, limit))
+    name, shape = path_of(path), checked(mode, size)
+    return attempt(lambda: _decoded(name, mode, shape, limit))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class ImageFiles:
     classes: tuple[str, ...]
     mode: Mode = "RGB"
     size: Size | None = None
-    limit: int = _LIMIT
+    limit: int = PIXELS
 
     def path(self, position: int) -> str:
         """The file of an image."""
@@ -92,43 +92,7 @@ class ImageFiles:
         return _decoded(path, self.mode, self.size, self.limit), int(self.labels[position])
 
     def __repr__(self) -> str:
-        return f"<ImageFiles: {len(self):,} images in {len(self.classes)} classes in {self.root}>"
-
-
-def image_folder(
-    root: str | PathLike[str], *, mode: Mode = "RGB", size: Size | None = None, limit: int = _LIMIT
-) -> Effect[ImageFiles, ImageFault]:
-    """The images below a folder that has one folder for each class; classes and images are sorted by name.
-
-    Images are the files, however deep in a class's folder, that end in .jpg, .jpeg, .png, .bmp, .gif, .webp, .tif, .tiff,
-    .ppm, .pgm or .pbm, in lower or upper case; what begins with a dot, other files, and links to the folder itself or one
-    around it are passed over. `mode`, `size` and `limit` are those of `read_image`; without a size, images keep their own.
-    Fails: `FileMissing` for no folder, a folder without classes and a class without images; `ExtraMissing`.
-    """
-    top, shape = path_of(root), _checked(mode, size)
-
-    def load() -> ImageFiles:
-        need("PIL.Image", "images")
-        openable(top)
-        around = os.path.join(os.path.realpath(top), "")
-        classes = sorted(entry.name for entry in _listed(top) if entry.is_dir() and not _leads_back(entry, around))
-        if not classes:
-            loose = sum(_is_image(entry.name) for entry in _listed(top))
-            came = f"{loose:,} images and no folder" if loose else "no folder"
-            raise FaultError(FileMissing(top, f"expected a folder for each class in it, got {came}"))
-        names: list[str] = []
-        counts = []
-        for name in classes:
-            found = sorted(os.path.join(name, below) for below in _below(os.path.join(top, name)))
-            if not found:
-                expected = f"expected images in the folder of a class, files ending in {', '.join(_ENDINGS)}, got none"
-                raise FaultError(FileMissing(os.path.join(top, name), expected))
-            names += found
-            counts.append(len(found))
-        labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-        return ImageFiles(top, _packed(names), labels, tuple(classes), mode, shape, limit)
-
-    return _attempt(load)
+        return printable(f"<ImageFiles: {len(self):,} images in {len(self.classes)} classes in {self.root}>")
 
 
 def image_table(
@@ -142,7 +106,7 @@ def image_table(
     classes: Sequence[str] | None = None,
     mode: Mode = "RGB",
     size: Size | None = None,
-    limit: int = _LIMIT,
+    limit: int = PIXELS,
 ) -> Effect[ImageFiles, ImageFault]:
     """The images that a CSV file names, each with its label; the files are below `root`, and looked for when asked for.
 
@@ -160,7 +124,7 @@ def image_table(
     >>> image_table(path, path.parent).map(lambda images: (images.classes, images.labels.tolist())).run()
     <IOResult: <Success: (('cat', 'dog'), [1, 0])>>
     """
-    name, top, shape = path_of(table), path_of(root), _checked(mode, size)
+    name, top, shape = path_of(table), path_of(root), checked(mode, size)
     wanted = (column_of("file", file), column_of("label", label))
     given = None if classes is None else several("classes", classes)
     if given is not None and len(set(given)) < len(given):
@@ -184,19 +148,20 @@ def image_table(
         files = [_inside(name, i, shown[0], row[columns[0]]) for i, row in enumerate(rows[first:], start=first + 1)]
         cells = [row[columns[1]].strip() for row in rows[first:]]
         labels, known = _labels(name, cells, shown[1], first + 1, given)
-        return ImageFiles(top, _packed(files), labels, known, mode, shape, limit)
+        return ImageFiles(top, packed(files), labels, known, mode, shape, limit)
 
-    return _attempt(load)
+    return attempt(load)
 
 
 # ------------------------------------------------------------------------------- one image
 
 
-def _attempt(load: Any) -> Effect[Any, ImageFault]:
+def attempt(load: Any) -> Effect[Any, ImageFault]:
+    """The program that loads; the faults it raises become failures."""
     return Effect.attempt(load, FaultError, lambda error: error.fault)
 
 
-def _checked(mode: str, size: Size | None) -> Size | None:
+def checked(mode: str, size: Size | None) -> Size | None:
     """The size as two of Python's integers; wrong options are raised."""
     if mode not in _CHANNELS:
         raise ValueError(f'a mode is "L", "RGB" or "RGBA", got {mode!r}')
@@ -309,37 +274,9 @@ def _converted(path: str, image: Any, mode: str, pillow: Any) -> Any:
 # ------------------------------------------------------------------------------- many images
 
 
-def _packed(names: list[str]) -> np.ndarray[Any, Any]:
+def packed(names: list[str]) -> np.ndarray[Any, Any]:
     """Names as one array of bytes: a fraction of the memory of as many strings, and one object to send."""
     return np.array([os.fsencode(name) for name in names])
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_ENDINGS) and not name.startswith(".")
-
-
-def _leads_back(entry: os.DirEntry[str], folder: str) -> bool:
-    """Whether it is a link to the folder, or to one that the folder is in."""
-    return entry.is_symlink() and folder.startswith(os.path.join(os.path.realpath(entry.path), ""))
-
-
-def _listed(folder: str) -> list[os.DirEntry[str]]:
-    openable(folder)
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise FaultError(FileMissing(folder, error.strerror or type(error).__name__)) from error
-
-
-def _below(folder: str, prefix: str = "") -> Iterator[str]:
-    """Images in the folder and in folders inside; a link to a folder is not followed, as it may lead back."""
-    for entry in _listed(os.path.join(folder, prefix)):
-        name = os.path.join(prefix, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(folder, name)
-        elif _is_image(entry.name) and not entry.is_dir():  # a broken link is one that is missing when it is asked for
-            yield name
 
 
 def _column(path: str, head: list[str], column: int | str, header: bool) -> int:

@@ -50,6 +50,7 @@ def chosen(
     Fails: `FileCorrupt`, also for a column without a name that would be a feature.
     """
     plain = [i for i in range(len(names)) if i not in rows_named_by]
+    position: int | None
     if isinstance(label, int):
         position = plain[_position(path, [names[i] for i in plain], label, " for the labels")]
     else:
@@ -61,7 +62,9 @@ def chosen(
         if _UNNAMED.fullmatch(names[at]):
             raise FaultError(FileCorrupt(path, "a name for every column", _unnamed(names, at)))
     if not features and rows_named_by:
-        raise FaultError(FileCorrupt(path, "a column of features", f"row names only: {shown([names[i] for i in rows_named_by])}"))
+        raise FaultError(
+            FileCorrupt(path, "a column of features", f"row names only: {shown([names[i] for i in rows_named_by])}")
+        )
     return features, position
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fnlamp.arrays import describe
 from fnlamp.data.option import several
-from fnlamp.data.text.words import words_of as words_of
+from fnlamp.data.text.words import words_of
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, UnknownToken, printable
 
 Ids: TypeAlias = np.ndarray[Any, Any]

@@ -23,16 +23,14 @@ def words_of(text: str, *, lower: bool = False) -> list[str]:
     return [text[found.start() : found.end()] for found in _WORD.finditer(kinds)]
 
 
-# One letter for each class of characters: a(lphabetic), h(ebrew), n(umeric), k(atakana), _ what joins words, m(iddle dots), ' and
-# other apostrophes (q), ", e(xtend) and format characters, z(ero-width joiner), p(ictographic), r(egional indicator), s(pace),
-# o(ther).
+# One letter for each class of characters: a(lphabetic), h(ebrew), n(umeric), k(atakana), _ what joins words, m(iddle dots), '
+# and q for other apostrophes, ", e(xtend) and format characters, z(ero-width joiner), p(ictographic), r(egional indicator),
+# s(pace), o(ther).
 _X: Final = "(?:e|zp?)*+"
 _LETTERS: Final = f"""(?:n{_X}|a{_X}(?:m{_X}(?=[ah]))?|h{_X}(?:m{_X}(?=[ah])|"{_X}(?=h)|'{_X})?)++"""
 _RUN: Final = f"(?:{_LETTERS}(?:['q]{_X}{_LETTERS})*+|(?:k{_X})++)"
 _JOINED: Final = f"(?:_{_X})"
-_WORD: Final = re.compile(
-    f"{_JOINED}*+{_RUN}(?:{_JOINED}++{_RUN})*+{_JOINED}*+|{_JOINED}++|r{_X}(?:r{_X})?|(?:zp?|[^s]){_X}"
-)
+_WORD: Final = re.compile(f"{_JOINED}*+{_RUN}(?:{_JOINED}++{_RUN})*+{_JOINED}*+|{_JOINED}++|r{_X}(?:r{_X})?|(?:zp?|[^s]){_X}")
 
 _DOTS: Final = "\u00b7\u0387\u055f\u05f4\u2027"
 """Marks at half height that stand between the letters of a word, as in the Catalan col·lecció."""
@@ -84,4 +82,4 @@ def _kind(character: str) -> str:
     if 0x1F1E6 <= point <= 0x1F1FF:
         return "r"
     pictures = 0x2190 <= point <= 0x2BFF or 0x1F000 <= point <= 0x1FAFF
-    return "p" if category == "So" and (pictures or character in "©®\u3030\u303d\u3297\u3299") or character in "‼⁉" else "o"
+    return "p" if (category == "So" and (pictures or character in "©®\u3030\u303d\u3297\u3299")) or character in "‼⁉" else "o"
