@@ -128,6 +128,22 @@ class LabelOutOfRange(Fault):
 
 
 @dataclass(frozen=True)
+class ClassesDiffer(Fault):
+    """The labels of two streams of one run stand for other classes; the first label that does is named."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+    def __str__(self) -> str:
+        label = next(i for i in range(len(self.train) + 1) if self.train[i : i + 1] != self.validation[i : i + 1])
+        first, second = (repr(names[label]) if label < len(names) else "nothing" for names in (self.train, self.validation))
+        return self._say(
+            f"expected the same classes in training and validation, got label {label} for {first} and for {second}; "
+            "number both alike, as image_folder(..., classes=train.classes) does"
+        )
+
+
+@dataclass(frozen=True)
 class NotDifferentiable(Fault):
     """A loss whose gradient is zero everywhere by construction: argmax, a comparison, rounding, stop_gradient."""
 
@@ -171,7 +187,7 @@ class NoWeight(Fault):
 
 
 PlanFault = (
-    ShapeMismatch | DtypeMismatch | PredictionMismatch | BatchTooSmall | LabelOutOfRange | NotDifferentiable | EmptyEpoch
+    ShapeMismatch | DtypeMismatch | PredictionMismatch | BatchTooSmall | LabelOutOfRange | ClassesDiffer | NotDifferentiable | EmptyEpoch
 )
 """What can be found before the first step."""
 

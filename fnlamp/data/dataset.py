@@ -181,6 +181,19 @@ class Transformed:
         return f"<Transformed: {len(self):,} rows of {type(self.dataset).__name__}>"
 
 
+def classes_of(dataset: Any) -> tuple[str, ...] | None:
+    """The names of a data set's classes, where it or the data set below it has them.
+
+    >>> classes_of([1, 2]) is None
+    True
+    """
+    while not hasattr(dataset, "classes") and isinstance(dataset, Subset | Transformed):
+        dataset = dataset.dataset
+    names = getattr(dataset, "classes", None)
+    named = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if named else None  # type: ignore[arg-type]
+
+
 def with_transform(dataset: Dataset[Any], function: Callable[[Any], Any]) -> Transformed:
     """The data set whose item i is `function(dataset[i])`, computed each time it is asked for.
 

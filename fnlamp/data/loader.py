@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from returns.result import Failure, Result, Success
@@ -11,7 +12,7 @@ from returns.result import Failure, Result, Success
 from fnlamp import tree
 from fnlamp.arrays import Spec, Tree, array_spec, check_numbers, describe, spec_of
 from fnlamp.data.collate import Collate, stack
-from fnlamp.data.dataset import Dataset, Subset, check_rows, is_array
+from fnlamp.data.dataset import Dataset, Subset, check_rows, classes_of, is_array
 from fnlamp.data.load import Augment, Load
 from fnlamp.data.workers import Job, Workers, processes
 from fnlamp.effect import Effect, Resource
@@ -71,7 +72,8 @@ def loader(
         def cut() -> BatchStream:
             for path, leaf in tree.paths(arrays).items():
                 check_numbers(leaf, f"loader/{path}".rstrip("/"))
-            return batches_of(arrays, batch_size=batch_size, drop_last=drop_last, seed=order, among=among)
+            made = batches_of(arrays, batch_size=batch_size, drop_last=drop_last, seed=order, among=among)
+            return replace(made, classes=classes_of(dataset))
 
         return _planned(cut)
     load = Load(dataset, transform, augment, collate, seed)
@@ -143,7 +145,8 @@ class _Plan:
                 return Fail(ShapeMismatch(expected, actual, "make all items alike in transform", where=f"batch {position}"))
             return Emit(batch, position + 1)
 
-        return BatchStream(0, step, self.spec, self.length, why_empty=self.why_empty, indexed=True)
+        classes = classes_of(self.load.dataset)
+        return BatchStream(0, step, self.spec, self.length, why_empty=self.why_empty, indexed=True, classes=classes)
 
 
 def _with_rows(leaf: Spec, rows: int) -> Spec:

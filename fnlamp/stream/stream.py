@@ -36,7 +36,8 @@ class BatchStream:
     stream continues from any state; `reread` tells what that costs. `spec` describes a batch (shape and dtype, the batch axis
     first; a batch may have fewer rows), `length` is the number of batches or `None`. A stream that is `indexed` has a position,
     a plain integer, for a state, and a `length`. `view` is the compiled view where there is one; where there is none, `raw`
-    still tells which functions of batches can be compiled. Make streams with `minibatches`, `from_items`, `from_function`,
+    still tells which functions of batches can be compiled. `classes` are the names of the labels 0, 1, ..., where they are
+    known: training and validation must agree on them. Make streams with `minibatches`, `from_items`, `from_function`,
     `from_iterable`, ...
 
     >>> s = stream.minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
@@ -53,6 +54,7 @@ class BatchStream:
     why_empty: EmptyEpoch = field(default_factory=EmptyEpoch)
     indexed: bool = False
     reread: Reread = Reread.DIRECT
+    classes: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         count = "" if self.length is None else f"{self.length} batches of "

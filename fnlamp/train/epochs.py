@@ -28,7 +28,7 @@ from fnlamp.stream.view import check_seed
 from fnlamp.train.evaluate import Evaluation, make_stream, run_evaluation, use_stream
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.body import Bench
-from fnlamp.train.plan import Plan, abstract_carry, check_batch, check_stream, check_training
+from fnlamp.train.plan import Plan, abstract_carry, check_batch, check_classes, check_stream, check_training
 from fnlamp.train.state import Carry, EpochReport, LoopContext, Trained, TrainState
 from fnlamp.train.step import (
     BATCHES,
@@ -152,6 +152,7 @@ class _Program:
         self.check_start(carry)
         advice = check_training(self.model, train, body, carry)
         if validation is not None:
+            check_classes(train.classes, validation.classes)
             check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
         return Plan(self.model, self.optimizer, made, carry, train, validation, self.metrics, self.epochs, advice)
 
@@ -199,6 +200,7 @@ class _Run:
         self.bench = Bench(runtime.device)
         self.executor = runtime.executor or Fused()
         self.carry: Any = None
+        self.classes: tuple[str, ...] | None = None
         self.curve: tuple[EpochReport, ...] = ()
         self.epoch, self.position = 1, None  # position None: at the start of the epoch's stream
         self.recipes: set[Any] = set()
@@ -245,6 +247,7 @@ class _Run:
     def train_epoch(self, stream: BatchStream) -> Effect[None, Any]:
         def call(runtime: Runtime) -> Result[None, Any] | Interrupted:
             try:
+                self.classes = stream.classes
                 if self.carry is None:
                     self.begin(stream)
                 if self.epoch > self.of.epochs:
@@ -259,6 +262,10 @@ class _Run:
         weights = (self.carry.params, self.carry.layer_state)
 
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
+            try:
+                check_classes(self.classes, stream.classes)
+            except FaultError as error:
+                return Failure(error.fault)
             return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.bench, self.epoch)
 
         return Effect.call(call)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Params, State, Tree, array_spec, describe
-from fnlamp.fault import FaultError
+from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.layer import Init
 from fnlamp.layer import table as layer_table
 from fnlamp.loss import Metric
@@ -50,6 +50,12 @@ def check_stream(
     for batch in batch_specs(stream):
         prediction = jax.eval_shape(forward, *weights, batch)
         check_targets(model, stream, prediction)
+
+
+def check_classes(train: tuple[str, ...] | None, validation: tuple[str, ...] | None) -> None:
+    """Raise the fault of labels that stand for other classes in validation, where both are known."""
+    if train is not None and validation is not None and train != validation:
+        raise FaultError(ClassesDiffer(train, validation))
 
 
 def check_targets(model: Supervised, stream: BatchStream, prediction: Tree) -> None:
