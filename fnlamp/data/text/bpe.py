@@ -103,6 +103,8 @@ def train_bpe(
         raise ValueError(f"a vocabulary has room for {needed} at least, got a size of {vocabulary_size}")
     if len(set(special)) < len(special) or "" in special:
         raise ValueError(f"special tokens have names, each of its own, got {list(special)}")
+    if any(ord(character) in _HALVES for name in special for character in name):
+        raise ValueError(f"special tokens are text that UTF-8 has bytes for, got {list(special)}")
     byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = byte_level, tokenizers.decoders.ByteLevel()
@@ -117,6 +119,10 @@ def train_bpe(
         raise ValueError(f"the special tokens {taken} are tokens of the text already: give them names that it does not have")
     tokenizer.add_special_tokens(list(special))
     return BpeCodec(tokenizer.to_str())
+
+
+_HALVES = range(0xD800, 0xE000)
+"""Halves of surrogate pairs."""
 
 
 def _checked(text: str) -> str:
