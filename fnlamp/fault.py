@@ -187,7 +187,14 @@ class NoWeight(Fault):
 
 
 PlanFault = (
-    ShapeMismatch | DtypeMismatch | PredictionMismatch | BatchTooSmall | LabelOutOfRange | ClassesDiffer | NotDifferentiable | EmptyEpoch
+    ShapeMismatch
+    | DtypeMismatch
+    | PredictionMismatch
+    | BatchTooSmall
+    | LabelOutOfRange
+    | ClassesDiffer
+    | NotDifferentiable
+    | EmptyEpoch
 )
 """What can be found before the first step."""
 
@@ -293,6 +300,19 @@ class TooLarge(Fault):
 
 
 @dataclass(frozen=True)
+class OutOfMemory(Fault):
+    """The machine has not enough memory left for what a file holds, though its `limit` admits it."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"{self.path}: expected enough memory for what it holds, got too little; "
+            "free some, read less of it (columns=, rows=, size=), or map it, if it is a plain NPY file"
+        )
+
+
+@dataclass(frozen=True)
 class FileUnwritable(Fault):
     """Nothing can be written at `path`; what was there before is as it was."""
 
@@ -319,7 +339,7 @@ class UnknownClass(Fault):
         )
 
 
-FileFault = FileMissing | FileCorrupt | BadCell | TooLarge
+FileFault = FileMissing | FileCorrupt | BadCell | TooLarge | OutOfMemory
 """What reading a file can fail with."""
 
 # ------------------------------------------------------------------------------- data sets, loaders and streams
@@ -436,6 +456,16 @@ class UnknownToken(Fault):
             f"expected one of the {self.known:,} tokens of this codec, got {self.token!r} at position {self.position:,}; "
             "make the codec of a text that has it, or with an unknown token"
         )
+
+
+@dataclass(frozen=True)
+class CodecFailed(Fault):
+    """A tokenizer that was read from a file cannot do what it was asked for, as its library says in `reason`."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self._say(f"expected a tokenizer that works, got {self.reason}; its file is damaged, or lacks an unknown token")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from fnlamp.fault import (
     BatchTooSmall,
     BufferReused,
     ChecksumMismatch,
+    ClassesDiffer,
+    CodecFailed,
     DownloadFailed,
     DtypeMismatch,
     EmptyEpoch,
@@ -28,10 +30,12 @@ from fnlamp.fault import (
     NotPicklable,
     NotRereadable,
     NoWeight,
+    OutOfMemory,
     PredictionMismatch,
     ShapeMismatch,
     SizesMismatch,
     TooLarge,
+    UnknownClass,
     UnknownToken,
     WorkerLost,
     located,
@@ -64,6 +68,10 @@ EVERY = [
     ExtraMissing("PIL", "images"),
     NotRereadable(3, 5),
     TooLarge("a.gz", 10, 11),
+    OutOfMemory("a.gz"),
+    CodecFailed("no token for x"),
+    UnknownClass("val/dog", "dog", ("ant", "cat")),
+    ClassesDiffer(("ant", "cat"), ("ant", "dog")),
 ]
 
 
