@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ def spec_of(tree: Tree) -> Tree:
 
     def one(x: Any) -> Spec:
         dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
+        dtype = dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
         return array_spec(np.shape(x), jax.dtypes.canonicalize_dtype(dtype))
 
     return jax.tree.map(one, tree)
@@ -112,6 +113,50 @@ def native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     True
     """
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+class NotFinite(NamedTuple):
+    """Where a number is not finite: the path of its array, its row, and what of the row (`None` if that is one number)."""
+
+    path: str
+    row: int
+    column: int | tuple[int, ...] | None
+    value: float
+
+    def __str__(self) -> str:
+        column = "" if self.column is None else f", column {self.column}"
+        return f"{self.value} in {self.path + ', ' if self.path else ''}row {self.row:,}{column}"
+
+
+def first_not_finite(tree: Tree) -> NotFinite | None:
+    """The first number of a tree of arrays that is NaN or infinite, in memory only: what is mapped or elsewhere is not read.
+
+    >>> print(first_not_finite({"x": np.array([[0, 1], [2, np.nan]])}))
+    nan in x, row 1, column 1
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if isinstance(leaf, np.ndarray) and leaf.ndim and not _mapped(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact):
+            at = _first_not_finite(leaf)
+            if at is not None:
+                row, *column = map(int, at)
+                place = tuple(column) if len(column) > 1 else column[0] if column else None
+                return NotFinite(jax.tree_util.keystr(path, simple=True, separator="/"), row, place, leaf[at])
+    return None
+
+
+def _mapped(array: Any) -> bool:
+    """Whether the array, or what it is a view of, is mapped from a file."""
+    return isinstance(array, np.memmap) or (isinstance(array, np.ndarray) and _mapped(array.base))
+
+
+def _first_not_finite(array: np.ndarray[Any, Any]) -> tuple[Any, ...] | None:
+    step = max(1, 2**16 // max(array[:1].size, 1))  # so many rows that what is known of them stays in the cache
+    for start in range(0, len(array), step):
+        finite = np.isfinite(array[start : start + step])
+        if not finite.all():
+            row, *column = np.unravel_index(np.argmin(finite), finite.shape)
+            return (start + row, *column)
+    return None
 
 
 def take_rows(array: Any, rows: Any) -> Any:

@@ -30,7 +30,7 @@ def as_array(x: Any, where: str = "") -> Any:
     fnlamp.fault.FaultError: DtypeMismatch: expected an array of numbers, got a generator; ... give list(...) ...
     """
     if type(x) is np.ndarray:
-        return x if _ready(x) else _checked(x, where)
+        return x if is_ready(x) else _checked(x, where)
     if isinstance(x, Array | np.ma.MaskedArray):
         check_numbers(x, where)
         return x
@@ -56,13 +56,35 @@ def as_arrays(tree: Tree, where: str = "") -> Tree:
     return _each(tree, where, lambda x: isinstance(x, list) or _sparse(x))
 
 
+def rows_by_position(name: str, rows: Any) -> Any:
+    """The argument as a sequence whose element i is row i: the rows of an array, a frame or a tensor, the values of a Series.
+
+    Raises: `TypeError` for what has no length and rows by number. Fails: `DtypeMismatch` for a frame of anything but numbers.
+
+    >>> rows_by_position("sequences", "abc")
+    Traceback (most recent call last):
+    TypeError: sequences is a list, got 'abc' (str)
+    """
+    if isinstance(rows, np.ndarray) and not isinstance(rows, np.ma.MaskedArray):
+        return rows.view(np.ndarray)
+    if isinstance(rows, dict | str | bytes) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+        hint = "; give list(...) of it" if hasattr(rows, "__next__") else ""
+        raise TypeError(f"{name} is a list, got {shown(rows)}{hint}")
+    whole = _columns(rows) is not None or _sparse(rows) or hasattr(rows, "detach") or isinstance(rows, np.ndarray)
+    return as_array(rows, name) if whole else list(rows) if hasattr(rows, "to_numpy") else rows
+
+
 def as_batch(batch: Tree) -> Tree:
-    """`as_arrays` of one batch, of which a list of arrays is the parts."""
-    return _each(batch, "batch", lambda x: (isinstance(x, list) and _plain(x)) or _sparse(x))
+    """`as_arrays` of one batch, of which a list is an array only if it holds numbers, and else its parts."""
+
+    def is_leaf(x: Any) -> bool:
+        return _sparse(x) or (isinstance(x, list) and _plain(x) and not any(isinstance(each, str) for each in x))
+
+    return _each(batch, "batch", is_leaf)
 
 
 def _each(tree: Tree, where: str, is_leaf: Callable[[Any], bool]) -> Tree:
-    if type(tree) is tuple and all(map(_ready, tree)):  # as most are
+    if type(tree) is tuple and all(map(is_ready, tree)):  # as most are
         return tree
     paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     places = [f"{where}/{jax.tree_util.keystr(path, simple=True, separator='/')}".strip("/") for path, _ in paths]
@@ -71,7 +93,7 @@ def _each(tree: Tree, where: str, is_leaf: Callable[[Any], bool]) -> Tree:
     return tree if same else jax.tree.unflatten(structure, made)
 
 
-def _ready(x: Any) -> bool:
+def is_ready(x: Any) -> bool:
     """Whether nothing is to be done, quickly known."""
     return type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.isnative and x.dtype.itemsize <= 8
 
@@ -110,12 +132,17 @@ def _narrowed(array: Any, where: str) -> Any:
 _ARRAYS: Final = ("__array__", "__array_interface__", "iloc", "todense")
 
 
+def is_arraylike(kind: type) -> bool:
+    """Whether what is of this type is an array, a frame or a tensor, which as a whole is made one array."""
+    return any(hasattr(kind, name) for name in _ARRAYS)
+
+
 def _plain(items: Sequence[Any]) -> bool:
     """Whether a list, or one of lists, has no array, frame or tensor in it."""
     kinds = set(map(type, items))
     if kinds and kinds <= {list, tuple}:
         return _plain_all(items)
-    return not any(hasattr(kind, name) and not issubclass(kind, np.generic) for kind in kinds for name in _ARRAYS)
+    return not any(is_arraylike(kind) and not issubclass(kind, np.generic) for kind in kinds)
 
 
 def _plain_all(rows: Sequence[Sequence[Any]]) -> bool:

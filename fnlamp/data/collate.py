@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from fnlamp.arrays import Tree, check_numbers, describe
+from fnlamp.arrays import Tree, describe
+from fnlamp.convert import as_array, is_arraylike, is_ready
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
+from fnlamp.given import shown
 
 Collate: TypeAlias = Callable[[list[Any]], Tree]
 """From a list of items to a batch: a tree of arrays, the batch axis first."""
@@ -28,14 +32,25 @@ def stack(items: Sequence[Any]) -> Tree:
     Traceback (most recent call last):
     fnlamp.fault.FaultError: DtypeMismatch: item 1/1: expected float as in item 0, got str; ...
     """
-    return stack_named(items, range(len(items)))
-
-
-def stack_named(items: Sequence[Any], names: Sequence[int]) -> Tree:
-    """`stack`, whose faults name item i by `names[i]`."""
+    if not isinstance(items, Sequence):
+        raise TypeError(f"items is a list of items, got {shown(items)}")
     if not items:
         raise FaultError(ShapeMismatch("at least one item", "none", where="stack"))
-    return _stack(items, names, "")
+    names = _names.get()
+    return _stack(items, names if len(names) == len(items) else range(len(items)), "")
+
+
+_names: ContextVar[Sequence[int]] = ContextVar("names", default=())
+
+
+@contextmanager
+def named(rows: Sequence[int]) -> Iterator[None]:
+    """Inside, the faults of `stack` name as many items by their row in the data set; also where another collate calls it."""
+    token = _names.set(rows)
+    try:
+        yield
+    finally:
+        _names.reset(token)
 
 
 def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
@@ -44,14 +59,9 @@ def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
     if kind is np.ndarray:
         return _arrays(items, names, path)
     if isinstance(first, np.number | np.bool_) and len(set(map(type, items))) == 1:
-        return np.array(items)
-    if hasattr(first, "__array__") or hasattr(first, "__array_interface__"):  # a number of NumPy's, a tensor, an image
-        for i, item in enumerate(items):
-            if not (hasattr(item, "__array__") or hasattr(item, "__array_interface__")):
-                raise _misfit(i, items, names, path)
-            if isinstance(item, _Masked):
-                check_numbers(item, _place(names[i], path))
-        return _arrays([np.asarray(item) for item in items], names, path)
+        return as_array(np.array(items), _place(names[0], path))
+    if is_arraylike(kind):  # a number of NumPy's, a tensor, a Series, an image
+        return _arrays(items, names, path)
     if len(set(map(type, items))) > 1:
         raise _misfit(next(i for i, item in enumerate(items) if type(item) is not kind), items, names, path)
     if kind in _NUMBERS:
@@ -73,19 +83,20 @@ def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
 _NUMBERS: Final = {bool: np.bool_, int: np.int32, float: np.float32}
 
 
-_Masked: Final = np.ma.MaskedArray
-
-
 def _arrays(items: Sequence[Any], names: Sequence[int], path: str) -> Any:
     """Arrays of one shape and dtype, one over the other."""
+    if not is_ready(items[0]) or any(type(item) is not np.ndarray or item.dtype != items[0].dtype for item in items):
+        items = [_converted(item, name, path) for item, name in zip(items, names, strict=True)]
     shape, dtype = items[0].shape, items[0].dtype
-    check_numbers(items[0], _place(names[0], path), "encode it as numbers with transform, or leave it out")
     for i, item in enumerate(items):
         if not isinstance(item, np.ndarray) or item.shape != shape or item.dtype != dtype:
             raise _misfit(i, items, names, path)
-        if isinstance(item, _Masked):
-            check_numbers(item, _place(names[i], path))
     return np.array(items)
+
+
+def _converted(item: Any, name: int, path: str) -> Any:
+    """An array of what is one; anything else as it is, which does not fit."""
+    return np.asarray(as_array(item, _place(name, path))) if is_arraylike(type(item)) else item
 
 
 def _numbers(items: Sequence[Any], names: Sequence[int], path: str) -> Any:

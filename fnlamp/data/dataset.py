@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from fnlamp.arrays import Array, Tree, check_numbers, describe
-from fnlamp.fault import FaultError, ShapeMismatch, SizesMismatch
+from fnlamp.arrays import Array, Tree, describe
+from fnlamp.convert import as_array
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
+from fnlamp.given import function as callable_of
+from fnlamp.given import shown
 from fnlamp.stream.view import check_seed, row_numbers
 
 T_co = TypeVar("T_co", covariant=True)
@@ -56,7 +60,7 @@ class Arrays:
 def from_arrays(*arrays: Any) -> Arrays:
     """The data set whose item i is the tuple of row i of each array, or of a dict of arrays the dict of them.
 
-    Nothing is copied; lists become arrays.
+    Nothing is copied; lists, Series and frames become arrays, whose rows are theirs by position.
 
     Shapes: `(rows, ...)` each. Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is no numbers.
 
@@ -72,11 +76,10 @@ def from_arrays(*arrays: Any) -> Arrays:
     given = arrays[0] if len(arrays) == 1 and isinstance(arrays[0], dict) else arrays
     if not given:
         raise ValueError("from_arrays needs at least one array")
-    rows = {name: array if isinstance(array, np.ndarray) else np.asarray(array) for name, array in _parts(given).items()}
+    parts = {name: as_array(array, f"from_arrays/{name}") for name, array in _parts(given).items()}
+    rows = {name: array if isinstance(array, np.ndarray) else np.asarray(array) for name, array in parts.items()}
     if any(array.ndim == 0 for array in rows.values()) or len({len(array) for array in rows.values()}) > 1:
         raise FaultError(ShapeMismatch("arrays with as many rows each", describe(rows), where="from_arrays"))
-    for name, array in rows.items():
-        check_numbers(array, f"from_arrays/{name}")
     return Arrays(rows if isinstance(given, dict) else tuple(rows.values()))
 
 
@@ -89,13 +92,47 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | Array)
 
 
-def check_rows(dataset: Any) -> None:
-    """Fails: `ShapeMismatch` for a tuple or a dict of arrays, which is not a row for each row of them."""
+def check_dataset(dataset: Any) -> None:
+    """Raises: `TypeError` for what has no rows that can be had by number."""
+    if isinstance(dataset, type):
+        raise TypeError(f"dataset is a data set, got the class {dataset.__name__}; call it to make one")
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        hint = "of an iterable give list(dataset), or its batches to stream.from_iterable"
+        raise TypeError(f"dataset has __len__ and __getitem__(row), got {shown(dataset)}; {hint}")
+
+
+def labelled(dataset: Any) -> bool:
+    """Whether indexing it, as a frame, a Series or a tensor, gives anything else than its rows as arrays."""
+    matrix = isinstance(dataset, np.ndarray) and not isinstance(dataset, np.memmap | np.ma.MaskedArray)
+    return matrix if isinstance(dataset, np.ndarray) else any(hasattr(dataset, name) for name in _LABELLED)
+
+
+_LABELLED = ("iloc", "to_numpy", "detach", "todense", "get_columns", "itercolumns")
+
+
+def rows_of(dataset: Any) -> Any:
+    """The data set, or for what is indexed by labels, as a frame of pandas', the array of its rows.
+
+    Fails: `ShapeMismatch` for a tuple or a dict of arrays, which is not a row for each row of them; `DtypeMismatch` for a
+    frame of anything but numbers. Raises: `TypeError` for what is no data set.
+    """
+    check_dataset(dataset)
     keyed = isinstance(dataset, dict) and 0 not in dataset
     parts = _parts(dataset) if keyed or isinstance(dataset, tuple) else {}
-    if parts and all(is_array(part) and part.ndim for part in parts.values()):
+    if parts and (keyed or all(getattr(part, "shape", ()) for part in parts.values())):
         hint = "use from_arrays, which is one; if each array is an item of its own, give a list of them"
         raise FaultError(ShapeMismatch("a data set of rows", describe(dataset), hint))
+    if type(dataset) is np.ndarray or not labelled(dataset):
+        return dataset
+    if isinstance(dataset, np.ndarray):
+        return dataset.view(np.ndarray)
+    try:
+        return as_array(dataset, "dataset")
+    except FaultError as error:
+        if not (hasattr(dataset, "iloc") and hasattr(dataset, "columns") and isinstance(error.fault, DtypeMismatch)):
+            raise
+        hint = 'encode its columns as numbers, or give its rows as dicts: list(dataset.to_dict("records"))'
+        raise FaultError(replace(error.fault, hint=hint)) from error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,7 +166,7 @@ def subset(dataset: Dataset[Any], indices: Any) -> Subset:
     >>> list(letters), list(subset(letters, [2, 0]))
     (['e', 'a', 'f'], ['f', 'e'])
     """
-    check_rows(dataset)
+    dataset = rows_of(dataset)
     among = row_numbers(indices, len(dataset))
     return Subset(dataset.dataset, dataset.among[among]) if isinstance(dataset, Subset) else Subset(dataset, among)
 
@@ -144,9 +181,10 @@ def random_split(dataset: Dataset[Any], sizes: Sequence[float], *, seed: int) ->
     >>> len(train), len(validation), sorted([*train, *validation]) == list(range(10))
     (8, 2, True)
     """
-    check_rows(dataset)
-    check_seed(seed)
+    dataset, seed = rows_of(dataset), check_seed(seed)
     rows = len(dataset)
+    if not all(isinstance(size, Real) for size in sizes):
+        raise TypeError(f"sizes are numbers of rows, or fractions of 1, got {list(sizes)}")
     if any(not size >= 0 for size in sizes):
         raise ValueError(f"sizes are 0 or more, got {list(sizes)}")
     if any(isinstance(size, float | np.floating) for size in sizes):
@@ -200,4 +238,4 @@ def with_transform(dataset: Dataset[Any], function: Callable[[Any], Any]) -> Tra
     >>> list(with_transform([1, 2, 3], lambda item: 10 * item))
     [10, 20, 30]
     """
-    return Transformed(dataset, function)
+    return Transformed(rows_of(dataset), callable_of("function", function, "a function of an item"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fnlamp.arrays import spec_of
+from fnlamp.convert import as_batch
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import EmptyEpoch, FaultError, ItemFailed, LoadFault
 from fnlamp.stream import BatchStream, Emit, End, Fail, Step
@@ -72,7 +73,10 @@ class _Pipeline:
             self.at = None  # where it stands now is not known
             return Fail(ItemFailed(None, what, "".join(traceback.format_exception(error))))
         self.at = self.iterator.get_state()
-        return Emit(item, self.at)
+        try:
+            return Emit(as_batch(item), self.at)
+        except FaultError as error:
+            return Fail(error.fault)
 
     def close(self) -> None:
         close = getattr(self.iterator, "close", None)

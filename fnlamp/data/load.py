@@ -11,7 +11,7 @@ import numpy as np
 from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Tree
-from fnlamp.data.collate import Collate, stack, stack_named
+from fnlamp.data.collate import Collate, named
 from fnlamp.data.dataset import Dataset, Subset
 from fnlamp.fault import Fault, FaultError, ItemFailed
 
@@ -35,11 +35,35 @@ class Load:
         at[0] = rows[0]
         try:
             items = self._items(rows, at)
-            return Success(stack_named(items, rows) if self.collate is stack else self.collate(items))
         except FaultError as error:
             return Failure(error.fault)
         except Exception as error:
             return Failure(_failed(at[0], error))
+        try:
+            with named(rows):
+                return Success(self.collate(items))
+        except FaultError as error:
+            row = None if error.fault.where.startswith("item ") else self._odd(items, rows)
+            return Failure(error.fault if row is None else error.fault.inside(f"item {row}"))
+        except Exception as error:
+            return Failure(_failed(self._odd(items, rows), error))
+
+    def _odd(self, items: list[Any], rows: Sequence[int]) -> int | None:
+        """The row that collation fails for: alone, or else together with those before it; `None` if it fails for each."""
+        alone = [self._collates([item]) for item in items]
+        if not all(alone):
+            return rows[alone.index(False)] if any(alone) or len(rows) == 1 else None
+        odd = next((i for i in range(1, len(items)) if not self._collates(items[: i + 1])), None)
+        if odd == 1 and len(items) > 2 and self._collates(items[1:3]) and not self._collates([items[0], items[2]]):
+            odd = 0  # two others go together
+        return None if odd is None else rows[odd]
+
+    def _collates(self, items: list[Any]) -> bool:
+        try:
+            self.collate(items)
+        except Exception:  # whatever it is, the first one is what the caller is told
+            return False
+        return True
 
     def _items(self, rows: Sequence[int], at: Any) -> list[Any]:
         raw = self._at_once(rows)
@@ -86,7 +110,7 @@ def several(dataset: Dataset[Any]) -> Callable[[list[int]], Any] | None:
     return getattr(dataset, "__getitems__", None)
 
 
-def _failed(row: int, error: Exception) -> ItemFailed:
+def _failed(row: int | None, error: Exception) -> ItemFailed:
     said = str(error)
     what = type(error).__name__ + (f": {said}" if said else "")
     return ItemFailed(row, what, "".join(traceback.format_exception(error)))

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 from returns.result import Failure, Result, Success
 
 from fnlamp import tree
-from fnlamp.arrays import Spec, Tree, array_spec, check_numbers, describe, spec_of
+from fnlamp.arrays import Spec, Tree, array_spec, describe, spec_of
+from fnlamp.convert import as_arrays, as_batch
 from fnlamp.data.collate import Collate, stack
-from fnlamp.data.dataset import Dataset, Subset, check_rows, classes_of, is_array
+from fnlamp.data.dataset import Dataset, Subset, check_dataset, classes_of, is_array, labelled, rows_of
 from fnlamp.data.load import Augment, Load
 from fnlamp.data.workers import Job, Workers, processes
 from fnlamp.effect import Effect, Resource
-from fnlamp.fault import DtypeMismatch, EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
+from fnlamp.fault import EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
+from fnlamp.given import flag, function, whole
 from fnlamp.stream import BatchStream, Emit, End, Fail, Order, Step
 from fnlamp.stream import from_arrays as batches_of
 from fnlamp.stream.view import check_seed
@@ -56,34 +58,49 @@ def loader(
     >>> batches.use(stream.to_list).map(lambda batches: [labels.tolist() for _, labels in batches]).run()
     <IOResult: <Success: [[4, 0], [1, 2], [3]]>>
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_dataset(dataset)
+    batch_size, shuffle, drop_last = whole("batch_size", batch_size), flag("shuffle", shuffle), flag("drop_last", drop_last)
+    for name, given in (("transform", transform), ("augment", augment), ("collate", collate)):
+        if given is not None or name == "collate":
+            function(name, given, "a function of an item" if name != "collate" else "a function of a list of items")
     if seed is None and (shuffle or augment is not None):
         raise ValueError(
             "shuffle and augment need a seed, which the order is a function of: seed=context.seed in a stream factory"
         )
-    check_seed(seed)
-    if prefetch < 1 or (not isinstance(workers, Workers) and workers < 0):
-        raise ValueError(f"expected workers of 0 or more and prefetch of at least 1, got {workers} and {prefetch}")
-    if not _touched(transform, augment, collate) and (arrays := _arrays(dataset)) is not None:
+    seed, prefetch, workers = check_seed(seed), whole("prefetch", prefetch), _workers(workers)
+    if not _touched(transform, augment, collate) and (labelled(dataset) or _arrays(dataset) is not None):
         among = dataset.among if isinstance(dataset, Subset) else None
         order = seed if shuffle else None
 
         def cut() -> BatchStream:
-            for path, leaf in tree.paths(arrays).items():
-                check_numbers(leaf, f"loader/{path}".rstrip("/"))
+            arrays = as_arrays(_arrays(rows_of(dataset)), "loader")
             made = batches_of(arrays, batch_size=batch_size, drop_last=drop_last, seed=order, among=among)
             return replace(made, classes=classes_of(dataset))
 
         return _planned(cut)
-    load = Load(dataset, transform, augment, collate, seed)
-    plan = _planned(lambda: _Plan(load, batch_size, shuffle, drop_last))
+
+    def planned() -> _Plan:
+        return _Plan(Load(rows_of(dataset), transform, augment, collate, seed), batch_size, shuffle, drop_last)
+
+    plan = _planned(planned)
     if workers == 0:
-        return plan.map(lambda plan: plan.stream(lambda position: load(plan.rows(position))))
+        return plan.map(lambda plan: plan.stream(lambda position: plan.load(plan.rows(position))))
     hired = Resource.from_value(workers) if isinstance(workers, Workers) else processes(workers)
     return plan.bind(
         lambda plan: hired.bind(lambda team: _requests(plan, team, prefetch)).map(lambda made: plan.stream(made.take))
     )
+
+
+def _workers(given: Any) -> int | Workers:
+    if isinstance(given, Workers):
+        return given
+    if isinstance(given, Resource):
+        hint = "give the team that it makes: threads(2).use(lambda team: loader(..., workers=team).use(...))"
+        raise TypeError(f"workers is a number or what processes and threads make, got a Resource of them; {hint}")
+    count = whole("workers", given, None)
+    if count < 0:
+        raise ValueError(f"expected workers of 0 or more (and prefetch of at least 1), got {count}")
+    return count
 
 
 def _touched(transform: Any, augment: Any, collate: Collate) -> bool:
@@ -106,7 +123,6 @@ class _Plan:
     """Which rows make which batch, and what a batch looks like: the first item is loaded to see it."""
 
     def __init__(self, load: Load, batch_size: int, shuffle: bool, drop_last: bool) -> None:
-        check_rows(load.dataset)
         count = len(load.dataset)
         self.load = load
         self.order = Order(count, load.seed if shuffle else None)
@@ -116,14 +132,10 @@ class _Plan:
         one = load([int(self.order[0])]) if count else Success(())
         if isinstance(one, Failure):
             raise FaultError(one.failure())
-        for path, leaf in tree.paths(one.unwrap()).items():
-            if not hasattr(leaf, "dtype"):
-                hint = "convert in collate"
-                raise FaultError(DtypeMismatch("arrays of numbers", describe(leaf), hint, where=f"batch/{path}"))
-            check_numbers(leaf, f"batch/{path}", "convert in collate")
+        first = as_batch(one.unwrap())
         rows = batch_size if drop_last else min(batch_size, count)
-        self.spec = tree.map(lambda leaf: _with_rows(leaf, rows), spec_of(one.unwrap()))
-        self.form = _form(one.unwrap()) if load.collate is stack else None
+        self.spec = tree.map(lambda leaf: _with_rows(leaf, rows), spec_of(first))
+        self.form = _form(first) if load.collate is stack else None
 
     def rows(self, position: int) -> list[int]:
         """The numbers of the rows of a batch."""
@@ -139,7 +151,10 @@ class _Plan:
             outcome = load(position)
             if isinstance(outcome, Failure):
                 return Fail(outcome.failure())
-            batch = outcome.unwrap()
+            try:
+                batch = as_batch(outcome.unwrap())
+            except FaultError as error:
+                return Fail(error.fault)
             if self.form is not None and _form(batch) != self.form:  # each batch fits together, but not with the others
                 expected, actual = f"batches like {describe(self.spec)}", describe(batch)
                 return Fail(ShapeMismatch(expected, actual, "make all items alike in transform", where=f"batch {position}"))

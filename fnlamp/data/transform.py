@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from fnlamp.arrays import describe
+from fnlamp.convert import as_array
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import function as callable_of
+from fnlamp.given import shown
 
 Image = np.ndarray[Any, Any]
 
@@ -30,7 +33,7 @@ def compose(*functions: Callable[[Any], Any]) -> Callable[[Any], Any]:
     >>> compose(str, len)(1000)
     4
     """
-    return _Composed(functions)
+    return _Composed(tuple(callable_of("functions", each, "functions of an item") for each in functions))
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ def at(place: int | str, function: Callable[[Any], Any]) -> Callable[[Any], Any]
     >>> at(0, abs)((-5, "label")), at("x", abs)({"x": -5, "y": -1})
     ((5, 'label'), {'x': 5, 'y': -1})
     """
-    return _At(place, function)
+    if isinstance(place, bool) or not isinstance(place, int | str):
+        raise TypeError(f"place is a position or a name, got {shown(place)}")
+    return _At(place, callable_of("function", function, "a function of a part of an item"))
 
 
 def to_float(image: Any) -> Image:
@@ -63,7 +68,7 @@ def to_float(image: Any) -> Image:
     >>> to_float(np.array([0, 51, 255], np.uint8))
     array([0. , 0.2, 1. ], dtype=float32)
     """
-    pixels = np.asarray(image)
+    pixels = np.asarray(as_array(image, "to_float"))
     if pixels.dtype != np.uint8:
         raise FaultError(DtypeMismatch("uint8 from 0 to 255", str(pixels.dtype), "divide by its own range", where="to_float"))
     return np.asarray(np.divide(pixels, np.float32(255), dtype=np.float32))
@@ -75,7 +80,7 @@ class _Normalize:
     std: tuple[float, ...]
 
     def __call__(self, image: Any) -> Image:
-        pixels = np.asarray(image)
+        pixels = np.asarray(as_array(image, "normalize"))
         if pixels.dtype.kind != "f" and pixels.dtype.name != "bfloat16":
             hint = "put to_float before it" if pixels.dtype == np.uint8 else ""
             raise FaultError(DtypeMismatch("floating-point pixels", str(pixels.dtype), hint, where="normalize"))
@@ -95,7 +100,10 @@ def normalize(mean: float | Sequence[float], std: float | Sequence[float]) -> Ca
     >>> normalize(mean=(0.5, 0.25), std=(0.5, 0.25))(np.array([[1.0, 0.0]], np.float32))
     array([[ 1., -1.]], dtype=float32)
     """
-    means, stds = (tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std))
+    try:
+        means, stds = (tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std))
+    except (TypeError, ValueError):
+        raise TypeError(f"mean and std are numbers, or a list of one a channel, got {shown(mean)} and {shown(std)}") from None
     if len(means) != len(stds) or not means:
         raise ValueError(f"normalize needs as many means as deviations, got {len(means)} and {len(stds)}")
     if not (np.isfinite(means).all() and np.isfinite(stds).all() and min(stds) > 0):

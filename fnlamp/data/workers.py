@@ -17,6 +17,7 @@ from fnlamp.arrays import Tree
 from fnlamp.data.load import Load
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import Fault
+from fnlamp.given import whole
 
 PATIENCE: Final = 5.0
 """Seconds that the release of a loader waits for the items that threads are reading."""
@@ -73,7 +74,7 @@ def processes(count: int) -> Resource[Workers, Never]:
     multiprocessing), so a script that uses them keeps its own work under `if __name__ == "__main__":`. Python ends the server
     with the program. A data set and functions are sent to them: write functions at the top of a module.
     """
-    _at_least_one(count)
+    count = _at_least_one(count)
 
     def acquire() -> Workers:
         from fnlamp.data.process import Processes
@@ -96,13 +97,15 @@ def threads(count: int) -> Resource[Workers, Never]:
     >>> program.map(lambda batches: [labels.tolist() for _, labels in batches]).run()
     <IOResult: <Success: [[0, 1], [2, 3], [4]]>>
     """
-    _at_least_one(count)
+    count = _at_least_one(count)
     return Resource.make(Effect.suspend(lambda: Threads(count)), lambda workers, _: Effect.suspend(workers.close))
 
 
-def _at_least_one(count: int) -> None:
+def _at_least_one(count: int) -> int:
+    count = whole("count", count, None)
     if count < 1:
         raise ValueError(f"expected at least 1 worker, got {count}")
+    return count
 
 
 class Threads(Workers):

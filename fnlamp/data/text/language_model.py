@@ -8,9 +8,12 @@ from typing import Any, Final
 import numpy as np
 
 from fnlamp.arrays import Tree, array_spec, describe, is_integer, take_rows
+from fnlamp.convert import as_array
 from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, ShapeMismatch
+from fnlamp.given import flag, whole
 from fnlamp.stream import BatchStream, Order, Recipe
 from fnlamp.stream.source import in_order
+from fnlamp.stream.view import check_seed
 
 MOST: Final = int(np.iinfo(np.int32).max)
 WHERE: Final = "language_model_batches"
@@ -34,8 +37,8 @@ def language_model_batches(
     >>> [(inputs.tolist(), targets.tolist()) for inputs, targets in stream.items(s)]
     [([[10, 11, 12], [13, 14, 15]], [[11, 12, 13], [14, 15, 16]]), ([[16, 17, 18]], [[17, 18, 19]])]
     """
-    if block < 1 or batch_size < 1:
-        raise ValueError(f"block and batch_size must be at least 1, got {block} and {batch_size}")
+    block, batch_size = whole("block", block), whole("batch_size", batch_size)
+    drop_last, seed = flag("drop_last", drop_last), check_seed(seed)
     corpus = _checked(corpus)
     tokens = len(corpus)
     windows, offset = max(tokens - 1, 0) // block, 0
@@ -74,7 +77,7 @@ def windows_of(block: int, arrays: Tree, rows: Any) -> Tree:
 
 
 def _checked(corpus: Any) -> Any:
-    corpus = corpus if hasattr(corpus, "shape") else np.asarray(corpus)
+    corpus = as_array(corpus, WHERE)
     if len(corpus.shape) != 1:
         raise FaultError(ShapeMismatch("a corpus of shape (tokens,)", describe(corpus), where=WHERE))
     if not is_integer(corpus):

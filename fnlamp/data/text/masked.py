@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, describe
+from fnlamp.convert import as_array, rows_by_position
 from fnlamp.data.text.codec import Ids
 from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, LabelOutOfRange
+from fnlamp.given import flag, shown, whole
 from fnlamp.stream import BatchStream, Order, from_function
+from fnlamp.stream.view import check_seed
 
 IGNORED = -100
 """The target where there is none, as `loss.nll` and `loss.cross_entropy` ignore it."""
@@ -56,6 +60,16 @@ def masked_batches(
     >>> s.spec[0]["positions"].shape, [features["lengths"].tolist() for features, targets in stream.items(s)]
     ((2, 1), [[7, 7]])
     """
+    sizes = {"batch_size": batch_size, "maximum": maximum, "vocabulary": vocabulary}
+    batch_size, maximum, vocabulary = (whole(name, given, None) for name, given in sizes.items())
+    ids = {"cls": cls, "sep": sep, "mask": mask, "pad": pad}
+    cls, sep, mask, pad = (whole(name, given, None) for name, given in ids.items())
+    special = [whole("special", each, None) for each in special]
+    drop_last, seed = flag("drop_last", drop_last), check_seed(seed)
+    if seed is None:
+        raise TypeError("masked_batches needs a seed, of which the hidden tokens are a function; got None")
+    if not isinstance(share, Real):
+        raise TypeError(f"share is a number above 0 and up to 1, got {shown(share)}")
     if batch_size < 1 or maximum < 5 or not 0 < share <= 1:
         got = f"batch_size={batch_size}, maximum={maximum}, share={share}"
         raise ValueError(f"masked_batches needs batch_size >= 1, maximum >= 5 and share in (0, 1], got {got}")
@@ -103,7 +117,7 @@ class _Text:
 
     @classmethod
     def of(cls, paragraphs: Sequence[Sequence[Sequence[int]]], vocabulary: int) -> _Text:
-        kept = [[sentence for sentence in map(np.asarray, paragraph) if sentence.size] for paragraph in paragraphs]
+        kept = [_sentences(paragraph, at) for at, paragraph in enumerate(rows_by_position("paragraphs", paragraphs))]
         sentences = [sentence for paragraph in kept for sentence in paragraph]
         flat = np.concatenate(sentences) if sentences and all(each.ndim == 1 for each in sentences) else np.zeros(0, np.int32)
         if flat.dtype.kind not in "iu" or (sentences and not flat.size):
@@ -134,6 +148,17 @@ class _Text:
             begin, end = first + 1, first + 2
         at = int(generator.integers(len(self.paragraph) - (end - begin)))
         return at if at < begin else at + int(end - begin)
+
+
+def _sentences(paragraph: Any, at: int) -> list[Ids]:
+    """The sentences that have tokens."""
+    place = f"masked_batches/paragraph {at:,}"
+    if isinstance(paragraph, str | bytes) or not hasattr(paragraph, "__iter__"):
+        expected, hint = "a paragraph, a list of sentences of ids", "encode the text first, as with word_codec"
+        raise FaultError(DtypeMismatch(expected, shown(paragraph), hint, where=place))
+    rows = rows_by_position("paragraphs", paragraph)
+    made = [np.asarray(as_array(sentence, f"{place}/sentence {i:,}")) for i, sentence in enumerate(rows)]
+    return [sentence for sentence in made if sentence.size]
 
 
 @dataclass(frozen=True, eq=False)

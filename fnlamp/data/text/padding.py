@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, array_spec, describe, spec_of
+from fnlamp.arrays import Tree, array_spec, describe, spec_of, take_rows
+from fnlamp.convert import as_array, as_arrays, rows_by_position
 from fnlamp.data.text.codec import Ids
 from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, ShapeMismatch
+from fnlamp.given import flag, shown, whole
 from fnlamp.stream import BatchStream, Order, from_function
+from fnlamp.stream.view import check_seed
 
 
 def padded_batches(
@@ -42,12 +44,17 @@ def padded_batches(
     >>> [(ids.tolist(), lengths.tolist()) for ids, lengths in stream.items(s)]
     [([[5, 6, 7], [8, 0, 0]], [3, 1]), ([[9, 9]], [2])]
     """
+    sizes = {"batch_size": batch_size, "multiple": multiple, "among": among}
+    batch_size, multiple, among = (whole(name, given, None) for name, given in sizes.items())
+    maximum = None if maximum is None else whole("maximum", maximum, None)
     if batch_size < 1 or multiple < 1 or among < 0 or (maximum is not None and maximum < 1):
         got = f"batch_size={batch_size}, maximum={maximum}, multiple={multiple}, among={among}"
         raise ValueError(f"padded_batches needs sizes of at least 1 (among may be 0), got {got}")
-    if not np.iinfo(np.int32).min <= index(pad) <= np.iinfo(np.int32).max:
+    cut, drop_last, seed = flag("cut", cut), flag("drop_last", drop_last), check_seed(seed)
+    if not np.iinfo(np.int32).min <= whole("pad", pad, None) <= np.iinfo(np.int32).max:
         raise ValueError(f"pad is an id that fits int32, got {pad}")
-    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    sequences = rows_by_position("sequences", sequences)
+    lengths = np.array([_length(sequence, at) for at, sequence in enumerate(sequences)], np.int64)
     if maximum is not None:
         if not cut and (lengths > maximum).any():
             at = int(np.argmax(lengths > maximum))
@@ -55,13 +62,10 @@ def padded_batches(
             raise FaultError(ShapeMismatch(expected, f"{lengths[at]:,}", hint, where=_place(at)))
         lengths = np.minimum(lengths, maximum)
     if targets is not None:
-        targets = tree.map(np.asarray, targets, is_leaf=lambda x: isinstance(x, list))
+        targets = as_arrays(targets, "padded_batches/targets")
         if any(leaf.shape[:1] != lengths.shape for leaf in tree.leaves(targets)):
             expected = f"as many targets as sequences, {len(lengths):,}"
             raise FaultError(ShapeMismatch(expected, describe(targets), where="padded_batches"))
-        if any(leaf.dtype.kind not in "biuf" and leaf.dtype.name != "bfloat16" for leaf in tree.leaves(targets)):
-            hint = "encode them as numbers"
-            raise FaultError(DtypeMismatch("targets that are numbers", describe(targets), hint, where="padded_batches"))
     batches = _divided(lengths, batch_size, seed, drop_last, among)
 
     def width(longest: int) -> int:
@@ -73,7 +77,7 @@ def padded_batches(
         for row, at in enumerate(rows.tolist()):
             ids[row, : lengths[at]] = _ids(sequences[at], at)[: lengths[at]]
         padded = ids, lengths[rows].astype(np.int32)
-        return padded if targets is None else (padded, tree.map(lambda leaf: leaf[rows], targets))
+        return padded if targets is None else (padded, tree.map(lambda leaf: take_rows(leaf, rows), targets))
 
     size = len(batches[0]) if batches else batch_size
     spec: Tree = array_spec((size, width(int(lengths.max(initial=0)))), np.int32), array_spec((size,), np.int32)
@@ -101,8 +105,15 @@ def _divided(lengths: Ids, batch_size: int, seed: int | None, drop_last: bool, a
     return batches + ([order[full * batch_size :]] if rest else [])
 
 
+def _length(sequence: Any, at: int) -> int:
+    try:
+        return len(sequence)
+    except TypeError:  # a number, an iterator, an array without axes
+        raise FaultError(ShapeMismatch("ids of shape (length,)", shown(sequence), where=_place(at))) from None
+
+
 def _ids(sequence: Any, at: int) -> Ids:
-    ids = np.asarray(sequence)
+    ids = np.asarray(as_array(sequence, _place(at)))
     if ids.ndim != 1:
         raise FaultError(ShapeMismatch("ids of shape (length,)", describe(ids), where=_place(at)))
     if ids.size and ids.dtype.kind not in "iu":
