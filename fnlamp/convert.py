@@ -53,7 +53,7 @@ def as_arrays(tree: Tree, where: str = "") -> Tree:
     >>> as_arrays({"x": [1, 2]}, "minibatches")
     {'x': array([1, 2])}
     """
-    return _each(tree, where, lambda x: isinstance(x, list) or _sparse(x))
+    return _each(tree, where, lambda x: isinstance(x, list) or _single(x))
 
 
 def rows_by_position(name: str, rows: Any) -> Any:
@@ -78,7 +78,7 @@ def as_batch(batch: Tree) -> Tree:
     """`as_arrays` of one batch, of which a list is an array only if it holds numbers, and else its parts."""
 
     def is_leaf(x: Any) -> bool:
-        return _sparse(x) or (isinstance(x, list) and _plain(x) and not any(isinstance(each, str) for each in x))
+        return _single(x) or (isinstance(x, list) and _plain(x) and not any(isinstance(each, str) for each in x))
 
     return _each(batch, "batch", is_leaf)
 
@@ -98,8 +98,13 @@ def is_ready(x: Any) -> bool:
     return type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.isnative and x.dtype.itemsize <= 8
 
 
+def _single(x: Any) -> bool:
+    """Whether JAX would take it for a tree, or not know: a sparse array, or what can be read only once."""
+    return _sparse(x) or hasattr(x, "__next__")
+
+
 def _sparse(x: Any) -> bool:
-    """Whether it is a sparse array, of which JAX takes its own for a tree."""
+    """Whether it is a sparse array."""
     return hasattr(x, "todense") and hasattr(x, "shape")
 
 
@@ -167,8 +172,8 @@ def _of_list(items: Sequence[Any], where: str) -> Any:
 
 def _exact(items: Any, array: np.ndarray[Any, Any]) -> bool:
     """Whether no integer of the list was rounded."""
-    pairs = zip(np.array(items, object).ravel(), array.ravel(), strict=True)
-    return all(not isinstance(item, int | np.integer) or int(item) == made for item, made in pairs)
+    pairs = zip(np.array(items, object).ravel(), array.ravel().real.tolist(), strict=True)
+    return all(not isinstance(item, int | np.integer) or int(item) == int(made) for item, made in pairs)
 
 
 def _of_objects(array: np.ndarray[Any, Any], where: str, given: Any = None) -> Any:
