@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Never, TypeVar, final
+from typing import Any, Never, TypeVar, final
 
 from returns.context import RequiresContextIOResult
 from returns.interfaces.specific.ioresult import IOResultLike2
@@ -16,7 +15,7 @@ from returns.primitives.hkt import Kind2, SupportsKind2
 from returns.result import Failure, Result, Success
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp.effect.explain import Explanation, Outline, explain
+from fnlamp.effect.explain import Explanation, explain
 from fnlamp.effect.failed import FailedRun, exception_of, line_of
 from fnlamp.effect.interpret import interpret, outcome
 from fnlamp.effect.misuse import RUN, Undone, check_delegated
@@ -34,10 +33,9 @@ from fnlamp.effect.node import (
     Named,
     Node,
     Pure,
-    name_of,
-    node_of,
 )
 from fnlamp.effect.runtime import Runtime, sleep
+from fnlamp.effect.then import COLLECT_ALL, Applied, Attempted, Composed, Finalized, Kept, Lashed, Suspended, Tapped
 from fnlamp.fault import FaultError, Interrupted
 
 A = TypeVar("A")
@@ -113,7 +111,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     @classmethod
     def suspend(cls, thunk: Callable[[], A]) -> Effect[A, Never]:
         """A side effect that has no expected failure: an exception in it is a bug and flies through."""
-        return Effect(Call(_Suspended(thunk)))
+        return Effect(Call(Suspended(thunk)))
 
     @classmethod
     def attempt(cls, thunk: Callable[[], A], catch: type[X] | tuple[type[X], ...], error: Callable[[X], E]) -> Effect[A, E]:
@@ -123,7 +121,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         failed: ...
         <IOResult: <Failure: invalid literal for int() with base 10: 'x'>>
         """
-        return Effect(Call(_Attempted(thunk, catch, error)))
+        return Effect(Call(Attempted(thunk, catch, error)))
 
     @classmethod
     def call(cls, function: Callable[[Runtime], Result[A, E] | Interrupted]) -> Effect[A, E]:
@@ -133,7 +131,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     @classmethod
     def asks(cls, function: Callable[[Runtime], A]) -> Effect[A, Never]:
         """What `function` makes of the runtime."""
-        return Effect(Call(_Composed(function, Success)))
+        return Effect(Call(Composed(function, Success)))
 
     @classmethod
     def access(cls, function: Callable[[Runtime], Effect[A, E]]) -> Effect[A, E]:
@@ -148,11 +146,11 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def map(self: Effect[A, E], function: Callable[[A], B]) -> Effect[B, E]:
         """Apply a plain function to the value."""
-        return Effect(Bind(self._inner_value, _Composed(function, Effect.from_value)))
+        return Effect(Bind(self._inner_value, Composed(function, Effect.from_value)))
 
     def tap(self: Effect[A, E], function: Callable[[A], Effect[Any, E2]]) -> Effect[A, E | E2]:
         """Run the program that `function` makes of the value, and keep the value."""
-        return Effect(Bind(self._inner_value, _Tapped(function)))
+        return Effect(Bind(self._inner_value, Tapped(function)))
 
     def then(self: Effect[A, E], other: Effect[B, E2]) -> Effect[B, E | E2]:
         """Run this, then the other, and yield the other's value."""
@@ -164,15 +162,18 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def apply(self: Effect[A, E], container: Kind2[Effect[Any, Any], Callable[[A], B], E2]) -> Effect[B, E | E2]:
         """Run this, then the program that yields a function, and apply it."""
-        return self.bind(lambda a: container.map(lambda function: function(a)))
+        return Effect(Bind(self._inner_value, Applied(container)))
 
     def lash(self: Effect[A, E], function: Callable[[E], Effect[B, E2]]) -> Effect[A | B, E2]:  # type: ignore[override]
         """Turn a failure into the program that `function` makes of it; bugs and interruptions pass by."""
-        return Effect(Handle(self._inner_value, _Lashed(function)))
+        node = self._inner_value
+        if getattr(function, "__code__", self) is COLLECT_ALL and isinstance(node, Bind) and isinstance(node.then, Applied):
+            return Effect(Bind(node.source, Kept(node.then.container)))
+        return Effect(Handle(self._inner_value, Lashed(function)))
 
     def alt(self: Effect[A, E], function: Callable[[E], E2]) -> Effect[A, E2]:
         """Apply a plain function to the failure."""
-        return Effect(Handle(self._inner_value, _Lashed(_Composed(function, Effect.from_failure))))
+        return Effect(Handle(self._inner_value, Lashed(Composed(function, Effect.from_failure))))
 
     def compose_result(self: Effect[A, E], function: Callable[[Result[A, E]], Effect[B, E2]]) -> Effect[B, E2]:  # type: ignore[override]
         """Go on with the program that `function` makes of the outcome, success or failure."""
@@ -188,15 +189,15 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def bind_result(self: Effect[A, E], function: Callable[[A], Result[B, E2]]) -> Effect[B, E | E2]:
         """`bind` for a function that returns a `Result`."""
-        return Effect(Bind(self._inner_value, _Composed(function, Effect.from_result)))
+        return Effect(Bind(self._inner_value, Composed(function, Effect.from_result)))
 
     def bind_io(self: Effect[A, E], function: Callable[[A], IO[B]]) -> Effect[B, E]:
         """`bind` for a function that returns an `IO`."""
-        return Effect(Bind(self._inner_value, _Composed(function, Effect.from_io)))
+        return Effect(Bind(self._inner_value, Composed(function, Effect.from_io)))
 
     def bind_ioresult(self: Effect[A, E], function: Callable[[A], IOResult[B, E2]]) -> Effect[B, E | E2]:
         """`bind` for a function that returns an `IOResult`."""
-        return Effect(Bind(self._inner_value, _Composed(function, Effect.from_ioresult)))
+        return Effect(Bind(self._inner_value, Composed(function, Effect.from_ioresult)))
 
     def retry(
         self: Effect[A, E],
@@ -222,7 +223,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def ensuring(self: Effect[A, E], finalizer: Callable[[Exit[A, E]], Effect[Any, Any]]) -> Effect[A, E]:
         """Run the finalizer on every outcome, interruptions and bugs included; nothing interrupts it."""
-        return Effect(Bracket(Pure(None), Always(self), _Finalized(finalizer)))
+        return Effect(Bracket(Pure(None), Always(self), Finalized(finalizer)))
 
     def local(self: Effect[A, E], change: Callable[[Runtime], Runtime]) -> Effect[A, E]:
         """Run with a changed runtime."""
@@ -308,66 +309,3 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
             node, depth = node.source, depth + 1
         label = node.name if isinstance(node, Named) else type(node).__name__.lower()
         return f"<Effect: {label}{f' and {depth} more' if depth else ''}>"
-
-
-# ------------------------------------------------------------------------------- continuations that keep their function's name
-
-
-@dataclass(frozen=True, slots=True)
-class _Suspended(Generic[A]):
-    func: Callable[[], A]
-
-    def __call__(self, runtime: Runtime) -> Result[A, Never]:
-        return Success(self.func())
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempted(Generic[A, E]):
-    func: Callable[[], A]
-    catch: type[Any] | tuple[type[Any], ...]
-    error: Callable[[Any], E]
-
-    def __call__(self, runtime: Runtime) -> Result[A, E]:
-        try:
-            return Success(self.func())
-        except self.catch as exception:
-            return Failure(self.error(exception))
-
-
-@dataclass(frozen=True, slots=True)
-class _Composed(Generic[A, B, C]):
-    func: Callable[[A], B]
-    after: Callable[[B], C]
-
-    def __call__(self, value: A) -> C:
-        return self.after(self.func(value))
-
-
-@dataclass(frozen=True, slots=True)
-class _Tapped(Generic[A, E]):
-    func: Callable[[A], Effect[Any, E]]
-
-    def __call__(self, value: A) -> Effect[A, E]:
-        return Effect(Bind(node_of(self.func(value), self.func), Always(Effect.from_value(value))))
-
-    def outline(self, value: Any) -> Outline:
-        inner: Callable[[Any], Outline] | None = getattr(self.func, "outline", None)
-        if inner is not None:
-            return replace(inner(value), value=value)
-        return Outline((f"then, on the side, {name_of(self.func)}",), value)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lashed(Generic[E, B]):
-    func: Callable[[E], Effect[B, Any]]
-
-    def __call__(self, result: Result[Any, E]) -> Effect[Any, Any]:
-        return Effect(Pure(result._inner_value)) if type(result) is Success else self.func(result.failure())
-
-
-@dataclass(frozen=True, slots=True)
-class _Finalized(Generic[A, E]):
-    func: Callable[[Exit[A, E]], Effect[Any, Any]]
-
-    def __call__(self, resource: None, exit: Exit[A, E]) -> Effect[Any, Any]:
-        return self.func(exit)

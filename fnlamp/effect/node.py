@@ -125,7 +125,7 @@ def name_of(function: Any) -> str:
 
 def node_of(value: Any, function: Any) -> Node:
     """The node of the effect that `function` returned; anything else is a bug that is told by name."""
-    node = getattr(value, "_inner_value", None)
+    node = value if isinstance(value, Node) else getattr(value, "_inner_value", None)
     if not isinstance(node, Node):
         raise TypeError(
             f"{name_of(function)} returned {type(value).__name__}, expected Effect "
