@@ -13,7 +13,7 @@ from fnlamp.arrays import Tree, array_spec, describe, spec_of
 from fnlamp.convert import as_arrays, as_batch
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
-from fnlamp.given import flag, function, whole
+from fnlamp.given import flag, function, shown, whole
 from fnlamp.stream.ahead import Stage, ahead, stage
 from fnlamp.stream.step import Emit, End, Fail, Reread, Step
 from fnlamp.stream.stream import BatchStream
@@ -27,7 +27,10 @@ def minibatches(
 
     The order is a function of the seed alone; `epochs` hands out another one each epoch. The last batch has the rows that are
     left, and is left out with `drop_last` if it is not full. The arrays (or pytrees of arrays, rows first) are not copied and
-    must not be changed while they are used. Fails: `ShapeMismatch` for different numbers of rows.
+    must not be changed while they are used; lists, Series, frames and tensors are made arrays once, whose rows are theirs by
+    position.
+    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is no numbers. Raises: `TypeError`,
+    `ValueError` for a batch size or a seed that is none.
 
     >>> s = minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> s
@@ -114,7 +117,7 @@ def from_items(batches: Sequence[Tree]) -> BatchStream:
     Fails: `EmptyEpoch` for an empty sequence, whose spec nobody knows.
     """
     if not isinstance(batches, Sequence | np.ndarray) or isinstance(batches, str | bytes):
-        raise TypeError(f"batches is a list of batches, got a {type(batches).__name__}; give list(...) of it")
+        raise TypeError(f"batches is a list of batches, got {shown(batches)}; give list(...) of it")
     if not len(batches):
         raise FaultError(EmptyEpoch())
     return from_function(len(batches), batches.__getitem__)
@@ -175,7 +178,7 @@ def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
     Fail(fault=NotRereadable(where='', wanted=0, at=2))
     """
     if not hasattr(iterator, "__iter__"):
-        raise TypeError(f"iterator is an iterator over batches, got a {type(iterator).__name__}")
+        raise TypeError(f"iterator is an iterator over batches, got {shown(iterator)}")
     return _Reading(lambda: iterator, again=False).stream(spec_of(spec))
 
 
@@ -232,7 +235,7 @@ class _Reading:
         try:
             made = self.make()
             if not hasattr(made, "__iter__") and not hasattr(made, "__getitem__"):
-                raise TypeError(f"make returned a {type(made).__name__}, expected an iterable of batches")
+                raise TypeError(f"make returns an iterable of batches, got {shown(made)}")
             iterator = iter(made)
         except FaultError as error:
             self.let_go()
@@ -296,6 +299,8 @@ def staged(
     """
     batch_size, bucket, rows = whole("batch_size", batch_size), whole("bucket", bucket), whole("rows", rows, 0)
     drop_last = flag("drop_last", drop_last)
+    for name, given in (("load", load), ("batch", batch), ("release", release)):
+        function(name, given, f"a function, as in staged({name}=...)")
     order = Order(rows, seed)
     kept = rows - rows % batch_size if drop_last else rows
     length, size = -(-kept // batch_size), batch_size * bucket

@@ -15,6 +15,7 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, take_rows
+from fnlamp.convert import as_batch
 from fnlamp.fault import BufferReused
 from fnlamp.stream.memory import Prints, fingerprints, overwritten
 from fnlamp.stream.step import Emit, End, Fail, Skip, Step
@@ -100,7 +101,7 @@ def map(step: Stepper, function: Callable[[Any], Any]) -> Stepper:
 
     def mapped(state: Any) -> Step:
         came = step(state)
-        return Emit(function(came.item), came.state) if isinstance(came, Emit) else came
+        return Emit(as_batch(function(came.item)), came.state) if isinstance(came, Emit) else came
 
     return mapped
 

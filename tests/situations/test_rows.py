@@ -73,9 +73,17 @@ DOORS = {
     "items": lambda x, y: rows(b[1] for b in stream.items(stream.from_items([(x, y)]))),
     "function": lambda x, y: rows(b[1] for b in stream.items(stream.from_function(2, lambda i: (x, y)).take(1))),
     "iterable": lambda x, y: rows(b[1] for b in loaded(stream.from_iterable(lambda: iter([(x, y)])))),
+    "host map": lambda x, y: rows(b[1] for b in stream.items(mapped(x, y))),
     "collate": lambda x, y: rows(b[1] for b in loaded(data.loader([0], batch_size=1, collate=lambda items: (x, y)))),
     "padded": lambda x, y: rows(b[1] for b in stream.items(data.padded_batches([[1]] * 6, batch_size=4, pad=0, targets=y))),
 }
+
+
+def mapped(x, y):
+    """A stream whose function of the host makes both."""
+    numbers = np.zeros(6, np.float32)
+    one = stream.full_batch(numbers, numbers)
+    return one.map(lambda batch: (x, y), spec=one.spec)
 
 
 def expected(door, y=Y):
@@ -233,7 +241,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("door", ["minibatches", "data set", "loader", "items", "collate", "padded", "of some"])
+@pytest.mark.parametrize("door", ["minibatches", "data set", "loader", "items", "host map", "collate", "padded", "of some"])
 def test_the_same_numbers_in_any_form(form, door):
     y = FORMS[form](Y)
     if door == "loader" and form in ("list", "numbers of NumPy", "array.array", "memory", "deque", "list of jax"):
@@ -384,7 +392,7 @@ def shuffled(array, seed):
     return array[np.random.default_rng(seed).permutation(len(array))]
 
 
-@pytest.mark.parametrize("door", ["minibatches", "data set", "items", "collate", "padded"])
+@pytest.mark.parametrize("door", ["minibatches", "data set", "items", "host map", "collate", "padded"])
 def test_what_is_no_dense_array_says_what_to_write(door):
     eye = np.eye(6)
     for given, says in (

@@ -1,0 +1,166 @@
+"""Wrong things given to sources, loaders and batches of text are refused at once, by the name of the argument."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnlamp import data, stream
+from fnlamp.data import loader, padded_batches, random_split, threads, with_transform
+from fnlamp.fault import FaultError
+from fnlamp.stream import from_arrays, from_function, from_items, from_iterable, from_iterator, full_batch, minibatches, staged
+
+X, Y = np.zeros((6, 2), np.float32), np.arange(6)
+masked = partial(
+    data.masked_batches, [[[5, 6], [7, 8]]], **{"batch_size": 1, "maximum": 8, "vocabulary": 9, "cls": 0, "sep": 1, "mask": 2}
+)
+
+SIZED = {
+    "minibatches": lambda **o: minibatches(X, Y, **{"batch_size": 2, **o}),
+    "from_arrays": lambda **o: from_arrays(X, **{"batch_size": 2, **o}),
+    "staged": lambda **o: staged(6, **{"batch_size": 2, "bucket": 1, "load": np.asarray, **o}),
+    "loader": lambda **o: loader([1, 2], **{"batch_size": 2, "shuffle": True, "seed": 0, **o}),
+    "padded_batches": lambda **o: padded_batches([[1]], **{"batch_size": 2, "pad": 0, **o}),
+    "language_model_batches": lambda **o: data.language_model_batches(Y, **{"block": 2, "batch_size": 2, **o}),
+    "masked_batches": lambda **o: masked(**{"pad": 3, "seed": 0, **o}),
+}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_batch_size_is_a_whole_number(name):
+    make = SIZED[name]
+    for right in (np.int64(2), np.uint8(2), jnp.int32(2), np.array(2)):
+        make(batch_size=right)
+    for wrong in (2.0, "2", None, True, np.float32(2), [2], np.array([2]), jnp.float32(2), object()):
+        with pytest.raises(TypeError, match="batch_size is a whole number"):
+            make(batch_size=wrong)
+    for wrong in (0, -1, np.int64(-3)):
+        with pytest.raises(ValueError, match="batch_size"):
+            make(batch_size=wrong)
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_drop_last_is_true_or_false(name):
+    SIZED[name](drop_last=np.bool_(True))
+    for wrong in (1, 0, "no", None, np.array(True)):
+        with pytest.raises(TypeError, match="drop_last is True or False"):
+            SIZED[name](drop_last=wrong)
+
+
+@pytest.mark.parametrize("name", [*SIZED, "random_split", "shuffle_buffer"])
+def test_a_seed_is_a_whole_number_of_any_integer_type(name):
+    make = {
+        **SIZED,
+        "random_split": lambda seed: random_split(Y, [3, 3], seed=seed),
+        "shuffle_buffer": lambda seed: minibatches(X, Y, batch_size=2).shuffle_buffer(2, seed),
+    }[name]
+    for right in (3, np.int64(3), np.uint32(3), jnp.int32(3), jnp.uint8(3), np.array(3), 2**70):
+        make(seed=right)
+    for wrong in (2.0, "3", True, np.bool_(True), jnp.bool_(True), np.float64(3), [3], jax.random.key(0), jnp.arange(2)):
+        with pytest.raises(TypeError, match="seed is a whole number"):
+            make(seed=wrong)
+    for wrong in (-1, np.int8(-1), jnp.int32(-1)):
+        with pytest.raises(ValueError, match="a seed is 0 or more, got -1"):
+            make(seed=wrong)
+
+
+def test_one_seed_gives_one_order_whatever_its_type():
+    orders = {
+        tuple(int(y) for _, ys in stream.items(minibatches(X, Y, batch_size=4, seed=seed)) for y in ys)
+        for seed in (3, np.int64(3), np.uint32(3), jnp.int32(3), jnp.uint8(3), np.array(3))
+    }
+    assert orders == {tuple(np.random.default_rng(3).permutation(6).tolist())}
+    splits = {tuple(random_split(Y, [3, 3], seed=seed)[0].among.tolist()) for seed in (3, np.int16(3), jnp.int32(3))}
+    assert len(splits) == 1
+
+
+WRONG = [
+    (lambda: loader(iter([1, 2]), batch_size=2), "dataset has __len__ and __getitem__"),
+    (lambda: loader((i for i in range(3)), batch_size=2), "list\\(dataset\\)"),
+    (lambda: loader({1, 2}, batch_size=2), "dataset has"),
+    (lambda: loader(5, batch_size=2), "dataset has"),
+    (lambda: loader(None, batch_size=2), "dataset has"),
+    (lambda: loader(Iterable(), batch_size=2), "stream.from_iterable"),
+    (lambda: loader(list, batch_size=2), "the class list; call it"),
+    (lambda: loader([1], batch_size=1, workers="2"), "workers is a whole number"),
+    (lambda: loader([1], batch_size=1, workers=2.0), "workers is a whole number"),
+    (lambda: loader([1], batch_size=1, workers=None), "workers is a whole number"),
+    (lambda: loader([1], batch_size=1, workers=threads(2)), "workers=team"),
+    (lambda: loader([1], batch_size=1, shuffle=1, seed=0), "shuffle is True or False"),
+    (lambda: loader([1], batch_size=1, shuffle="yes", seed=0), "shuffle is True or False"),
+    (lambda: loader([1], batch_size=1, prefetch=1.5), "prefetch is a whole number"),
+    (lambda: loader([1], batch_size=1, transform="abs"), "transform is a function"),
+    (lambda: loader([1], batch_size=1, augment=[abs], seed=0), "augment is a function"),
+    (lambda: loader([1], batch_size=1, collate=None), "collate is a function"),
+    (lambda: threads("2"), "count is a whole number"),
+    (lambda: data.processes(1.0), "count is a whole number"),
+    (lambda: with_transform([1], "abs"), "function is a function"),
+    (lambda: with_transform(iter([1]), abs), "dataset has"),
+    (lambda: data.subset(iter([1]), [0]), "dataset has"),
+    (lambda: data.subset([1, 2], [0.5]), "whole numbers"),
+    (lambda: random_split([1, 2], ["1", "1"], seed=0), "sizes are numbers"),
+    (lambda: data.compose(abs, 3), "functions"),
+    (lambda: data.at(0, 3), "function is a function"),
+    (lambda: data.at(0.5, abs), "place is a position or a name"),
+    (lambda: data.normalize("a", 1.0), "mean and std are numbers"),
+    (lambda: data.stack(iter([1])), "items is a list"),
+    (lambda: from_items(iter([X])), "batches is a list of batches"),
+    (lambda: from_items({"x": X}), "batches is a list of batches"),
+    (lambda: from_items(5), "batches is a list of batches"),
+    (lambda: from_function("3", np.zeros), "length is a whole number"),
+    (lambda: from_function(2.0, np.zeros), "length is a whole number"),
+    (lambda: from_function(2, [X, X]), "make is a function"),
+    (lambda: from_iterable([X]), "make is a function"),
+    (lambda: from_iterable(iter([X])), "make is a function"),
+    (lambda: from_iterable(lambda: 5).use(stream.to_list).run(), "make returns an iterable of batches, got 5"),
+    (lambda: from_iterator(5, spec=X), "iterator is an iterator"),
+    (lambda: staged(6.0, batch_size=2, bucket=1, load=np.asarray), "rows is a whole number"),
+    (lambda: staged(6, batch_size=2, bucket="1", load=np.asarray), "bucket is a whole number"),
+    (lambda: staged(6, batch_size=2, bucket=1, load=[1]), "load is a function"),
+    (lambda: from_arrays(X, batch_size=2, among=X[:, 0]), "whole numbers"),
+    (lambda: from_arrays(X, batch_size=2, among="01"), "whole numbers"),
+    (lambda: padded_batches([[1]], 2, pad="0"), "pad is a whole number"),
+    (lambda: padded_batches([[1]], 2, pad=0, multiple=1.5), "multiple is a whole number"),
+    (lambda: padded_batches([[1]], 2, pad=0, maximum="3"), "maximum is a whole number"),
+    (lambda: padded_batches([[1]], 2, pad=0, cut=1, maximum=3), "cut is True or False"),
+    (lambda: data.language_model_batches(Y, 2.0, 2), "block is a whole number"),
+    (lambda: masked(pad=3, seed=None), "needs a seed"),
+    (lambda: masked(pad=3, seed=0, share="0.1"), "share is a number"),
+    (lambda: masked(pad=3.0, seed=0), "pad is a whole number"),
+    (lambda: masked(pad=3, seed=0, special=["a"]), "special is a whole number"),
+]
+
+
+class Iterable:
+    """As torch's IterableDataset."""
+
+    def __iter__(self):
+        return iter([1, 2])
+
+
+@pytest.mark.parametrize(("call", "says"), WRONG, ids=[says for _, says in WRONG])
+def test_the_argument_is_named(call, says):
+    with pytest.raises(TypeError, match=says):
+        call()
+
+
+def test_a_tuple_of_numbers_is_several_arrays():
+    with pytest.raises(FaultError, match="give one as a list"):
+        minibatches(X, (1, 2, 3, 4, 5, 6), batch_size=2)
+    with pytest.raises(FaultError, match="full_batch: .*first axis counts rows"):
+        full_batch(X, 5)
+    with pytest.raises(FaultError, match="minibatches: expected as many targets as features"):
+        minibatches(X, Y[:5], batch_size=2)
+
+
+def test_frames_and_tensors_are_data_sets_of_rows_for_splits():
+    pandas = pytest.importorskip("pandas", reason="pandas comes with the extra parity")
+    frame = pandas.DataFrame({"a": [3, 1, 2], "b": [0.5, 1.5, 2.5]}, index=[2, 0, 1])
+    one, other = random_split(frame, [2, 1], seed=0)
+    assert sorted(row.tolist() for row in [*one, *other]) == [[1, 1.5], [2, 2.5], [3, 0.5]]
+    assert [row.tolist() for row in data.subset(frame, [-1, 0])] == [[2, 2.5], [3, 0.5]]
+    assert list(with_transform(frame["a"], int)) == [3, 1, 2]
