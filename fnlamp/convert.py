@@ -84,7 +84,7 @@ def as_batch(batch: Tree) -> Tree:
 
 
 def _each(tree: Tree, where: str, is_leaf: Callable[[Any], bool]) -> Tree:
-    if type(tree) is tuple and all(is_ready(part) or isinstance(part, Array) for part in tree):  # as most are
+    if type(tree) is tuple and all(is_ready(x) or (isinstance(x, Array) and isinstance(x.dtype, np.dtype)) for x in tree):
         return tree
     paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     places = [f"{where}/{jax.tree_util.keystr(path, simple=True, separator='/')}".strip("/") for path, _ in paths]
