@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "fnlamp"
-BASE = {"fault", "arrays", "tree", "given", "convert"}
+BASE = {"fault", "arrays", "tree", "given", "convert", "identity"}
 LAYERS = BASE | {"mode", "tag", "layer"}
 EFFECT = BASE | {"effect"}
 ALLOWED = {
     "fault": set(),
     "arrays": {"fault"},
+    "identity": set(),
     "tree": {"arrays"},
     "given": {"arrays"},
     "convert": {"fault", "arrays", "given"},
@@ -34,6 +35,7 @@ ALLOWED = {
     "train": LAYERS | EFFECT | {"nn", "loss", "optim", "stream", "train"},
 }
 PURE = {"fault", "arrays", "tree", "given", "convert", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
+PURE = {"fault", "arrays", "identity", "tree", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
 INSTALLED = {"jax", "numpy", "returns", "typing_extensions", "fnlamp"}
 FILES = sorted(ROOT.rglob("*.py"))
 

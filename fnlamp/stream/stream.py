@@ -16,7 +16,7 @@ from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetched
 from fnlamp.stream.step import Emit, End, Reread, Step
 from fnlamp.stream.transform import Stepper
-from fnlamp.stream.view import Recipe, View, check_seed
+from fnlamp.stream.view import Recipe, View, check_function, check_seed
 
 
 class Raw(NamedTuple):
@@ -76,25 +76,32 @@ class BatchStream:
 
     # ---- streams from streams; the first five keep the compiled view
 
-    def map(self, function: Callable[[Any], Any], *, spec: Tree | None = None) -> BatchStream:
-        """Every batch through `function`, which is written in `jax.numpy` and becomes part of the compiled step.
+    def map(self, function: Callable[..., Any], *arguments: Any, spec: Tree | None = None) -> BatchStream:
+        """Every batch through a function, which is written in `jax.numpy` and becomes part of the compiled step.
 
+        The function is called with the batch and then the `arguments`, numbers or arrays (a key: `jax.random.key(seed)`). They are
+        arguments of the compiled step as well: other ones each epoch do not compile it again, as captured values do.
         With `spec` given, the spec of what it returns, it may be any host function (files, NumPy); it is then called batch by
         batch.
+
+        >>> s = stream.minibatches(np.ones((4, 1), np.float32), np.arange(4), batch_size=4)
+        >>> next(stream.items(s.map(lambda batch, factor: (factor * batch[0], batch[1]), 2.0)))[0].ravel().tolist()
+        [2.0, 2.0, 2.0, 2.0]
         """
+        check_function(function, "map")
         if spec is None:
             try:
-                spec = spec_after(function, self.spec)
+                spec = spec_after(function, self.spec, *arguments)
             except Exception as error:
                 error.add_note(
                     "in a function given to BatchStream.map: write it in jax.numpy, or give spec= for a host function"
                 )
                 raise
             if self.view is not None:
-                return BatchStream.of_view(self.view.map(function), spec, self.why_empty)
+                return BatchStream.of_view(self.view.map(function, *arguments), spec, self.why_empty)
             before, recipe = self.compiled
-            return before._finished(recipe.then(function), spec)
-        return self._with(step=transform.map(self.step, function), spec=spec, indexed=self.indexed)
+            return before._finished(recipe.then(function, *arguments), spec)
+        return self._with(step=transform.map(self.step, lambda batch: function(batch, *arguments)), spec=spec, indexed=self.indexed)
 
     def take(self, count: int) -> BatchStream:
         """The first `count` batches, or all if there are fewer."""

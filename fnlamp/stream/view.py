@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from fnlamp import tree
 from fnlamp.arrays import Tree, describe, take_rows, to_device
 from fnlamp.effect.node import name_of
 from fnlamp.given import whole
+from fnlamp.identity import identity
 
 
 def check_seed(seed: Any) -> Any:
@@ -28,6 +28,12 @@ def check_seed(seed: Any) -> Any:
     if number < 0:
         raise ValueError(f"a seed is 0 or more, got {number}")
     return number
+
+
+def check_function(function: Any, where: str) -> None:
+    """Raises: `TypeError` for what cannot be called."""
+    if not callable(function):
+        raise TypeError(f"{where} needs a function of a batch, got {type(function).__name__}: {function!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,48 +92,65 @@ def rows_of_each(arrays: Tree, rows: Any) -> Tree:
     return take_rows(arrays, rows) if type(arrays) is np.ndarray else tree.map(lambda array: take_rows(array, rows), arrays)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """How a batch is made of arrays and row numbers: `take` the rows, then apply the functions of `map`, first to last.
 
-    Two recipes are equal when their functions have the same code and captured values, so a lambda that is made anew each epoch
-    does not make a new program.
+    `arguments` are what each function is given after the batch: arguments of a compiled program too, so that other ones do not
+    compile again. Two recipes are equal when their functions are of the same code and read the same now (`fnlamp.identity`).
     """
 
-    functions: tuple[Callable[[Any], Any], ...] = ()
+    functions: tuple[Callable[..., Any], ...] = ()
     take: Callable[[Tree, Any], Tree] = rows_of_each
     """`(arrays, row numbers) -> batch`, before any function; written so that it works on NumPy's arrays and on JAX's."""
+    arguments: tuple[tuple[Any, ...], ...] = ()
 
     def __call__(self, arrays: Tree, rows: Any) -> Tree:
         return self.after(self.take(arrays, rows))
 
-    def then(self, function: Callable[[Any], Any]) -> Recipe:
-        """The same rows through one more function."""
-        return replace(self, functions=(*self.functions, function))
+    def then(self, function: Callable[..., Any], *arguments: Any) -> Recipe:
+        """The same rows through one more function, which is given the arguments after the batch."""
+        given = (*self._arguments, arguments)
+        return replace(self, functions=(*self.functions, function), arguments=given)
 
     def after(self, batch: Tree) -> Tree:
         """What the functions make of the rows."""
         if self.functions:  # they are given JAX's arrays everywhere: NumPy promotes otherwise
-            batch = tree.map(lambda x: to_device(x) if isinstance(x, np.ndarray) else x, batch)
-        for function in self.functions:
-            batch = function(batch)
+            batch = _on_device(batch)
+        for function, arguments in zip(self.functions, self._arguments, strict=True):
+            batch = function(batch, *_on_device(arguments))
         return batch
 
-    @cached_property
-    def _key(self) -> tuple[Any, ...]:
-        return tuple(_identity(function) for function in (*self.functions, self.take))
+    @property
+    def _arguments(self) -> tuple[tuple[Any, ...], ...]:
+        return self.arguments or ((),) * len(self.functions)
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What a program that was compiled with the functions depends on, as it is now."""
+        return tuple(identity(function) for function in (*self.functions, self.take))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Recipe) and self._key == other._key
+        return isinstance(other, Recipe) and self.identity == other.identity
 
     def __hash__(self) -> int:
-        return hash(self._key)
+        return hash(self.identity)
 
     def difference(self, other: Recipe) -> str:
         """The names of the functions in which another recipe differs, for a person to read."""
-        pairs = zip(self._key[:-1], other._key[:-1], strict=False)
-        differing = [name_of(f) for f, (a, b) in zip(self.functions, pairs, strict=False) if a != b]
-        return ", ".join(differing) or f"{len(self.functions)} functions of map instead of {len(other.functions)}"
+        return self.changed(other.identity)
+
+    def changed(self, before: tuple[Any, ...]) -> str:
+        """The names of the functions that are not what they were in an earlier `identity`; "" if all are."""
+        now = self.identity
+        if len(now) != len(before):
+            return f"{len(now) - 1} functions of map instead of {len(before) - 1}"
+        names = [*map(name_of, self.functions), "take"]
+        return ", ".join(name for name, a, b in zip(names, now, before, strict=True) if a != b)
+
+
+def _on_device(batch: Tree) -> Tree:
+    return tree.map(lambda x: to_device(x) if isinstance(x, np.ndarray) else x, batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,11 +199,9 @@ class View:
             position -= len(segment.starts)
         raise IndexError(position)
 
-    def map(self, function: Callable[[Any], Any]) -> View:
-        """Every batch through `function`."""
-        return View(
-            tuple(replace(s, recipe=replace(s.recipe, functions=(*s.recipe.functions, function))) for s in self.segments)
-        )
+    def map(self, function: Callable[..., Any], *arguments: Any) -> View:
+        """Every batch, and the arguments, through `function`."""
+        return View(tuple(replace(s, recipe=s.recipe.then(function, *arguments)) for s in self.segments))
 
     def every(self, stride: int, offset: int, stop: int | None = None) -> View:
         """The batches at the positions offset, offset + stride, ... below `stop`."""
@@ -197,43 +218,3 @@ class View:
     def concat(self, other: View) -> View:
         """These batches, then the other's."""
         return View((*self.segments, *other.segments))
-
-
-def _identity(value: Any, inside: tuple[Any, ...] = ()) -> Any:
-    """A hashable stand-in that is equal for functions of the same code and captured values; arrays count by identity.
-
-    `inside` are the functions being looked into: one that calls itself is in its own closure.
-    """
-    function = value.__func__ if hasattr(value, "__func__") else value
-    if any(function is outer for outer in inside):
-        return ("recursive", [function is outer for outer in inside].index(True))
-    if isinstance(function, FunctionType):
-        inside = (*inside, function)
-        cells = tuple(_identity(cell.cell_contents, inside) for cell in function.__closure__ or ())
-        defaults = tuple(_identity(default, inside) for default in function.__defaults__ or ())
-        keywords = tuple((name, _identity(v, inside)) for name, v in sorted((function.__kwdefaults__ or {}).items()))
-        bound = _identity(value.__self__, inside) if function is not value else None
-        return (function.__code__, id(function.__globals__), cells, defaults, keywords, bound)
-    if hasattr(value, "func") and hasattr(value, "args") and hasattr(value, "keywords"):  # functools.partial
-        keywords = tuple((name, _identity(v, inside)) for name, v in sorted(value.keywords.items()))
-        return ("partial", _identity(value.func, inside), tuple(_identity(v, inside) for v in value.args), keywords)
-    if isinstance(value, float | complex):
-        return (type(value), repr(value))  # 0.0 and -0.0 are equal, and not-a-number is not equal to itself
-    if isinstance(value, bool | int | str | bytes | type | CodeType | None.__class__):
-        return (type(value), value)  # 1, 1.0 and True are equal and yet trace differently
-    if isinstance(value, tuple):
-        return (tuple, *(_identity(v, inside) for v in value))
-    return _Same(value)
-
-
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """Equal only to the very same object, which it keeps alive, so that no later object can take its place."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)

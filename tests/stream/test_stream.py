@@ -96,14 +96,15 @@ PAIRS = [
     (captured(1), captured(1.0), False),
     (captured((1, "a")), captured((1, "a")), True),
     (captured(WEIGHTS), captured(WEIGHTS), True),
-    (captured(WEIGHTS), captured(jnp.ones(3)), False),
+    (captured(WEIGHTS), captured(jnp.ones(3)), True),
+    (captured(WEIGHTS), captured(2 * jnp.ones(3)), False),
     (captured(captured(2)), captured(captured(2)), True),
     (named, named, True),
     (named, captured(1), False),
     (partial(named, factor=2), partial(named, factor=2), True),
     (partial(named, factor=2), partial(named, factor=3), False),
     (SCALE.by, SCALE.by, True),
-    (SCALE.by, Scale().by, False),
+    (SCALE.by, Scale().by, True),
 ]
 
 

@@ -1,0 +1,413 @@
+"""What a function computes, as a value that can be compared: its code and everything that it reads.
+
+A compiled program keeps what its Python functions read while they were traced. So a program may be used again only for functions
+that would read the same: `identity` looks at code, closures, defaults, bound objects, globals and the attributes read from them.
+Arrays count by their contents. What it cannot look into (objects of extension modules, JAX arrays of more than a few kilobytes)
+counts by being the very same object; JAX's arrays are immutable, the others must not be changed in place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import dis
+import functools
+import hashlib
+import inspect
+import operator
+import random
+import sys
+import sysconfig
+import types
+from collections import deque
+from collections.abc import Hashable, Iterator, Mapping, Set
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import jax
+import numpy as np
+
+BUDGET = 20_000
+"""How many objects one identity looks at; what is larger counts by being the same object."""
+SMALL, LARGE = 4 * 2**10, 64 * 2**20
+"""Bytes up to which a JAX array counts by its contents, and from which a NumPy array is fingerprinted instead of hashed."""
+
+
+def identity(value: Any) -> Hashable:
+    """A value that is equal for functions (or trees of them) of the same code which read the same.
+
+    >>> def scaled(factor):
+    ...     return lambda x: factor * x
+    >>> identity(scaled(2)) == identity(scaled(2)), identity(scaled(2)) == identity(scaled(3))
+    (True, False)
+    >>> table = {"scale": 1}
+    >>> before = identity(lambda x: table["scale"] * x)
+    >>> table["scale"] = 2
+    >>> identity(lambda x: table["scale"] * x) == before
+    False
+    """
+    try:
+        return _Walk().of(value)
+    except (_TooLarge, RecursionError):
+        return Same(value)
+
+
+def draws(value: Any) -> str | None:
+    """What a function draws random numbers from outside JAX, if anything: compiled, it would draw once for all steps.
+
+    >>> draws(lambda x: x + np.random.normal())
+    'numpy.random.normal'
+    """
+    walk = _Walk()
+    try:
+        walk.of(value)
+    except (_TooLarge, RecursionError):
+        pass
+    return walk.draws
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Same:
+    """Equal only to the very same object, which it keeps alive, so that no later object can take its place."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Read(NamedTuple):
+    """A variable that a code object reads from outside, and the attributes that it reads of it."""
+
+    kind: str  # "global", "free", "self" (its own first argument) or "module" (imported inside)
+    name: str
+    attributes: tuple[str, ...]
+
+
+_PLAIN: Final = (bool, int, str, bytes, type(None), type(Ellipsis), types.CodeType, np.dtype, slice, range)
+_MISSING: Final = object()
+
+
+class _Walk:
+    """One walk through what a value reads: each object once, in a fixed order, so that equal things give equal results."""
+
+    def __init__(self) -> None:
+        self.left = BUDGET
+        self.inside: dict[Any, int] = {}  # what is being looked into, by depth
+        self.done: dict[Any, tuple[Any, Hashable]] = {}  # with the object, so that its id stays its own
+        self.draws: str | None = None
+
+    def of(self, value: Any, bound: Any = _MISSING) -> Hashable:
+        """The identity of a value; of a function, if it is called as a method of `bound`."""
+        self.left -= 1
+        if self.left < 0:
+            raise _TooLarge
+        kind = type(value)
+        if kind in _PLAIN:  # 1, 1.0 and True are equal and yet trace differently
+            return (kind, value) if kind is not slice else (kind, repr(value))
+        if kind is float or kind is complex:  # 0.0 and -0.0 are equal, and not-a-number is not equal to itself
+            return (kind, repr(value))
+        key = (id(value), None if bound is _MISSING else id(bound))
+        if key in self.inside:
+            return ("recursive", self.inside[key])
+        if key not in self.done:
+            self.inside[key] = len(self.inside)
+            self.done[key] = value, self.look(value, bound)
+            del self.inside[key]
+        return self.done[key][1]
+
+    def look(self, value: Any, bound: Any) -> Hashable:
+        if isinstance(value, types.FunctionType):
+            return self.function(value, bound)
+        if isinstance(value, types.MethodType):
+            return ("method", self.of(value.__func__, value.__self__))
+        if isinstance(value, functools.partial):
+            return ("partial", self.of(value.func), self.of(value.args), self.of(value.keywords))
+        if isinstance(value, types.BuiltinMethodType):
+            owner = value.__self__
+            return Same(value) if owner is None or isinstance(owner, types.ModuleType | type) else (value.__name__, self.of(owner))
+        if isinstance(value, np.ndarray | np.generic):
+            return _array(value)
+        if isinstance(value, jax.Array):
+            return _jax_array(value)
+        if isinstance(value, tuple | list | deque):
+            return (type(value), *self.items(value))
+        if isinstance(value, Mapping):
+            return (type(value), *((self.of(k), self.of(v)) for k, v in value.items()))
+        if isinstance(value, Set):
+            return (type(value), frozenset(self.of(item) for item in value))
+        if isinstance(value, bytearray | memoryview):
+            return (type(value), bytes(value))
+        if isinstance(value, Enum):
+            return (type(value), value.name)
+        if isinstance(value, operator.itemgetter | operator.attrgetter | operator.methodcaller):
+            return self.of(value.__reduce__())
+        if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
+            self.draws = self.draws or f"a {type(value).__name__}"
+            return Same(value)
+        if isinstance(value, types.ModuleType):
+            return self.module(value)
+        if isinstance(value, type):
+            return self.kind(value)
+        return self.instance(value)
+
+    def items(self, values: Any) -> Iterator[Hashable]:
+        types_of = set(map(type, values))
+        if types_of <= {int, str, bytes, bool, type(None)} and len(types_of) <= 1:  # at the speed of C, of any length
+            return iter((*types_of, *values))
+        if types_of == {float}:
+            return iter((np.asarray(values, np.float64).tobytes(),))
+        return (self.of(item) for item in values)
+
+    # ---- functions
+
+    def function(self, function: Any, bound: Any) -> Hashable:
+        code = function.__code__
+        cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+        defaults = (self.of(function.__defaults__ or ()), self.of(function.__kwdefaults__ or {}))
+        if _is_library(code.co_filename):  # its own globals do not change; what was put into it may be the caller's
+            return (code, *(self.of(_contents(cell)) for cell in cells.values()), defaults, bound is _MISSING or self.of(bound))
+        read = []
+        for kind, name, attributes in _reads(code):
+            if kind == "global":
+                root = function.__globals__.get(name, _MISSING)
+            elif kind == "free":
+                root = _contents(cells[name])
+            elif kind == "module":
+                root = sys.modules.get(name, _MISSING)
+            else:
+                root = bound
+            read.append(() if root is _MISSING else self.follow(root, attributes))
+        return (code, tuple(read), defaults)
+
+    def follow(self, value: Any, attributes: tuple[str, ...]) -> Hashable:
+        """The identity of `value.attribute.attribute...`, looking at no more of the objects in between than that."""
+        for at, name in enumerate(attributes):
+            rest = attributes[at + 1 :]
+            if isinstance(value, types.ModuleType):
+                if _is_library(getattr(value, "__file__", None) or ""):
+                    return self.library(value, attributes[at:])
+                value = vars(value).get(name, _MISSING)
+                if value is _MISSING:
+                    return ("missing", name)
+                continue
+            if _is_library_type(value if isinstance(value, type) else type(value)) and name not in getattr(value, "__dict__", ()):
+                return self.of(value)
+            found = inspect.getattr_static(value, name, _MISSING)
+            if found is _MISSING:
+                return self.of(value)  # an attribute that is computed
+            if isinstance(found, staticmethod):
+                value = found.__func__
+            elif isinstance(found, classmethod):
+                return ("method", self.of(found.__func__, value if isinstance(value, type) else type(value)), rest)
+            elif isinstance(found, property):
+                return ("property", self.of(found.fget, value), rest)
+            elif isinstance(found, functools.cached_property):
+                return ("property", self.of(found.func, value), rest)
+            elif isinstance(found, types.FunctionType) and not isinstance(value, type) and name not in getattr(value, "__dict__", ()):
+                return ("method", self.of(found, value), rest)
+            elif isinstance(found, types.MemberDescriptorType):
+                value = getattr(value, name, None)
+            else:
+                value = found
+        return self.of(value)
+
+    def library(self, module: Any, attributes: tuple[str, ...]) -> Hashable:
+        """What is read of an installed module, which does not change; its random numbers and its settings do."""
+        path = [module.__name__]
+        value: Any = module
+        for name in attributes:
+            value = getattr(value, name, None)
+            path.append(name)
+            if not isinstance(value, types.ModuleType):
+                break
+            path = [value.__name__]
+        full = ".".join(path)
+        if full.startswith(("numpy.random.", "random.")) and callable(value) and not isinstance(value, type):
+            if not full.endswith((".default_rng", ".seed")):
+                self.draws = self.draws or full
+        # An environment, sys.argv: plain containers that a program may fill.
+        return ("library", full, self.of(value) if isinstance(value, Mapping | list) else ())
+
+    # ---- objects
+
+    def module(self, module: types.ModuleType) -> Hashable:
+        if _is_library(getattr(module, "__file__", None) or ""):
+            return Same(module)
+        plain = {k: v for k, v in vars(module).items() if not k.startswith("__") and not callable(v) and not inspect.ismodule(v)}
+        return (module.__name__, self.of(plain))
+
+    def kind(self, kind: type) -> Hashable:
+        if _is_library_type(kind):
+            return Same(kind)
+        own = {k: v for k, v in vars(kind).items() if not (k.startswith("__") and k.endswith("__")) or k == "__call__"}
+        return (Same(kind), *(self.of(base) for base in kind.__bases__), self.of(_plain_methods(own)))
+
+    def instance(self, value: Any) -> Hashable:
+        kind = type(value)
+        if dataclasses.is_dataclass(kind):
+            fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(kind)}
+            return (self.of(kind), self.of(fields))
+        if hasattr(value, "__wrapped__") and callable(value):  # as jax.jit, custom_vjp, lru_cache
+            if _is_library_module(getattr(value, "__module__", None)):
+                return Same(value)
+            return (kind, self.of(value.__wrapped__), self.of(_instance_fields(value)))
+        if not _is_library_type(kind):
+            if callable(value):
+                return (Same(kind), self.of(kind.__call__, value))
+            return (self.of(kind), self.of(_instance_fields(value)))
+        fields = _instance_fields(value)
+        if fields and (isinstance(value, types.SimpleNamespace | argparse.Namespace) or all(map(_is_data, fields.values()))):
+            return (kind, self.of(fields))
+        return Same(value)
+
+
+def _plain_methods(members: dict[str, Any]) -> dict[str, Any]:
+    """The members of a class as plain functions and values."""
+    plain: dict[str, Any] = {}
+    for name, member in members.items():
+        if isinstance(member, staticmethod | classmethod):
+            member = member.__func__
+        elif isinstance(member, property):
+            member = member.fget
+        elif isinstance(member, functools.cached_property):
+            member = member.func
+        if not inspect.isdatadescriptor(member):
+            plain[name] = member
+    return plain
+
+
+def _instance_fields(value: Any) -> dict[str, Any]:
+    fields = dict(getattr(value, "__dict__", {}))
+    fields.pop("__wrapped__", None)
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                fields[name] = getattr(value, name)
+    return fields
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_data, value))
+    return value is None or isinstance(value, bool | int | float | complex | str | bytes | np.ndarray | np.generic | np.dtype)
+
+
+def _contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return "<empty>"
+
+
+def _array(array: Any) -> Hashable:
+    array = np.asarray(array)
+    about = (str(array.dtype), array.shape)
+    if array.dtype.hasobject:
+        return (*about, Same(array))
+    whole = np.ascontiguousarray(array)
+    if array.nbytes <= SMALL:
+        return (*about, whole.tobytes())
+    if array.nbytes <= LARGE:
+        return (*about, hashlib.blake2b(whole.reshape(-1).view(np.uint8), digest_size=16).digest())
+    sums = whole.reshape(-1).view(np.uint8)
+    words = sums[: sums.size // 8176 * 8176].view(np.uint64).reshape(-1, 1022).sum(axis=0)
+    return (*about, Same(array), words.tobytes())
+
+
+def _jax_array(array: Any) -> Hashable:
+    if isinstance(array, jax.core.Tracer) or not array.is_fully_addressable:
+        return Same(array)
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return ("key", str(array.dtype), _array(jax.random.key_data(array)))
+    return ("device", array.weak_type, _array(array)) if array.nbytes <= SMALL else Same(array)
+
+
+# ------------------------------------------------------------------------------- code
+
+
+@functools.lru_cache(maxsize=4096)
+def _reads(code: types.CodeType) -> tuple[_Read, ...]:
+    """What a code object, and those nested in it, read from outside. Both branches of a condition count."""
+    own = code.co_varnames[0] if code.co_argcount else None
+    found: dict[_Read, None] = {}
+    current: _Read | None = None
+
+    def add(read: _Read | None) -> None:
+        if read is not None:
+            found[read] = None
+
+    for instruction in dis.get_instructions(code):
+        name, what = instruction.opname, instruction.argval
+        if current is not None and name in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
+            current = current._replace(attributes=(*current.attributes, what))
+            if name == "IMPORT_FROM":  # the module stays for the next name
+                add(current)
+                current = current._replace(attributes=())
+            continue
+        if name in ("CACHE", "PUSH_NULL", "RESUME", "EXTENDED_ARG"):
+            continue
+        if current is not None and not (current.kind == "module" and name.startswith("STORE")):
+            add(current)
+            current = None
+        if name in ("LOAD_GLOBAL", "LOAD_NAME"):
+            current = _Read("global", what, ())
+        elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"):
+            kind = "free" if what in code.co_freevars else "self" if what == own else None
+            current = _Read(kind, what, ()) if kind else None
+        elif name == "IMPORT_NAME":
+            current = _Read("module", what, ())
+        elif own is not None and (what == own or (isinstance(what, tuple) and own in what)) and "FAST" in name and "LOAD" in name:
+            last = what == own or what[-1] == own
+            current = _Read("self", own, ())
+            if not last:
+                add(current)
+                current = None
+    add(current)
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            for read in _reads(inner):
+                if read.kind == "free" and read.name not in code.co_freevars:
+                    if read.name != own:
+                        continue  # a variable of this function
+                    read = read._replace(kind="self")
+                elif read.kind == "self":
+                    continue  # an argument of the inner function
+                add(read)
+    return tuple(found)
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {str(Path(module.__file__).parent.parent) for module in (jax, np) if module.__file__}
+    return (*folders, str(Path(__file__).parent))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_library(file: str) -> bool:
+    """Whether code from this file is installed, as Python's own and packages are, rather than being worked on."""
+    if not file or file.startswith("<frozen"):
+        return True
+    return file.startswith(_installed())
+
+
+def _is_library_module(name: str | None) -> bool:
+    module = sys.modules.get(name or "")
+    if module is None:
+        return False
+    return name != "__main__" and _is_library(getattr(module, "__file__", None) or "")
+
+
+def _is_library_type(kind: type) -> bool:
+    return _is_library_module(kind.__module__)
