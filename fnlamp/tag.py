@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Self, TypeAlias
+from numbers import Real
+from typing import Any, Self, TypeAlias
+
+import numpy as np
 
 
 class Role(Enum):
@@ -43,3 +47,41 @@ Hyper: TypeAlias = float | Callable[[Tag], float]
 def at(hyper: Hyper, tag: Tag) -> float:
     """The value of the hyperparameter for one parameter."""
     return hyper(tag) if callable(hyper) else hyper
+
+
+def check_hyper(name: str, hyper: Any, where: str = "") -> float:
+    """The number that a hyperparameter is; 0 for a function, which is asked later.
+
+    Raises: `TypeError` for what is neither; `ValueError` for a number below 0, infinite or not a number.
+
+    >>> check_hyper("learning_rate", -1)
+    Traceback (most recent call last):
+    ValueError: learning_rate is a finite number of 0 or more, got -1
+    """
+    if callable(hyper) and not isinstance(hyper, type):
+        return 0.0
+    if isinstance(hyper, np.generic | np.ndarray) or type(hyper).__module__.startswith("jax"):
+        array = np.asarray(hyper)
+        hyper = array.item() if array.size == 1 and array.dtype.kind in "fiu" or array.dtype.name == "bfloat16" else array
+    if isinstance(hyper, bool) or not isinstance(hyper, Real):
+        raise TypeError(f"{name} is a number, or a function from a Tag to a number, got {type(hyper).__name__}: {hyper!r}{where}")
+    number = float(hyper)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} is a finite number of 0 or more, got {hyper}{where}")
+    return number
+
+
+def values_of(name: str, hyper: Hyper, tags: Sequence[Tag]) -> list[float]:
+    """The hyperparameter's number for each parameter.  Raises: as `check_hyper`."""
+    return [_value(name, hyper, tag) for tag in tags] if callable(hyper) else [check_hyper(name, hyper)] * len(tags)
+
+
+def _value(name: str, hyper: Callable[[Tag], Any], tag: Tag) -> float:
+    try:
+        value = hyper(tag)
+    except Exception as error:
+        error.add_note(f"in the function given as {name}, which is called with a Tag; a schedule of steps is epochs(schedule=...)")
+        raise
+    if callable(value):
+        raise TypeError(f"{name} is a function from a Tag to a number; for {tag} it gave {type(value).__name__}")
+    return check_hyper(name, value, f" for {tag}")

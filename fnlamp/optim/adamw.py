@@ -7,8 +7,8 @@ import math
 import jax.numpy as jnp
 
 from fnlamp.arrays import Array
-from fnlamp.optim.optimizer import Decay, Optimizer, Slots, lift
-from fnlamp.tag import Hyper, Tag, at
+from fnlamp.optim.optimizer import Decay, Numbers, Optimizer, Slots, lift
+from fnlamp.tag import Hyper, Tag
 
 
 def adamw(
@@ -37,8 +37,8 @@ def adamw(
     if not (0 <= b1 < 1 and 0 <= b2 < 1):
         raise ValueError(f"adamw needs 0 <= b1 < 1 and 0 <= b2 < 1, got {b1} and {b2}")
 
-    def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag) -> tuple[Array, Slots]:
-        a, w = f * at(learning_rate, tag), at(weight_decay, tag)
+    def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag, h: Numbers) -> tuple[Array, Slots]:
+        a, w = f * h["learning_rate"], h["weight_decay"]
         m = b1 * slots["m"] + (1 - b1) * g
         v = b2 * slots["v"] + (1 - b2) * jnp.square(g)
         m_hat = m / one_minus_power(b1, step)
@@ -46,7 +46,7 @@ def adamw(
         decayed = (a if decay is Decay.BY_LEARNING_RATE else f) * w * p
         return p - a * m_hat / (jnp.sqrt(v_hat) + eps) - decayed, {"m": m, "v": v}
 
-    return lift("adamw", ("m", "v"), rule, clip)
+    return lift("adamw", ("m", "v"), rule, clip, {"learning_rate": learning_rate, "weight_decay": weight_decay})
 
 
 def one_minus_power(b: float, step: Array) -> Array:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnlamp.arrays import Array, Params, Tree
 from fnlamp.optim.clip import clip_by_global_norm
-from fnlamp.tag import Tag
+from fnlamp.tag import Hyper, Tag, check_hyper, values_of
 
 
 class Decay(Enum):
@@ -28,12 +30,15 @@ class Decay(Enum):
 class Optimizer:
     """`init(params) -> state` and `update(grads, state, params, tags, scale) -> (params, state)`, both pure.
 
-    `tags` is a tree shaped like `params`; `scale` is the schedule's factor at this step.
+    `tags` is a tree shaped like `params`; `scale` is the schedule's factor at this step. With `hypers`, a function from `tags` to
+    the hyperparameters' numbers, `update` takes these as one argument more, so that a compiled step serves any learning rate;
+    without that argument it works them out itself.
     """
 
     init: Callable[[Params], Tree]
-    update: Callable[[Tree, Tree, Params, Tree, Array | float], tuple[Params, Tree]]
+    update: Callable[..., tuple[Params, Tree]]
     name: str = "optimizer"
+    hypers: Callable[[Tree], Numbers] | None = None
 
     def __repr__(self) -> str:
         return self.name
@@ -41,42 +46,64 @@ class Optimizer:
 
 Slots: TypeAlias = dict[str, Array]
 """What a rule remembers of one array, by the paper's names."""
-Rule: TypeAlias = Callable[[Array, Slots, Array, Array, Array, Tag], tuple[Array, Slots]]
-"""`(gradient, slots, param, step, scale, tag) -> (param, slots)` on one array; the first step is 1."""
+Numbers: TypeAlias = dict[str, Any]
+"""Hyperparameters by name: a vector of one number for each array of the parameters."""
+Rule: TypeAlias = Callable[..., tuple[Array, Slots]]
+"""`(gradient, slots, param, step, scale, tag) -> (param, slots)` on one array; the first step is 1.
+
+With `hypers` the rule is given one argument more: their numbers for this array, by name.
+"""
 
 
-def lift(name: str, slots: tuple[str, ...], rule: Rule, clip: float | None = None) -> Optimizer:
+def lift(
+    name: str,
+    slots: tuple[str, ...],
+    rule: Rule,
+    clip: float | None = None,
+    hypers: Mapping[str, Hyper] = MappingProxyType({}),
+) -> Optimizer:
     """An optimizer that applies `rule` to every array by itself; its state is `{"step", slot: tree, ...}`.
 
     Slots start at zero, have their parameter's shape and at least float32, in which the rule computes too, so that
     parameters in half precision are rounded once a step. `clip` bounds the global norm of the gradient before the rule sees it.
+    `hypers` are hyperparameters of which a compiled step takes the numbers as arguments: another learning rate does not compile
+    again. Raises: `TypeError`, `ValueError` for a hyperparameter that is not a number of 0 or more or a function of a `Tag`.
     """
-    if clip is not None and clip <= 0:
+    if clip is not None and not check_hyper("clip", clip) > 0:
         raise ValueError(f"clip is a norm above 0, got {clip}")
+    for hyper, value in hypers.items():
+        check_hyper(hyper, value)
+
+    def numbers(tags: Sequence[Tag]) -> Numbers:
+        return {hyper: np.array(values_of(hyper, value, tags)) for hyper, value in hypers.items()}
 
     def init(params: Params) -> Tree:
         zeros = {slot: jax.tree.map(lambda p: jnp.zeros(p.shape, _wide(p)), params) for slot in slots}
         return {"step": jnp.zeros((), jnp.int32), **zeros}
 
-    def update(grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float) -> tuple[Params, Tree]:
+    def update(
+        grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float, given: Numbers | None = None
+    ) -> tuple[Params, Tree]:
         if clip is not None:
             grads = clip_by_global_norm(grads, clip)
         step = state["step"] + 1
-
-        def one(param: Array, grad: Array, tag: Tag, *values: Array) -> tuple[Array, Slots]:
-            wide = _wide(param)
-            old = dict(zip(slots, values, strict=True))
-            new, kept = rule(grad.astype(wide), old, param.astype(wide), step, jnp.asarray(scale, wide), tag)
-            return new.astype(param.dtype), kept
-
         leaves: list[Array] = jax.tree.leaves(params)
         structure: Any = jax.tree.structure(params)
         columns = [structure.flatten_up_to(t) for t in (grads, tags, *(state[slot] for slot in slots))]
-        pairs = [one(*row) for row in zip(leaves, *columns, strict=True)]
+        given = numbers(columns[1]) if given is None else given
+
+        def one(index: int, param: Array, grad: Array, tag: Tag, *values: Array) -> tuple[Array, Slots]:
+            wide = _wide(param)
+            old = dict(zip(slots, values, strict=True))
+            own = ({hyper: jnp.asarray(column[index], wide) for hyper, column in given.items()},) if hypers else ()
+            new, kept = rule(grad.astype(wide), old, param.astype(wide), step, jnp.asarray(scale, wide), tag, *own)
+            return new.astype(param.dtype), kept
+
+        pairs = [one(*row) for row in zip(range(len(leaves)), leaves, *columns, strict=True)]
         kept = {slot: structure.unflatten([slot_of[slot] for _, slot_of in pairs]) for slot in slots}
         return structure.unflatten([param for param, _ in pairs]), {"step": step, **kept}
 
-    return Optimizer(init, update, name)
+    return Optimizer(init, update, name, (lambda tags: numbers(jax.tree.leaves(tags))) if hypers else None)
 
 
 def _wide(x: Array) -> Any:

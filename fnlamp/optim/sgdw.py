@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fnlamp.arrays import Array
-from fnlamp.optim.optimizer import Decay, Optimizer, Slots, lift
-from fnlamp.tag import Hyper, Tag, at
+from fnlamp.optim.optimizer import Decay, Numbers, Optimizer, Slots, lift
+from fnlamp.tag import Hyper, Tag
 
 
 def sgdw(
@@ -32,13 +32,16 @@ def sgdw(
     if nesterov and momentum is None:
         raise ValueError("nesterov needs a momentum")
 
-    def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag) -> tuple[Array, Slots]:
-        a, w = f * at(learning_rate, tag), at(weight_decay, tag)
+    def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag, h: Numbers) -> tuple[Array, Slots]:
+        a, w = f * h["learning_rate"], h["weight_decay"]
         decayed = (a if decay is Decay.BY_LEARNING_RATE else f) * w * p
         if momentum is None:
             return p - a * g - decayed, {}
-        b = at(momentum, tag)
+        b = h["momentum"]
         v = b * slots["v"] + a * g
         return p - (b * v + a * g if nesterov else v) - decayed, {"v": v}
 
-    return lift("sgdw", () if momentum is None else ("v",), rule, clip)
+    hypers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    if momentum is None:
+        return lift("sgdw", (), rule, clip, hypers)
+    return lift("sgdw", ("v",), rule, clip, {**hypers, "momentum": momentum})
