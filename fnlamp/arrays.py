@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -207,6 +208,12 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     start = -int(room.__array_interface__["data"][0]) % 64
     array: np.ndarray[Any, Any] = room[start : start + size].view(dtype).reshape(shape)
     return array
+
+
+def placed_on(device: Any) -> contextlib.AbstractContextManager[Any]:
+    """Arrays that are made inside are on the device; on the caller's default device if it is `None`."""
+    made: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if device is None else jax.default_device(device)
+    return made
 
 
 def platform() -> str:

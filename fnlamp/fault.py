@@ -23,6 +23,16 @@ class Fault:
     where: str = field(default="", kw_only=True)
     state: Any = field(default=None, compare=False, kw_only=True, repr=False)  # arrays have no one answer to ==
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: functions cannot be stored, so of a `Trained` its `TrainState` is."""
+        return {**vars(self), "state": getattr(self.state, "state", self.state)}
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
     def inside(self, name: str) -> Self:
         """The same fault, seen from one level further out."""
         return replace(self, where=f"{name}/{self.where}" if self.where else name)
@@ -186,6 +196,34 @@ class NoWeight(Fault):
         )
 
 
+@dataclass(frozen=True)
+class ResumedElsewhere(Fault):
+    """A run is resumed in the middle of an epoch, and its stream is another one now: rows would be skipped or taken twice."""
+
+    what: str
+    expected: str
+    actual: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected the stream of the run to resume, whose {self.what} is {self.expected}, got {self.actual}; give the same "
+            "stream, or start a new run from the weights: epochs(initial=...)"
+        )
+
+
+@dataclass(frozen=True)
+class StepsExceeded(Fault):
+    """A run has taken as many steps as 32 bits count; the next one would be a negative number for schedules and keys."""
+
+    limit: int = 2**31 - 1
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected at most {self.limit:,} steps, and the run has taken them; start a new one from its weights: "
+            "epochs(initial=fault.state)"
+        )
+
+
 PlanFault = (
     ShapeMismatch
     | DtypeMismatch
@@ -203,24 +241,31 @@ PlanFault = (
 
 @dataclass(frozen=True, repr=False, init=False)
 class NonFinite(Fault):
-    """The loss, or a parameter in the update by its gradient, became infinite or not a number; the update was undone.
+    """The loss, a parameter, or the state of the optimizer or of a layer became infinite or not a number; the step was undone.
 
-    `step` is the global number of the step that failed (the first is 0); `state` is the `Trained` of the last good step.
+    `step` is the global number of the step that failed (the first is 0); `state` is the `Trained` of the last good step. With a
+    `bound` on parameters, one beyond it counts as well.
     """
 
     what: str
     epoch: int
     step: int
+    bound: float | None
 
-    def __init__(self, what: str, epoch: int, step: int, state: Any = None, *, where: str = "") -> None:
+    def __init__(
+        self, what: str, epoch: int, step: int, state: Any = None, *, bound: float | None = None, where: str = ""
+    ) -> None:
         # By hand, because a generated one would keep the base's order and take `state` by name only.
-        for name, value in {"what": what, "epoch": epoch, "step": step, "state": state, "where": where}.items():
+        given = {"what": what, "epoch": epoch, "step": step, "bound": bound, "state": state, "where": where}
+        for name, value in given.items():
             object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
+        beyond = "" if self.bound is None else f", or larger than {self.bound:g},"
         return self._say(
-            f"the {self.what} became infinite or not a number in epoch {self.epoch} at step {self.step:,}; the parameters "
-            "before it are in .state; lower the learning rate, clip the gradient, or look for non-finite values in the data"
+            f"the {self.what} became infinite or not a number{beyond} in epoch {self.epoch} at step {self.step:,}; the "
+            "parameters before it are in .state; lower the learning rate, clip the gradient, or look for non-finite values in "
+            "the data"
         )
 
     def __repr__(self) -> str:
@@ -240,7 +285,7 @@ class Interrupted(Fault):
         return f"Interrupted({self.state!r})" if self.state is not None else "Interrupted()"
 
 
-TrainFault = PlanFault | NoWeight | NonFinite
+TrainFault = PlanFault | NoWeight | NonFinite | ResumedElsewhere | StepsExceeded
 """What `epochs` can fail with, besides what the caller's own streams and hooks fail with."""
 
 # ------------------------------------------------------------------------------- files

@@ -1,14 +1,15 @@
 """What a function computes, as a value that can be compared: its code and everything that it reads.
 
-A compiled program keeps what its Python functions read while they were traced. So a program may be used again only for functions
-that would read the same: `identity` looks at code, closures, defaults, bound objects, globals and the attributes read from them.
-Arrays count by their contents. What it cannot look into (objects of extension modules, JAX arrays of more than a few kilobytes)
-counts by being the very same object; JAX's arrays are immutable, the others must not be changed in place.
+A compiled program keeps what its Python functions read while they were traced. So a program may be used again only for
+functions that would read the same: `identity` looks at code, closures, defaults, bound objects, globals and the attributes read
+from them. Arrays count by their contents. What it cannot look into (objects of extension modules, JAX arrays of more than a few
+kilobytes) counts by being the very same object; JAX's arrays are immutable, the others must not be changed in place.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import dis
 import functools
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 BUDGET = 20_000
@@ -49,7 +51,7 @@ def identity(value: Any) -> Hashable:
     """
     try:
         return _Walk().of(value)
-    except (_TooLarge, RecursionError):
+    except (_TooLargeError, RecursionError):
         return Same(value)
 
 
@@ -60,10 +62,8 @@ def draws(value: Any) -> str | None:
     'numpy.random.normal'
     """
     walk = _Walk()
-    try:
+    with contextlib.suppress(_TooLargeError, RecursionError):
         walk.of(value)
-    except (_TooLarge, RecursionError):
-        pass
     return walk.draws
 
 
@@ -80,7 +80,7 @@ class Same:
         return id(self.value)
 
 
-class _TooLarge(Exception):
+class _TooLargeError(Exception):
     pass
 
 
@@ -94,6 +94,10 @@ class _Read(NamedTuple):
 
 _PLAIN: Final = (bool, int, str, bytes, type(None), type(Ellipsis), types.CodeType, np.dtype, slice, range)
 _MISSING: Final = object()
+_HARMLESS: Final = ("default_rng", "seed", "Generator", "RandomState", "Random", "SeedSequence", "PCG64")
+"""Names of `numpy.random` and `random` that draw nothing from the process's own generator."""
+_FILLS: Final = ("append", "extend", "insert", "appendleft", "extendleft", "add", "update", "clear", "discard")
+"""Methods of containers that only write: a function that notes its calls does not depend on what it noted."""
 
 
 class _Walk:
@@ -109,7 +113,7 @@ class _Walk:
         """The identity of a value; of a function, if it is called as a method of `bound`."""
         self.left -= 1
         if self.left < 0:
-            raise _TooLarge
+            raise _TooLargeError
         kind = type(value)
         if kind in _PLAIN:  # 1, 1.0 and True are equal and yet trace differently
             return (kind, value) if kind is not slice else (kind, repr(value))
@@ -133,7 +137,9 @@ class _Walk:
             return ("partial", self.of(value.func), self.of(value.args), self.of(value.keywords))
         if isinstance(value, types.BuiltinMethodType):
             owner = value.__self__
-            return Same(value) if owner is None or isinstance(owner, types.ModuleType | type) else (value.__name__, self.of(owner))
+            return (
+                Same(value) if owner is None or isinstance(owner, types.ModuleType | type) else (value.__name__, self.of(owner))
+            )
         if isinstance(value, np.ndarray | np.generic):
             return _array(value)
         if isinstance(value, jax.Array):
@@ -199,7 +205,11 @@ class _Walk:
                 if value is _MISSING:
                     return ("missing", name)
                 continue
-            if _is_library_type(value if isinstance(value, type) else type(value)) and name not in getattr(value, "__dict__", ()):
+            if name in _FILLS and isinstance(value, list | dict | set | deque):
+                return ("fills", type(value))
+            if _is_library_type(value if isinstance(value, type) else type(value)) and name not in getattr(
+                value, "__dict__", ()
+            ):
                 return self.of(value)
             found = inspect.getattr_static(value, name, _MISSING)
             if found is _MISSING:
@@ -212,7 +222,11 @@ class _Walk:
                 return ("property", self.of(found.fget, value), rest)
             elif isinstance(found, functools.cached_property):
                 return ("property", self.of(found.func, value), rest)
-            elif isinstance(found, types.FunctionType) and not isinstance(value, type) and name not in getattr(value, "__dict__", ()):
+            elif (
+                isinstance(found, types.FunctionType)
+                and not isinstance(value, type)
+                and name not in getattr(value, "__dict__", ())
+            ):
                 return ("method", self.of(found, value), rest)
             elif isinstance(found, types.MemberDescriptorType):
                 value = getattr(value, name, None)
@@ -231,9 +245,8 @@ class _Walk:
                 break
             path = [value.__name__]
         full = ".".join(path)
-        if full.startswith(("numpy.random.", "random.")) and callable(value) and not isinstance(value, type):
-            if not full.endswith((".default_rng", ".seed")):
-                self.draws = self.draws or full
+        if full.startswith(("numpy.random.", "random.")) and callable(value) and full.rpartition(".")[2] not in _HARMLESS:
+            self.draws = self.draws or full
         # An environment, sys.argv: plain containers that a program may fill.
         return ("library", full, self.of(value) if isinstance(value, Mapping | list) else ())
 
@@ -242,7 +255,9 @@ class _Walk:
     def module(self, module: types.ModuleType) -> Hashable:
         if _is_library(getattr(module, "__file__", None) or ""):
             return Same(module)
-        plain = {k: v for k, v in vars(module).items() if not k.startswith("__") and not callable(v) and not inspect.ismodule(v)}
+        plain = {
+            k: v for k, v in vars(module).items() if not k.startswith("__") and not callable(v) and not inspect.ismodule(v)
+        }
         return (module.__name__, self.of(plain))
 
     def kind(self, kind: type) -> Hashable:
@@ -318,7 +333,7 @@ def _array(array: Any) -> Hashable:
     if array.nbytes <= SMALL:
         return (*about, whole.tobytes())
     if array.nbytes <= LARGE:
-        return (*about, hashlib.blake2b(whole.reshape(-1).view(np.uint8), digest_size=16).digest())
+        return (*about, hashlib.blake2b(whole.reshape(-1).view(np.uint8).data, digest_size=16).digest())
     sums = whole.reshape(-1).view(np.uint8)
     words = sums[: sums.size // 8176 * 8176].view(np.uint64).reshape(-1, 1022).sum(axis=0)
     return (*about, Same(array), words.tobytes())
@@ -327,7 +342,7 @@ def _array(array: Any) -> Hashable:
 def _jax_array(array: Any) -> Hashable:
     if isinstance(array, jax.core.Tracer) or not array.is_fully_addressable:
         return Same(array)
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return ("key", str(array.dtype), _array(jax.random.key_data(array)))
     return ("device", array.weak_type, _array(array)) if array.nbytes <= SMALL else Same(array)
 
@@ -366,7 +381,9 @@ def _reads(code: types.CodeType) -> tuple[_Read, ...]:
             current = _Read(kind, what, ()) if kind else None
         elif name == "IMPORT_NAME":
             current = _Read("module", what, ())
-        elif own is not None and (what == own or (isinstance(what, tuple) and own in what)) and "FAST" in name and "LOAD" in name:
+        elif (
+            own is not None and (what == own or (isinstance(what, tuple) and own in what)) and "FAST" in name and "LOAD" in name
+        ):
             last = what == own or what[-1] == own
             current = _Read("self", own, ())
             if not last:

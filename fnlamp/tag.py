@@ -62,9 +62,11 @@ def check_hyper(name: str, hyper: Any, where: str = "") -> float:
         return 0.0
     if isinstance(hyper, np.generic | np.ndarray) or type(hyper).__module__.startswith("jax"):
         array = np.asarray(hyper)
-        hyper = array.item() if array.size == 1 and array.dtype.kind in "fiu" or array.dtype.name == "bfloat16" else array
+        hyper = array.item() if (array.size == 1 and array.dtype.kind in "fiu") or array.dtype.name == "bfloat16" else array
     if isinstance(hyper, bool) or not isinstance(hyper, Real):
-        raise TypeError(f"{name} is a number, or a function from a Tag to a number, got {type(hyper).__name__}: {hyper!r}{where}")
+        raise TypeError(
+            f"{name} is a number, or a function from a Tag to a number, got {type(hyper).__name__}: {hyper!r}{where}"
+        )
     number = float(hyper)
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"{name} is a finite number of 0 or more, got {hyper}{where}")
@@ -80,7 +82,9 @@ def _value(name: str, hyper: Callable[[Tag], Any], tag: Tag) -> float:
     try:
         value = hyper(tag)
     except Exception as error:
-        error.add_note(f"in the function given as {name}, which is called with a Tag; a schedule of steps is epochs(schedule=...)")
+        error.add_note(
+            f"in the function given as {name}, which is called with a Tag; a schedule of steps is epochs(schedule=...)"
+        )
         raise
     if callable(value):
         raise TypeError(f"{name} is a function from a Tag to a number; for {tag} it gave {type(value).__name__}")

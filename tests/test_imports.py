@@ -34,8 +34,7 @@ ALLOWED = {
     "plots": EFFECT | {"extra"},
     "train": LAYERS | EFFECT | {"nn", "loss", "optim", "stream", "train"},
 }
-PURE = {"fault", "arrays", "tree", "given", "convert", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
-PURE = {"fault", "arrays", "identity", "tree", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
+PURE = {"fault", "arrays", "identity", "tree", "given", "convert", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
 INSTALLED = {"jax", "numpy", "returns", "typing_extensions", "fnlamp"}
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -26,19 +26,30 @@ class Decay(Enum):
     """`p -= scale * weight_decay * p`: Loshchilov & Hutter 2017, Algorithms 1 and 2, and lamp's SGDW."""
 
 
+Numbers: TypeAlias = dict[str, Any]
+"""Hyperparameters by name: a vector of one number for each array of the parameters."""
+
+
+@dataclass(frozen=True)
+class Hypers:
+    """An update whose hyperparameters are arguments: `update(grads, state, params, tags, scale, numbers(tags))`."""
+
+    numbers: Callable[[Tree], Numbers]
+    update: Callable[[Tree, Tree, Params, Tree, Array | float, Numbers], tuple[Params, Tree]]
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """`init(params) -> state` and `update(grads, state, params, tags, scale) -> (params, state)`, both pure.
 
-    `tags` is a tree shaped like `params`; `scale` is the schedule's factor at this step. With `hypers`, a function from `tags` to
-    the hyperparameters' numbers, `update` takes these as one argument more, so that a compiled step serves any learning rate;
-    without that argument it works them out itself.
+    `tags` is a tree shaped like `params`; `scale` is the schedule's factor at this step. `hypers` is the same update for a
+    compiled step that serves any learning rate, where the optimizer has one.
     """
 
     init: Callable[[Params], Tree]
-    update: Callable[..., tuple[Params, Tree]]
+    update: Callable[[Tree, Tree, Params, Tree, Array | float], tuple[Params, Tree]]
     name: str = "optimizer"
-    hypers: Callable[[Tree], Numbers] | None = None
+    hypers: Hypers | None = None
 
     def __repr__(self) -> str:
         return self.name
@@ -46,8 +57,6 @@ class Optimizer:
 
 Slots: TypeAlias = dict[str, Array]
 """What a rule remembers of one array, by the paper's names."""
-Numbers: TypeAlias = dict[str, Any]
-"""Hyperparameters by name: a vector of one number for each array of the parameters."""
 Rule: TypeAlias = Callable[..., tuple[Array, Slots]]
 """`(gradient, slots, param, step, scale, tag) -> (param, slots)` on one array; the first step is 1.
 
@@ -74,36 +83,41 @@ def lift(
     for hyper, value in hypers.items():
         check_hyper(hyper, value)
 
-    def numbers(tags: Sequence[Tag]) -> Numbers:
-        return {hyper: np.array(values_of(hyper, value, tags)) for hyper, value in hypers.items()}
-
     def init(params: Params) -> Tree:
         zeros = {slot: jax.tree.map(lambda p: jnp.zeros(p.shape, _wide(p)), params) for slot in slots}
         return {"step": jnp.zeros((), jnp.int32), **zeros}
 
-    def update(
-        grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float, given: Numbers | None = None
+    names = tuple(hypers)
+
+    def compiled(
+        grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float, numbers: Numbers
     ) -> tuple[Params, Tree]:
         if clip is not None:
             grads = clip_by_global_norm(grads, clip)
         step = state["step"] + 1
-        leaves: list[Array] = jax.tree.leaves(params)
-        structure: Any = jax.tree.structure(params)
-        columns = [structure.flatten_up_to(t) for t in (grads, tags, *(state[slot] for slot in slots))]
-        given = numbers(columns[1]) if given is None else given
 
         def one(index: int, param: Array, grad: Array, tag: Tag, *values: Array) -> tuple[Array, Slots]:
             wide = _wide(param)
             old = dict(zip(slots, values, strict=True))
-            own = ({hyper: jnp.asarray(column[index], wide) for hyper, column in given.items()},) if hypers else ()
+            own = ({name: jnp.asarray(numbers[name][index], wide) for name in names},) if names else ()
             new, kept = rule(grad.astype(wide), old, param.astype(wide), step, jnp.asarray(scale, wide), tag, *own)
             return new.astype(param.dtype), kept
 
+        leaves: list[Array] = jax.tree.leaves(params)
+        structure: Any = jax.tree.structure(params)
+        columns = [structure.flatten_up_to(t) for t in (grads, tags, *(state[slot] for slot in slots))]
         pairs = [one(*row) for row in zip(range(len(leaves)), leaves, *columns, strict=True)]
         kept = {slot: structure.unflatten([slot_of[slot] for _, slot_of in pairs]) for slot in slots}
         return structure.unflatten([param for param, _ in pairs]), {"step": step, **kept}
 
-    return Optimizer(init, update, name, (lambda tags: numbers(jax.tree.leaves(tags))) if hypers else None)
+    def numbers(tags: Sequence[Tag]) -> Numbers:
+        return {hyper: np.array(values_of(hyper, value, tags)) for hyper, value in hypers.items()}
+
+    def update(grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float) -> tuple[Params, Tree]:
+        structure: Any = jax.tree.structure(params)
+        return compiled(grads, state, params, tags, scale, numbers(structure.flatten_up_to(tags)))
+
+    return Optimizer(init, update, name, Hypers(lambda tags: numbers(jax.tree.leaves(tags)), compiled) if names else None)
 
 
 def _wide(x: Array) -> Any:

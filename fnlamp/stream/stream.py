@@ -79,8 +79,8 @@ class BatchStream:
     def map(self, function: Callable[..., Any], *arguments: Any, spec: Tree | None = None) -> BatchStream:
         """Every batch through a function, which is written in `jax.numpy` and becomes part of the compiled step.
 
-        The function is called with the batch and then the `arguments`, numbers or arrays (a key: `jax.random.key(seed)`). They are
-        arguments of the compiled step as well: other ones each epoch do not compile it again, as captured values do.
+        The function is called with the batch and then the `arguments`, numbers or arrays (a key: `jax.random.key(seed)`). They
+        are arguments of the compiled step as well: other ones each epoch do not compile it again, as captured values do.
         With `spec` given, the spec of what it returns, it may be any host function (files, NumPy); it is then called batch by
         batch.
 
@@ -101,7 +101,9 @@ class BatchStream:
                 return BatchStream.of_view(self.view.map(function, *arguments), spec, self.why_empty)
             before, recipe = self.compiled
             return before._finished(recipe.then(function, *arguments), spec)
-        return self._with(step=transform.map(self.step, lambda batch: function(batch, *arguments)), spec=spec, indexed=self.indexed)
+        return self._with(
+            step=transform.map(self.step, lambda batch: function(batch, *arguments)), spec=spec, indexed=self.indexed
+        )
 
     def take(self, count: int) -> BatchStream:
         """The first `count` batches, or all if there are fewer."""

@@ -10,17 +10,19 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from returns.result import Failure, Result, Success
 
-from fnlamp.arrays import Params, State, to_device
+from fnlamp.arrays import Params, State, placed_on, to_device
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
 from fnlamp.effect.node import Named
 from fnlamp.fault import EmptyEpoch, FaultError, Interrupted, NoWeight, PlanFault
 from fnlamp.loss import Metric
 from fnlamp.stream import BatchStream, Reread, items
+from fnlamp.train import tally
+from fnlamp.train.check import check_executor, check_factory, check_metrics, device_of
 from fnlamp.train.execute import Fused
 from fnlamp.train.execute.body import Bench
 from fnlamp.train.plan import check_batch, check_stream, rows_line
 from fnlamp.train.state import LoopContext, Trained
-from fnlamp.train.step import as_items, evaluation_body
+from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised
 
 E = TypeVar("E")
@@ -35,7 +37,7 @@ class Evaluation:
 
     loss: float
     loss_of_batches: float
-    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    metrics: Mapping[str, float] = field(default_factory=dict)
     batches: int = 0
     samples: int = 0
 
@@ -49,7 +51,10 @@ def evaluate(
     `batches` is a stream, a resource of one, or a factory of either, called with the last epoch's context.
     Fails: `EmptyEpoch`, `ShapeMismatch`, `LabelOutOfRange`, `NoWeight`, and what the stream fails with.
     """
-    return _Evaluate(batches, metrics)
+    if not isinstance(batches, BatchStream | Resource):
+        check_factory("batches", batches)
+    check_metrics(metrics)
+    return _Evaluate(batches, dict(metrics))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +70,14 @@ class _Evaluate:
 
         def program(stream: BatchStream) -> Effect[Evaluation, Any]:
             def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
-                bench = Bench(runtime.device)
+                check_executor(runtime.executor)
+                bench = Bench(device_of(runtime.device))
                 weights = (trained.params, trained.layer_state)
                 return run_evaluation(trained.model, self.metrics, stream, weights, runtime, bench, context.epoch)
 
             return Effect.call(call)
 
-        node = use_stream(factory, context, program)._inner_value
+        node = use_stream(factory, context, program, "batches")._inner_value
         return Effect(Named(node, "evaluate", salvage=lambda: trained))  # an interruption does not cost the training
 
     def outline(self, trained: Any) -> Outline:
@@ -82,21 +88,31 @@ class _Evaluate:
         return Outline((f"evaluate: {names}, on {rows_line(self.batches)}",), UNKNOWN, fault)
 
 
-def use_stream(factory: Batches, context: LoopContext, body: Callable[[BatchStream], Effect[Any, Any]]) -> Effect[Any, Any]:
+def use_stream(
+    factory: Batches, context: LoopContext, body: Callable[[BatchStream], Effect[Any, Any]], name: str
+) -> Effect[Any, Any]:
     """Make the stream, acquire it if it is a resource, and run the body with it."""
 
     def go(made: Any) -> Effect[Any, Any]:
-        return made.use(body) if isinstance(made, Resource) else body(made)
+        return made.use(lambda stream: body(check_stream_type(stream, name))) if isinstance(made, Resource) else body(made)
 
-    return Effect.attempt(lambda: make_stream(factory, context), FaultError, lambda error: error.fault).bind(go)
+    return Effect.attempt(lambda: make_stream(factory, context, name), FaultError, lambda error: error.fault).bind(go)
 
 
-def make_stream(factory: Batches, context: LoopContext) -> Any:
+def make_stream(factory: Batches, context: LoopContext, name: str) -> Any:
     """What the factory makes: a stream, or a resource of one."""
     made = factory(context)
-    if not isinstance(made, BatchStream | Resource):
-        raise TypeError(f"a stream factory returned {type(made).__name__}, expected BatchStream or Resource of one")
-    return made
+    return made if isinstance(made, Resource) else check_stream_type(made, name)
+
+
+def check_stream_type(made: Any, name: str) -> BatchStream:
+    """Raises: `TypeError` for what a factory made that is no stream."""
+    if isinstance(made, BatchStream):
+        return made
+    hint = "stream.from_items or stream.from_iterable make streams of batches, stream.minibatches of arrays"
+    raise TypeError(
+        f"a stream factory ({name}) returned {type(made).__name__}, expected BatchStream or Resource of one; {hint}"
+    )
 
 
 def run_evaluation(
@@ -109,26 +125,25 @@ def run_evaluation(
     epoch: int,
 ) -> Result[Evaluation, Any] | Interrupted:
     """One pass over the stream, polling for cancellation between dispatches."""
-    body = evaluation_body(model, as_items(metrics))
-    tally: Any = to_device(np.zeros(5 + 2 * len(metrics), np.float32), runtime.device)
+    body = evaluation_body(model, metrics)
     executor = runtime.executor or Fused()
     try:
         check_stream(model, stream, weights, metrics=metrics)
-        for after, _, _ in executor.fold(body, weights, tally, stream, stream.init, bench):
-            tally = after
-            if runtime.cancel.requested:
-                return Interrupted()
-        batches, rows, of_batches, total, weight, *rest = np.asarray(tally, np.float64)
-        if np.isnan(total) and stream.reread is not Reread.NEVER:  # a label out of range, or the numbers themselves
-            for batch in items(stream):
-                check_batch(model, weights, batch)
+        with placed_on(bench.device):
+            carry: Any = to_device(tally.empty(len(metrics)), bench.device)
+            for after, _, _ in executor.fold(body, weights, carry, stream, stream.init, bench):
+                carry = after
+                if runtime.cancel.requested:
+                    return Interrupted()
+            steps, rows, of_batches, total, weight, *rest = tally.sums(carry)
+            if np.isnan(total) and stream.reread is not Reread.NEVER:  # a label out of range, or the numbers themselves
+                for batch in items(stream):
+                    check_batch(model, weights, batch)
     except FaultError as error:
         return Failure(error.fault)
-    if not batches:
+    if not steps:
         return Failure(EmptyEpoch())
     if not weight:
         return Failure(NoWeight(epoch))
     means = {name: float(t / w) if w else float("nan") for name, t, w in zip(metrics, rest[::2], rest[1::2], strict=True)}
-    return Success(
-        Evaluation(float(total / weight), float(of_batches / batches), MappingProxyType(means), int(batches), int(rows))
-    )
+    return Success(Evaluation(float(total / weight), float(of_batches / steps), means, int(steps), int(rows)))

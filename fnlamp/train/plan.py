@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, describe
+from fnlamp.arrays import Params, State, Tree, array_spec, describe, spec_of
 from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.layer import Init
 from fnlamp.layer import table as layer_table
@@ -18,10 +18,10 @@ from fnlamp.loss import Metric
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream, Reread
+from fnlamp.train import tally
 from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.state import Carry
-from fnlamp.train.step import empty_tally
 from fnlamp.train.supervised import Supervised, measure, pair, rows_of
 
 
@@ -79,16 +79,21 @@ def check_batch(model: Supervised, weights: tuple[Params, State], batch: Tree) -
 def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
     """The spec of what training carries."""
     step: Any = array_spec((), np.int32)
-    tally: Any = array_spec(empty_tally().shape, np.float32)
-    return Carry(step, made.params, made.state, jax.eval_shape(optimizer.init, made.params), tally)
+    sums: Any = array_spec(tally.empty().shape, np.float32)
+    return Carry(step, made.params, made.state, jax.eval_shape(optimizer.init, made.params), sums)
 
 
-def check_training(model: Supervised, stream: BatchStream, body: Body, carry: Carry) -> tuple[str, ...]:
+def abstract_shared(optimizer: Optimizer, made: Init) -> Any:
+    """The spec of what every step reads: the root of its keys, and the hyperparameters' numbers."""
+    numbers = () if optimizer.hypers is None else optimizer.hypers.numbers(made.tags)
+    return jax.eval_shape(jax.random.key, 0), spec_of(numbers)
+
+
+def check_training(model: Supervised, stream: BatchStream, body: Body, shared: Any, carry: Carry) -> tuple[str, ...]:
     """What should be known about the step; raises the fault that training on this stream is sure to end with."""
     if stream.length == 0:
         raise FaultError(stream.why_empty)
-    key = jax.eval_shape(jax.random.key, 0)
-    programs = [jax.make_jaxpr(body.function)(key, carry, batch) for batch in batch_specs(stream)]
+    programs = [jax.make_jaxpr(body.function)(shared, carry, batch) for batch in batch_specs(stream)]
     features, _ = pair(stream.spec)
     prediction = jax.eval_shape(lambda p, s, x: model.forward(p, s, x, Eval())[0], carry.params, carry.layer_state, features)
     check_targets(model, stream, prediction)
@@ -102,6 +107,7 @@ class Plan:
     model: Supervised
     optimizer: Optimizer
     made: Init
+    shared: Any
     carry: Carry
     train: BatchStream
     validation: BatchStream | None
@@ -125,7 +131,7 @@ class Plan:
         """The whole plan; one step is lowered, and not compiled, to count its work."""
         features, _ = pair(self.train.spec)
         state, slots = tree.nbytes(self.made.state), tree.nbytes(self.carry.optimizer_state)
-        flops = _flops(body, self.carry, self.train.spec)
+        flops = _flops(body, self.shared, self.carry, self.train.spec)
         lines = [
             f"train {self.length()}",
             f"  batch: {describe(self.train.spec)}",
@@ -159,7 +165,6 @@ def rows_line(stream: BatchStream, one: str = "batch", many: str = "batches") ->
     return line
 
 
-def _flops(body: Body, carry: Carry, batch: Tree) -> float | None:
-    key = jax.eval_shape(jax.random.key, 0)
-    analysis = jax.jit(body.function).lower(key, carry, batch).cost_analysis()
+def _flops(body: Body, shared: Any, carry: Carry, batch: Tree) -> float | None:
+    analysis = jax.jit(body.function).lower(shared, carry, batch).cost_analysis()
     return float(analysis["flops"]) if isinstance(analysis, Mapping) and "flops" in analysis else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import jax
 
 from fnlamp import tree
 from fnlamp.arrays import Array, Params, State, Tree
-from fnlamp.train.supervised import Supervised, as_features
+from fnlamp.train.predict import ROWS, predict
+from fnlamp.train.supervised import Supervised
 
 
 @jax.tree_util.register_dataclass
@@ -19,7 +19,7 @@ from fnlamp.train.supervised import Supervised, as_features
 class Carry:
     """The part of the state that lives on the device and goes from step to step.
 
-    `tally` packs the sums of the running epoch, so that one read tells all: see `fnlamp.train.step`.
+    `tally` packs the sums of the running epoch, so that one read tells all: see `fnlamp.train.tally`.
     """
 
     step: Array
@@ -32,9 +32,10 @@ class Carry:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class TrainState:
-    """Everything that going on needs, as one pytree: resuming from it equals never having stopped.
+    """Everything that resuming needs, as one pytree: resuming from it equals never having stopped.
 
-    `epoch` is the running epoch, from 1, and `stream_state` the position in its training stream (`None`: at its start).
+    `epoch` is the running epoch, from 1, and `stream_state` the position in its training stream (`None`: at its start), which
+    `stream` tells from others: its seed, its batches, and of a stream in memory its rows and their order.
     """
 
     step: Array
@@ -44,6 +45,7 @@ class TrainState:
     tally: Array
     epoch: int = field(metadata={"static": True})
     stream_state: Any
+    stream: tuple[tuple[str, Any], ...] = field(default=(), metadata={"static": True})
 
     def __repr__(self) -> str:
         return f"<TrainState: step {int(self.step)}, epoch {self.epoch}>"
@@ -65,7 +67,7 @@ class LoopContext:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """The figures of one epoch. `str(report)` is the line that a run logs.
+    """The figures of one epoch, as plain data: `dataclasses.asdict(report)` is a row of a table. `str(report)` is logged.
 
     `train_loss` is the mean over the epoch, total / weight; `train_loss_of_batches` is the mean of the batches' means, in
     which a short last batch counts as much as a full one (what many tutorials print). Both are measured while the parameters
@@ -80,7 +82,7 @@ class EpochReport:
     train_loss_of_batches: float
     validation_loss: float | None = None
     validation_loss_of_batches: float | None = None
-    validation_metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    validation_metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -103,13 +105,14 @@ class Trained:
     curve: tuple[EpochReport, ...]
     state: TrainState
 
-    def predict(self, x: Any) -> Array:
+    def predict(self, x: Any, *, batch_size: int | None = ROWS) -> Any:
         """The prediction for features `x` in `Eval`: no dropout, running moments.  Shapes: as the model's layer.
 
-        Raises: `FaultError` for features of another shape than the model was trained on.
+        More than `batch_size` rows are taken in batches, so that memory does not grow with them; `None` takes all at once, for
+        a model whose prediction of a row depends on the others.
+        Raises: `FaultError` for features of another shape or dtype than the model was trained on.
         """
-        prediction: Array = self.model.predict(self.params, self.layer_state, as_features(x))
-        return prediction
+        return predict(self.model, self.params, self.layer_state, x, batch_size)
 
     def __repr__(self) -> str:
         last = f", {str(self.curve[-1]).lower()}" if self.curve else ""

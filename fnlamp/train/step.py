@@ -1,51 +1,76 @@
-"""The pure step of training and of evaluation, and the tallies that they keep on the device."""
+"""The pure step of training and of evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from fnlamp.arrays import Array, Params, State, Tree
+from fnlamp import tree
+from fnlamp.arrays import Array, Params, State, Tree, is_float
+from fnlamp.identity import identity
 from fnlamp.loss import LossValue, Metric, differentiable
 from fnlamp.mode import Eval, Train
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule
+from fnlamp.train import tally
 from fnlamp.train.execute import Body
+from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.state import Carry
 from fnlamp.train.supervised import Supervised, measure, pair, rows_of
 
-TOTAL, WEIGHT, OF_BATCHES, BATCHES, ROWS = range(5)
-"""What a training tally holds: sums of loss and weight, the sum of the batches' means, and counts."""
-LOSS_BROKE, UPDATE_BROKE = 1, 2
+LOSS_BROKE, PARAMS_BROKE, STATE_BROKE, STEPS_BROKE = 1, 2, 3, 4
+"""Why a training step cannot be kept: what is not finite, or a step past the last that 32 bits can count."""
 
 
-def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, tags: Tree) -> Body:
-    """One step of training: loss, gradient, update; broken is a loss, or else a parameter, that is not finite."""
+def training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, tags: Tree, bound: float | None = None) -> Body:
+    """One step of training: loss, gradient, update.
 
-    def step(step_root: Array, carry: Carry, batch: Tree) -> Carry:
-        mode = Train(jax.random.fold_in(step_root, carry.step))
+    It is broken by a loss that is not finite; by a parameter, or a number of the layers' or the optimizer's state, that is not,
+    or a parameter beyond the bound. `shared` is the root of the steps' keys and the hyperparameters' numbers.
+    """
+    # With numbers as arguments the rule's own values, as a learning rate, are not part of the program.
+    rule = optimizer.update if optimizer.hypers is None else optimizer.hypers.update
+    parts = identity((model, rule, schedule, tree.leaves(tags), str(jax.tree.structure(tags)), bound))
+    body: Body = BODIES.get(("training", parts), lambda: _training_body(model, optimizer, schedule, tags, bound))
+    return body
+
+
+def _training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, tags: Tree, bound: float | None) -> Body:
+    def step(shared: tuple[Array, Any], carry: Carry, batch: Tree) -> Carry:
+        root, numbers = shared
+        mode = Train(jax.random.fold_in(root, carry.step))
 
         def mean_loss(params: Params) -> tuple[Array, tuple[LossValue, State]]:
             value, _, state = model.evaluate(params, carry.layer_state, batch, mode)
             return differentiable(value.mean, params, model.loss.name), (value, state)
 
         (mean, (value, layer_state)), grads = jax.value_and_grad(mean_loss, has_aux=True)(carry.params)
-        scale = jnp.asarray(schedule(carry.step), jnp.float32)
-        params, optimizer_state = optimizer.update(grads, carry.optimizer_state, carry.params, tags, scale)
-        added = jnp.stack([value.total, value.weight, mean, jnp.ones(()), jnp.full((), rows_of(batch))])
-        return Carry(carry.step + 1, params, layer_state, optimizer_state, carry.tally + added.astype(jnp.float32))
+        scale = jnp.asarray(schedule(carry.step))
+        given = grads, carry.optimizer_state, carry.params, tags, scale
+        hypers = optimizer.hypers
+        params, optimizer_state = optimizer.update(*given) if hypers is None else hypers.update(*given, numbers)
+        sums = tally.add(carry.tally, rows_of(batch), [mean, value.total, value.weight])
+        return Carry(carry.step + 1, params, layer_state, optimizer_state, sums)
 
     def broken(carry: Carry) -> Array:
-        whole = jnp.isfinite(carry.tally[OF_BATCHES])
-        sound = [jnp.isfinite(p).all() for p in jax.tree.leaves(carry.params)]
-        return jnp.where(~whole, LOSS_BROKE, jnp.where(jnp.stack(sound).all() if sound else True, 0, UPDATE_BROKE))
+        codes = (
+            (carry.step < 0, STEPS_BROKE),
+            (~jnp.isfinite(carry.tally[0, tally.OF_BATCHES]), LOSS_BROKE),
+            (~_finite(carry.params, bound), PARAMS_BROKE),
+            (~_finite((carry.layer_state, carry.optimizer_state)), STATE_BROKE),
+        )
+        return jnp.select([code[0] for code in codes], [jnp.int32(code[1]) for code in codes], jnp.int32(0))
 
     return Body(traced_once(step), broken)
+
+
+def _finite(arrays: Tree, bound: float | None = None) -> Array:
+    floats = [leaf for leaf in tree.leaves(arrays) if is_float(leaf)]
+    sound = [(jnp.isfinite(x) if bound is None else jnp.abs(x) <= bound).all() for x in floats]
+    return jnp.stack(sound).all() if sound else jnp.array(True)
 
 
 def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,27 +78,17 @@ def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(step, inline=True)
 
 
-def empty_tally() -> np.ndarray[Any, Any]:
-    """A training tally before the first batch."""
-    return np.zeros(5, np.float32)
+def evaluation_body(model: Supervised, metrics: Mapping[str, Metric]) -> Body:
+    """One batch of evaluation, in `Eval` and without a gradient; the carry is a tally."""
+    functions = tuple(metrics.values())
+    body: Body = BODIES.get(("evaluation", identity((model, functions))), lambda: _evaluation_body(model, functions))
+    return body
 
 
-@lru_cache(maxsize=64)
-def evaluation_body(model: Supervised, metrics: tuple[tuple[str, Metric], ...]) -> Body:
-    """One batch of evaluation, in `Eval` and without a gradient.
-
-    The tally holds batches, rows, the sum of the batches' mean losses, then total and weight of the loss and of each metric.
-    """
-
-    def step(shared: tuple[Params, State], tally: Array, batch: Tree) -> Array:
+def _evaluation_body(model: Supervised, metrics: tuple[Metric, ...]) -> Body:
+    def step(shared: tuple[Params, State], sums: Array, batch: Tree) -> Array:
         value, prediction, _ = model.evaluate(*shared, batch, Eval())
-        values = [value, *(measure(metric, prediction, pair(batch)[1]) for _, metric in metrics)]
-        counts = [jnp.ones(()), jnp.full((), rows_of(batch)), value.mean]
-        return tally + jnp.stack([*counts, *(x for v in values for x in (v.total, v.weight))]).astype(jnp.float32)
+        values = [value, *(measure(metric, prediction, pair(batch)[1]) for metric in metrics)]
+        return tally.add(sums, rows_of(batch), [value.mean, *(x for v in values for x in (v.total, v.weight))])
 
-    return Body(traced_once(step), lambda tally: jnp.zeros((), jnp.int32))
-
-
-def as_items(metrics: Mapping[str, Metric]) -> tuple[tuple[str, Metric], ...]:
-    """The metrics in a form that can be a key."""
-    return tuple(metrics.items())
+    return Body(traced_once(step), lambda sums: jnp.zeros((), jnp.int32))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float
-from fnlamp.fault import FaultError, ShapeMismatch, located
+from fnlamp.arrays import Array, Key, Params, State, Tree, array_spec, describe, is_float
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.layer import Init, Layer, abstract_init
 from fnlamp.loss import Loss, LossValue, Metric, as_loss
-from fnlamp.mode import Eval, Mode
+from fnlamp.mode import Mode
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,12 @@ class Supervised:
         return tree.cast(made.params, self.param_dtype), made.state
 
     def describe(self, features: Tree) -> Init:
-        """Specs and tags of what `init` makes; nothing is computed."""
+        """Specs and tags of what `init` makes; nothing is computed.  Fails: `DtypeMismatch` for float64 where JAX has none."""
+        for name in ("param_dtype", "compute_dtype"):
+            dtype = getattr(self, name)
+            if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+                hint = 'write jax.config.update("jax_enable_x64", True) first, or leave the dtype out'
+                raise FaultError(DtypeMismatch(f"a {name} that JAX computes in", str(dtype), hint, where="supervised"))
         made = abstract_init(self.layer, self._stored(features))
         params, state = jax.eval_shape(lambda key: self.init(key, features), jax.eval_shape(jax.random.key, 0))
         return Init(params, state, made.spec, made.tags, made.parts)
@@ -52,11 +57,6 @@ class Supervised:
         with located("model"):
             prediction, state = self.forward(params, state, features, mode)
         return measure(self.loss, prediction, target), prediction, state
-
-    @cached_property
-    def predict(self) -> Any:
-        """`predict(params, state, x)`: the compiled prediction in `Eval`."""
-        return jax.jit(lambda params, state, x: self.forward(params, state, x, Eval())[0])
 
     def _stored(self, features: Tree) -> Tree:
         def one(spec: Any) -> Any:
@@ -76,7 +76,31 @@ def supervised(
     >>> supervised(nn.linear(10), loss.cross_entropy())
     <Supervised: linear(10), cross_entropy>
     """
-    return Supervised(layer, as_loss(loss), jnp.dtype(param_dtype), jnp.dtype(compute_dtype))
+    check_layer(layer)
+    return Supervised(
+        layer, as_loss(loss), _float_dtype("param_dtype", param_dtype), _float_dtype("compute_dtype", compute_dtype)
+    )
+
+
+def check_layer(layer: Any) -> None:
+    """Raises: `TypeError` for what is not a layer, with the line to write."""
+    if isinstance(layer, Layer):
+        return
+    hint = ""
+    if isinstance(layer, types.FunctionType) and layer.__module__.startswith("fnlamp.nn"):
+        hint = f", which makes one: call it, as nn.{layer.__name__}(...)"
+    elif callable(layer):
+        hint = f": write nn.fun({getattr(layer, '__name__', 'function')}) for a function of arrays"
+    raise TypeError(
+        f"layer is a Layer, as nn.linear(10), got {type(layer).__name__} {getattr(layer, '__name__', layer)!r}{hint}"
+    )
+
+
+def _float_dtype(name: str, dtype: Any) -> Any:
+    known = jnp.dtype(dtype)
+    if not jnp.issubdtype(known, jnp.floating):
+        raise ValueError(f"{name} is a floating-point dtype, as jnp.float32, got {known}")
+    return known
 
 
 def measure(loss: Loss | Metric, prediction: Tree, target: Tree) -> LossValue:
@@ -87,12 +111,17 @@ def measure(loss: Loss | Metric, prediction: Tree, target: Tree) -> LossValue:
     name = as_loss(loss).name
     value = loss(prediction, target)
     if not isinstance(value, LossValue):
-        raise TypeError(f"{name} returned {type(value).__name__}, expected LossValue(total, weight)")
-    total, weight = jnp.asarray(value.total, jnp.float32), jnp.asarray(value.weight, jnp.float32)
+        hint = f": it makes a loss, call it: {name}()" if isinstance(value, Loss) else ""
+        raise TypeError(f"{name} returned {type(value).__name__}, expected LossValue(total, weight){hint}")
+    total, weight = (_at_least_float32(jnp.asarray(x)) for x in (value.total, value.weight))
     if total.shape or weight.shape:
         got = f"total {list(total.shape)}, weight {list(weight.shape)}"
         raise FaultError(ShapeMismatch("a scalar total and a scalar weight", got, "sum over the batch", where=name))
     return LossValue(total, weight)
+
+
+def _at_least_float32(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def pair(batch: Tree) -> tuple[Tree, Tree]:
@@ -106,8 +135,3 @@ def rows_of(batch: Tree) -> int:
     """How many rows the batch has."""
     shape: tuple[int, ...] = jax.tree.leaves(batch)[0].shape
     return shape[0] if shape else 1
-
-
-def as_features(x: Any) -> Tree:
-    """A user's input as arrays on the device; a list is one array, as in `minibatches`."""
-    return jax.tree.map(jnp.asarray, x, is_leaf=lambda leaf: isinstance(leaf, list))

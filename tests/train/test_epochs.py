@@ -30,6 +30,7 @@ from fnlamp.fault import (
 )
 from fnlamp.tag import Role
 from fnlamp.train.execute.fused import SUPER_BATCH
+from fnlamp.train.execute.programs import BODIES, PROGRAMS
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (107, 12)).astype(np.uint8)
@@ -129,6 +130,8 @@ def compilations():
     logger, listener = logging.getLogger("jax"), Listener()
     logger.addHandler(listener)
     logger.propagate = False
+    PROGRAMS.clear()  # as in a new process
+    BODIES.clear()
     with jax.log_compiles():
         yield names
     logger.removeHandler(listener)

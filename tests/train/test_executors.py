@@ -17,6 +17,7 @@ from fnlamp.effect import Runtime
 from fnlamp.fault import FaultError, NonFinite
 from fnlamp.train.execute import fused
 from fnlamp.train.execute.body import Bench
+from fnlamp.train.execute.programs import BODIES, PROGRAMS
 
 RNG = np.random.default_rng(1)
 PIXELS = RNG.integers(0, 256, (47, 6)).astype(np.uint8)
@@ -197,6 +198,8 @@ def compiled():
     logger, listener = logging.getLogger("jax"), Listener()
     logger.addHandler(listener)
     logger.propagate = False
+    PROGRAMS.clear()  # as in a new process
+    BODIES.clear()
     with jax.log_compiles():
         yield names
     logger.removeHandler(listener)
@@ -222,6 +225,8 @@ def test_a_longer_run_of_the_same_description_traces_the_layer_no_more_often():
     traces = []
 
     def traced(epochs):
+        PROGRAMS.clear()
+        BODIES.clear()
         traces.clear()
         layer = nn.rescale(1 / 255) >> nn.fun(lambda x: traces.append(x.shape) or x, "counted") >> nn.linear(4)
         run(describe(layer, epochs=epochs))

@@ -67,8 +67,9 @@ class Fused:
         while (supply := supplies.take()) is not None:
             pace = (body, supply.size)
 
-            def run(carry: Tree, spare: Tree, start: int, stop: int, supply: _Supply = supply) -> tuple[Tree, Array]:
-                return body.chunk(supply.recipe, shared, carry, spare, supply.arrays, supply.rows, start, stop)
+            run = partial(
+                _run, body.chunk(supply.recipe, supply.arrays, supply.rows), bench.arguments(supply.recipe), shared, supply
+            )
 
             at = supply.start
             while at < supply.stop:
@@ -115,6 +116,19 @@ class _Supply:
     start: int
     stop: int
     position: Callable[[int], Any]
+
+
+def _run(
+    chunk: Callable[..., tuple[Tree, Array]],
+    arguments: Any,
+    shared: Tree,
+    supply: _Supply,
+    carry: Tree,
+    spare: Tree,
+    start: int,
+    stop: int,
+) -> tuple[Tree, Array]:
+    return chunk(arguments, shared, carry, spare, supply.arrays, supply.rows, start, stop)
 
 
 class _Work:

@@ -11,7 +11,7 @@ import jax
 from fnlamp.arrays import Tree, to_device
 from fnlamp.stream import BatchStream, Recipe
 from fnlamp.stream.sink import steps
-from fnlamp.train.execute.body import Bench, Body
+from fnlamp.train.execute.body import Bench, Body, form
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,12 @@ class Stepwise:
         self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
     ) -> Iterator[tuple[Tree, Any, int]]:
         """`(carry, position, broken)` after each batch; what broke is not in the carry, and nothing comes after it."""
+        seen: Any = None
         for recipe, batch, before, after in _batches(stream, position):
             rows = jax.tree.map(lambda x: to_device(x, bench.device), batch)
-            new, broken = body.step(recipe, shared, carry, bench.spare(body, carry), rows)
+            if seen != (now := (id(recipe), form(rows))):
+                seen, step, arguments = now, body.step(recipe, rows), bench.arguments(recipe)
+            new, broken = step(arguments, shared, carry, bench.spare(body, carry), rows)
             if code := int(broken):
                 yield carry, before, code
                 return

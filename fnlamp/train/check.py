@@ -1,0 +1,143 @@
+"""What is given to `epochs`, `evaluate` and `supervised`: the wrong thing is told at once, with the line to write instead."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from returns.primitives.container import BaseContainer
+
+from fnlamp import optim
+from fnlamp.effect import Effect, Resource
+from fnlamp.layer import Layer
+from fnlamp.loss import Loss
+from fnlamp.optim import Optimizer
+from fnlamp.stream import BatchStream
+from fnlamp.train.supervised import Supervised
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """The number as Python's.  Raises: `TypeError` for what is not a whole number, `ValueError` for one below `least`.
+
+    >>> whole_number("epochs", np.int64(3), 0)
+    3
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is a whole number, got {_shown(value)}")
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"expected {name} >= {least}, got {number}")
+    return number
+
+
+def check_model(model: Any) -> None:
+    if isinstance(model, Supervised):
+        return
+    hint = ""
+    if isinstance(model, Layer):
+        hint = f": give a layer with its loss, train.supervised({model}, loss.cross_entropy())"
+    raise TypeError(f"model is what train.supervised makes, got {_shown(model)}{hint}")
+
+
+def check_optimizer(optimizer: Any) -> None:
+    if isinstance(optimizer, Optimizer):
+        return
+    hint = "; use one of fnlamp.optim, as optim.adamw(1e-3)"
+    if inspect.isfunction(optimizer) and getattr(optim, _name(optimizer), None) is optimizer:
+        hint = f", which makes one: call it, as optim.{_name(optimizer)}(1e-3)"
+    elif hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        hint = " of another library; wrap its functions in optim.Optimizer(init, update), whose update gives the new parameters"
+    raise TypeError(f"optimizer is an optim.Optimizer, got {_shown(optimizer)}{hint}")
+
+
+def check_factory(name: str, factory: Any) -> None:
+    if isinstance(factory, BatchStream | Resource):
+        raise TypeError(
+            f"{name} is a function that makes each epoch's stream, got {_shown(factory)}: write {name}=lambda context: ..., "
+            "and give its seed on, as in stream.minibatches(x, y, batch_size=32, seed=context.seed)"
+        )
+    if not callable(factory):
+        raise TypeError(
+            f"{name} is a function from a LoopContext to a stream, got {_shown(factory)}: write "
+            f"{name}=lambda context: stream.minibatches(x, y, batch_size=32, seed=context.seed)"
+        )
+
+
+def check_schedule(schedule: Any) -> None:
+    if not callable(schedule):
+        raise TypeError(f"schedule is a function from the step to a factor, got {_shown(schedule)}: write optim.constant(...)")
+
+
+def check_metrics(metrics: Any) -> None:
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f'metrics is a dict by name, as {{"accuracy": loss.accuracy}}, got {_shown(metrics)}')
+    for name, metric in metrics.items():
+        if not isinstance(name, str):
+            raise TypeError(f"metrics are named by strings, got {_shown(name)}")
+        if not callable(metric):
+            raise TypeError(f"metrics[{name!r}] is a function (prediction, target) -> LossValue, got {_shown(metric)}")
+
+
+def check_hook(hook: Any) -> None:
+    if isinstance(hook, Effect):
+        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}: write on_epoch=lambda report: ...")
+    if not callable(hook):
+        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}")
+
+
+def takes_trained(hook: Callable[..., Any]) -> bool:
+    """Whether a hook wants the `Trained` after the report: a second argument of its own, without a default."""
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):  # some functions written in C have none
+        return False
+    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+    return len(by_place) >= 2
+
+
+def check_start(name: str, start: Any, *kinds: type) -> None:
+    """Raises: `TypeError` for a program or a container of what to start from, or what is none of the `kinds`."""
+    if start is None:
+        return
+    if isinstance(start, Effect):
+        raise TypeError(f"{name} is what a run gave, got {_shown(start)}: run it first, or program.bind(lambda trained: ...)")
+    if isinstance(start, BaseContainer):
+        raise TypeError(f"{name} is a Trained, got {_shown(start)}: take it out, as in case IOSuccess(Success(trained))")
+    if kinds and not isinstance(start, kinds):
+        hint = "; to start from parameters, write initial=" if isinstance(start, dict) else ""
+        raise TypeError(f"{name} is a {' or a '.join(kind.__name__ for kind in kinds)}, got {_shown(start)}{hint}")
+
+
+def device_of(device: Any) -> Any:
+    """The device that a runtime names: one of JAX's, or the first of a platform.
+
+    Raises: `TypeError` for anything else, `RuntimeError` for a platform that is not here.
+    """
+    if device is None or isinstance(device, jax.Device):
+        return device
+    if isinstance(device, str):
+        return jax.devices(device)[0]
+    raise TypeError(f"Runtime.device is a jax.Device, as jax.devices()[0], or the name of a platform, got {_shown(device)}")
+
+
+def check_executor(executor: Any) -> None:
+    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "fold")):
+        raise TypeError(f"Runtime.executor is an executor, as train.Fused(), got {_shown(executor)}")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Layer):
+        return f"the layer {value}"
+    if isinstance(value, Loss):
+        return f"the loss {value}"
+    if inspect.isroutine(value) or isinstance(value, type):
+        return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
+    text = repr(value)
+    return f"{type(value).__name__}: {text if len(text) < 80 else text[:77] + '...'}"

@@ -1,0 +1,91 @@
+"""What a run starts from: parameters, a trained model, or the state of a run to resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fnlamp import tree
+from fnlamp.arrays import Params, State, Tree
+from fnlamp.fault import DtypeMismatch, FaultError, ResumedElsewhere, ShapeMismatch
+from fnlamp.stream import BatchStream
+from fnlamp.stream.memory import checksum
+from fnlamp.train.state import Carry, Trained, TrainState
+
+
+def weights_of(initial: Any) -> tuple[Params, State | None]:
+    """Parameters and layer state to start from; the state is `None` where it is to be fresh."""
+    if isinstance(initial, Trained | TrainState):
+        return initial.params, initial.layer_state
+    if isinstance(initial, tuple) and len(initial) == 2:
+        return initial[0], initial[1]
+    return initial, {}
+
+
+def state_of(start: Trained | TrainState) -> TrainState:
+    """The state of a run to resume."""
+    return start.state if isinstance(start, Trained) else start
+
+
+def check_initial(initial: Any, carry: Carry) -> None:
+    """Raise the fault of weights that do not fit; `carry` is that of the program, abstract."""
+    params, state = weights_of(initial)
+    _check_like("initial", carry.params, params, cast=True)
+    if state is None:
+        return
+    if not tree.leaves(state) and tree.leaves(carry.layer_state):
+        hint = "give the Trained that they are of, or (params, layer_state); (params, None) starts with a fresh state"
+        places = ", ".join(tree.paths(carry.layer_state))
+        raise FaultError(
+            ShapeMismatch(f"parameters and the layers' state ({places})", "parameters alone", hint, where="initial")
+        )
+    _check_like("initial/layer_state", carry.layer_state, state, cast=True)
+
+
+def check_resumed(resumed: TrainState, carry: Carry) -> None:
+    """Raise the fault of a state that is of another model or optimizer."""
+    for part in ("params", "layer_state", "optimizer_state"):
+        _check_like(f"resume/{part}", getattr(carry, part), getattr(resumed, part), cast=False)
+
+
+def _check_like(name: str, wanted: Tree, given: Tree, *, cast: bool) -> None:
+    ours, theirs = tree.paths(wanted), tree.paths(given)
+    for path in ours | theirs:
+        both = [leaves.get(path) for leaves in (ours, theirs)]
+        place, hint = f"{name}/{path}", "it was made with another model or optimizer"
+        expected, actual = ("no such array" if leaf is None else str(list(np.shape(leaf))) for leaf in both)
+        if expected != actual:
+            raise FaultError(ShapeMismatch(expected, actual, hint, where=place))
+        expected, actual = (str(jnp.result_type(leaf)) for leaf in both)
+        if not cast and expected != actual:
+            raise FaultError(DtypeMismatch(expected, actual, hint, where=place))
+
+
+def print_of(stream: BatchStream, seed: int) -> tuple[tuple[str, Any], ...]:
+    """What tells a stream from another one: of a stream in memory its rows too, of others what they declare."""
+    batch = tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[1:])}", stream.spec)
+    sizes = tuple(leaf.shape[0] for leaf in tree.leaves(stream.spec)[:1])
+    found: dict[str, Any] = {"seed": seed, "arrays": str(batch), "batch size": sizes, "batches": stream.length}
+    if stream.view is not None:
+        segments = stream.view.segments
+        found["data"] = tuple(checksum(leaf) for segment in segments[:1] for leaf in tree.leaves(segment.arrays))
+        found["order of rows"] = tuple(checksum(segment.rows()) for segment in segments)
+    return tuple(found.items())
+
+
+def check_same_stream(resumed: TrainState, stream: BatchStream, seed: int) -> None:
+    """Raise the fault of resuming in the middle of an epoch whose stream is another one now."""
+    if resumed.stream_state is None or not resumed.stream:
+        return
+    before, now = dict(resumed.stream), dict(print_of(stream, seed))
+    for name in before:
+        if before[name] != now.get(name):
+            raise FaultError(ResumedElsewhere(name, _short(before[name]), _short(now.get(name)), where="resume"))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_short, value))
+    return str(value)

@@ -1,0 +1,52 @@
+"""Sums over an epoch that do not drift, on the device: pairs of float32 numbers, exact for counts and to 1e-14 for losses.
+
+A plain float32 sum stops at 2^24 = 16,777,216 when 1 is added, and is off by parts in a thousand long before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fnlamp.arrays import Array
+
+STEPS, ROWS, OF_BATCHES, TOTAL, WEIGHT = range(5)
+"""What a tally holds: counts, the sum of the batches' mean losses, total and weight of the loss; then those of each metric."""
+
+
+def empty(metrics: int = 0) -> np.ndarray[Any, Any]:
+    """A tally before the first batch.  Shape: `(2, sums)`, the sums and what their rounding lost."""
+    return np.zeros((2, 5 + 2 * metrics), np.float32)
+
+
+def add(tally: Array, rows: int, values: list[Array]) -> Array:
+    """The tally and a batch of so many rows; `values` are its mean loss, then totals and weights.
+
+    Reference: Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B: `a + b = s + error`, exactly.
+    """
+    high, low = tally
+    counts = np.array([1, rows], np.float64)
+    exact = [jnp.stack([jnp.asarray(value, jnp.float32) for value in values])]
+    rest = [jnp.stack([_rest(value) for value in values])]
+    added = jnp.concatenate([jnp.asarray(counts, jnp.float32), *exact])
+    lost = jnp.concatenate([jnp.asarray(counts - counts.astype(np.float32), jnp.float32), *rest])
+    total = high + added
+    part = total - high
+    error = (high - (total - part)) + (added - part)
+    return jnp.stack([total, low + (error + lost)])
+
+
+def sums(tally: Any) -> np.ndarray[Any, Any]:
+    """The sums in float64."""
+    high, low = np.asarray(tally, np.float64)
+    whole: np.ndarray[Any, Any] = np.where(np.isfinite(low), high + low, high)  # of an infinite sum nothing is left over
+    return whole
+
+
+def _rest(value: Array) -> Array:
+    """What float32 leaves of a number of more bits."""
+    if value.dtype != jnp.float64:
+        return jnp.zeros((), jnp.float32)
+    return (value - value.astype(jnp.float32).astype(value.dtype)).astype(jnp.float32)
