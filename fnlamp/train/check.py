@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,20 +16,6 @@ from fnlamp.loss import Loss
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
 from fnlamp.train.supervised import Supervised
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """The number as Python's.  Raises: `TypeError` for what is not a whole number, `ValueError` for one below `least`.
-
-    >>> whole_number("epochs", np.int64(3), 0)
-    3
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is a whole number, got {_shown(value)}")
-    number = operator.index(value)
-    if number < least:
-        raise ValueError(f"expected {name} >= {least}, got {number}")
-    return number
 
 
 def check_model(model: Any) -> None:

@@ -10,6 +10,7 @@ from fnlamp.arrays import Params, State
 from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.effect.node import Named
 from fnlamp.fault import TrainFault
+from fnlamp.given import whole
 from fnlamp.loss import Metric
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
@@ -79,8 +80,10 @@ def epochs(
     check.check_factory("train_batches", train_batches)
     if validation_batches is not None:
         check.check_factory("validation_batches", validation_batches)
-    epochs, validate_every = check.whole_number("epochs", epochs, 0), check.whole_number("validate_every", validate_every, 1)
-    check_seed(seed)
+    epochs, validate_every = whole("epochs", epochs, None), whole("validate_every", validate_every, None)
+    if epochs < 0 or validate_every < 1:
+        raise ValueError(f"expected epochs >= 0 and validate_every >= 1, got {epochs} and {validate_every}")
+    seed = check_seed(seed)
     if initial is not None and resume is not None:
         raise ValueError("give initial parameters or a run to resume, not both")
     check.check_start("initial", initial)
@@ -97,7 +100,7 @@ def epochs(
         train_batches=train_batches,
         validation_batches=validation_batches,
         epochs=epochs,
-        seed=int(seed),
+        seed=seed,
         initial=initial,
         resume=resume,
         schedule=schedule,

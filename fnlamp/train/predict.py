@@ -10,6 +10,8 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Params, State, Tree, spec_after, spec_of, to_device
+from fnlamp.convert import as_arrays
+from fnlamp.given import whole
 from fnlamp.identity import identity
 from fnlamp.mode import Eval
 from fnlamp.train.execute.body import form
@@ -22,21 +24,20 @@ ROWS = 256
 
 def predict(model: Supervised, params: Params, state: State, x: Any, batch_size: int | None) -> Any:
     """What the model makes of the features, whose rows are taken `batch_size` at a time."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is 1 or more, or None for all rows at once, got {batch_size}")
-    features = as_features(x)
+    size = None if batch_size is None else whole("batch_size", batch_size)
+    features = as_arrays(x, "predict")
     weights = params, state
     rows = _rows(features)
-    if batch_size is None or rows is None or rows <= batch_size:
+    if size is None or rows is None or rows <= size:
         return _compiled(model, features)(*weights, tree.map(to_device, features))
-    starts = [*range(0, rows - batch_size, batch_size), rows - batch_size]  # the last batch is full too: one program
-    first = tree.map(lambda leaf: leaf[:batch_size], features)
-    if not _by_row(model, weights, features, first, rows, batch_size):
+    starts = [*range(0, rows - size, size), rows - size]  # the last batch is full too: one program
+    first = tree.map(lambda leaf: leaf[:size], features)
+    if not _by_row(model, weights, features, first, rows, size):
         return _compiled(model, features)(*weights, tree.map(to_device, features))
     run, kept = _compiled(model, first), []
     for at, start in enumerate(starts):
-        batch = tree.map(lambda leaf, start=start: to_device(leaf[start : start + batch_size]), features)
-        skipped = at * batch_size - start  # rows that the batch before has
+        batch = tree.map(lambda leaf, start=start: to_device(leaf[start : start + size]), features)
+        skipped = at * size - start  # rows that the batch before has
         kept.append(tree.map(lambda leaf, skipped=skipped: np.asarray(leaf)[skipped:], run(*weights, batch)))
     return tree.map(lambda *parts: jnp.asarray(np.concatenate(parts)), *kept)
 
@@ -64,11 +65,4 @@ def _by_row(model: Supervised, weights: Any, features: Tree, first: Tree, rows: 
     return all(
         a.ndim and (a.shape[0], b.shape[0]) == (rows, size) and a.shape[1:] == b.shape[1:]
         for a, b in zip(whole, part, strict=True)
-    )
-
-
-def as_features(x: Any) -> Tree:
-    """A user's input as arrays; a list is one array, as in `minibatches`."""
-    return jax.tree.map(
-        lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), x, is_leaf=lambda leaf: isinstance(leaf, list)
     )

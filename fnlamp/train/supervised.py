@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Key, Params, State, Tree, array_spec, describe, is_float
+from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.layer import Init, Layer, abstract_init
 from fnlamp.loss import Loss, LossValue, Metric, as_loss
+from fnlamp.loss.value import checked_value
 from fnlamp.mode import Mode
 
 
@@ -108,20 +109,7 @@ def measure(loss: Loss | Metric, prediction: Tree, target: Tree) -> LossValue:
 
     Fails: `ShapeMismatch` for anything else, before it could broadcast.
     """
-    name = as_loss(loss).name
-    value = loss(prediction, target)
-    if not isinstance(value, LossValue):
-        hint = f": it makes a loss, call it: {name}()" if isinstance(value, Loss) else ""
-        raise TypeError(f"{name} returned {type(value).__name__}, expected LossValue(total, weight){hint}")
-    total, weight = (_at_least_float32(jnp.asarray(x)) for x in (value.total, value.weight))
-    if total.shape or weight.shape:
-        got = f"total {list(total.shape)}, weight {list(weight.shape)}"
-        raise FaultError(ShapeMismatch("a scalar total and a scalar weight", got, "sum over the batch", where=name))
-    return LossValue(total, weight)
-
-
-def _at_least_float32(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return checked_value(as_loss(loss).name, loss(prediction, target))
 
 
 def pair(batch: Tree) -> tuple[Tree, Tree]:
