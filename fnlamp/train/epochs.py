@@ -11,6 +11,7 @@ from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.effect.node import Named
 from fnlamp.fault import TrainFault
 from fnlamp.given import whole
+from fnlamp.layer import Init
 from fnlamp.loss import Metric
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
@@ -34,7 +35,7 @@ def epochs(
     validation_batches: Callable[[LoopContext], BatchStream | Resource[BatchStream, E]] | None = None,
     epochs: int,
     seed: int = 0,
-    initial: Params | tuple[Params, State | None] | Trained | TrainState | None = None,
+    initial: Params | tuple[Params, State | None] | Init | Trained | TrainState | None = None,
     resume: Trained | TrainState | None = None,
     schedule: Schedule = constant(1.0),
     metrics: Mapping[str, Metric] = MappingProxyType({}),
@@ -50,8 +51,8 @@ def epochs(
     plan); pass its `seed` to `minibatches` to shuffle. `seed` determines everything random: initial parameters, dropout, the
     contexts' seeds.
 
-    `initial` is what to start from with a new optimizer: a `Trained`, a `TrainState`, parameters and layer state
-    `(params, layer_state)`, or the parameters of a model without layer state (copied, never donated away). `resume` is a
+    `initial` is what to start from with a new optimizer: a `Trained`, a `TrainState`, what a layer's `init`
+    made, `(params, layer_state)`, or the parameters of a model without layer state (copied, never donated away). `resume` is a
     `Trained` or a `TrainState` to resume, bit for bit as if it had not stopped.
 
     `schedule` gives a factor of the learning rate for each step from 0. `metrics` are averaged over validation, which happens

@@ -10,6 +10,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Params, State, Tree
 from fnlamp.fault import DtypeMismatch, FaultError, ResumedElsewhere, ShapeMismatch
+from fnlamp.layer import Init
 from fnlamp.stream import BatchStream
 from fnlamp.stream.memory import checksum
 from fnlamp.train.state import Carry, Trained, TrainState
@@ -19,6 +20,8 @@ def weights_of(initial: Any) -> tuple[Params, State | None]:
     """Parameters and layer state to start from; the state is `None` where it is to be fresh."""
     if isinstance(initial, Trained | TrainState):
         return initial.params, initial.layer_state
+    if isinstance(initial, Init):
+        return initial.params, initial.state
     if isinstance(initial, tuple) and len(initial) == 2:
         return initial[0], initial[1]
     return initial, {}
