@@ -28,13 +28,13 @@ def describe(layer=LAYER, objective=None, **options):
 
 
 def fault_of_both(program):
-    """The fault that the plan has; a run ends with the same, logs nothing and makes no array."""
+    """The fault that the plan has; a run ends with the same, logs nothing else and makes no array."""
     lines, before = [], len(jax.live_arrays())
     came = program.run(Runtime(log=lines.append))
     assert not is_successful(came)
     found = unsafe_perform_io(came.failure())
     assert program.explain().fault == found
-    assert (lines, len(jax.live_arrays())) == ([], before)
+    assert (lines, len(jax.live_arrays())) == ([f"failed: {type(found).__name__}: {found}"], before)
     return found
 
 
