@@ -171,30 +171,40 @@ def take_rows(array: Any, rows: Any) -> Any:
 
 
 def to_device(x: Any, device: Any = None, *, share: bool = False) -> Array:
-    """A copy of `x` on the device, in its own dtype; 64-bit integers that 32 bits cannot hold are a fault.
+    """A copy of `x` on the device, in its own dtype; numbers of 64 bits that 32 bits cannot hold are a fault.
 
     With `share` the memory may be the host array's own, which nobody may change as long as the result is used.
 
-    Fails: `DtypeMismatch`, where JAX would wrap large integers around without a word.
+    Fails: `DtypeMismatch`, where JAX would wrap large integers around, or make large numbers infinite, without a word.
     """
-    x = native(x) if isinstance(x, np.ndarray) else x
-    if isinstance(x, np.ndarray) and x.dtype in (np.int64, np.uint64) and x.size:
-        narrow = jax.dtypes.canonicalize_dtype(x.dtype)
-        bounds = np.iinfo(narrow)
-        if x.max() > bounds.max or x.min() < bounds.min:
-            raise FaultError(
-                DtypeMismatch(
-                    f"integers that fit {narrow}",
-                    f"{x.dtype} from {x.min()} to {x.max()}",
-                    "enable jax_enable_x64 or renumber",
-                )
-            )
+    if not isinstance(x, jax.Array):
+        x = _narrowed(native(np.asarray(x)))
     if share:
         shared: Array = jax.device_put(x, device)
         return shared
     # JAX may share a host array's memory, or read it after this returns: it gets a copy that nobody else writes to.
     array: Array = jax.device_put(np.array(x) if isinstance(x, np.ndarray) else x, device, may_alias=False)
     return array
+
+
+def _narrowed(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Numbers of 64 bits as the 32 that they will have on the device; `DtypeMismatch` for one that is too large."""
+    narrow = jax.dtypes.canonicalize_dtype(x.dtype)
+    if narrow == x.dtype or not x.size:
+        return x
+    if x.dtype.kind in "iu":
+        bounds = np.iinfo(narrow)
+        if x.max() > bounds.max or x.min() < bounds.min:
+            got, hint = f"{x.dtype} from {x.min()} to {x.max()}", "enable jax_enable_x64 or renumber"
+            raise FaultError(DtypeMismatch(f"integers that fit {narrow}", got, hint))
+        return x
+    with np.errstate(over="ignore"):
+        made = x.astype(narrow)
+    lost = np.isfinite(x[np.isinf(made)]) if np.isinf(made).any() else np.zeros(0, bool)
+    if lost.any():
+        got = str(x[np.isinf(made)][lost][0])
+        raise FaultError(DtypeMismatch(f"numbers that fit {narrow}", got, "enable jax_enable_x64 or scale them"))
+    return made
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:

@@ -43,6 +43,8 @@ def as_array(x: Any, where: str = "") -> Any:
         return _of_list(x, where)
     if _sparse(x):
         raise _refused(x, where)
+    if hasattr(x, "to_pylist") and hasattr(getattr(x, "type", None), "value_type"):
+        return _of_list(x.to_pylist(), where)  # Arrow's lists, in which a missing number would be taken for not-a-number
     columns = _columns(x)
     return _checked(_converted(x, where), where, x) if columns is None else _of_frame(x, columns, where)
 
@@ -182,7 +184,8 @@ def _of_objects(array: np.ndarray[Any, Any], where: str, given: Any = None) -> A
         return np.zeros(array.shape)
     items = array.ravel().tolist()
     for i, item in enumerate(items):
-        if not (isinstance(item, int | float | complex | np.number | np.bool_ | np.ndarray | list)):
+        arrays = is_arraylike(type(item)) and not isinstance(item, np.generic)
+        if not (arrays or isinstance(item, int | float | complex | np.number | np.bool_ | list)):
             row = np.unravel_index(i, array.shape)[0]
             got = f"the dtype object, with {shown(item)} in row {row:,}"
             hint = "give its codes, x.cat.codes" if hasattr(given, "cat") else "encode it as numbers, or leave it out"
@@ -195,10 +198,15 @@ def _of_objects(array: np.ndarray[Any, Any], where: str, given: Any = None) -> A
 
 def _joined(rows: Sequence[Any], where: str, axis: int, names: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
     """Arrays of one shape, one beside the other, in the dtype that holds the numbers of all."""
+
+    def place(i: int) -> str:
+        return names[i] if names else f"row {i:,}"
+
     for i, row in enumerate(rows):
         if row.shape != rows[0].shape:
-            expected, got = f"{describe(rows[0])} as in row 0", f"{describe(row)} in row {i:,}"
-            raise FaultError(ShapeMismatch(f"rows of one shape, {expected}", got, _PAD, where=where))
+            what = "columns" if names else "rows"
+            expected, got = f"{describe(rows[0])} as in {place(0)}", f"{describe(row)} in {place(i)}"
+            raise FaultError(ShapeMismatch(f"{what} of one shape, {expected}", got, _PAD, where=where))
     kinds = {row.dtype: None for row in rows}
     try:
         dtype = np.result_type(*kinds)
@@ -207,8 +215,7 @@ def _joined(rows: Sequence[Any], where: str, axis: int, names: Sequence[str] | N
     if len(kinds) > 1 and dtype.kind in "fc":
         for i, row in enumerate(rows):
             if row.dtype.kind in "iu" and row.size and max(int(row.max()), -int(row.min())) > 2 ** (np.finfo(dtype).nmant + 1):
-                place = names[i] if names else f"row {i:,}"
-                raise _lossy(f"{row.dtype} from {row.min()} to {row.max()} in {place}", str(dtype), where)
+                raise _lossy(f"{row.dtype} from {row.min()} to {row.max()} in {place(i)}", str(dtype), where)
     joined: np.ndarray[Any, Any] = np.stack([np.asarray(row, dtype) for row in rows], axis)
     return joined
 
@@ -281,7 +288,7 @@ def _converted(x: Any, where: str) -> Any:
         raise _refused(x, where, str(error).split("\n")[0]) from error
     if array is None:
         hint = "fill it in, as with fillna, or leave the row out, as with dropna"
-        raise FaultError(DtypeMismatch("numbers", f"a {_name(x)} without a value in row {row:,}", hint, where=where))
+        raise FaultError(DtypeMismatch("numbers", f"{_name(x)} without a value in row {row:,}", hint, where=where))
     known = isinstance(shape, tuple) and all(isinstance(n, int) for n in shape)
     if (known and shape != array.shape) or (array.ndim == 0 and array.dtype == object):
         raise _refused(x, where)
@@ -305,13 +312,16 @@ def _missing(x: Any) -> int | None:
 
 
 def _name(x: Any) -> str:
+    if isinstance(x, type):
+        return f"the class {x.__name__}"
     kind = type(x)
     package = kind.__module__.split(".")[0]
-    return kind.__name__ if package in ("builtins", "__main__") else f"{package} {kind.__name__}"
+    name = kind.__name__ if package in ("builtins", "__main__") else f"{package} {kind.__name__}"
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
 def _refused(x: Any, where: str, why: str = "") -> FaultError:
-    got = f"a {_name(x)}" + (f": {why}" if why else "")
+    got = _name(x) + (f": {why.rstrip('.')}" if why else "")
     return FaultError(DtypeMismatch("an array of numbers", got, _hint(x), where=where))
 
 
@@ -320,6 +330,8 @@ def _hint(x: Any) -> str:
     if hasattr(x, "detach"):
         steps = (".to_dense()" if getattr(x, "is_sparse", False) else "") + ".detach().cpu()"
         return f"give x{steps}.numpy(), of bfloat16 x{steps}.float().numpy()"
+    if hasattr(x, "__cuda_array_interface__"):
+        return "copy it to the host, as x.get() does"
     for name in ("toarray", "todense"):
         if hasattr(x, name):
             return f"give x.{name}(), if there is room for it"

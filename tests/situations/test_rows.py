@@ -18,7 +18,7 @@ from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import data, stream
-from fnlamp.arrays import first_not_finite
+from fnlamp.arrays import first_not_finite, to_device
 from fnlamp.convert import as_array, as_arrays
 from fnlamp.effect import Effect
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
@@ -369,6 +369,10 @@ def test_frames_of_arrow_and_polars():
         assert as_array(given).tolist() == [[3, 0.5], [1, 1.5], [2, 2.5]]
         np.testing.assert_array_equal(rows(loaded(data.loader(given, batch_size=2))), [[3, 0.5], [1, 1.5], [2, 2.5]])
     assert as_array(table["a"]).tolist() == [3, 1, 2]
+    assert as_array(pa.array([[1, 2], [3, 4]])).tolist() == [[1, 2], [3, 4]]
+    assert as_array(pa.array([7, 5, 7]).dictionary_encode()).tolist() == [7, 5, 7]
+    assert "None (NoneType) in row 1" in str(fault(as_array, pa.array([[1, 2], [3, None]])))
+    assert isinstance(fault(as_array, pa.array([[1, 2], [3]])), ShapeMismatch)
     assert "without a value in row 1" in str(fault(as_array, pa.array([1, None])))
     assert as_array(Frame([Column("a", [3, 1]), Column("b", [0.5, 1.5])])).tolist() == [[3, 0.5], [1, 1.5]]
     found = fault(as_array, Frame([Column("a", [3, 1]), Column("b", [0.5, np.nan], nulls=[1])]), "x")
@@ -481,6 +485,15 @@ def test_integers_stay_what_they_are():
     assert as_array(range(2**40, 2**40 + 2)).tolist() == [2**40, 2**40 + 1]
 
 
+def test_numbers_that_the_device_cannot_hold_are_a_fault():
+    for large in (2**31, -(2**31) - 1, np.int64(2**40), [1, 2**40], np.array([2**32], np.uint64), np.array([2**40], ">i8")):
+        assert "int32" in fault(to_device, large).expected
+    for large in (1e39, np.float64(-1e300), [0.0, 1e39], np.array([np.inf, 1e39]), np.array([1e39j])):
+        assert isinstance(fault(to_device, large), DtypeMismatch)
+    kept = np.array([np.inf, -np.inf, np.nan, 3.4e38, 1e-50, 0.1])
+    np.testing.assert_array_equal(np.asarray(to_device(kept)), kept.astype(np.float32))
+
+
 def test_wide_and_narrow_floats_stay_what_they_are():
     third = np.longdouble(1) / 3
     assert as_array(np.array([0.5, np.nan, np.inf], np.longdouble)).dtype == np.float64
@@ -497,7 +510,10 @@ def test_objects_that_hold_arrays_are_stacked(pd):
     assert as_array(column).tolist() == [[1, 2], [3, 4]]
     assert as_array(pd.Series([[1, 2], [3, 4]], index=[1, 0])).tolist() == [[1, 2], [3, 4]]
     assert as_array([pd.Series([1, 2], index=[1, 0])] * 2).tolist() == [[1, 2], [1, 2]]
+    assert as_array(pd.Series([pd.Series([1, 2]), pd.Series([3, 4], index=[1, 0])])).tolist() == [[1, 2], [3, 4]]
     assert as_array(Converting(Y)).tolist() == Y.tolist()
+    mixed = pd.DataFrame({"a": [[1, 2], [3, 4]], "b": [1, 2]})
+    assert "the column 'b'" in str(fault(as_array, mixed))
 
 
 # ------------------------------------------------------------------------------- text
