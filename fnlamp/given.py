@@ -38,7 +38,7 @@ def whole(name: str, given: Any, least: int | None = 1) -> int:
         hint = f"; write {int(given)}" if isinstance(given, float) and given.is_integer() else ""
         raise TypeError(f"{name} is a whole number{bound}, got {shown(given)}{hint}") from None
     if least is not None and number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}; give a whole number of {least} or more")
+        raise ValueError(f"{name} must be at least {least}, got {number}; it needs a whole number of {least} or more")
     return number
 
 

@@ -12,6 +12,7 @@ from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, describe, spec_after
 from fnlamp.effect import Resource
 from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
+from fnlamp.given import shown, whole
 from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetched
 from fnlamp.stream.step import Emit, End, Reread, Step
@@ -107,8 +108,7 @@ class BatchStream:
 
     def take(self, count: int) -> BatchStream:
         """The first `count` batches, or all if there are fewer."""
-        if count < 0:
-            raise ValueError(f"take needs a count of 0 or more, got {count}")
+        count = whole("count", count, 0)
         if self.view is not None:
             return BatchStream.of_view(self.view.every(1, 0, count), self.spec, self.why_empty)
         if self.indexed:
@@ -118,8 +118,7 @@ class BatchStream:
 
     def drop(self, count: int) -> BatchStream:
         """What comes after the first `count` batches; an indexed stream does not make them."""
-        if count < 0:
-            raise ValueError(f"drop needs a count of 0 or more, got {count}")
+        count = whole("count", count, 0)
         if self.view is not None:
             return BatchStream.of_view(self.view.every(1, count), self.spec, self.why_empty)
         if self.indexed:
@@ -132,6 +131,7 @@ class BatchStream:
 
         An indexed stream does not make the batches in between.
         """
+        n, offset = whole("n", n, None), whole("offset", offset, None)
         if not 0 <= offset < n:
             raise ValueError(f"every_nth needs 0 <= offset < n, got offset {offset} and n {n}")
         if self.view is not None:
@@ -163,13 +163,12 @@ class BatchStream:
         >>> [y.tolist() for x, y in stream.items(s.repeat_or_take(3))]
         [[0, 1], [2], [0, 1]]
         """
-        if count < 0:
-            raise ValueError(f"repeat_or_take needs a count of 0 or more, got {count}")
+        count = whole("count", count, 0)
         if self.length == 0:
             return self
         if self.view is not None:
-            whole = View(self.view.segments * -(-count // len(self.view)))
-            return BatchStream.of_view(whole.every(1, 0, count), self.spec, self.why_empty)
+            repeated = View(self.view.segments * -(-count // len(self.view)))
+            return BatchStream.of_view(repeated.every(1, 0, count), self.spec, self.why_empty)
         if self.indexed:
             return self._reindexed(count, lambda position: position % self._count)
         length, init = None if self.length is None else count, transform.Repeated(0, 0, self.init)
@@ -182,6 +181,7 @@ class BatchStream:
         >>> [(a.tolist(), b.tolist()) for a, b in stream.items(s.zip(s.drop(1)))]
         [([0.0, 0.0], [1.0, 1.0])]
         """
+        _check_stream(other, "zip")
         lengths = [s.length for s in (self, other) if s.length is not None]
         return _of(
             (self, other),
@@ -209,6 +209,7 @@ class BatchStream:
 
     def filter(self, predicate: Callable[[Any], Any]) -> BatchStream:
         """Only the batches for which the predicate, a host function, holds."""
+        check_function(predicate, "filter")
         return self._with(step=transform.filter(self.step, predicate), length=0 if self.length == 0 else None)
 
     def shuffle_buffer(self, size: int, seed: int) -> BatchStream:
@@ -218,25 +219,23 @@ class BatchStream:
         reads that many again at most when it goes on in the middle. To shuffle rows, shuffle where the batches are made, or
         between `unchunk()` and `chunk(batch_size)`.
         """
-        if size < 1:
-            raise ValueError(f"shuffle_buffer needs a size of 1 or more, got {size}")
+        size = whole("size", size)
         seed = check_seed(seed)
         if self.indexed:
-            whole = self._count
+            batches = self._count
 
             def shuffled(position: int) -> int:
                 buffer, offset = divmod(position, size)
                 return buffer * size + int(order(buffer)[offset])
 
-            order = transform.remembered(lambda b: transform.buffer_order(seed, b, min(size, whole - b * size)))
-            return self._reindexed(whole, shuffled)
+            order = transform.remembered(lambda b: transform.buffer_order(seed, b, min(size, batches - b * size)))
+            return self._reindexed(batches, shuffled)
         init = transform.Buffered(0, 0, self.init)
         return self._chosen(init, lambda step: transform.shuffle_buffer(step, size, seed), self.length)
 
     def chunk(self, count: int) -> BatchStream:
         """Every `count` batches as one, rows after rows; the last of what is left."""
-        if count < 1:
-            raise ValueError(f"chunk needs a count of 1 or more, got {count}")
+        count = whole("count", count)
         length = None if self.length is None else -(-self.length // count)
         return self._with(step=transform.chunk(self.step, count), spec=_of_rows(self.spec, lambda n: n * count), length=length)
 
@@ -247,8 +246,7 @@ class BatchStream:
         >>> [y.tolist() for x, y in stream.items(s.unchunk().chunk(4))]
         [[0, 1, 2, 3], [4]]
         """
-        if size < 1:
-            raise ValueError(f"unchunk needs a size of 1 or more, got {size}")
+        size = whole("size", size)
         init, step = transform.Unchunked(0, self.init), transform.unchunk(self.step, size)
         length = 0 if self.length == 0 else None
         return self._with(init=init, step=step, spec=_of_rows(self.spec, lambda n: min(n, size)), length=length)
@@ -259,8 +257,7 @@ class BatchStream:
         What is in memory already, with a compiled view, is left as it is.
         Fails (when run): `BufferReused`, if the stream writes a batch into the memory of one that waits to be used.
         """
-        if count < 1:
-            raise ValueError(f"prefetch needs a count of 1 or more, got {count}")
+        count = whole("count", count)
         if self.view is not None:
             return Resource.from_value(self)
         before, recipe = self.compiled
@@ -318,7 +315,15 @@ def _of(streams: tuple[BatchStream, ...], **parts: Any) -> BatchStream:
     return streams[0]._with(reread=reduce(or_, (s.reread for s in streams)), **parts)
 
 
-def _check_like(one: BatchStream, other: BatchStream, where: str) -> None:
+def _check_stream(other: Any, where: str) -> None:
+    if not isinstance(other, BatchStream):
+        hint = "; acquire it with .use(...) first" if isinstance(other, Resource) else ""
+        raise TypeError(f"other is a BatchStream in {where}, got {shown(other)}{hint}")
+
+
+def _check_like(one: BatchStream, other: Any, where: str) -> None:
+    _check_stream(other, where)
+
     def per_row(spec: Tree) -> Tree:
         return tree.map(lambda leaf: (tuple(leaf.shape[1:]), str(leaf.dtype)), spec)
 

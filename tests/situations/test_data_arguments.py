@@ -135,6 +135,25 @@ WRONG = [
 ]
 
 
+S = minibatches(X, Y, batch_size=2)
+WRONG += [
+    (lambda: S.take(2.0), "count is a whole number"),
+    (lambda: S.take("2"), "count is a whole number"),
+    (lambda: S.drop(None), "count is a whole number"),
+    (lambda: S.repeat_or_take(1.5), "count is a whole number"),
+    (lambda: S.chunk(True), "count is a whole number"),
+    (lambda: S.prefetch("2"), "count is a whole number"),
+    (lambda: S.unchunk(1.0), "size is a whole number"),
+    (lambda: S.shuffle_buffer("2", 0), "size is a whole number"),
+    (lambda: S.every_nth(2.0), "n is a whole number"),
+    (lambda: S.every_nth(2, "1"), "offset is a whole number"),
+    (lambda: S.concat([S]), "other is a BatchStream in concat"),
+    (lambda: S.zip(X), "other is a BatchStream in zip"),
+    (lambda: S.interleave(S, None), "other is a BatchStream in interleave"),
+    (lambda: S.concat(loader([1], batch_size=1)), "acquire it with"),
+]
+
+
 class Iterable:
     """As torch's IterableDataset."""
 
@@ -142,7 +161,7 @@ class Iterable:
         return iter([1, 2])
 
 
-@pytest.mark.parametrize(("call", "says"), WRONG, ids=[says for _, says in WRONG])
+@pytest.mark.parametrize(("call", "says"), WRONG, ids=[f"{i} {says}" for i, (_, says) in enumerate(WRONG)])
 def test_the_argument_is_named(call, says):
     with pytest.raises(TypeError, match=says):
         call()
