@@ -129,17 +129,22 @@ def _alike(of: Callable[[Any], Any], items: Sequence[Any], names: Sequence[int],
 
 
 def _misfit(i: int, items: Sequence[Any], names: Sequence[int], path: str) -> FaultError:
-    """Item i does not look as the first one does."""
-    first, other = items[0], items[i]
+    """Item i does not look as the first one does; of the two, that is blamed which fewer of the others look like."""
+    forms = [_form(item) for item in items]
+    one, odd = (i, 0) if forms.count(forms[0]) < forms.count(forms[i]) else (0, i)
+    first, other = items[one], items[odd]
     shown = [describe(x) if describe(first) != describe(other) else type(x).__name__ for x in (first, other)]
-    expected = f"{shown[0]} as in item {names[0]}"
+    expected = f"{shown[0]} as in item {names[one]}"
     shapes = [x.shape if isinstance(x, np.ndarray) else None for x in (first, other)]
     if shapes[0] != shapes[1] or isinstance(first, dict | tuple):
         hint = "crop, resize or pad in transform, or give a collate that pads"
-        return FaultError(ShapeMismatch(expected, shown[1], hint, where=_place(names[i], path)))
-    return FaultError(
-        DtypeMismatch(expected, shown[1], "convert every item to one dtype in transform", where=_place(names[i], path))
-    )
+        return FaultError(ShapeMismatch(expected, shown[1], hint, where=_place(names[odd], path)))
+    hint = "convert every item to one dtype in transform"
+    return FaultError(DtypeMismatch(expected, shown[1], hint, where=_place(names[odd], path)))
+
+
+def _form(item: Any) -> tuple[type, str]:
+    return type(item), describe(item)
 
 
 def _place(name: int, path: str) -> str:

@@ -89,7 +89,7 @@ class Load:
         except Exception:  # whatever it is, it comes again for the item that it belongs to
             return None
         if len(items) != len(rows):
-            raise ValueError(f"__getitems__ was asked for {len(rows)} items and returned {len(items)}")
+            raise FaultError(ItemFailed(None, f"__getitems__ was asked for {len(rows)} items and returned {len(items)}"))
         return items
 
     def item(self, row: int) -> Any:

@@ -59,6 +59,31 @@ def test_the_misshapen_row_is_named(odd, options):
     assert "np.stack" in found.error
 
 
+FIRSTS = {
+    "shape": (np.zeros(2), np.zeros(3)),
+    "dtype": (np.zeros(2), np.zeros(2, np.float32)),
+    "number": (1, 1.0),
+    "structure": ((1, 2), (1, 2, 3)),
+    "keys": ({"a": 1}, {"b": 1}),
+    "inside": ({"a": (1, np.zeros(2))}, {"a": (1, np.zeros(3))}),
+    "type": ([1], (1,)),
+}
+
+
+@pytest.mark.parametrize("kind", FIRSTS)
+@pytest.mark.parametrize("odd", range(4))
+def test_the_usual_collation_blames_the_one_that_is_unlike_the_others(kind, odd):
+    usual, other = FIRSTS[kind]
+    items = [usual] * 4
+    items[odd] = other
+    with pytest.raises(FaultError) as caught:
+        data.stack(items)
+    assert caught.value.fault.where.split("/")[0] == f"item {odd}"
+    assert f"as in item {0 if odd else 1}" in str(caught.value)
+    found = fault(data.loader(items, batch_size=4, shuffle=True, seed=odd + 1))
+    assert found.where.split("/")[0] == f"item {odd}"
+
+
 @pytest.mark.parametrize("odd", range(5))
 @pytest.mark.parametrize("options", ORDERS, ids=str)
 def test_the_row_that_fails_alone_is_named(odd, options):
