@@ -1,8 +1,8 @@
-"""Data in whatever form it is given, made arrays whose rows are taken by position; or refused by the name of its type."""
+"""Arrays, lists, frames and trees of them, made arrays whose rows are taken by position."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from fnlamp.arrays import Array, Tree, check_numbers, describe, native
+from fnlamp.convert.foreign import columns_of, converted, dense, is_arraylike, refused, sparse
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.given import shown
 
@@ -41,12 +42,12 @@ def as_array(x: Any, where: str = "") -> Any:
         return _checked(x.view(np.ndarray), where)
     if isinstance(x, list | tuple):
         return _of_list(x, where)
-    if _sparse(x):
-        raise _refused(x, where)
+    if sparse(x):
+        raise refused(x, where)
     if hasattr(x, "to_pylist") and hasattr(getattr(x, "type", None), "value_type"):
         return _of_list(x.to_pylist(), where)  # Arrow's lists, in which a missing number would be taken for not-a-number
-    columns = _columns(x)
-    return _checked(_converted(x, where), where, x) if columns is None else _of_frame(x, columns, where)
+    columns = columns_of(x)
+    return _checked(converted(x, where), where, x) if columns is None else _of_frame(x, columns, where)
 
 
 def as_arrays(tree: Tree, where: str = "") -> Tree:
@@ -72,7 +73,7 @@ def rows_by_position(name: str, rows: Any) -> Any:
     if isinstance(rows, dict | str | bytes) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
         hint = "; give list(...) of it" if hasattr(rows, "__next__") else ""
         raise TypeError(f"{name} is a list, got {shown(rows)}{hint}")
-    whole = _columns(rows) is not None or _sparse(rows) or hasattr(rows, "detach") or isinstance(rows, np.ndarray)
+    whole = columns_of(rows) is not None or sparse(rows) or hasattr(rows, "detach") or isinstance(rows, np.ndarray)
     return as_array(rows, name) if whole else list(rows) if hasattr(rows, "to_numpy") else rows
 
 
@@ -86,7 +87,7 @@ def as_batch(batch: Tree) -> Tree:
 
 
 def _each(tree: Tree, where: str, is_leaf: Callable[[Any], bool]) -> Tree:
-    if type(tree) is tuple and all(is_ready(x) or (isinstance(x, Array) and isinstance(x.dtype, np.dtype)) for x in tree):
+    if _done(tree):
         return tree
     paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     places = [f"{where}/{jax.tree_util.keystr(path, simple=True, separator='/')}".strip("/") for path, _ in paths]
@@ -100,14 +101,16 @@ def is_ready(x: Any) -> bool:
     return type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.isnative and x.dtype.itemsize <= 8
 
 
+def _done(tree: Tree) -> bool:
+    """Whether a tree has nothing but arrays to which nothing is to be done, as most have; quicker than to walk over it."""
+    if type(tree) is tuple or type(tree) is dict:
+        return all(map(_done, tree.values() if type(tree) is dict else tree))
+    return is_ready(tree) or (isinstance(tree, Array) and isinstance(tree.dtype, np.dtype))
+
+
 def _single(x: Any) -> bool:
     """Whether JAX would take it for a tree, or not know: a sparse array, or what can be read only once."""
-    return _sparse(x) or hasattr(x, "__next__")
-
-
-def _sparse(x: Any) -> bool:
-    """Whether it is a sparse array."""
-    return hasattr(x, "todense") and hasattr(x, "shape")
+    return sparse(x) or hasattr(x, "__next__")
 
 
 def _checked(array: np.ndarray[Any, Any], where: str, given: Any = None) -> Any:
@@ -115,7 +118,7 @@ def _checked(array: np.ndarray[Any, Any], where: str, given: Any = None) -> Any:
     if array.dtype == object and array.ndim:
         return _of_objects(array, where, given)
     if given is not None and array.dtype.kind in "OSUT":
-        raise _refused(given, where)
+        raise refused(given, where)
     check_numbers(array, where)
     return native(_narrowed(array, where))
 
@@ -134,14 +137,6 @@ def _narrowed(array: Any, where: str) -> Any:
 
 
 # ------------------------------------------------------------------------------- lists, and arrays of objects
-
-
-_ARRAYS: Final = ("__array__", "__array_interface__", "iloc", "todense")
-
-
-def is_arraylike(kind: type) -> bool:
-    """Whether what is of this type is an array, a frame or a tensor, which as a whole is made one array."""
-    return any(hasattr(kind, name) for name in _ARRAYS)
 
 
 def _plain(items: Sequence[Any]) -> bool:
@@ -245,102 +240,11 @@ def _lossy(got: str, dtype: str, where: str) -> FaultError:
     )
 
 
-# ------------------------------------------------------------------------------- frames, tensors and others
-
-
-def _columns(x: Any) -> list[tuple[str, Any]] | None:
-    """The columns of a frame of pandas', of polars' or of Arrow's, by position, whatever their names; of no frame, `None`."""
-    if hasattr(x, "iloc") and hasattr(x, "columns"):
-        return [(str(name), x.iloc[:, i]) for i, name in enumerate(x.columns)]
-    if hasattr(x, "get_columns"):
-        return [(column.name, column) for column in x.get_columns()]
-    if hasattr(x, "itercolumns") and hasattr(x, "column_names"):
-        return [*zip(x.column_names, x.itercolumns(), strict=True)]
-    return None
-
-
 def _of_frame(x: Any, columns: list[tuple[str, Any]], where: str) -> Any:
     """A frame as rows of its values, in one dtype that holds them all exactly."""
     if not columns:
         return np.zeros((len(x), 0))
-    if len({str(column.dtype) for _, column in columns if hasattr(column, "dtype")}) == 1 and _dense(columns[0][1]):
+    if len({str(column.dtype) for _, column in columns if hasattr(column, "dtype")}) == 1 and dense(columns[0][1]):
         return _checked(np.ascontiguousarray(x), where, x)
     made = [np.asarray(as_array(column, f"{where}/{name}".strip("/"))) for name, column in columns]
     return _joined(made, where, 1, [f"the column {name!r}" for name, _ in columns])
-
-
-def _dense(column: Any) -> bool:
-    """Whether its numbers are one of NumPy's arrays, as those of its neighbours of one dtype are."""
-    return isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub"
-
-
-def _converted(x: Any, where: str) -> Any:
-    """What NumPy makes of anything else, if that is an array of the shape that it says it has."""
-    try:
-        row = _missing(x)
-        # An array on disk may have nothing but rows that can be asked for.
-        lazy = hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__") and not _convertible(x)
-        array: Any = None if row is not None else np.asarray(x[...] if lazy else x)
-        shape = getattr(x, "shape", None)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever it is that another library refuses with
-        raise _refused(x, where, str(error).split("\n")[0]) from error
-    if array is None:
-        hint = "fill it in, as with fillna, or leave the row out, as with dropna"
-        raise FaultError(DtypeMismatch("numbers", f"{_name(x)} without a value in row {row:,}", hint, where=where))
-    known = isinstance(shape, tuple) and all(isinstance(n, int) for n in shape)
-    if (known and shape != array.shape) or (array.ndim == 0 and array.dtype == object):
-        raise _refused(x, where)
-    return array
-
-
-def _convertible(x: Any) -> bool:
-    return hasattr(x, "__array__") or hasattr(x, "__array_interface__") or hasattr(x, "__array_struct__")
-
-
-def _missing(x: Any) -> int | None:
-    """The first row whose value is missing, where a library knows that of itself apart from not-a-number."""
-    if hasattr(x, "isna") and not isinstance(getattr(x, "dtype", None), np.dtype):
-        gone = np.asarray(x.isna())
-    elif hasattr(x, "null_count"):
-        count = x.null_count() if callable(x.null_count) else x.null_count
-        gone = np.asarray(x.is_null()) if count else np.zeros(0, bool)
-    else:
-        return None
-    return int(np.argmax(gone)) if gone.any() else None
-
-
-def _name(x: Any) -> str:
-    if isinstance(x, type):
-        return f"the class {x.__name__}"
-    kind = type(x)
-    package = kind.__module__.split(".")[0]
-    name = kind.__name__ if package in ("builtins", "__main__") else f"{package} {kind.__name__}"
-    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
-
-
-def _refused(x: Any, where: str, why: str = "") -> FaultError:
-    got = _name(x) + (f": {why.rstrip('.')}" if why else "")
-    return FaultError(DtypeMismatch("an array of numbers", got, _hint(x), where=where))
-
-
-def _hint(x: Any) -> str:
-    """What to write instead."""
-    if hasattr(x, "detach"):
-        steps = (".to_dense()" if getattr(x, "is_sparse", False) else "") + ".detach().cpu()"
-        return f"give x{steps}.numpy(), of bfloat16 x{steps}.float().numpy()"
-    if hasattr(x, "__cuda_array_interface__"):
-        return "copy it to the host, as x.get() does"
-    for name in ("toarray", "todense"):
-        if hasattr(x, name):
-            return f"give x.{name}(), if there is room for it"
-    if hasattr(x, "__next__"):
-        return "it can be read only once: give list(...) of it, or its batches with stream.from_iterable"
-    if isinstance(x, str | bytes):
-        return "encode it as numbers: data.character_codec and its kind make ids of text"
-    if hasattr(x, "keys"):
-        return "give a dict of arrays: dict(x)"
-    if isinstance(x, Iterable):
-        return "give a list, or np.asarray of it"
-    return "give an array, or a list of numbers"
