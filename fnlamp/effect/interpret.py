@@ -1,19 +1,9 @@
-"""The interpreter: one loop with a stack of its own, so that no chain of effects is too long.
-
-Ctrl-C is cooperative. The first signal only sets the run's cancel token, which the machine and polling loops look at between
-steps, because an exception in the middle of `params, loss = step(params)` would lose donated buffers. A second signal raises
-`KeyboardInterrupt` in the caller's code, but not while something is acquired or released; a third one raises there too, for
-releases that hang. None raises in the machine itself, which would lose track of what it holds.
-"""
+"""The interpreter: one loop with a stack of its own, so that no chain of effects is too long."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import Any, Final
 
 from returns.result import Failure, Success
@@ -36,8 +26,9 @@ from fnlamp.effect.node import (
     name_of,
     node_of,
 )
-from fnlamp.effect.runtime import CancelToken, Runtime
+from fnlamp.effect.runtime import CancelToken, Runtime, Stopped, polled
 from fnlamp.effect.salvage import note, salvaged, shown
+from fnlamp.effect.signals import Guard, guarded
 from fnlamp.fault import Interrupted
 
 
@@ -55,8 +46,8 @@ def outcome(root: Node, runtime: Runtime) -> tuple[Exit[Any, Any], Any]:
             "an Effect was run inside a JAX transformation (jit, grad, vmap), where it would run once, at trace time; "
             "run it outside"
         )
-    with _guarded(runtime.signals) as guard:
-        shields, running = guard.shields, guard.running
+    with guarded(runtime.signals) as guard:
+        shields, running, before = guard.shields, guard.running, polled.cancel
         # A run nested in a release is part of that release: its token is masked by the outer run's shields too.
         cancel = CancelToken(runtime.cancel, guard.token, masked=guard.shielded)
         machine = _Machine(replace(runtime, cancel=cancel), guard)
@@ -64,63 +55,12 @@ def outcome(root: Node, runtime: Runtime) -> tuple[Exit[Any, Any], Any]:
             guard.running = True
             exit = machine.run(root)
         finally:
-            guard.shields, guard.running = shields, running
+            guard.shields, guard.running, polled.cancel = shields, running, before
     if type(exit) is Success and cancel.requested:
         # A signal in the very last instant is not swallowed: the caller's own loop is to hear of it.
         return Interrupted(exit._inner_value), None
     failed, state = machine.reached
     return exit, state if type(exit) is Failure and exit._inner_value is failed else None
-
-
-# ------------------------------------------------------------------------------- signals
-
-
-class _Guard:
-    """The signal handler of a run, and how many shields (acquire, release) are up.
-
-    While it is not `running`, handlers are being installed or put back: a `KeyboardInterrupt` there would leave them behind.
-    """
-
-    __slots__ = ("running", "shields", "signals", "token")
-
-    def __init__(self) -> None:
-        self.running, self.shields, self.signals, self.token = False, 0, 0, CancelToken()
-
-    def shielded(self) -> bool:
-        return self.shields > 0
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        self.signals += 1
-        self.token._set = True  # not `cancel()`: a signal that came while in there would not be seen to be in the machine
-        in_machine = frame is not None and frame.f_globals is globals()
-        if self.running and not in_machine and self.signals >= (3 if self.shields else 2):
-            raise KeyboardInterrupt
-
-
-_DEFAULTS: Final = (signal.default_int_handler, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _guarded(signals: tuple[signal.Signals, ...]) -> Iterator[_Guard]:
-    """Install a guard where the default handler is; a nested run shares the outer one; a foreign handler is respected."""
-    if threading.current_thread() is not threading.main_thread():
-        yield _Guard()
-        return
-    installed = {number: signal.getsignal(number) for number in signals}
-    for handler in installed.values():
-        outer = getattr(handler, "__self__", None)
-        if isinstance(outer, _Guard):
-            yield outer
-            return
-    guard = _Guard()
-    replaced = [number for number, handler in installed.items() if handler in _DEFAULTS]
-    try:
-        for number in replaced:
-            signal.signal(number, guard.handle)
-        yield guard
-    finally:
-        for number in replaced:
-            signal.signal(number, installed[number])
 
 
 # ------------------------------------------------------------------------------- the machine
@@ -152,6 +92,10 @@ class _Restore:
     runtime: Runtime
 
 
+def _end_by(caught: BaseException) -> Exit[Any, Any]:
+    return Interrupted() if issubclass(type(caught), Stopped) else Defect(caught)
+
+
 _OUTCOMES: Final = frozenset((Success, Failure, Interrupted))
 
 
@@ -163,8 +107,9 @@ class _Machine:
 
     __slots__ = ("exit", "guard", "node", "reached", "runtime", "stack")
 
-    def __init__(self, runtime: Runtime, guard: _Guard) -> None:
-        self.runtime, self.guard = runtime, guard
+    def __init__(self, runtime: Runtime, guard: Guard) -> None:
+        self.guard = guard
+        self.use(runtime)
         self.stack: list[Any] = []
         self.node: Node | None = None
         self.exit: Exit[Any, Any] = Success(None)
@@ -176,8 +121,10 @@ class _Machine:
         while True:
             try:
                 if caught is not None:  # made in here, not where it is caught, because a second Ctrl-C may come meanwhile
-                    self.node, self.exit, caught = None, Defect(caught), None
+                    self.node, self.exit, caught = None, _end_by(caught), None
                 while self.node is not None or self.stack:
+                    if not self.guard.shields and self.guard.held:
+                        self.guard.deliver()
                     if not self.guard.shields and self.runtime.cancel.requested and self._may_stop():
                         self.node, self.exit = None, Interrupted()
                     elif self.node is not None:
@@ -188,6 +135,9 @@ class _Machine:
                 return self.exit
             except BaseException as error:  # a bug or a second Ctrl-C: unwind, and run the releases on the way
                 caught = error
+
+    def use(self, runtime: Runtime) -> None:
+        self.runtime, polled.cancel = runtime, runtime.cancel
 
     def _interrupts(self) -> bool:
         """Whether this is a success that the next step would turn into an interruption."""
@@ -230,7 +180,7 @@ class _Machine:
 
     def _local(self, node: Local) -> None:
         self.stack.append(_Restore(self.runtime))
-        self.runtime = node.change(self.runtime)
+        self.use(node.change(self.runtime))
         self.node = node.source
 
     def _named(self, node: Named) -> None:
@@ -296,7 +246,7 @@ class _Machine:
             self.node = node_of(effect, frame.generator)
 
     def _restored(self, frame: _Restore) -> None:
-        self.runtime = frame.runtime
+        self.use(frame.runtime)
 
     def _left(self, frame: Named) -> None:
         if self._interrupts() and frame.salvage is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Never, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Never, Protocol, final
 
 if TYPE_CHECKING:
     from fnlamp.effect.effect import Effect
@@ -41,6 +42,31 @@ class CancelToken:
 _REQUESTED = attrgetter("requested")
 
 
+class Stopped(BaseException):
+    """Raised where something is waited for, when the run is to stop; the interpreter makes an interruption of it."""
+
+
+class Polled(threading.local):
+    """The cancel token of what runs in this thread: for what waits in a place that is not given a runtime."""
+
+    cancel: CancelToken | None = None
+
+    def check(self) -> None:
+        """Raises: `Stopped`, if the run is to stop. What waits for long calls this every `GLANCE` seconds."""
+        if self.cancel is not None and self.cancel.requested:
+            raise Stopped
+
+    def wait(self, ready: Callable[[float], object]) -> None:
+        """Call `ready(seconds)`, which waits that long at most, until it returns something true.  Raises: `Stopped`."""
+        while not ready(GLANCE):
+            self.check()
+
+
+polled: Final = Polled()
+GLANCE: Final = 0.05
+"""Seconds after which what waits looks up."""
+
+
 class Clock(Protocol):
     """Where seconds come from; tests pass one of their own."""
 
@@ -61,7 +87,7 @@ class SystemClock:
         """Wait, but not longer than a twentieth of a second after `cancel` was asked for."""
         end = self.now() + seconds
         while (left := end - self.now()) > 0 and not cancel.requested:
-            time.sleep(min(left, 0.05))
+            time.sleep(min(left, GLANCE))
 
 
 class Executor(Protocol):

@@ -1,0 +1,149 @@
+"""Signals during a run: the first asks it to stop, and none takes away what the interpreter holds.
+
+Ctrl-C is cooperative. The first signal only sets the run's cancel token, which the machine and polling loops look at between
+steps, because an exception in the middle of `params, loss = step(params)` would lose donated buffers. A second signal raises
+`KeyboardInterrupt` in the caller's code, but not while something is acquired or released; a third one raises there too, for
+releases that hang. None raises in the machine itself, which would lose track of what it holds, nor in a release that has not
+begun.
+
+What another library has put in place of Python's handlers is called as before, and may raise what it likes where a second
+Ctrl-C may; elsewhere it is called a moment later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Final
+
+from fnlamp.effect.runtime import CancelToken
+
+_DEFAULTS: Final = (signal.default_int_handler, signal.SIG_DFL)
+_OTHERS: Final = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
+"""The signals whose handlers programs write, and let raise."""
+
+_NOT_THE_CALLERS: Final = frozenset(
+    f"fnlamp.effect.{name}"
+    for name in ("do", "effect", "failed", "interpret", "node", "resource", "salvage", "signals", "then")
+)
+
+
+class Guard:
+    """The signal handler of a run, and how many shields (acquire, release) are up.
+
+    While it is not `running`, handlers are being installed or put back: an exception there would leave them behind.
+    """
+
+    __slots__ = ("asking", "held", "other_signals", "others", "running", "shields", "signals", "token")
+
+    def __init__(self) -> None:
+        self.running, self.shields, self.signals, self.other_signals = False, 0, 0, 0
+        self.token = CancelToken()
+        self.asking: set[int] = set()  # the signals that ask the run to stop
+        self.others: dict[int, Callable[[int, FrameType | None], Any]] = {}  # the handlers of others
+        self.held: list[tuple[int, FrameType | None]] = []  # signals for them that came at a wrong moment
+
+    def shielded(self) -> bool:
+        return self.shields > 0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        at_work = self.running and frame is not None and not _in_machine(frame)
+        if number in self.asking:
+            self.signals += 1
+            self.token._set = True  # not `cancel()`: a signal that came while in there would not be seen to be in the machine
+            if at_work and self.signals >= (3 if self.shields else 2):
+                raise KeyboardInterrupt
+            return
+        self.other_signals += 1
+        if at_work and (not self.shields or self.other_signals >= 3):
+            self.others[number](number, frame)
+        else:
+            self.held.append((number, frame))
+
+    def deliver(self) -> None:
+        """Call the handlers of others for the signals that were held back."""
+        while self.held:
+            number, frame = self.held.pop(0)
+            self.others[number](number, frame)
+
+
+def _in_machine(frame: FrameType) -> bool:
+    """Whether the machine is at work there, or a function of returns that it calls."""
+    name = str(frame.f_globals.get("__name__", ""))
+    return name in _NOT_THE_CALLERS or name.startswith("returns.")
+
+
+_current: list[Guard] = []  # that of the run in the main thread, if there is one
+
+
+@contextlib.contextmanager
+def guarded(signals: tuple[signal.Signals, ...]) -> Iterator[Guard]:
+    """Install a guard; a nested run shares the outer one, and adds its signals to it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield Guard()
+        return
+    outer = _current[0] if _current else None
+    guard = outer or Guard()
+    before = guard.running, guard.asking, guard.others
+    guard.running = False
+    put_back: dict[int, Any] = {}
+    try:
+        _current[:] = [guard]
+        guard.asking, guard.others = set(guard.asking), dict(guard.others)
+        for number in {*signals, *(_OTHERS if outer is None else ())}:
+            handler = signal.getsignal(number)
+            if handler == guard.handle:
+                continue
+            if handler in _DEFAULTS or _is_asyncio_runner(handler):
+                if number not in signals:
+                    continue
+                guard.asking.add(number)
+            elif callable(handler) and not _module(handler).startswith("asyncio."):  # asyncio's do nothing, and may be slow
+                guard.others[number] = handler
+            else:
+                continue
+            put_back[number] = handler
+            signal.signal(number, guard.handle)
+        yield guard
+    finally:
+        guard.running = False
+        held, others = guard.held, guard.others
+        if outer is None:
+            _current.clear()
+        _put_back(put_back, guard)
+        guard.running, guard.asking, guard.others = before
+        while outer is None and held:
+            number, frame = held.pop(0)
+            others[number](number, frame)
+
+
+def _put_back(handlers: dict[int, Any], guard: Guard) -> None:
+    """Ctrl-C's last, because from then on it raises; what a handler of others raises does not keep the rest from theirs."""
+    raised: BaseException | None = None
+    for number in sorted(handlers, key=lambda number: number == signal.SIGINT):
+        try:
+            if signal.getsignal(number) == guard.handle:  # else somebody has put another one there meanwhile
+                signal.signal(number, handlers[number])
+        except BaseException as error:
+            signal.signal(number, handlers[number])
+            raised = error
+    if raised is not None:
+        raise raised
+
+
+def _is_asyncio_runner(handler: Any) -> bool:
+    """Whether this is what `asyncio.run` puts in place of the default handler, to cancel its main task."""
+    return getattr(getattr(handler, "func", None), "__qualname__", "") == "Runner._on_sigint" and _module(handler).startswith(
+        "asyncio."
+    )
+
+
+def _module(handler: Any) -> str:
+    return str(getattr(getattr(handler, "func", handler), "__module__", ""))
