@@ -349,10 +349,12 @@ class OutOfMemory(Fault):
     """The machine has not enough memory left for what a file holds, though its `limit` admits it."""
 
     path: str
+    size: int | None = None
 
     def __str__(self) -> str:
+        came = "more" if self.size is None else f"an array of {self.size:,} bytes"
         return self._say(
-            f"{self.path}: expected enough memory for what it holds, got too little; "
+            f"{self.path}: expected no more than the machine's memory holds, got {came}; "
             "free some, read less of it (columns=, rows=, size=), or map it, if it is a plain NPY file"
         )
 

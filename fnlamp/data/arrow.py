@@ -70,7 +70,7 @@ def read_parquet(
             table = source.read(columns=[names[i] for i in needed], use_threads=False)
             return _table(name, table, names, features, position, np.dtype(dtype))
 
-    return reading(_opening(name, (b"PAR1",), "a Parquet file", limit, load))
+    return reading(name, _opening(name, (b"PAR1",), "a Parquet file", limit, load))
 
 
 def read_arrow(
@@ -120,7 +120,7 @@ def read_arrow(
             table.validate(full=True)
             return _table(name, table, names, features, position, np.dtype(dtype))
 
-    return reading(_opening(name, (b"ARRO", b"\xff\xff\xff\xff"), "an Arrow IPC file or stream", limit, load))
+    return reading(name, _opening(name, (b"ARRO", b"\xff\xff\xff\xff"), "an Arrow IPC file or stream", limit, load))
 
 
 class _Batch(NamedTuple):

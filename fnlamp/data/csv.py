@@ -64,7 +64,7 @@ def read_csv(
             columns, blocks = _parse(name, lines, header, separator, wanted, label)
             return _table(name, columns, blocks, np.dtype(dtype), limit)
 
-    return reading(load)
+    return reading(name, load)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -10,14 +11,13 @@ import sys
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISFIFO, S_ISREG, S_ISSOCK
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from fnlamp.effect import Effect
-from fnlamp.fault import FaultError, FileCorrupt, FileFault, FileMissing, TooLarge
+from fnlamp.fault import FaultError, FileCorrupt, FileMissing, OutOfMemory, TooLarge
 
 A = TypeVar("A")
 File: TypeAlias = "io.BufferedReader[Any]"
@@ -43,28 +43,51 @@ DEFLATE: Final = 1032
 """Bytes that one byte of deflate can stand for at the most: 258 for two bits, and none for free."""
 
 
-def reading(load: Callable[[], A]) -> Effect[A, FileFault]:
-    """The program that loads; the faults it raises become failures."""
+LINE: Final = 2**23
+"""Bytes of a line of text: what many columns take, and not what fills the memory when it is looked at."""
 
-    def fault(error: FaultError) -> FileFault:
-        return error.fault  # type: ignore[return-value]  # reading raises no other
 
-    return Effect.attempt(load, FaultError, fault)
+def reading(path: str, load: Callable[[], A]) -> Effect[A, Any]:
+    """The program that loads from `path`; the faults it raises become failures, as does running out of memory."""
+
+    def loaded() -> A:
+        try:
+            return load()
+        except MemoryError as error:
+            raise FaultError(OutOfMemory(path)) from error
+
+    return Effect.attempt(loaded, FaultError, lambda error: error.fault)
 
 
 def read_all(path: str, limit: int | None = None) -> bytes:
     """The whole contents.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`."""
     with opened(path) as (file, _):
-        return bytes(rest_of(path, file, limit))
+        return rest_of(path, file, limit)
 
 
-def rest_of(path: str, file: File, limit: int | None) -> bytearray:
-    """What is left of a file.  Fails: `FileCorrupt`, `TooLarge`."""
-    contents = bytearray()
+def rest_of(path: str, file: File, limit: int | None) -> bytes:
+    """What is left of a file, in memory once.  Fails: `FileCorrupt`, `TooLarge`."""
+    contents = io.BytesIO()
     while piece := file.read(PIECE):
-        contents += piece
-        within(path, limit, len(contents))
-    return contents
+        within(path, limit, contents.tell() + len(piece))
+        contents.write(piece)
+    return contents.getvalue()  # the same memory, not a copy
+
+
+def text_size(raw: bytes | bytearray | memoryview) -> int:
+    """An upper bound of the bytes that UTF-8 takes as Python's text: 1, 2 or 4 for each character, as the widest needs.
+
+    >>> text_size("grün".encode()), text_size("🙂!".encode())
+    (4, 8)
+    """
+    if not len(raw):
+        return 0
+    codes = np.frombuffer(raw, np.uint8)
+    widest = max(int(codes[at : at + PIECE].max()) for at in range(0, len(codes), PIECE))
+    if widest < 0x80:
+        return len(raw)
+    characters = len(raw) - sum(int(((codes[at : at + PIECE] & 0xC0) == 0x80).sum()) for at in range(0, len(codes), PIECE))
+    return characters * (1 if widest < 0xC4 else 2 if widest < 0xF0 else 4)
 
 
 def read_array(
@@ -85,8 +108,7 @@ def read_array(
     try:
         array = np.empty(shape, dtype)
     except MemoryError as error:
-        fits = "an array that the machine's memory holds; one in a plain NPY file can be mapped"
-        raise FaultError(FileCorrupt(path, fits, f"{wanted:,} bytes")) from error
+        raise FaultError(OutOfMemory(path, wanted)) from error
     room, came = array.reshape(-1).view(np.uint8).data, 0
     while came < wanted and (count := file.readinto(room[came : came + PIECE])):
         came += count
@@ -109,7 +131,7 @@ def decoding(path: str, expected: str) -> Iterator[None]:
     """Where foreign code takes hostile bytes apart: whatever it raises says that they are not what they should be."""
     try:
         yield
-    except FaultError:
+    except (FaultError, MemoryError):
         raise
     except Exception as error:
         came = str(error) or type(error).__name__
@@ -124,7 +146,7 @@ def read_table(path: str, header: bool, count: int | None, limit: int | None = N
     Fails: `FileMissing`, `FileCorrupt`, `TooLarge`.
     """
     with opened(path) as (file, _), ThreadPoolExecutor(1) as aside:
-        most = -1 if limit is None else limit + 1
+        most = LINE + 1 if limit is None else min(LINE, limit) + 1
         first = bytearray(file.readline(most).removeprefix(b"\xef\xbb\xbf"))
         is_open = header and first.count(b'"') % 2
         quote = first.rfind(b'"')
@@ -136,6 +158,7 @@ def read_table(path: str, header: bool, count: int | None, limit: int | None = N
             elif len(first) - quote > QUOTED:
                 raise FaultError(FileCorrupt(path, "a header whose quotes are closed", f"one open for {QUOTED:,} bytes"))
         within(path, limit, size := len(first))
+        _check_line(path, len(first))
         rest = bytes(first)
         if header:
             yield rest
@@ -151,8 +174,15 @@ def read_table(path: str, header: bool, count: int | None, limit: int | None = N
                 whole, rest = _first(rest[:stop], left), rest[stop:]
                 left -= whole.count(b"\n")
                 yield whole
+            _check_line(path, len(rest))
         if left and rest.rstrip(b"\r\n"):
             yield _first(rest.rstrip(b"\r\n") + b"\n", left)
+
+
+def _check_line(path: str, length: int) -> None:
+    if length > LINE:
+        expected = f"lines of at most {LINE:,} bytes; wider numbers can come in an NPY or a Parquet file"
+        raise FaultError(FileCorrupt(path, expected, "a longer one"))
 
 
 def _first(lines: bytes, count: int) -> bytes:
@@ -172,11 +202,9 @@ def within(path: str, limit: int | None, size: int) -> None:
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[tuple[File, int]]:
     """The file, through gzip if its first bytes say so, and the bytes that it can hold at the most."""
-    openable(path)
     try:
-        with Path(path).open("rb") as raw:
-            status = os.fstat(raw.fileno())
-            size = status.st_size if S_ISREG(status.st_mode) else sys.maxsize // DEFLATE
+        with open_file(path) as raw:
+            size = os.fstat(raw.fileno()).st_size
             if raw.peek(2)[:2] == _MAGIC:
                 with io.BufferedReader(_Gzip(raw), PIECE) as file:
                     yield file, size * DEFLATE
@@ -186,6 +214,32 @@ def opened(path: str) -> Iterator[tuple[File, int]]:
         raise FaultError(FileCorrupt(path, "an intact gzip stream", str(error))) from error
     except OSError as error:
         raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
+
+
+def open_file(path: str) -> File:
+    """A regular file, open for reading.  Fails: `FileMissing`, at once for pipes and devices, which may never have bytes."""
+    openable(path)
+    try:
+        check_regular(path, os.stat(path).st_mode)  # before it is opened, which alone does something to some devices
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    except OSError as error:
+        raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
+    try:
+        check_regular(path, os.fstat(file.fileno()).st_mode)  # it may have been replaced
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_regular(path: str, mode: int) -> None:
+    """Nothing, or the fault of what is not a file of bytes that stay.  Fails: `FileMissing`."""
+    if S_ISREG(mode):
+        return
+    if S_ISDIR(mode):
+        raise FaultError(FileMissing(path, os.strerror(errno.EISDIR)))
+    kind = "a pipe" if S_ISFIFO(mode) else "a socket" if S_ISSOCK(mode) else "a device"
+    raise FaultError(FileMissing(path, f"{kind} and not a file; write what comes out of it to one"))
 
 
 def openable(path: str) -> None:

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from fnlamp.data.file import openable
-from fnlamp.data.image import ENDINGS, PIXELS, ImageFault, ImageFiles, Mode, Size, attempt, checked, packed
+from fnlamp.data.file import openable, reading
+from fnlamp.data.image import ENDINGS, PIXELS, ImageFault, ImageFiles, Mode, Size, checked, packed
 from fnlamp.data.option import path_of, several
 from fnlamp.effect import Effect
 from fnlamp.extra import need
@@ -65,7 +65,7 @@ def image_folder(
         labels = np.repeat(np.arange(len(known), dtype=np.int32), counts)
         return ImageFiles(top, packed(names), labels, known, mode, shape, limit)
 
-    return attempt(load)
+    return reading(top, load)
 
 
 def _classes(top: str) -> list[str]:

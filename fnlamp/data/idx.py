@@ -35,7 +35,7 @@ def read_idx(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
         with opened(name) as (file, most):
             return _parse(name, file, most, limit)
 
-    return reading(load)
+    return reading(name, load)
 
 
 def _parse(path: str, file: File, most: int, limit: int | None) -> np.ndarray[Any, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import re
 import threading
@@ -16,11 +18,21 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 
 from fnlamp.data.csv import records_of
-from fnlamp.data.file import LIMIT, openable, read_all
+from fnlamp.data.file import LIMIT, open_file, read_all, reading, within
 from fnlamp.data.option import column_of, path_of, several
 from fnlamp.effect import Effect
 from fnlamp.extra import need
-from fnlamp.fault import BadCell, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing, TooLarge, printable
+from fnlamp.fault import (
+    BadCell,
+    ExtraMissing,
+    FaultError,
+    FileCorrupt,
+    FileFault,
+    FileMissing,
+    OutOfMemory,
+    TooLarge,
+    printable,
+)
 
 Image: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Mode: TypeAlias = Literal["L", "RGB", "RGBA"]
@@ -60,7 +72,7 @@ def read_image(
     <IOResult: <Success: [[7, 255]]>>
     """
     name, shape = path_of(path), checked(mode, size)
-    return attempt(lambda: _decoded(name, mode, shape, limit))
+    return reading(name, lambda: _decoded(name, mode, shape, limit))
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,15 +162,10 @@ def image_table(
         labels, known = _labels(name, cells, shown[1], first + 1, given)
         return ImageFiles(top, packed(files), labels, known, mode, shape, limit)
 
-    return attempt(load)
+    return reading(name, load)
 
 
 # ------------------------------------------------------------------------------- one image
-
-
-def attempt(load: Any) -> Effect[Any, ImageFault]:
-    """The program that loads; the faults it raises become failures."""
-    return Effect.attempt(load, FaultError, lambda error: error.fault)
 
 
 def checked(mode: str, size: Size | None) -> Size | None:
@@ -203,14 +210,16 @@ _quiet_threads = 0
 
 def _decoded(path: str, mode: str, size: Size | None, limit: int) -> Image:
     pillow = need("PIL.Image", "images")
-    openable(path)
     try:
-        with open(path, "rb") as file, _quiet():
+        with open_file(path) as file, _quiet():
+            _check_length(path, file, limit)
             try:
                 with pillow.open(file, formats=_FORMATS) as image:
                     return _pixels(path, image, mode, size, limit, pillow)
-            except (FaultError, MemoryError):
+            except FaultError:
                 raise
+            except MemoryError as error:
+                raise FaultError(OutOfMemory(path)) from error
             except pillow.DecompressionBombError as error:
                 declared = re.search(r"\((\d+) pixels\)", str(error))
                 pixels = int(declared[1]) if declared else 2 * pillow.MAX_IMAGE_PIXELS
@@ -219,7 +228,7 @@ def _decoded(path: str, mode: str, size: Size | None, limit: int) -> Image:
                 most = f"at most {2 * pillow.MAX_IMAGE_PIXELS:,} pixels, twice Pillow's PIL.Image.MAX_IMAGE_PIXELS"
                 raise FaultError(FileCorrupt(path, f"an image of {most}, which can be raised", f"{pixels:,}")) from error
             except Exception as error:  # a decoder of a damaged file raises whatever it stumbles over
-                if isinstance(error, OSError) and error.errno:
+                if isinstance(error, OSError) and error.errno in _LOST:
                     raise
                 came = f"one that is damaged ({type(error).__name__}: {_plain(str(error))})"
                 if isinstance(error, pillow.UnidentifiedImageError):
@@ -227,6 +236,21 @@ def _decoded(path: str, mode: str, size: Size | None, limit: int) -> Image:
                 raise FaultError(FileCorrupt(path, f"an image, {', '.join(_FORMATS)}", came)) from error
     except OSError as error:
         raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
+
+
+_LOST: Final = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EMFILE, errno.ENFILE)
+"""What a disk or the system says; other errors are of a file that sends its decoder to places that are not there."""
+_SLACK: Final = 2**25
+"""Bytes that an image may take above four times its limit: a decoder's own."""
+
+
+def _check_length(path: str, file: Any, limit: int) -> None:
+    """Nothing, or the fault of a file that is kept in memory and is much larger than its pixels may be."""
+    start, length = file.peek(12)[:12], os.fstat(file.fileno()).st_size
+    if start[:2] == b"\xff\xd8" or start[8:] == b"WEBP":  # a JPEG's notes are kept, and a WebP as a whole
+        within(path, limit + _SLACK // 4, length)
+    elif start[:4] == b"\x89PNG":
+        within(path, 4 * limit + _SLACK, length)
 
 
 def _plain(message: str) -> str:
@@ -238,6 +262,9 @@ def _pixels(path: str, image: Any, mode: str, size: Size | None, limit: int, pil
     wanted = image.width * image.height * _CHANNELS[mode]
     if wanted > limit:
         raise FaultError(TooLarge(path, limit, wanted))
+    held = image.width * image.height * _held(image, _CHANNELS[mode]) + _tile(image)
+    if held > 4 * limit + _SLACK:
+        raise FaultError(TooLarge(path, limit, held // 4))
     if size is not None and image.format == "JPEG":
         height, width = size[::-1] if _orientation(image) >= 5 else size
         image.draft(None, (2 * width, 2 * height))
@@ -250,6 +277,21 @@ def _pixels(path: str, image: Any, mode: str, size: Size | None, limit: int, pil
         image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _held(image: Any, channels: int) -> int:
+    """Bytes a pixel while it is decoded, converted and copied into an array."""
+    stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+    converted = 3 * stored if image.mode.startswith("I") else 4 if "transparency" in image.info else 0
+    coefficients = 8 if image.info.get("progressive") else 0
+    return stored + max(converted + 2 * channels, coefficients)
+
+
+def _tile(image: Any) -> int:
+    """Bytes of a TIFF's tile, which may be larger than the image."""
+    tags = getattr(image, "tag_v2", None) or {}
+    sides = [tags.get(tag, 0) for tag in (322, 323)]
+    return 4 * math.prod(side if isinstance(side, int) else 0 for side in sides)
 
 
 def _orientation(image: Any) -> int:

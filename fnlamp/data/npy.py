@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from fnlamp.data.file import DEFLATE, LIMIT, Bytes, decoding, opened, plain, read_array, reading
+from fnlamp.data.file import DEFLATE, LIMIT, Bytes, File, decoding, opened, plain, read_array, reading, within
 from fnlamp.data.option import path_of
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
@@ -45,7 +45,7 @@ def read_npy(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
         with opened(name) as (file, most):
             return _array(name, file, most, limit)
 
-    return reading(load)
+    return reading(name, load)
 
 
 def read_npz(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[dict[str, Array], FileFault]:
@@ -67,17 +67,18 @@ def read_npz(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
         with opened(name) as (file, most):
             if file.peek(2)[:2] != b"PK":
                 raise FaultError(FileCorrupt(name, "an NPZ file, a zip archive", file.read(4).hex(" ") or "an empty file"))
-            with decoding(name, "an intact zip archive"), zipfile.ZipFile(file) as archive:
+            left = limit
+            with decoding(name, "an intact zip archive"), zipfile.ZipFile(cast(Any, _Archive(name, file, limit))) as archive:
                 for member in archive.infolist():
                     key = member.filename.removesuffix(".npy")
                     _acceptable(name, member, key in arrays)
-                    left = None if limit is None else limit - sum(array.nbytes for array in arrays.values())
                     inside = min(member.file_size, DEFLATE * min(member.compress_size, most))
                     with cast(zipfile.ZipExtFile, archive.open(member)) as part:
                         arrays[key] = _array(f"{name}, {member.filename}", part, inside, left)
+                    left = None if left is None else left - arrays[key].nbytes
         return arrays
 
-    return reading(load)
+    return reading(name, load)
 
 
 def map_npy(path: str | PathLike[str]) -> Effect[np.memmap[Any, Any], FileFault]:
@@ -113,7 +114,23 @@ def map_npy(path: str | PathLike[str]) -> Effect[np.memmap[Any, Any], FileFault]
                 order = "F" if header.fortran else "C"
                 return np.memmap(file, header.dtype, "r", file.tell(), header.shape, order)  # type: ignore[call-overload, no-any-return]
 
-    return reading(load)
+    return reading(name, load)
+
+
+class _Archive:
+    """A zip archive's file, whose list of members, which becomes many times larger in memory, is within the limit too."""
+
+    def __init__(self, path: str, file: File, limit: int | None) -> None:
+        self.path, self.file, self.limit = path, file, limit
+        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        within(self.path, self.limit, 4 * size - _MEMBERS)
+        return self.file.read(size)
+
+
+_MEMBERS: Final = 2**20
+"""Bytes of the list of members of an archive, four times, that are let pass: it is a fixed amount of memory."""
 
 
 class _Header(NamedTuple):
@@ -162,7 +179,7 @@ def _header(path: str, file: Bytes) -> _Header:
             raise ValueError(repr(shown if len(shown) <= 100 else shown[:97] + "...")) from error
     if not plain(dtype):
         raise FaultError(FileCorrupt(path, "numbers, strings or records; objects are pickles and not read", f"{dtype}"))
-    if dtype.itemsize == 0 or any(n < 0 for n in shape):
+    if dtype.itemsize == 0 or dtype.subdtype is not None or any(type(n) is not int or n < 0 for n in shape) or len(shape) > 64:
         raise FaultError(FileCorrupt(path, "a dtype and lengths that an array can have", f"{dtype} and {shape}"))
     return _Header(dtype, shape, fortran, len(magic) + len(packed) + length)
 

@@ -61,7 +61,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
                 raise ValueError("something after the end, or left over")
             return _Values(name, len(raw)).value(machine.stack[0])
 
-    return reading(load)
+    return reading(name, load)
 
 
 def _opcodes(file: io.BytesIO) -> Iterator[tuple[str, Any]]:

@@ -61,7 +61,7 @@ def read_safetensors(
         with decoding(name, "a safetensors file"):  # the library checks every size against the file's before it allocates
             return {key: _array(f"{name}, {key}", **entry) for key, entry in library.deserialize(raw)}
 
-    return reading(load)
+    return reading(name, load)
 
 
 def _array(path: str, dtype: str, shape: list[int], data: bytearray) -> np.ndarray[Any, Any]:

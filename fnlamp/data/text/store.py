@@ -6,16 +6,17 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 from os import PathLike
-from typing import Any
+from typing import Any, Final
 
-from fnlamp.data.file import LIMIT, read_all, reading
+from fnlamp.data.file import LIMIT, read_all, reading, text_size, within
 from fnlamp.data.option import path_of
 from fnlamp.data.text.bpe import BpeCodec
 from fnlamp.data.text.codec import ByteCodec, CharacterCodec, Codec, WordCodec
 from fnlamp.effect import Effect
 from fnlamp.extra import need
-from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault, FileUnwritable
+from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault, FileUnwritable, TooLarge
 
 KEY = "fnlamp codec"
 
@@ -31,14 +32,16 @@ def save_codec(codec: Codec, path: str | PathLike[str]) -> Effect[None, FileUnwr
     def write() -> None:
         if "\0" in name:
             raise OSError(errno.EINVAL, "no file has a NUL in its name")
-        part = f"{name}.{os.getpid()}.part"
-        try:
-            with open(part, "w", encoding="utf-8", newline="\n") as file:
-                file.write(_text(codec))
-            os.replace(part, name)
-        finally:
-            with contextlib.suppress(OSError):  # it is there only if something failed
-                os.remove(part)
+        text, part = _text(codec), f"{name}.{secrets.token_hex(8)}.part"
+        with open(part, "x", encoding="utf-8", newline="\n") as file:  # a new file: no link is followed
+            try:
+                file.write(text)
+                file.flush()
+                os.replace(part, name)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.remove(part)
+                raise
 
     def fault(error: OSError) -> FileUnwritable:
         return FileUnwritable(name, error.strerror or type(error).__name__)
@@ -50,8 +53,9 @@ def read_codec(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effec
     """The codec in a file of `save_codec`, or a tokenizer's in a file of Hugging Face's `tokenizers` (tokenizer.json).
 
     Nothing is opened before the program is run, and nothing in the file is executed; `limit` is how many bytes it may have,
-    unpacked. A tokenizer of another kind than `train_bpe` makes is a `BpeCodec` too, and gives back what its own rules leave
-    of a text.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`; `ExtraMissing` for a tokenizer without the extra `text`.
+    unpacked, and 64 more for each value. A tokenizer of another kind than `train_bpe` makes is a `BpeCodec` too, and gives back
+    what its own rules leave of a text.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`; `ExtraMissing` for a tokenizer
+    without the extra `text`.
 
     >>> import pathlib, tempfile
     >>> from fnlamp import data
@@ -60,11 +64,7 @@ def read_codec(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effec
     <IOResult: <Success: <CharacterCodec: 4 characters>>>
     """
     name = path_of(path)
-
-    def fault(error: FaultError) -> FileFault | ExtraMissing:
-        return error.fault  # type: ignore[return-value]  # reading raises no other
-
-    return Effect.attempt(lambda: _codec(name, read_all(name, limit)), FaultError, fault)
+    return reading(name, lambda: _codec(name, read_all(name, limit), limit))
 
 
 def read_text(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[str, FileFault]:
@@ -83,13 +83,14 @@ def read_text(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect
 
     def load() -> str:
         raw = read_all(name, limit)
+        _check_text(name, raw, limit)
         try:
             return raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             came = f"the byte {error.object[error.start]:#04x} at {error.start:,}"
             raise FaultError(FileCorrupt(name, "UTF-8 text", came)) from error
 
-    return reading(load)
+    return reading(name, load)
 
 
 def _text(codec: Codec) -> str:
@@ -109,7 +110,19 @@ def _text(codec: Codec) -> str:
     return json.dumps(fields) + "\n"
 
 
-def _codec(path: str, raw: bytes) -> Codec:
+def _check_text(path: str, raw: bytes, limit: int | None) -> None:
+    """Nothing, or the fault of a text that would take more than four times the limit, of which its bytes are a part."""
+    if limit is not None and len(raw) + text_size(raw) > 4 * limit:
+        raise FaultError(TooLarge(path, limit, len(raw)))
+
+
+_OBJECT: Final = 64
+"""Bytes that are counted for each value in a file of JSON, whatever it takes there."""
+
+
+def _codec(path: str, raw: bytes, limit: int | None) -> Codec:
+    within(path, limit, len(raw) + _OBJECT * sum(map(raw.count, (b",", b"[", b"{"))))
+    _check_text(path, raw, limit)
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError) as error:
