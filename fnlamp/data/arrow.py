@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import mmap
 import re
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from fnlamp.data.bulk import Numbers
-from fnlamp.data.file import LIMIT, decoding, opened, reading, rest_of, within
+from fnlamp.data.declared import Budget, Chunk, arrow_batches, listed_batches, pages_size, parquet_footer
+from fnlamp.data.file import LIMIT, File, decoding, opened, reading, rest_of, within
 from fnlamp.data.option import path_of
 from fnlamp.data.table import Table, check_options, chosen, inside, labels, shown
 from fnlamp.effect import Effect
@@ -53,21 +53,27 @@ def read_parquet(
     wanted, label = check_options(columns, label, dtype)
     name = path_of(path)
 
-    def load(file: Any) -> Table:
-        parquet = need("pyarrow.parquet", "tables")
-        with decoding(name, "a Parquet file"), parquet.ParquetFile(file) as source:
-            names, metadata = list(source.schema_arrow.names), source.metadata
-            features, position = _chosen(name, source.schema_arrow, wanted, label)
-            needed = inside(features, position)
-            # Not of the columns one by one: pyarrow ends the process where those of a damaged file do not fit.
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-            # A run of one value takes no room in the file.
-            rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
-            width = _width(name, source.schema_arrow, needed, rows, np.dtype(dtype))
-            within(name, limit, sum(group.total_byte_size for group in groups))
-            within(name, limit, rows * width)
-            # By one thread: where one of several meets damage, the rest go on after the file is gone, and the process crashes.
-            table = source.read(columns=[names[i] for i in needed], use_threads=False)
+    def load(file: File, size: int) -> Table:
+        parquet, budget = need("pyarrow.parquet", "tables"), Budget(name, limit)
+        with decoding(name, "a Parquet file"):
+            pieces = _Pieces(name, file, size, limit)
+            footer = parquet_footer(pieces.footer(), budget)
+            # Not of the file itself: damage makes pyarrow ask it for gigabytes, and a mapped one may be cut while it is read.
+            with parquet.ParquetFile(_reader(pieces.whole), pre_buffer=False) as source:
+                names, schema = list(source.schema_arrow.names), source.schema_arrow
+                features, position = _chosen(name, schema, wanted, label)
+                needed = inside(features, position)
+                columns = [names[i] for i in needed]
+                chunks = [chunk for chunk in footer.chunks if chunk.column in columns]
+                # A run of one value takes no room in the file.
+                rows = max(footer.rows, source.metadata.num_rows, *_values(chunks).values(), 0)
+                width = _width(name, schema, needed, rows, np.dtype(dtype))
+                within(name, limit, footer.size)
+                within(name, limit, rows * width)
+                pieces.read(chunks)
+                within(name, limit, sum(pages_size(pieces.view, chunk, budget) for chunk in chunks))
+                # By one thread: where one of several meets damage, the rest run on after the file is gone, and crash.
+                table = source.read(columns=columns, use_threads=False)
             return _table(name, table, names, features, position, np.dtype(dtype))
 
     return reading(name, _opening(name, (b"PAR1",), "a Parquet file", limit, load))
@@ -94,28 +100,26 @@ def read_arrow(
     wanted, label = check_options(columns, label, dtype)
     name = path_of(path)
 
-    def load(file: Any) -> Table:
-        ipc = need("pyarrow.ipc", "tables")
+    def load(file: File, size: int) -> Table:
+        ipc, budget = need("pyarrow.ipc", "tables"), Budget(name, limit)
         with decoding(name, "an Arrow IPC file or stream"):
-            start, listed = 0, None
-            if _begins(file, b"ARROW1"):  # a stream with a list of its batches after it, which a cut file lacks
-                with ipc.open_file(file) as source:
-                    start, listed = 8, source.num_record_batches
-            file.seek(start)
-            with ipc.open_stream(file) as source:
+            raw = memoryview(rest_of(name, file, limit))
+            # A file is a stream with a list of its batches after it.
+            start, listed = (8, listed_batches(raw)) if bytes(raw[:6]) == b"ARROW1" else (0, None)
+            batches = arrow_batches(raw, start, budget)
+            within(name, limit, sum(batch.size for batch in batches))
+            rows = [batch.rows for batch in batches if not batch.dictionary]
+            if listed not in (None, len(rows)):
+                raise ValueError(f"{len(rows)} record batches where {listed} are listed")
+            with ipc.open_stream(_reader(raw[start:])) as source:
                 schema = source.schema
             names = list(schema.names)
             features, position = _chosen(name, schema, wanted, label)
             needed = inside(features, position)
-            batches = list(_batches(file, start))
-            rows = [batch.rows for batch in batches if not batch.dictionary]
-            if listed not in (None, len(rows)):
-                raise ValueError(f"{len(rows)} record batches where {listed} are listed")
             width = _width(name, schema, needed, sum(rows), np.dtype(dtype))
-            within(name, limit, sum(batch.size for batch in batches))
             within(name, limit, sum(rows) * width)
-            file.seek(start)
-            with ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=needed, use_threads=False)) as source:
+            options = ipc.IpcReadOptions(included_fields=needed, use_threads=False)
+            with ipc.open_stream(_reader(raw[start:]), options=options) as source:
                 table = source.read_all()
             table.validate(full=True)
             return _table(name, table, names, features, position, np.dtype(dtype))
@@ -123,104 +127,69 @@ def read_arrow(
     return reading(name, _opening(name, (b"ARRO", b"\xff\xff\xff\xff"), "an Arrow IPC file or stream", limit, load))
 
 
-class _Batch(NamedTuple):
-    """What a record batch or a dictionary declares: its rows, and the bytes of its buffers when they are unpacked."""
-
-    rows: int
-    size: int
-    dictionary: bool
+def _reader(raw: Any) -> Any:
+    arrow = need("pyarrow", "tables")
+    return arrow.BufferReader(arrow.py_buffer(raw))
 
 
-def _batches(file: Any, start: int) -> Iterator[_Batch]:
-    """What the messages of a stream declare, before pyarrow unpacks any.  Reference: Arrow's Message.fbs, IPC format."""
-    file.seek(start)
-    while len(head := file.read(8)) == 8:
-        mark, length = struct.unpack("<Ii", head)
-        if mark != 0xFFFFFFFF or length < 0:
-            raise ValueError("a message without its mark, as of a version before 0.15")
-        if not length:
+class _Pieces:
+    """The parts of a Parquet file that are needed, at their places in an array of its length; the rest takes no memory."""
+
+    def __init__(self, path: str, file: File, size: int, limit: int | None) -> None:
+        self.path, self.file, self.limit = path, file, limit
+        # What is packed with gzip cannot be read here and there.
+        packed = None if file.seekable() else rest_of(path, file, limit)
+        self.whole: Any = packed
+        if packed is None:
+            self.whole = np.zeros(size, np.uint8)
+        self.view: memoryview = memoryview(self.whole)
+        self.is_whole, self.taken = packed is not None, 0
+
+    def footer(self) -> bytes:
+        """What stands between the data and the length of itself, at the end."""
+        end = len(self.view) - 8
+        if end < 4:
+            raise ValueError(f"a file of {end + 8} bytes")
+        self._take(end, end + 8)
+        length = int.from_bytes(self.view[end : end + 4], "little")
+        if bytes(self.view[end + 4 :]) != b"PAR1" or length > end - 4:
+            raise ValueError("a file that ends without its footer")
+        self._take(end - length, end)
+        return bytes(self.view[end - length : end])
+
+    def read(self, chunks: list[Chunk]) -> None:
+        """Have the bytes of these columns."""
+        for chunk in chunks:  # some writers tell a length that lacks a header of a page, as pyarrow knows too
+            self._take(chunk.start, min(chunk.start + chunk.length + 100, len(self.view) - 8))
+
+    def _take(self, start: int, stop: int) -> None:
+        if self.is_whole or stop <= start:
             return
-        # Not `read`, which would make room for all that damage declares.
-        message = _Flat.root(file.read_buffer(length).to_pybytes())
-        kind, body, size = message.number(1, "<B"), file.tell(), message.number(3, "<q")
-        if size < 0:
-            raise ValueError("a message of negative length")
-        if kind in (2, 3):
-            found = message.table(2)
-            batch = found.table(1) if kind == 2 else found
-            packed, total = batch.at(3) is not None, 0
-            for offset, room in batch.pairs(2):
-                if packed and room >= 8:
-                    file.seek(body + offset)
-                    (unpacked,) = struct.unpack("<q", file.read(8))
-                    room = max(room, unpacked)  # -1 says that this one is not packed
-                total += max(room, 0)
-            yield _Batch(batch.number(0, "<q"), total, kind == 2)
-        file.seek(body + size)
+        self.taken += stop - start
+        within(self.path, self.limit, self.taken - 2**16)
+        self.file.seek(start)
+        if self.file.readinto(self.view[start:stop]) != stop - start:
+            raise ValueError("fewer bytes than it had when it was opened")
 
 
-class _Flat(NamedTuple):
-    """A table of a FlatBuffer.  Reference: FlatBuffers' internals, "Tables"."""
-
-    raw: bytes
-    start: int
-
-    @classmethod
-    def root(cls, raw: bytes) -> _Flat:
-        return cls(raw, *struct.unpack_from("<I", raw))
-
-    def at(self, field: int) -> int | None:
-        """Where a field is, if it is there."""
-        entries = self.start - struct.unpack_from("<i", self.raw, self.start)[0]
-        if entries < 0:
-            raise ValueError("a table outside its message")
-        if 4 + 2 * field >= struct.unpack_from("<H", self.raw, entries)[0]:
-            return None
-        (offset,) = struct.unpack_from("<H", self.raw, entries + 4 + 2 * field)
-        return self.start + offset if offset else None
-
-    def number(self, field: int, form: str) -> int:
-        at = self.at(field)
-        value: int = 0 if at is None else struct.unpack_from(form, self.raw, at)[0]
-        return value
-
-    def _followed(self, field: int) -> int:
-        at = self.at(field)
-        if at is None:
-            raise ValueError("a message that lacks a part")
-        to: int = at + struct.unpack_from("<I", self.raw, at)[0]
-        return to
-
-    def table(self, field: int) -> _Flat:
-        return _Flat(self.raw, self._followed(field))
-
-    def pairs(self, field: int) -> Iterator[tuple[int, int]]:
-        """A vector of pairs of 64-bit numbers."""
-        start = self._followed(field)
-        (count,) = struct.unpack_from("<I", self.raw, start)
-        if start + 4 + 16 * count > len(self.raw):
-            raise ValueError("a list longer than its message")
-        return struct.iter_unpack("<qq", self.raw[start + 4 : start + 4 + 16 * count])
-
-
-def _begins(file: Any, magic: bytes) -> bool:
-    file.seek(0)
-    return bool(file.read(len(magic)) == magic)
+def _values(chunks: list[Chunk]) -> Counter[str]:
+    """The numbers that each column says to have."""
+    counts: Counter[str] = Counter()
+    for chunk in chunks:
+        counts[chunk.column] += chunk.values
+    return counts
 
 
 def _opening(
-    path: str, magic: tuple[bytes, ...], expected: str, limit: int | None, load: Callable[[Any], Table]
+    path: str, magic: tuple[bytes, ...], expected: str, limit: int | None, load: Callable[[File, int], Table]
 ) -> Callable[[], Table]:
     def opening() -> Table:
-        with opened(path) as (file, _):
+        with opened(path) as (file, size):
             came = file.peek(4)[:4]
             if came not in magic:
                 raise FaultError(FileCorrupt(path, expected, f"the bytes {came.hex(' ')}" if came else "an empty file"))
-            # What is packed with gzip, or comes through a pipe, cannot be read here and there.
-            # Not the file itself: damage makes pyarrow ask it for gigabytes, and crash in a thread that still reads it later.
-            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.seekable() else rest_of(path, file, limit)
-            arrow = need("pyarrow", "tables")
-            return load(arrow.BufferReader(arrow.py_buffer(whole)))
+            need("pyarrow", "tables")
+            return load(file, size)
 
     return opening
 

@@ -8,14 +8,14 @@ import math
 import pickletools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, Final
 
 import numpy as np
 
-from fnlamp.data.file import LIMIT, decoding, read_all, reading, within
+from fnlamp.data.file import LIMIT, decoding, read_all, reading, text_size, within
 from fnlamp.data.option import path_of
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
@@ -45,27 +45,31 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
     name = path_of(path)
 
     def load() -> Any:
-        raw = read_all(name, limit)
-        machine = _Machine(name)
+        raw, machine, spent = read_all(name, limit), _Machine(name), 0
         with decoding(name, "an intact pickle"):
-            if not raw:
+            if not (size := len(raw)):
                 raise FaultError(FileCorrupt(name, _EXPECTED, "an empty file"))
-            file = io.BytesIO(raw)
-            for count, (opcode, argument) in enumerate(_opcodes(file)):
-                within(name, limit, 64 * count)
+            for opcode, argument in _opcodes(raw, file := io.BytesIO(raw), lambda text: within(name, limit, text_size(text))):
+                spent += _OBJECT + (sys.getsizeof(argument) if opcode in _LITERALS else 0)
+                within(name, limit, spent - 2 * size - _FREE)  # what the file has is let pass, as one array, or as its text
                 try:
                     machine.step(opcode, argument)
                 except LookupError as error:
                     raise ValueError(f"the opcode {opcode} without its operands") from error
-            if file.tell() != len(raw) or len(machine.stack) != 1 or machine.below:
+            if file.tell() != size or len(machine.stack) != 1 or machine.below:
                 raise ValueError("something after the end, or left over")
-            return _Values(name, len(raw)).value(machine.stack[0])
+            file.close()
+            del raw  # before arrays are copied
+            return _Values(name, size).value(machine.stack[0])
 
     return reading(name, load)
 
 
-def _opcodes(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
-    """Names and arguments up to STOP, by the readers of `pickletools`, which check lengths and look nothing up."""
+def _opcodes(raw: bytes, file: io.BytesIO, check: Callable[[Any], None]) -> Iterator[tuple[str, Any]]:
+    """Names and arguments up to STOP, by the readers of `pickletools`, which check lengths and look nothing up.
+
+    `check` is given the bytes of long texts, which can take four times as much, before they become one.
+    """
     opcode = ""
     while opcode != "STOP":
         code = file.read(1)
@@ -74,21 +78,37 @@ def _opcodes(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{code!r} for an opcode" if code else "an end without STOP")
         opcode = known.name
         if opcode == "STRING":  # pickletools takes it for ASCII; Python 2 kept the bytes of arrays in it
-            line = file.readline()[:-1]
-            if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
-                raise ValueError("a string without its quotes")
-            if not _ESCAPES.fullmatch(line[1:-1]):
-                raise ValueError("a string with an escape that Python 2 does not write")
-            yield opcode, codecs.escape_decode(line[1:-1])[0].decode("latin-1")
-        else:
-            at = file.tell()
-            try:
-                argument = known.arg.reader(file) if known.arg else None
-            except Exception as error:
-                raise ValueError(f"the opcode {opcode} at byte {at - 1:,} with an argument that is none of its kind") from error
-            yield opcode, argument
+            yield opcode, _string(file.readline())
+            continue
+        at = file.tell()
+        if opcode in _TEXTS:
+            length = int.from_bytes(file.read(_TEXTS[opcode]), "little")
+            start = file.tell()
+            if length > len(raw) - start:
+                raise ValueError(f"the opcode {opcode} at byte {at - 1:,} of a text longer than its file")
+            check(memoryview(raw)[start : start + length])
+            file.seek(at)
+        try:
+            argument = known.arg.reader(file) if known.arg else None
+        except Exception as error:
+            raise ValueError(f"the opcode {opcode} at byte {at - 1:,} with an argument that is none of its kind") from error
+        yield opcode, argument
 
 
+def _string(line: bytes) -> str:
+    """What Python 2 wrote as a string, on a line of its own."""
+    inside = memoryview(line)[1:-2]  # a view: the line may be an array of many megabytes
+    if len(line) < 3 or line[:1] not in b"'\"" or line[:1] != line[-2:-1] or line[-1:] != b"\n":
+        raise ValueError("a string without its quotes")
+    if not _ESCAPES.fullmatch(inside):
+        raise ValueError("a string with an escape that Python 2 does not write")
+    return codecs.escape_decode(inside)[0].decode("latin-1")
+
+
+_TEXTS: Final = {"SHORT_BINUNICODE": 1, "BINUNICODE": 4, "BINUNICODE8": 8}
+_OBJECT: Final = 64
+"""Bytes that are counted for each object, whatever it takes there."""
+_FREE: Final = 2**20
 _ESCAPES: Final = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|[0-3]?[0-7]{1,2}))*""", re.DOTALL)
 _OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
 

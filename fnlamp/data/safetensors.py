@@ -7,12 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from fnlamp.data.file import LIMIT, decoding, read_all, reading
+from fnlamp.data.file import LIMIT, decoding, read_all, reading, within
 from fnlamp.data.option import path_of
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault
 
+_ENTRY: Final = 512
+_FEW: Final = 2**14
+"""Bytes that are counted for each array beyond so many: what it takes in memory, however small it is."""
 _DTYPES: Final = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -58,6 +61,9 @@ def read_safetensors(
         raw = read_all(name, limit)
         if not raw:
             raise FaultError(FileCorrupt(name, "a safetensors file", "an empty file"))
+        header = raw[8 : 8 + int.from_bytes(raw[:8], "little")]
+        within(name, limit, len(raw) + _ENTRY * max(0, header.count(b"{") - _FEW))
+        del header
         with decoding(name, "a safetensors file"):  # the library checks every size against the file's before it allocates
             return {key: _array(f"{name}, {key}", **entry) for key, entry in library.deserialize(raw)}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from fnlamp.data.option import several
 from fnlamp.data.text.codec import Ids, checked_ids, described, spelled, utf8
 from fnlamp.extra import need
-from fnlamp.fault import FaultError, UnknownToken
+from fnlamp.fault import CodecFailed, FaultError, UnknownToken
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,19 @@ class BpeCodec:
         return tuple(added[i].content for i in sorted(added) if added[i].special)
 
     def encode(self, text: str) -> Ids:
-        """The ids of a text.  Fails: `UnknownToken` for half of a surrogate pair, which UTF-8 has no bytes for."""
-        utf8(text, self.size)
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        """The ids of a text.  Fails: `UnknownToken` for half of a surrogate pair; `CodecFailed` for a damaged tokenizer."""
+        with working("encode"):
+            utf8(text, self.size)
+            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """The text of ids, with U+FFFD where bytes are no UTF-8.  Fails: `UnknownToken` for an id out of range."""
-        known = checked_ids(ids, self.size).tolist()
-        for at, i in enumerate(known) if len(self._known) < self.size else ():
-            if i not in self._known:  # which the library would leave out silently
-                raise FaultError(UnknownToken(i, at, self.size, where="decode"))
-        return spelled(known, self._added, lambda plain: self._tokenizer.decode(plain, skip_special_tokens=False))
+        """The text of ids, with U+FFFD where bytes are not UTF-8.  Fails: `UnknownToken` for an unknown id; `CodecFailed`."""
+        with working("decode"):
+            known = checked_ids(ids, self.size).tolist()
+            for at, i in enumerate(known) if len(self._known) < self.size else ():
+                if i not in self._known:  # which the library would leave out silently
+                    raise FaultError(UnknownToken(i, at, self.size, where="decode"))
+            return spelled(known, self._added, lambda plain: self._tokenizer.decode(plain, skip_special_tokens=False))
 
     def id_of(self, token: str) -> int:
         """The id of a token by its name in the file.  Fails: `UnknownToken`."""
@@ -78,6 +81,19 @@ class BpeCodec:
         if found is None:
             raise FaultError(UnknownToken(token, 0, self.size, where="id_of"))
         return found
+
+
+@contextlib.contextmanager
+def working(where: str) -> Iterator[None]:
+    """Where the library does what a file says: it raises plain exceptions, and panics, which are not even those."""
+    try:
+        yield
+    except (FaultError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise FaultError(CodecFailed(str(error)[:200] or type(error).__name__, where=where)) from error
 
 
 def train_bpe(

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from fnlamp.data.file import LIMIT, read_all, reading, text_size, within
 from fnlamp.data.option import path_of
-from fnlamp.data.text.bpe import BpeCodec
+from fnlamp.data.text.bpe import BpeCodec, working
 from fnlamp.data.text.codec import ByteCodec, CharacterCodec, Codec, WordCodec
 from fnlamp.effect import Effect
 from fnlamp.extra import need
-from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault, FileUnwritable, TooLarge
+from fnlamp.fault import CodecFailed, ExtraMissing, FaultError, FileCorrupt, FileFault, FileUnwritable, TooLarge
 
 KEY = "fnlamp codec"
 
@@ -170,12 +170,12 @@ def _strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
 def _tokenizer(path: str, raw: bytes) -> BpeCodec:
     need("tokenizers", "text")
     try:
-        codec = BpeCodec(raw.decode())
-        size = codec.size
-    except BaseException as error:  # the library raises plain exceptions, and panics, which are none
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise FaultError(FileCorrupt(path, "a tokenizer of Hugging Face's tokenizers", str(error))) from error
+        with working("read_codec"):
+            codec = BpeCodec(raw.decode())
+            size = codec.size
+    except FaultError as error:
+        came = error.fault.reason if isinstance(error.fault, CodecFailed) else str(error.fault)
+        raise FaultError(FileCorrupt(path, "a tokenizer of Hugging Face's tokenizers", came)) from error
     if size > 2**31:
         raise FaultError(FileCorrupt(path, "ids of 31 bits", f"{size - 1}"))
     return codec
