@@ -41,7 +41,7 @@ def read_csv(
     each needs a name: one without holds the row numbers that pandas and R write. `label` is the column of class labels, by
     its name or its position from 0; it need not be among `columns`. Without a `header`, columns are called "0", "1", ... Only
     the first `rows` rows are read, and no more of the file than they take. Whether it is packed is told by its first bytes;
-    `limit` is how many bytes it may unpack to, and how many its numbers may take. Fails: `FileMissing`; `FileCorrupt` for a
+    `limit` is how many bytes it may unpack to, and twice that its numbers may take. Fails: `FileMissing`; `FileCorrupt` for a
     file that is damaged, empty, not UTF-8, with another separator or without the columns; `BadCell` for a row of another width
     or of several lines, and a cell that is empty, not a number, not finite (in `dtype` too), or not a whole number for a
     label; `TooLarge`. Reference: RFC 4180.
@@ -214,7 +214,8 @@ def _table(path: str, columns: _Columns, blocks: Iterator[Numbers], dtype: np.dt
     width = len(columns.features) * dtype.itemsize + 4 * (columns.label is not None)
     parts, label, number, size = [], [], 1 + columns.header, 0
     for block in blocks:
-        within(path, limit, size := size + len(block) * width)
+        size += len(block) * width
+        within(path, limit, size // 2)  # two bytes of text, a digit and its separator, are four as float32
         part = np.empty((len(block), len(columns.features)), dtype)
         with np.errstate(over="ignore"):  # looked for and named right below
             for to, of in copies:

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 
 from fnlamp.data.csv import records_of
-from fnlamp.data.file import LIMIT, open_file, read_all, reading, within
+from fnlamp.data.file import LIMIT, open_file, read_all, reading
 from fnlamp.data.option import column_of, path_of, several
 from fnlamp.effect import Effect
 from fnlamp.extra import need
@@ -248,9 +248,10 @@ def _check_length(path: str, file: Any, limit: int) -> None:
     """Nothing, or the fault of a file that is kept in memory and is much larger than its pixels may be."""
     start, length = file.peek(12)[:12], os.fstat(file.fileno()).st_size
     if start[:2] == b"\xff\xd8" or start[8:] == b"WEBP":  # a JPEG's notes are kept, and a WebP as a whole
-        within(path, limit + _SLACK // 4, length)
-    elif start[:4] == b"\x89PNG":
-        within(path, 4 * limit + _SLACK, length)
+        if length > limit + _SLACK // 4:
+            raise FaultError(TooLarge(path, limit, length))
+    elif start[:4] == b"\x89PNG" and length > 4 * limit + _SLACK:
+        raise FaultError(TooLarge(path, limit, length // 4))
 
 
 def _plain(message: str) -> str:

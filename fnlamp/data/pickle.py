@@ -50,8 +50,8 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
             if not (size := len(raw)):
                 raise FaultError(FileCorrupt(name, _EXPECTED, "an empty file"))
             for opcode, argument in _opcodes(raw, file := io.BytesIO(raw), lambda text: within(name, limit, text_size(text))):
-                spent += _OBJECT + (sys.getsizeof(argument) if opcode in _LITERALS else 0)
-                within(name, limit, spent - 2 * size - _FREE)  # what the file has is let pass, as one array, or as its text
+                spent += _SIZES.get(opcode, _OBJECT) + (sys.getsizeof(argument) if opcode in _LITERALS else 0)
+                within(name, limit, spent - size - _FREE)  # what is in the file itself is let pass
                 try:
                     machine.step(opcode, argument)
                 except LookupError as error:
@@ -108,6 +108,8 @@ def _string(line: bytes) -> str:
 _TEXTS: Final = {"SHORT_BINUNICODE": 1, "BINUNICODE": 4, "BINUNICODE8": 8}
 _OBJECT: Final = 64
 """Bytes that are counted for each object, whatever it takes there."""
+_SIZES: Final = dict.fromkeys(("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"), 160)
+"""Bytes that are counted for an entry of the memo."""
 _FREE: Final = 2**20
 _ESCAPES: Final = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|[0-3]?[0-7]{1,2}))*""", re.DOTALL)
 _OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
@@ -143,6 +145,7 @@ _MARKS: Final = ("TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS", "POP_MARK")
 _NUMBERS: Final = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 _STRINGS: Final = ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
 _BYTES: Final = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
+_BITS: Final = 8192
 _LITERALS: Final = frozenset(_NUMBERS + _STRINGS + _BYTES)
 
 
@@ -204,6 +207,8 @@ class _Machine:
                 items, self.stack = stack, self.below.pop()
                 self._marked(opcode, items)
             case _ if opcode in _LITERALS:
+                if type(argument) is int and argument.bit_length() > _BITS:  # which Python itself does not print
+                    raise ValueError(f"an integer of {argument.bit_length():,} bits")
                 stack.append(argument)
             case _:
                 came = f"the opcode {opcode}" + (f" of {argument.replace(' ', '.')}" if opcode == "INST" else "")
