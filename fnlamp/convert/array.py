@@ -89,7 +89,10 @@ def as_batch(batch: Tree) -> Tree:
 def _each(tree: Tree, where: str, is_leaf: Callable[[Any], bool]) -> Tree:
     if _done(tree):
         return tree
-    paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    try:
+        paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    except ValueError as error:  # JAX puts the keys of a dict in order
+        raise TypeError(f"{where}: the keys of a dict are of one type, as strings; {str(error).splitlines()[0]}") from error
     places = [f"{where}/{jax.tree_util.keystr(path, simple=True, separator='/')}".strip("/") for path, _ in paths]
     made = [as_array(leaf, place) for place, (_, leaf) in zip(places, paths, strict=True)]
     same = all(one is leaf for one, (_, leaf) in zip(made, paths, strict=True))
@@ -103,8 +106,10 @@ def is_ready(x: Any) -> bool:
 
 def _done(tree: Tree) -> bool:
     """Whether a tree has nothing but arrays to which nothing is to be done, as most have; quicker than to walk over it."""
-    if type(tree) is tuple or type(tree) is dict:
-        return all(map(_done, tree.values() if type(tree) is dict else tree))
+    if type(tree) is tuple:
+        return all(map(_done, tree))
+    if type(tree) is dict:
+        return all(type(name) is str and _done(part) for name, part in tree.items())
     return is_ready(tree) or (isinstance(tree, Array) and isinstance(tree.dtype, np.dtype))
 
 

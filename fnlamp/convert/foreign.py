@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import is_dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -105,6 +106,8 @@ def _hint(x: Any) -> str:
         return "encode it as numbers: data.character_codec and its kind make ids of text"
     if hasattr(x, "keys"):
         return "give a dict of arrays: dict(x)"
+    if is_dataclass(x):
+        return "register its class with jax.tree_util.register_dataclass, or give a dict"
     if isinstance(x, Iterable):
         return "give a list, or np.asarray of it"
     return "give an array, or a list of numbers"

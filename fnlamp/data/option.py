@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from operator import index
 from os import PathLike, fspath
 from typing import Any
+
+from fnlamp.given import shown
 
 
 def path_of(path: str | PathLike[str]) -> str:
@@ -16,7 +19,12 @@ def path_of(path: str | PathLike[str]) -> str:
     >>> path_of(pathlib.PurePosixPath("data") / "train.csv")
     'data/train.csv'
     """
-    name: Any = fspath(path)
+    if isinstance(path, bytes):
+        raise TypeError(f"a path is a str or a pathlib.Path, got {path!r}; os.fsdecode makes a str of it")
+    try:
+        name: Any = fspath(path)
+    except TypeError:
+        raise TypeError(f"a path is a str or a pathlib.Path, got {shown(path)}") from None
     if not isinstance(name, str):
         raise TypeError(f"a path is a str or a pathlib.Path, got {name!r}; os.fsdecode makes a str of it")
     return name
@@ -30,6 +38,8 @@ def several(name: str, given: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(given, str | bytes):
         raise TypeError(f"{name} is a sequence of strings, got one by itself; give [{given!r}]")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} is a sequence of strings, got {shown(given)}")
     found = tuple(given)
     for each in found:
         if not isinstance(each, str):
@@ -43,7 +53,7 @@ def seconds_of(timeout: float) -> float:
     >>> seconds_of(20)
     20
     """
-    if not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < timeout < math.inf:
         raise ValueError(f"timeout is a number of seconds above 0, got {timeout}")
     return timeout
 

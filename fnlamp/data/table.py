@@ -32,7 +32,11 @@ def check_options(
     columns: Sequence[str] | None, label: str | int | None, dtype: Any
 ) -> tuple[tuple[str, ...] | None, str | int | None]:
     """The columns and the label, a position as an `int`, or a `TypeError` for options that could make wrong numbers."""
-    if not np.issubdtype(dtype, np.floating):
+    try:
+        floating = np.issubdtype(np.dtype(dtype), np.floating)
+    except TypeError:
+        raise TypeError(f"dtype is a floating-point dtype, as np.float32, got {dtype!r}") from None
+    if dtype is None or not floating:
         raise TypeError(f"features are floating-point numbers, got the dtype {dtype}")
     return None if columns is None else several("columns", columns), None if label is None else column_of("label", label)
 

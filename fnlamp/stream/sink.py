@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Tree
-from fnlamp.effect import Effect, Interrupted, Runtime
+from fnlamp.effect import Effect, Interrupted, Resource, Runtime
 from fnlamp.fault import BufferReused, FaultError
+from fnlamp.given import shown
 from fnlamp.stream.memory import Handed, fingerprints
 from fnlamp.stream.step import Emit, End, Fail, Skip
 from fnlamp.stream.stream import BatchStream
@@ -26,6 +27,10 @@ def fold(stream: BatchStream, initial: A, function: Callable[[A, Any], A]) -> Ef
     >>> fold(s, 0, lambda rows, batch: rows + len(batch)).run()
     <IOResult: <Success: 5>>
     """
+
+    _check(stream)
+    if not callable(function):
+        raise TypeError(f"function is a function of what was put together so far and a batch, got {shown(function)}")
 
     def call(runtime: Runtime) -> Result[A, Any] | Interrupted:
         so_far = initial
@@ -47,8 +52,16 @@ def to_list(stream: BatchStream) -> Effect[list[Tree], Any]:
     >>> to_list(stream.from_items([np.ones(2), np.ones(1)])).map(len).run()
     <IOResult: <Success: 2>>
     """
+    _check(stream)
     # Each run has a list of its own.
     return Effect.suspend(list).bind(lambda batches: fold(stream, batches, _append))
+
+
+def _check(stream: Any) -> None:
+    """Raises: `TypeError` for what is no stream."""
+    if not isinstance(stream, BatchStream):
+        hint = "; what a resource makes is read inside: resource.use(stream.to_list)" if isinstance(stream, Resource) else ""
+        raise TypeError(f"stream is a BatchStream, got {shown(stream)}{hint}")
 
 
 def _append(batches: list[Tree], batch: Tree) -> list[Tree]:
@@ -61,6 +74,7 @@ def items(stream: BatchStream, state: Any = None) -> Iterator[Tree]:
 
     Fails: with what the stream fails with, and `BufferReused` if a batch is written over the one before.
     """
+    _check(stream)
     return (item for item, _ in steps(stream, stream.init if state is None else state))
 
 

@@ -179,6 +179,8 @@ def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
     """
     if not hasattr(iterator, "__iter__"):
         raise TypeError(f"iterator is an iterator over batches, got {shown(iterator)}")
+    if spec is None:
+        raise TypeError("spec is that of a batch, or a batch like those that come; got None")
     return _Reading(lambda: iterator, again=False).stream(spec_of(spec))
 
 

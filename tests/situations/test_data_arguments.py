@@ -137,6 +137,15 @@ WRONG = [
 
 S = minibatches(X, Y, batch_size=2)
 WRONG += [
+    (lambda: stream.to_list(loader([1], batch_size=1)), "resource.use\\(stream.to_list\\)"),
+    (lambda: stream.items([X]), "stream is a BatchStream"),
+    (lambda: stream.fold([X], 0, max), "stream is a BatchStream"),
+    (lambda: stream.fold(S, 0, 0), "function is a function"),
+    (lambda: from_iterator(iter([X]), spec=None), "spec is that of a batch"),
+    (lambda: minibatches({1: X, "a": X}, Y, batch_size=2), "minibatches: the keys of a dict are of one type"),
+    (lambda: data.read_csv(5), "a path is a str"),
+    (lambda: data.read_csv("a", dtype="abc"), "dtype is a floating-point dtype"),
+    (lambda: data.read_csv("a", columns=5), "columns is a sequence of strings"),
     (lambda: S.take(2.0), "count is a whole number"),
     (lambda: S.take("2"), "count is a whole number"),
     (lambda: S.drop(None), "count is a whole number"),
