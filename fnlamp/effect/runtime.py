@@ -58,6 +58,7 @@ class Polled(threading.local):
 
     def wait(self, ready: Callable[[float], object]) -> None:
         """Call `ready(seconds)`, which waits that long at most, until it returns something true.  Raises: `Stopped`."""
+        self.check()
         while not ready(GLANCE):
             self.check()
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
-from fnlamp.effect.runtime import CancelToken
+from fnlamp.effect.runtime import GLANCE, CancelToken, polled
 
 _DEFAULTS: Final = (signal.default_int_handler, signal.SIG_DFL)
 _OTHERS: Final = [
@@ -30,9 +30,13 @@ _OTHERS: Final = [
 """The signals whose handlers programs write, and let raise."""
 
 _NOT_THE_CALLERS: Final = frozenset(
-    f"fnlamp.effect.{name}"
-    for name in ("do", "effect", "failed", "interpret", "node", "resource", "salvage", "signals", "then")
+    [
+        f"fnlamp.effect.{name}"
+        for name in ["do", "effect", "failed", "interpret", "node", "resource", "salvage", "signals", "then"]
+    ]
+    + [f"fnlamp.{name}" for name in ["stream.ahead", "data.loader", "data.process", "data.shared", "data.workers"]]
 )
+"""Modules that keep account of what is held, and that wait in no other way than by `polled`."""
 
 
 class Guard:
@@ -72,6 +76,40 @@ class Guard:
         while self.held:
             number, frame = self.held.pop(0)
             self.others[number](number, frame)
+
+
+class shielded:
+    """A section of a use that hands something over or gives it back: a second Ctrl-C does not come between its statements."""
+
+    __slots__ = ("guard",)
+
+    def __enter__(self) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        self.guard = _current[0] if main and _current else None
+        if self.guard is not None:
+            self.guard.shields += 1
+
+    def __exit__(self, *_: object) -> None:
+        if self.guard is not None:
+            self.guard.shields -= 1
+            if not self.guard.shields and self.guard.held:
+                self.guard.deliver()
+
+
+class locked:
+    """A section that holds a lock which another thread may keep while it waits.  Raises: `Stopped`, if the run is to stop."""
+
+    __slots__ = ("lock",)
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+
+    def __enter__(self) -> None:
+        while not self.lock.acquire(timeout=GLANCE):
+            polled.check()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
 
 
 def _in_machine(frame: FrameType) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Never
 
 from fnlamp import tree
 from fnlamp.arrays import Tree
-from fnlamp.effect import Effect, Resource
+from fnlamp.effect import CancelToken, Defect, Effect, Exit, Interrupted, Resource
+from fnlamp.effect.runtime import GLANCE, polled
+from fnlamp.effect.signals import locked, shielded
 from fnlamp.fault import BufferReused, FaultError
 from fnlamp.stream.memory import Handed, Prints, fingerprints, overwritten
 from fnlamp.stream.step import Emit, End, Fail, Step
@@ -17,6 +21,12 @@ from fnlamp.stream.transform import Stepper, pull
 
 PATIENCE = 5.0
 """Seconds that a release waits for a step that is being made; a thread that is stuck in one ends with the process."""
+
+
+def patience(exit: Exit[Any, Any]) -> float:
+    """As long as `PATIENCE`, but for a person who asked the run to stop."""
+    stopped = isinstance(exit, Interrupted) or (isinstance(exit, Defect) and not isinstance(exit.cause, Exception))
+    return PATIENCE / 10 if stopped else PATIENCE
 
 
 def prefetched(step: Stepper, count: int) -> Resource[Stepper, Never]:
@@ -27,7 +37,7 @@ def prefetched(step: Stepper, count: int) -> Resource[Stepper, Never]:
 def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda item: None) -> Resource[Ahead, Never]:
     """A thread that makes items ahead; `discard` is given each one that nobody asked for."""
     start = Effect.suspend(lambda: Ahead(step, count, discard))
-    return Resource.make(start, lambda thread, _: Effect.suspend(thread.close))
+    return Resource.make(start, lambda thread, end: Effect.suspend(lambda: thread.close(patience(end))))
 
 
 def is_ahead(step: Stepper) -> bool:
@@ -47,13 +57,14 @@ class Ahead:
     """A thread that asks `step` for what comes after the last state that it was asked for, and keeps up to `count` items.
 
     What it makes depends on the states alone; asked for another state than the next one, it begins again there. Several
-    threads may ask, one after the other.
+    threads may ask, one after the other. No signal comes between the statements of a shielded section, and locks and queues
+    are those of the interpreter: Python's own conditions and events lose their lock to one that comes at the wrong moment.
     """
 
     def __init__(self, step: Stepper, count: int, discard: Callable[[Tree], object]) -> None:
         self._make, self._count, self._discard = step, count, discard
         self._asking = threading.Lock()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # of what follows; held for moments only
         self._ready: deque[_Ready] = deque()
         self._handed = Handed(count + 1)
         self._next: Any = None  # the state of the next item to make; only with `_going`
@@ -61,34 +72,61 @@ class Ahead:
         self._asked = 0  # how often it began at another state: what was made for an older one is discarded
         self._bug: BaseException | None = None  # from discarding; raised when something is asked for
         self._thread: threading.Thread | None = None
+        self._token = CancelToken(*([] if polled.cancel is None else [polled.cancel]))  # for what waits in the thread
+        self._work: SimpleQueue[None] = SimpleQueue()  # wakes the thread
+        self._news: SimpleQueue[None] = SimpleQueue()  # wakes the one that asks
 
-    def step(self, state: Any) -> Step:
-        """The batch at this state, as soon as it is ready."""
-        with self._asking, self._changed:
-            if not self._at(state):
-                self._begin(state)
-            while not (self._ready or self._closed or self._bug):
-                self._changed.wait()
-            if self._closed:
-                raise RuntimeError("a prefetched stream was used after it had been released")
-            if self._bug is not None:
-                raise self._bug
-            first = self._ready.popleft()
-            self._changed.notify_all()
-        if isinstance(first.came, BaseException):
-            raise first.came
-        if isinstance(first.came, Emit) and (leaf := overwritten(first.came.item, first.prints)) is not None:
-            return Fail(BufferReused(leaf))
-        return first.came
+    def step(self, state: Any, keep: Callable[[Any], object] = lambda item: None) -> Step:
+        """The batch at this state, as soon as it is ready; `keep` is given it before anything can interrupt.
 
-    def close(self) -> None:
+        Raises: `Stopped`, if the run is to stop meanwhile.
+        """
+        with locked(self._asking):
+            with shielded(), self._lock:
+                if not self._at(state):
+                    self._begin(state)
+            while True:
+                with shielded(), self._lock:
+                    came = self._taken(keep)
+                if isinstance(came, BaseException):
+                    raise came
+                if came is not None:
+                    return came
+                polled.check()
+                with contextlib.suppress(Empty):
+                    self._news.get(timeout=GLANCE)
+
+    def close(self, patience: float = PATIENCE) -> None:
         """Stop the thread and discard what is ready."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(PATIENCE)
-        self._clear()
+        self._token.cancel()
+        self._work.put(None)
+        try:
+            if self._thread is not None:
+                self._thread.join(patience)
+        finally:
+            with self._lock:
+                self._clear()
+
+    def _taken(self, keep: Callable[[Any], object]) -> Step | BaseException | None:
+        """What is ready; `None` if nothing is yet."""
+        if self._closed:
+            return RuntimeError("a prefetched stream was used after it had been released")
+        if self._bug is not None:
+            return self._bug
+        if not self._ready:
+            return None
+        first = self._ready.popleft()
+        self._work.put(None)
+        with contextlib.suppress(Empty):
+            self._news.get_nowait()
+        if isinstance(first.came, Emit):
+            if (leaf := overwritten(first.came.item, first.prints)) is not None:
+                self._drop(first.came)
+                return Fail(BufferReused(leaf))
+            keep(first.came.item)
+        return first.came
 
     def _at(self, state: Any) -> bool:
         if not (self._ready or self._going):
@@ -100,41 +138,49 @@ class Ahead:
         self._clear()
         self._asked += 1
         self._next, self._going = state, True
-        self._changed.notify_all()
+        self._work.put(None)
         if self._thread is None and not self._closed:
             self._thread = threading.Thread(target=self._run, name="fnlamp prefetch", daemon=True)
             self._thread.start()
 
     def _clear(self) -> None:
-        while self._ready:
-            self._drop(self._ready.popleft().came)
+        try:
+            while self._ready:
+                self._drop(self._ready.popleft().came)
+        finally:
+            if self._ready:  # one could not be discarded: the others are
+                self._clear()
 
     def _drop(self, came: Step | BaseException) -> None:
         if isinstance(came, Emit):
             self._discard(came.item)
 
     def _run(self) -> None:
+        polled.cancel = self._token
         while True:
-            with self._changed:
-                while not self._closed and not (self._going and len(self._ready) < self._count):
-                    self._changed.wait()
+            while not self._work.empty():
+                self._work.get()
+            with self._lock:
                 if self._closed:
                     return
+                wanted = self._going and len(self._ready) < self._count
                 state, asked = self._next, self._asked
+            if not wanted:
+                self._work.get()
+                continue
             made = self._made(state)
-            with self._changed:
-                if asked == self._asked and not self._closed:
+            with self._lock:
+                if wanted := asked == self._asked and not self._closed:
                     self._ready.append(made)
                     self._going = isinstance(made.came, Emit)
                     self._next = made.came.state if isinstance(made.came, Emit) else None
-                    self._changed.notify_all()
-                    continue
             try:
-                self._drop(made.came)
+                if not wanted:
+                    self._drop(made.came)
             except BaseException as error:
-                with self._changed:
+                with self._lock:
                     self._bug = error
-                    self._changed.notify_all()
+            self._news.put(None)
 
     def _made(self, state: Any) -> _Ready:
         try:
@@ -173,25 +219,34 @@ class Stage:
         self._buckets, self._per_bucket, self._length = buckets, per_bucket, length
         self._cut, self._release = cut, release
         self._held: list[tuple[int, Any]] = []
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._closed = False
 
     def step(self, position: int) -> Step:
         """The batch at this position."""
-        with self._lock:
+        with locked(self._lock):
             if position >= self._length:
-                self.close()
+                self._empty()
                 return End()
             number, within = divmod(position, self._per_bucket)
             if not (self._held and self._held[0][0] == number):
-                self.close()
-                came = self._buckets.step(number)
+                self._empty()
+                came = self._buckets.step(number, lambda item: self._hold(number, item))
                 if not isinstance(came, Emit):
                     return came
-                self._held.append((number, came.item))
             return Emit(self._cut(self._held[0][1], number, within), position + 1)
 
     def close(self) -> None:
         """Release the bucket that is held, if any."""
-        with self._lock:
+        self._closed = True
+        self._empty()
+
+    def _hold(self, number: int, item: Any) -> None:
+        self._held.append((number, item))
+        if self._closed:  # by another thread, while this one waited
+            self._empty()
+
+    def _empty(self) -> None:
+        with shielded():
             while self._held:
                 self._release(self._held.pop()[1])

@@ -9,11 +9,13 @@ from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Tree
 from fnlamp.effect import Effect, Interrupted, Resource, Runtime
+from fnlamp.effect.runtime import Stopped
 from fnlamp.fault import BufferReused, FaultError
 from fnlamp.given import shown
 from fnlamp.stream.memory import Handed, fingerprints
-from fnlamp.stream.step import Emit, End, Fail, Skip
+from fnlamp.stream.step import Emit, Fail
 from fnlamp.stream.stream import BatchStream
+from fnlamp.stream.transform import pull
 
 A = TypeVar("A")
 
@@ -35,10 +37,13 @@ def fold(stream: BatchStream, initial: A, function: Callable[[A, Any], A]) -> Ef
     def call(runtime: Runtime) -> Result[A, Any] | Interrupted:
         so_far = initial
         try:
-            for batch in items(stream):
-                so_far = function(so_far, batch)
+            state, handed = stream.init, Handed(1)
+            while (came := _following(stream, state, handed)) is not None:  # a generator would lose a Ctrl-C as it is closed
+                so_far, state = function(so_far, came.item), came.state
                 if runtime.cancel.requested:
                     return Interrupted(so_far)
+        except Stopped:
+            return Interrupted(so_far)
         except FaultError as error:
             return Failure(error.fault)
         return Success(so_far)
@@ -81,15 +86,18 @@ def items(stream: BatchStream, state: Any = None) -> Iterator[Tree]:
 def steps(stream: BatchStream, state: Any) -> Iterator[tuple[Tree, Any]]:
     """Each batch with the state after it."""
     handed = Handed(1)
-    while True:
-        match stream.step(state):
-            case Emit(item, state):
-                if stream.view is None and (leaf := handed.again(item, fingerprints(item))) is not None:
-                    raise FaultError(BufferReused(leaf))
-                yield item, state
-            case Skip(state):
-                pass
-            case Fail(fault):
-                raise FaultError(fault)
-            case End():
-                return
+    while (came := _following(stream, state, handed)) is not None:
+        state = came.state
+        yield came.item, state
+
+
+def _following(stream: BatchStream, state: Any, handed: Handed) -> Emit | None:
+    """The batch at a state, or `None` at the end."""
+    came = pull(stream.step, state)
+    if isinstance(came, Fail):
+        raise FaultError(came.fault)
+    if not isinstance(came, Emit):
+        return None
+    if stream.view is None and (leaf := handed.again(came.item, fingerprints(came.item))) is not None:
+        raise FaultError(BufferReused(leaf))
+    return came

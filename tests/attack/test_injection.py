@@ -1,0 +1,123 @@
+"""A second signal at every line of a run: nothing that was acquired is left behind, wherever it comes."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fnlamp import stream
+from fnlamp.effect import Effect, Resource, Runtime
+
+SILENT = Runtime(log=None)
+
+
+@pytest.fixture(autouse=True)
+def _the_default_handler_is_there_before_and_after() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+def run_with_signals_at(moments: set[int], program: Effect[Any, Any], whole: bool = True) -> int:
+    """Run it as if Ctrl-C came at these moments (there is one at each line, call and return), and tell how many there are."""
+    count = 0
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        if not whole and not str(frame.f_globals.get("__name__", "")).startswith(("fnlamp", "returns", "multiprocessing")):
+            return None
+        count += 1
+        if count in moments:
+            handler: Any = signal.getsignal(signal.SIGINT)
+            handler(signal.SIGINT, frame)
+        return trace
+
+    before = sys.gettrace()
+    gc.disable()
+    try:
+        sys.settrace(trace)
+        program.run_exit(SILENT)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+        gc.enable()
+    return count
+
+
+class Ledger:
+    """What is loaded and released."""
+
+    def __init__(self) -> None:
+        self.loaded: list[int] = []
+        self.released: list[int] = []
+        self.lock = threading.Lock()
+
+    def load(self, numbers: np.ndarray[Any, Any]) -> Any:
+        with self.lock:
+            self.loaded.append(len(self.loaded))
+        return numbers, self.loaded[-1]
+
+    def release(self, bucket: Any) -> None:
+        self.released.append(bucket[1])
+
+    def check(self, where: Any) -> None:
+        assert sorted(self.loaded) == sorted(self.released), where
+        assert not [thread for thread in threading.enumerate() if thread.name == "fnlamp prefetch"], where
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, where
+
+
+def staged(ledger: Ledger) -> Effect[Any, Any]:
+    batches = stream.staged(
+        12, batch_size=2, bucket=2, load=ledger.load, release=ledger.release, batch=lambda bucket, places: bucket[0][places]
+    )
+    return batches.use(stream.to_list)
+
+
+def prefetched(ledger: Ledger) -> Effect[Any, Any]:
+    return stream.from_function(6, lambda i: np.full(2, i), spec=np.zeros(2)).prefetch(2).use(stream.to_list)
+
+
+def chained(ledger: Ledger) -> Effect[Any, Any]:
+    def held(name: int) -> Resource[Any, Any]:
+        acquire = Effect.suspend(lambda: ledger.load(np.zeros(name)))
+        return Resource.make(acquire, lambda bucket, _: Effect.suspend(lambda: ledger.release(bucket)))
+
+    return held(1).bind(lambda _: held(2)).bind(lambda _: held(3)).use(Effect.from_value)
+
+
+PROGRAMS = {"staged": staged, "prefetch": prefetched, "resources": chained}
+
+
+def attack(build: Any, seconds: Iterator[int], firsts: int) -> None:
+    moments = run_with_signals_at(set(), build(Ledger()))
+    assert moments > 200
+    for second in seconds:
+        if second > moments:
+            return
+        for k in range(1, firsts + 1):
+            ledger = Ledger()
+            first = max(1, second - k * 7) if k > 1 else second - 1
+            run_with_signals_at({first, second}, build(ledger))
+            ledger.check((first, second))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("build", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_a_second_signal_at_many_lines_leaves_nothing_behind(build: Any) -> None:
+    attack(build, iter(range(2, 100_000, 23)), 1)
+
+
+# Python prints and drops what is raised while it closes a generator that nobody holds.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("build", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_a_second_signal_at_every_line_leaves_nothing_behind(build: Any) -> None:
+    attack(build, iter(range(2, 100_000)), 3)
