@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -107,7 +107,8 @@ def _hint(x: Any) -> str:
     if hasattr(x, "keys"):
         return "give a dict of arrays: dict(x)"
     if is_dataclass(x):
-        return "register its class with jax.tree_util.register_dataclass, or give a dict"
+        parts = ", ".join(f"x.{field.name}" for field in fields(x))
+        return f"give one of its parts ({parts}), or register its class with jax.tree_util.register_dataclass"
     if isinstance(x, Iterable):
         return "give a list, or np.asarray of it"
     return "give an array, or a list of numbers"

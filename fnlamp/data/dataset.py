@@ -13,6 +13,7 @@ import numpy as np
 
 from fnlamp.arrays import Array, Tree, describe
 from fnlamp.convert import as_array
+from fnlamp.effect import Effect
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
 from fnlamp.given import function as callable_of
 from fnlamp.given import shown
@@ -96,7 +97,13 @@ def check_dataset(dataset: Any) -> None:
     """Raises: `TypeError` for what has no rows that can be had by number."""
     if isinstance(dataset, type):
         raise TypeError(f"dataset is a data set, got the class {dataset.__name__}; call it to make one")
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    if isinstance(dataset, Effect):
+        raise TypeError("dataset is a data set, got an Effect that has not run; bind it: effect.bind(lambda dataset: ...)")
+    # torch's base class has a __getitem__, which its data sets that can only be iterated over inherit.
+    get = getattr(type(dataset), "__getitem__", None)
+    place = getattr(get, "__module__", ""), getattr(get, "__qualname__", "")
+    unable = place == ("torch.utils.data.dataset", "Dataset.__getitem__")
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or (unable and hasattr(dataset, "__iter__")):
         hint = "of an iterable give list(dataset), or its batches to stream.from_iterable"
         raise TypeError(f"dataset has __len__ and __getitem__(row), got {shown(dataset)}; {hint}")
 
@@ -121,6 +128,8 @@ def rows_of(dataset: Any) -> Any:
     parts = _parts(dataset) if keyed or isinstance(dataset, tuple) else {}
     if parts and (keyed or all(getattr(part, "shape", ()) for part in parts.values())):
         hint = "use from_arrays, which is one; if each array is an item of its own, give a list of them"
+        if not any(hasattr(part, "shape") or isinstance(part, list) for part in parts.values()):
+            hint = f"give one of its parts, as dataset[{next(iter(parts))!r}]"
         raise FaultError(ShapeMismatch("a data set of rows", describe(dataset), hint))
     if type(dataset) is np.ndarray or not labelled(dataset):
         return dataset

@@ -86,6 +86,8 @@ WRONG = [
     (lambda: loader(None, batch_size=2), "dataset has"),
     (lambda: loader(Iterable(), batch_size=2), "stream.from_iterable"),
     (lambda: loader(list, batch_size=2), "the class list; call it"),
+    (lambda: loader(data.read_csv("a"), batch_size=2), "an Effect that has not run"),
+    (lambda: data.subset(data.read_csv("a"), [0]), "an Effect that has not run"),
     (lambda: loader([1], batch_size=1, workers="2"), "workers is a whole number"),
     (lambda: loader([1], batch_size=1, workers=2.0), "workers is a whole number"),
     (lambda: loader([1], batch_size=1, workers=None), "workers is a whole number"),
@@ -174,6 +176,42 @@ class Iterable:
 def test_the_argument_is_named(call, says):
     with pytest.raises(TypeError, match=says):
         call()
+
+
+def test_iterable_data_sets_of_torch_are_named():
+    torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
+
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([1, 2])
+
+    class Counted(Endless):
+        def __len__(self):
+            return 2
+
+    class Dataset:  # as Hugging Face's, which is one
+        def __iter__(self):
+            return iter([1, 2])
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return index
+
+    chain = torch.utils.data.ChainDataset([Counted()])
+    for wrong in (Endless(), Counted(), chain, torch.utils.data.DataLoader([1, 2])):
+        with pytest.raises(TypeError, match=r"stream\.from_iterable"):
+            loader(wrong, batch_size=2)
+    loader(Dataset(), batch_size=2)
+    loader(torch.utils.data.TensorDataset(torch.arange(3)), batch_size=2)
+
+
+def test_what_holds_arrays_says_which():
+    with pytest.raises(FaultError, match=r"one of its parts \(x.columns, x.features, x.label\)"):
+        minibatches(data.Table(("a", "b"), X, Y), Y, batch_size=2)
+    with pytest.raises(FaultError, match="has not run"):
+        minibatches(data.read_csv("a"), Y, batch_size=2)
 
 
 def test_a_tuple_of_numbers_is_several_arrays():
