@@ -17,7 +17,7 @@ import numpy as np
 
 from fnlamp.data import published
 from fnlamp.data.download import digest, fetch
-from fnlamp.data.file import openable, read_all
+from fnlamp.data.file import openable, read_all, reading
 from fnlamp.data.option import path_of, seconds_of, several
 from fnlamp.effect import Effect
 from fnlamp.extra import need
@@ -147,7 +147,7 @@ def cifar10(
     def packed() -> list[bytes] | None:
         return _members(archive, names) if _is_there(archive) else None
 
-    found = _tried(lambda: unpacked() or packed())
+    found = reading(str(folder), lambda: unpacked() or packed())
     url = [f"{base.rstrip('/')}/{archive.name}" for base in _bases(mirrors, published.CIFAR_MIRRORS)]
 
     def or_download(batches: list[bytes] | None) -> Effect[list[bytes], NamedFault]:
@@ -156,7 +156,7 @@ def cifar10(
         if not download:
             return Effect.from_failure(_absent(archive, folder))
         fetched = fetch(url, archive, sha256=published.CIFAR_SHA256, size=published.CIFAR_SIZE, timeout=timeout)
-        return fetched.bind(lambda path: _tried(lambda: _members(path, names)))
+        return fetched.bind(lambda path: reading(str(folder), lambda: _members(path, names)))
 
     return found.bind(or_download).map(_cifar)
 
@@ -187,10 +187,6 @@ def _checked(split: str) -> str:
     if split not in ("train", "test"):
         raise ValueError(f'a split is "train" or "test", got {split!r}')
     return split
-
-
-def _tried(load: Any) -> Effect[Any, NamedFault]:
-    return Effect.attempt(load, FaultError, lambda error: error.fault)
 
 
 def _bases(mirrors: str | Sequence[str] | None, published: tuple[str, ...]) -> tuple[str, ...]:
@@ -237,10 +233,10 @@ def _idx_set(
             if not download:
                 return Effect.from_failure(_absent(packed, folder))
             fetched = fetch(url, packed, sha256=file.sha256, size=file.size, timeout=timeout)
-            return fetched.bind(lambda path: _tried(lambda: _published(path, file, limit)))
+            return fetched.bind(lambda path: reading(str(folder), lambda: _published(path, file, limit)))
 
-        found = _tried(lambda: _found(folder, home, file, limit))
-        return found.bind(or_download).bind(lambda contents: _tried(lambda: _idx(str(packed), contents, shape)))
+        found = reading(str(folder), lambda: _found(folder, home, file, limit))
+        return found.bind(or_download).bind(lambda contents: reading(str(folder), lambda: _idx(str(packed), contents, shape)))
 
     both = array(files[0], (rows, *source.shape)).zip(array(files[1], (rows,)))
     return both.map(lambda pair: ImageSet(pair[0][..., None], pair[1].astype(np.int32), source.classes))
@@ -263,7 +259,7 @@ def _found(folder: Path, home: Path, file: published.File, limit: int) -> bytes 
 
 def _published(path: Path, file: published.File, limit: int) -> bytes:
     """What the file contains, unpacked.  Fails: `ChecksumMismatch`, `FileMissing`."""
-    actual = _digest(path)
+    actual = digest(path)
     if actual in (file.sha256, file.unpacked):
         return read_all(str(path), limit)
     packed = path.suffix == ".gz"
@@ -278,17 +274,10 @@ def _published(path: Path, file: published.File, limit: int) -> bytes:
 
 
 def _same(path: Path, sha256: str, size: int) -> bytes:
-    actual = _digest(path)
+    actual = digest(path)
     if actual != sha256:
         raise FaultError(ChecksumMismatch(str(path), sha256, actual))
     return read_all(str(path), size)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return digest(path)
-    except OSError as error:
-        raise FaultError(FileMissing(str(path), error.strerror or type(error).__name__)) from error
 
 
 def _idx(path: str, contents: bytes, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -300,7 +289,7 @@ def _idx(path: str, contents: bytes, shape: tuple[int, ...]) -> np.ndarray[Any, 
 
 def _members(archive: Path, names: Iterable[str]) -> list[bytes]:
     """Members of the published archive, whose checksum comes first: an archive of somebody else's is not opened."""
-    actual = _digest(archive)
+    actual = digest(archive)
     if actual != published.CIFAR_SHA256:
         raise FaultError(ChecksumMismatch(str(archive), published.CIFAR_SHA256, actual))
     wanted = {f"cifar-10-batches-bin/{name}": name for name in names}
