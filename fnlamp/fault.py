@@ -456,7 +456,25 @@ class NotPicklable(Fault):
         )
 
 
-LoadFault = ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch | EmptyEpoch
+@dataclass(frozen=True)
+class HiddenRandomness(Fault):
+    """An item of a loader with workers draws random numbers from `source`, which each worker has a copy of, or shares.
+
+    `index` is the first row of the batch.
+    """
+
+    index: int
+    source: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected items that are functions of their row, got random numbers drawn from {self.source} in the batch that "
+            f"begins with item {self.index:,}; workers would repeat them, or draw them in an order of chance: draw them in "
+            "augment=lambda generator, item: ..., whose generator is a function of the seed and the row, or use workers=0"
+        )
+
+
+LoadFault = HiddenRandomness | ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch | EmptyEpoch
 """What a loader can fail with."""
 
 

@@ -12,6 +12,7 @@ from returns.result import Failure, Result, Success
 from fnlamp import tree
 from fnlamp.arrays import Spec, Tree, array_spec, describe, spec_of
 from fnlamp.convert import as_arrays, as_batch
+from fnlamp.data.chance import Watched
 from fnlamp.data.collate import Collate, stack
 from fnlamp.data.dataset import Dataset, Subset, check_dataset, classes_of, is_array, labelled, rows_of
 from fnlamp.data.load import Augment, Load
@@ -49,8 +50,9 @@ def loader(
     `processes(n)` and `threads(n)` can be shared by many. Each is `prefetch` batches ahead. A data set that has its rows in
     memory is cut without workers, in a compiled view, if there is nothing to be done to its items.
 
-    Fails: `ItemFailed`, with the row, for an exception in the data set or in a function; `WorkerLost` for a worker that is
-    killed; `NotPicklable`; `ShapeMismatch` and `DtypeMismatch` for items that do not fit together.
+    Fails: `ItemFailed`, with the row, for an exception in the data set or in a function; `HiddenRandomness`, with workers, for
+    items that draw from another generator than that of `augment`; `WorkerLost` for a worker that is killed; `NotPicklable`;
+    `ShapeMismatch` and `DtypeMismatch` for items that do not fit together.
 
     >>> from fnlamp.data import from_arrays
     >>> data = from_arrays(np.arange(10).reshape(5, 2), np.arange(5))
@@ -80,7 +82,7 @@ def loader(
         return _planned(cut)
 
     def planned() -> _Plan:
-        return _Plan(Load(rows_of(dataset), transform, augment, collate, seed), batch_size, shuffle, drop_last)
+        return _Plan(Load(rows_of(dataset), transform, augment, collate, seed), batch_size, shuffle, drop_last, workers != 0)
 
     plan = _planned(planned)
     if workers == 0:
@@ -122,14 +124,15 @@ def _planned(make: Callable[[], A]) -> Resource[A, LoadFault]:
 class _Plan:
     """Which rows make which batch, and what a batch looks like: the first item is loaded to see it."""
 
-    def __init__(self, load: Load, batch_size: int, shuffle: bool, drop_last: bool) -> None:
+    def __init__(self, load: Load, batch_size: int, shuffle: bool, drop_last: bool, shared: bool) -> None:
         count = len(load.dataset)
         self.load = load
         self.order = Order(count, load.seed if shuffle else None)
         self.batch_size = batch_size
         self.length = count // batch_size if drop_last else -(-count // batch_size)
         self.why_empty = EmptyEpoch(count, batch_size, drop_last)
-        one = load([int(self.order[0])]) if count else Success(())
+        first_load = Watched(load, alone=True) if shared else load
+        one = first_load([int(self.order[0])]) if count else Success(())
         if isinstance(one, Failure):
             raise FaultError(one.failure())
         first = as_batch(one.unwrap())

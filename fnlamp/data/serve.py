@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from returns.result import Failure, Result
 
+from fnlamp.data.chance import Watched
 from fnlamp.data.load import Load
 from fnlamp.data.shared import Layout, Shared
 from fnlamp.fault import ItemFailed, NotPicklable
@@ -108,21 +109,21 @@ class _Opened:
     def __init__(self, block: Shared, layouts: dict[str, Layout]) -> None:
         self.block = block
         self.layouts = layouts
-        self.load: Load | NotPicklable | None = None
+        self.load: Watched | NotPicklable | None = None
 
     def __call__(self, rows: Sequence[int], progress: memoryview) -> Result[Any, Any]:
         if self.load is None:
             self.load = self._unpacked()
-        return self.load(rows, progress) if isinstance(self.load, Load) else Failure(self.load)
+        return self.load(rows, progress) if isinstance(self.load, Watched) else Failure(self.load)
 
-    def _unpacked(self) -> Load | NotPicklable:
+    def _unpacked(self) -> Watched | NotPicklable:
         parts = {}
         for name, layout in self.layouts.items():
             try:
                 parts[name] = self.block.view(layout)
             except Exception as error:
                 return NotPicklable(name, f"{type(error).__name__}: {error}")
-        return Load(**parts)
+        return Watched(Load(**parts), alone=True)
 
     def close(self) -> None:
         self.load = None

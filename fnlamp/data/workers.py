@@ -14,6 +14,7 @@ from typing import Any, Final, Never
 from returns.result import Result
 
 from fnlamp.arrays import Tree
+from fnlamp.data.chance import Watched
 from fnlamp.data.load import Load
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import Fault
@@ -174,7 +175,7 @@ class _Task:
 class _ThreadJob(Job):
     def __init__(self, queue: SimpleQueue[_Task | None], load: Load) -> None:
         self.queue = queue
-        self.load = load
+        self.load = Watched(load, alone=False)
         self.closed = False
         self.lock = threading.Lock()
         self.unfinished: set[Future[Result[Tree, Fault]]] = set()  # those that were dropped at work too
