@@ -183,17 +183,24 @@ def _of_objects(array: np.ndarray[Any, Any], where: str, given: Any = None) -> A
     if not array.size:
         return np.zeros(array.shape)
     items = array.ravel().tolist()
-    for i, item in enumerate(items):
-        arrays = is_arraylike(type(item)) and not isinstance(item, np.generic)
-        if not (arrays or isinstance(item, int | float | complex | np.number | np.bool_ | list)):
-            row = np.unravel_index(i, array.shape)[0]
-            got = f"the dtype object, with {shown(item)} in row {row:,}"
-            hint = "give its codes, x.cat.codes" if hasattr(given, "cat") else "encode it as numbers, or leave it out"
-            raise FaultError(DtypeMismatch("numbers", got, hint, where=where))
-    if all(isinstance(item, int) for item in items) and np.asarray(items).dtype == object:
-        raise _lossy(f"integers from {min(items)} to {max(items)}", "int64", where)
+    kinds = set(map(type, items))
+    wrong = {kind for kind in kinds if not _holds_numbers(kind)}
+    if wrong:
+        i = next(i for i, item in enumerate(items) if type(item) in wrong)
+        got = f"the dtype object, with {shown(items[i])} in row {np.unravel_index(i, array.shape)[0]:,}"
+        hint = "give its codes, x.cat.codes" if hasattr(given, "cat") else "encode it as numbers, or leave it out"
+        raise FaultError(DtypeMismatch("numbers", got, hint, where=where))
+    if all(issubclass(kind, _NUMBERS) for kind in kinds) and np.asarray(items).dtype == object:
+        raise _lossy("integers of more than 64 bits", "int64", where)
     made = _of_list(items, where)
     return made.reshape(*array.shape, *made.shape[1:])
+
+
+_NUMBERS: Final = (int, float, complex, np.number, np.bool_)
+
+
+def _holds_numbers(kind: type) -> bool:
+    return issubclass(kind, (*_NUMBERS, list)) or (is_arraylike(kind) and not issubclass(kind, np.generic))
 
 
 def _joined(rows: Sequence[Any], where: str, axis: int, names: Sequence[str] | None = None) -> np.ndarray[Any, Any]:

@@ -477,7 +477,14 @@ def test_ragged_rows_are_named(case):
 def test_integers_stay_what_they_are():
     for given in ([2**63 - 1, -(2**63)], [2**64 - 1, 2**63], [2**53 + 1, 0], np.array([2**53 + 1, 2**62], object)):
         assert as_array(given).tolist() == list(given)
-    for given in ([2**64, 0], [2**63 + 1, -1], [2**53 + 1, 0.5], [[2**53 + 1], [0.5]], np.array([2**64, 1], object)):
+    for given in (
+        [2**64, 0],
+        [2**63 + 1, -1],
+        [2**53 + 1, 0.5],
+        [[2**53 + 1], [0.5]],
+        np.array([2**64, True], object),
+        [[2**64], [1]],
+    ):
         assert isinstance(fault(stream.minibatches, np.zeros(2), given, batch_size=2), DtypeMismatch)
     assert as_array([2**53, 0.5]).tolist() == [2**53, 0.5]
     assert as_array([True, 2, 0.5]).tolist() == [1, 2, 0.5]
