@@ -10,7 +10,7 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, describe, spec_of
-from fnlamp.convert import as_arrays, as_batch
+from fnlamp.convert import as_arrays, as_batch, rows_by_position
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
 from fnlamp.given import flag, function, shown, whole
@@ -116,8 +116,7 @@ def from_items(batches: Sequence[Tree]) -> BatchStream:
 
     Fails: `EmptyEpoch` for an empty sequence, whose spec nobody knows.
     """
-    if not isinstance(batches, Sequence | np.ndarray) or isinstance(batches, str | bytes):
-        raise TypeError(f"batches is a list of batches, got {shown(batches)}; give list(...) of it")
+    batches = rows_by_position("batches", batches)
     if not len(batches):
         raise FaultError(EmptyEpoch())
     return from_function(len(batches), batches.__getitem__)

@@ -110,9 +110,9 @@ WRONG = [
     (lambda: data.at(0.5, abs), "place is a position or a name"),
     (lambda: data.normalize("a", 1.0), "mean and std are numbers"),
     (lambda: data.stack(iter([1])), "items is a list"),
-    (lambda: from_items(iter([X])), "batches is a list of batches"),
-    (lambda: from_items({"x": X}), "batches is a list of batches"),
-    (lambda: from_items(5), "batches is a list of batches"),
+    (lambda: from_items(iter([X])), "batches is a list"),
+    (lambda: from_items({"x": X}), "batches is a list"),
+    (lambda: from_items(5), "batches is a list"),
     (lambda: from_function("3", np.zeros), "length is a whole number"),
     (lambda: from_function(2.0, np.zeros), "length is a whole number"),
     (lambda: from_function(2, [X, X]), "make is a function"),
@@ -205,6 +205,20 @@ def test_iterable_data_sets_of_torch_are_named():
             loader(wrong, batch_size=2)
     loader(Dataset(), batch_size=2)
     loader(torch.utils.data.TensorDataset(torch.arange(3)), batch_size=2)
+
+
+def test_batches_may_be_in_anything_with_a_length_and_numbers():
+    class Lazy:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, position):
+            return X + position, Y
+
+    for given in (Lazy(), [(X, Y), (X + 1, Y)], ((X, Y), (X + 1, Y))):
+        assert [float(x[0, 0]) for x, _ in stream.items(from_items(given))] == [0, 1]
+    for given in (np.stack([X, X + 1]), jnp.stack([X, X + 1])):
+        assert [float(x[0, 0]) for x in stream.items(from_items(given))] == [0, 1]
 
 
 def test_what_holds_arrays_says_which():
