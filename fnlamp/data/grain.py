@@ -10,7 +10,6 @@ from fnlamp.arrays import spec_of
 from fnlamp.convert import as_batch
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import EmptyEpoch, FaultError, ItemFailed, LoadFault
-from fnlamp.given import shown
 from fnlamp.stream import BatchStream, Emit, End, Fail, Step
 
 
@@ -28,7 +27,7 @@ def from_grain(source: Any) -> Resource[BatchStream, LoadFault]:
     """
     pipeline = source.to_iter_dataset() if hasattr(source, "to_iter_dataset") else source
     if not hasattr(pipeline, "__iter__"):
-        raise TypeError(f"source: expected a DataLoader, MapDataset or IterDataset of Grain, got {shown(source)}")
+        raise TypeError(f"source: expected a DataLoader, MapDataset or IterDataset of Grain, got {type(source).__name__}")
 
     def acquire() -> _Pipeline:
         return _Pipeline(iter(pipeline), _length(source))
