@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, Spec, State, Tree, array_spec, describe
+from fnlamp.given import shown
 from fnlamp.mode import Mode
 from fnlamp.tag import Role, Tag
 
@@ -49,12 +50,73 @@ class Layer:
         """First this layer, then the other: `sequence` of both, flattened, hence associative."""
         from fnlamp.nn.combine import chain  # combinators are written on layers, and `>>` is one of them
 
+        other = as_layer(other, f"the right of {self} >>")
         if self.chain == () or other.chain == ():  # `sequence()` is the identity
             return other if self.chain == () else self
         return chain(*(self.chain or ((None, self),)), *(other.chain or ((None, other),)))
 
+    def __rrshift__(self, other: Any) -> Layer:
+        """Raises: `TypeError` for what is no layer on the left of `>>`."""
+        return as_layer(other, f"the left of >> {self}")
+
+    if not TYPE_CHECKING:  # to a type checker a layer is nothing that can be called
+
+        def __call__(self, *args, **kwargs):
+            """Raises: `TypeError`, which says what to write."""
+            if args or kwargs:
+                raise TypeError(
+                    f"{self} is a layer, a pair of pure functions, and is not called: make its parameters by "
+                    "layer.init(key, spec) and use it by layer.apply(params, state, x, Eval()); "
+                    "for an activation with another argument write nn.fun(partial(function, argument=...))"
+                )
+            raise TypeError(f"{self} is a layer already, not a function that makes one: write it without ()")
+
     def __repr__(self) -> str:
         return self.name
+
+
+def as_layer(given: Any, where: str) -> Layer:
+    """The layer that is given.  Raises: `TypeError` for anything else, which says what to write instead.
+
+    >>> as_layer(jax.nn.soft_sign, "1")
+    Traceback (most recent call last):
+    TypeError: expected a Layer at 1, got the function soft_sign; nn.fun makes a layer of a function: nn.fun(jax.nn.soft_sign)
+    """
+    if isinstance(given, Layer):
+        return given
+    got, hint = _instead(given)
+    raise TypeError(f"expected a Layer at {where}, got {got}; {hint}")
+
+
+PEERS = {"torch", "keras", "tensorflow", "flax", "equinox", "haiku", "torchvision", "transformers"}
+"""Libraries whose modules hold parameters of their own."""
+
+
+def _instead(given: Any) -> tuple[str, str]:
+    """What is given in place of a layer, and what to write."""
+    from fnlamp import nn
+
+    name, module = (str(getattr(given, of, None) or "") for of in ("__name__", "__module__"))
+    library = (module or type(given).__module__).split(".")[0]
+    ready = f"write nn.{name}; " if isinstance(getattr(nn, name or "-", None), Layer) else ""
+    if isinstance(given, str):
+        known = isinstance(getattr(nn, given, None), Layer)
+        return shown(given), f"write nn.{given}" if known else "layers are values, such as nn.relu and nn.linear(10)"
+    if isinstance(given, list | tuple):
+        return f"a {type(given).__name__} of {len(given)}", "layers are given one by one: nn.sequence(*layers)"
+    if library in PEERS:
+        what = name or type(given).__name__
+        return f"{what} of {library}", "layers of fnlamp are pure functions; nn has layers, and nn.fun takes functions of JAX"
+    if module.startswith("fnlamp.nn") and callable(given):
+        return f"the function {name}", f"call it, it makes a layer: nn.{name}(...)"
+    if callable(given) and not isinstance(given, type):
+        written = f"jax.nn.{name}" if hasattr(jax.nn, name or "-") else f"jnp.{name}" if library in {"jax", "numpy"} else name
+        written = "lambda x: ..." if name in {"", "<lambda>"} else written
+        what = f"the function {name}" if name else shown(given)
+        return what, f"{ready}nn.fun makes a layer of a function: nn.fun({written})"
+    if isinstance(given, int | float):
+        return shown(given), f"write nn.linear({given}) for that many features"
+    return shown(given), "nn has layers, and nn.fun makes a layer of a function"
 
 
 def tag_all(layer: str, **roles: Role) -> dict[str, Tag]:

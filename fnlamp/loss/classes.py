@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from fnlamp.arrays import Array, along_last, describe, is_integer, wide
 from fnlamp.fault import DtypeMismatch, FaultError, LabelOutOfRange, PredictionMismatch
 from fnlamp.given import arguments, number, whole
-from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, refuse, weights_of
+from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, nan_unless, refuse, weights_of
 
 LARGEST = 2**31 - 1
 """Labels are compared as 32-bit integers; larger ones are taken for this one, which is no class."""
@@ -77,7 +77,7 @@ def _classes(
             uniform = jnp.mean(logp if each is None else logp * along_last(each, logp.ndim), axis=-1)
             loss = (1 - smoothing) * loss - smoothing * uniform
         # A label that is none of the classes makes the loss not-a-number, never a wrong number: the step stops before it.
-        total = jnp.sum(jnp.where(counted, jnp.where(known, loss, jnp.nan), 0))
+        total = nan_unless((known | ~counted).all(), jnp.sum(jnp.where(counted, loss, 0)))
         weight = count(counted) if each is None else jnp.sum(jnp.where(counted, each[label], 0))
         return LossValue(total, weight.astype(total.dtype))
 

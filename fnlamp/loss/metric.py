@@ -13,7 +13,7 @@ from fnlamp.arrays import Array, is_float, wide
 from fnlamp.fault import FaultError, LabelOutOfRange
 from fnlamp.given import arguments, number
 from fnlamp.loss.classes import check_labels, check_range, count, ignored_label, labels_of, narrow
-from fnlamp.loss.value import Loss, LossValue, arrays, refuse
+from fnlamp.loss.value import Loss, LossValue, arrays, nan_unless, refuse
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,8 +118,7 @@ def _share(right: Array, sound: Array, counted: Array, prediction: Array) -> Los
     """The share of `right` among `counted`, in whole numbers; NaN where one that counts is not `sound`."""
     dtype = wide(prediction)
     hits = count(right & counted).astype(dtype)
-    total = jnp.where((sound | ~counted).all(), hits, jnp.full_like(hits, jnp.nan))
-    return LossValue(total, count(counted).astype(dtype))
+    return LossValue(nan_unless((sound | ~counted).all(), hits), count(counted).astype(dtype))
 
 
 def _aligned(name: str, prediction: Array, target: Array) -> tuple[Array, Array]:

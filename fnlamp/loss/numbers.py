@@ -14,7 +14,7 @@ from fnlamp.arrays import Array, Tree, along_last, wide
 from fnlamp.fault import FaultError, LabelOutOfRange
 from fnlamp.given import arguments, number
 from fnlamp.loss.classes import squeeze_hint
-from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, refuse, weights_of
+from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, nan_unless, refuse, weights_of
 
 
 @arguments(makes_a_loss("mse"))
@@ -62,7 +62,7 @@ def bce_with_logits(positive_weights: ArrayLike | None = None) -> Loss:
         if weights is not None:
             positive = positive * along_last(jnp.asarray(weights, x.dtype), x.ndim)
         loss = -(positive + (1 - y) * jax.nn.log_sigmoid(-x))
-        return jnp.where((y >= -ROUNDING) & (y <= 1 + ROUNDING), loss, jnp.nan)
+        return nan_unless(((y >= -ROUNDING) & (y <= 1 + ROUNDING)).all(), loss)
 
     return _elementwise(name, one, _check_shares)
 

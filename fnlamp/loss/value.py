@@ -31,9 +31,9 @@ class LossValue:
         [2.0, 0.0, nan, nan]
         """
         total, weight = jnp.asarray(self.total), jnp.asarray(self.weight)
-        mean = total / jnp.where(weight > 0, weight, jnp.ones_like(weight))
-        nothing = (weight == 0) & (total == 0)
-        return jnp.where(weight > 0, mean, jnp.where(nothing, jnp.zeros_like(mean), jnp.full_like(mean, jnp.nan)))
+        nothing = ((weight == 0) & (total == 0)).astype(weight.dtype)
+        # 0 / 1 where there is nothing, and else 0 / 0, so that no NaN is made where none is meant, as `jax_debug_nans` asks.
+        return jnp.where(weight > 0, total, jnp.zeros_like(total)) / jnp.where(weight > 0, weight, nothing)
 
 
 def _no_check(*_: Any) -> None:
@@ -153,6 +153,11 @@ def _array(name: str, what: str, x: Any) -> Array:
 def refuse(name: str, expected: str, got: Any, hint: str = "") -> NoReturn:
     """The fault of arrays whose shapes do not fit."""
     raise FaultError(ShapeMismatch(expected, describe(got), hint, where=name))
+
+
+def nan_unless(sound: Array, x: Array) -> Array:
+    """`x`, or NaN; by a division, which makes none where none is meant, as `jax_debug_nans` asks."""
+    return jnp.where(sound, x, jnp.zeros_like(x)) / sound.astype(x.dtype)
 
 
 def weights_of(given: Any, name: str) -> np.ndarray[Any, Any] | None:

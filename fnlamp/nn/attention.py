@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float, platform
+from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float, platform, wide
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
 from fnlamp.nn.combine import sequence
@@ -20,6 +21,7 @@ from fnlamp.nn.linear import in_memory, linear
 from fnlamp.nn.shape import fun
 
 
+@arguments("the width is inferred: nn.self_attention(4) has 4 heads")
 def self_attention(
     heads: int,
     *,
@@ -41,6 +43,7 @@ def self_attention(
     >>> made.params["input"]["weight"].shape, made.params["output"]["weight"].shape, made.spec.shape
     ((32, 96), (32, 32), (8, 16, 32))
     """
+    heads, causal = whole("self_attention: heads", heads, None), flag("self_attention: causal", causal)
     if heads < 1:
         raise ValueError(f"self_attention needs at least one head, got {heads}")
 
@@ -77,12 +80,17 @@ def attend(x: Array, heads: int, causal: bool) -> Array:
 
 
 def _forward(x: Array, heads: int, causal: bool) -> tuple[Array, list[tuple[Array, ...]]]:
+    if not x.size:  # no rows, or no times, of which a softmax would be undefined
+        empty = jnp.zeros((*x.shape[:2], x.shape[2] // 3), x.dtype)
+        return empty, []
     made = [_forward_part(part, heads, causal) for part in jnp.split(x, _parts(x))]
     return jnp.concatenate([y for y, _ in made]), [kept for _, kept in made]
 
 
 def _backward(heads: int, causal: bool, kept: list[tuple[Array, ...]], dy: Array) -> tuple[Array]:
     del causal  # where nothing is seen, p is 0, and so are the gradients
+    if not kept:  # nothing was computed
+        return (jnp.zeros((*dy.shape[:2], 3 * dy.shape[2]), dy.dtype),)
     parts = zip(kept, jnp.split(dy, len(kept)), strict=True)
     return (jnp.concatenate([_backward_part(heads, part, dy) for part, dy in parts]),)
 
@@ -99,12 +107,12 @@ def _parts(x: Array) -> int:
 
 
 def _forward_part(x: Array, heads: int, causal: bool) -> tuple[Array, tuple[Array, ...]]:
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = wide(x)
     q, k, v = (_split(part, heads) for part in jnp.split(x, 3, axis=-1))
-    scores = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=wide) / sqrt(q.shape[-1])
+    scores = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=dtype) / sqrt(q.shape[-1])
     if causal:
         seen = jnp.tri(q.shape[2], dtype=bool)
-        scores = jnp.where(seen, scores, -jnp.inf)
+        scores = jnp.where(seen[None, None], scores, -jnp.inf)
     p = jax.nn.softmax(scores).astype(x.dtype)
     return _joined(jnp.einsum("bhts,bhsd->bhtd", p, v)), (q, k, v, p)
 
@@ -112,11 +120,12 @@ def _forward_part(x: Array, heads: int, causal: bool) -> tuple[Array, tuple[Arra
 def _backward_part(heads: int, kept: tuple[Array, ...], dy: Array) -> Array:
     """From the probabilities, which are kept: on CPU to compute them again costs more than to read them."""
     q, k, v, p = kept
-    wide = jnp.promote_types(q.dtype, jnp.float32)
+    dtype = wide(q)
     dy = _split(dy, heads)
     dv = jnp.einsum("bhdt,bhts->bhds", _transposed(dy), p)
-    dp = jnp.einsum("bhtd,bhds->bhts", dy, _transposed(v), preferred_element_type=wide)
-    ds = (p * (dp - jnp.sum(p * dp, axis=-1, keepdims=True)) / sqrt(q.shape[-1])).astype(q.dtype)
+    dp = jnp.einsum("bhtd,bhds->bhts", dy, _transposed(v), preferred_element_type=dtype)
+    seen = p.astype(dtype)
+    ds = (seen * (dp - jnp.sum(seen * dp, axis=-1, keepdims=True)) / sqrt(q.shape[-1])).astype(q.dtype)
     dq = jnp.einsum("bhts,bhsd->bhtd", ds, k)
     dk = jnp.einsum("bhdt,bhts->bhds", _transposed(q), ds)
     return jnp.concatenate([_joined(d) for d in (dq, dk.swapaxes(2, 3), dv.swapaxes(2, 3))], axis=-1)
@@ -140,7 +149,7 @@ def _transposed(x: Array) -> Array:
 
 
 def _width(x: Any, heads: int, where: str) -> int:
-    if not hasattr(x, "shape") or len(x.shape) != 3 or x.shape[-1] % heads:
+    if not hasattr(x, "shape") or len(x.shape) != 3 or x.shape[-1] % heads or not x.shape[-1]:
         expected = f"an array of shape (batch, time, width), the width divisible by {heads} heads"
         raise FaultError(ShapeMismatch(expected, describe(x), where=where))
     if not is_float(x):

@@ -10,7 +10,8 @@ import jax
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, State, Tree, describe
 from fnlamp.fault import FaultError, ShapeMismatch, located
-from fnlamp.layer import Init, Layer
+from fnlamp.given import flag, whole
+from fnlamp.layer import Init, Layer, as_layer
 from fnlamp.mode import Mode, name_key
 
 
@@ -55,7 +56,9 @@ def residual(layer: Layer, shortcut: Layer | None = None) -> Layer:
     Params and state: under `layer` and `shortcut`.  Fails: `ShapeMismatch` where the two terms would broadcast.
     Reference: He et al. 2015, eq. 1 and 2.
     """
-    children = {"layer": layer} if shortcut is None else {"layer": layer, "shortcut": shortcut}
+    children = {"layer": as_layer(layer, "residual")}
+    if shortcut is not None:
+        children["shortcut"] = as_layer(shortcut, "residual: shortcut")
 
     def init(key: Key, spec: Tree) -> Init:
         made = {name: _init(name, child, key, spec) for name, child in children.items()}
@@ -102,6 +105,7 @@ def repeat(layer: Layer, times: int, *, shared: bool = False) -> Layer:
 
     Fails: `ShapeMismatch` if weights are shared and the output's spec differs from the input's.
     """
+    layer, times, shared = as_layer(layer, "repeat"), whole("repeat: times", times, None), flag("repeat: shared", shared)
     if times < 1:
         raise ValueError(f"repeat needs times >= 1, got {times}")
     if not shared:
@@ -144,8 +148,7 @@ def _side_by_side(kind: str, children: dict[str, Layer], split: Any) -> Layer:
 def _named(parts: Sequence[tuple[str | None, Layer]]) -> dict[str, Layer]:
     children: dict[str, Layer] = {}
     for position, (name, layer) in enumerate(parts):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"expected a Layer at {name or position}, got {layer!r}; nn.fun makes a layer of a function")
+        layer = as_layer(layer, str(position) if name is None else name)
         key = str(position) if name is None else name
         if key in children:
             raise ValueError(f"two layers are called {key!r}; give one of them another name")

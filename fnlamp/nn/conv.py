@@ -7,8 +7,9 @@ from typing import Any
 import jax
 from jax import lax
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe, is_float, platform
+from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, array_spec, describe, is_float, platform
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn import im2col
@@ -19,6 +20,7 @@ from fnlamp.nn.window import Padding, Pair, Size, Window, check_padding, pair
 from fnlamp.tag import Role
 
 
+@arguments("input channels are inferred: nn.conv2d(64, 3) has 64 output channels and a kernel of 3 x 3")
 def conv2d(
     channels: int,
     kernel: Size,
@@ -56,6 +58,8 @@ def conv2d(
         pair(dilation, "conv2d: dilation"),
         check_padding(padding, "conv2d"),
     )
+    channels, groups = whole("conv2d: channels", channels, None), whole("conv2d: groups", groups, None)
+    bias = flag("conv2d: bias", bias)
     if groups < 1 or channels < 1 or channels % groups:
         raise ValueError(f"conv2d needs output channels that groups divides, got {channels} and groups={groups}")
 
@@ -72,6 +76,7 @@ def conv2d(
     return Layer(init, apply, f"conv2d({channels}, {kernel}{f', stride={stride}' if window.stride != (1, 1) else ''})")
 
 
+@arguments("input channels are inferred: nn.conv_pool(20, 5, pool=2)")
 def conv_pool(
     channels: int,
     kernel: Size,
@@ -97,6 +102,7 @@ def conv_pool(
     window = Window(pair(kernel, "conv_pool: kernel"), padding=check_padding(padding, "conv_pool"))
     size = pair(pool, "conv_pool: pool")
     pools = Window(size, size)
+    channels, bias = whole("conv_pool: channels", channels, None), flag("conv_pool: bias", bias)
     if channels < 1:
         raise ValueError(f"conv_pool needs at least one output channel, got {channels}")
 
@@ -135,7 +141,7 @@ def native(x: Array, weight: Array, bias: Array | None, window: Window, groups: 
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
-    return y if bias is None else y + bias
+    return y if bias is None else y + along_last(bias, y.ndim)
 
 
 def convolve_pooled(x: Array, weight: Array, bias: Array | None, window: Window, pools: Window) -> Array:
@@ -152,7 +158,7 @@ def convolve_pooled(x: Array, weight: Array, bias: Array | None, window: Window,
 def native_pooled(x: Array, weight: Array, bias: Array | None, window: Window, pools: Window) -> Array:
     """`convolve_pooled` as operations of XLA."""
     y = native_max_pool(native(x, weight, None, window), pools)
-    return jax.nn.relu(y if bias is None else y + bias)
+    return jax.nn.relu(y if bias is None else y + along_last(bias, y.ndim))
 
 
 def _padded(x: Array, window: Window) -> Array:
@@ -188,6 +194,8 @@ def _roles(bias: bool) -> dict[str, Role]:
 
 def _check(x: Any, window: Window, each: int | None, groups: int, where: str) -> Pair:
     places = window.over(x, where)
+    if x.shape[-1] == 0:
+        raise FaultError(ShapeMismatch("images of at least one channel", describe(x), where=where))
     if not is_float(x):
         hint = "cast first, as nn.rescale(1 / 255) does for pixels"
         raise FaultError(DtypeMismatch("floating-point input", describe(x), hint, where=where))

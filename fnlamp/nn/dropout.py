@@ -7,10 +7,12 @@ import jax.numpy as jnp
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float
 from fnlamp.fault import DtypeMismatch, FaultError
+from fnlamp.given import arguments, number
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode, Train
 
 
+@arguments("the rate is the probability to drop: nn.dropout(0.5)")
 def dropout(rate: float) -> Layer:
     """Zero each number with probability `rate` and divide the others by `1 - rate`, so that the expectation stays.
 
@@ -21,8 +23,10 @@ def dropout(rate: float) -> Layer:
     >>> dropout(0.5).apply({}, {}, jnp.ones(3), Eval())[0]
     Array([1., 1., 1.], dtype=float32)
     """
+    rate = number("dropout: rate", rate, "a probability, 0 <= rate < 1")
     if not 0 <= rate < 1:
-        raise ValueError(f"dropout needs 0 <= rate < 1, got {rate}")
+        hint = f"; write {rate / 100:g} for {rate:g} %" if 1 < rate < 100 else ""
+        raise ValueError(f"dropout needs 0 <= rate < 1, got {rate:g}{hint}")
 
     def init(key: Key, spec: Spec) -> Init:
         del key

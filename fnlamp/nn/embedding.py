@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe, is_integer
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import arguments, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn.initial import Initializer
@@ -17,6 +18,7 @@ from fnlamp.tag import Role
 _normal = jax.nn.initializers.normal(1.0)
 
 
+@arguments("nn.embedding(1000, 64) has a vector of 64 numbers for each of 1000 tokens")
 def embedding(vocabulary: int, width: int, *, weight_init: Initializer = _normal) -> Layer:
     """The row of a weight of shape `(vocabulary, width)` for each token, an integer from 0 to `vocabulary - 1`.
 
@@ -31,6 +33,7 @@ def embedding(vocabulary: int, width: int, *, weight_init: Initializer = _normal
            [ 1.,  2.],
            [nan, nan]], dtype=float32)
     """
+    vocabulary, width = whole("embedding: vocabulary", vocabulary, None), whole("embedding: width", width, None)
     if vocabulary < 1 or width < 1:
         raise ValueError(f"embedding needs at least one token and one feature, got {vocabulary} and {width}")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fnlamp.arrays import Array
@@ -85,14 +86,27 @@ def _convolve(x: Array, weight: Array, window: Window, groups: int) -> Array:
     return y.reshape(weight.shape[3], *places)
 
 
-def max_pool(x: Array, window: Window) -> Array:
-    """The largest number in each window of the padded images; of equal ones the first in row-major order has the gradient.
+def max_pool(x: Array, window: Window, sides: Sides = ((0, 0), (0, 0))) -> Array:
+    """The largest number in each window of padded images; of equal ones the first in row-major order has the gradient.
 
-    First along each row, then over the rows: fewer comparisons, and the same number found.
+    The padding has none, also where all numbers of the window are as low as it.  First along each row, then over the rows:
+    fewer comparisons, and the same number found.
     """
     for axis in (1, 0):
-        x = first_largest(shifts(x, window, axis))
+        x = first_largest(shifts(x, window, axis), _inside(x.shape[axis + 1], sides[axis], window, axis))
     return x
+
+
+def _inside(length: int, side: Pair, window: Window, axis: int) -> list[np.ndarray[Any, Any]] | None:
+    """For each shift along that axis, where it sees the image and not its padding; `None` without padding."""
+    if side == (0, 0):
+        return None
+    inside = np.zeros(length, bool)
+    inside[side[0] : length - side[1]] = True
+    places = (length - window.span[axis]) // window.stride[axis] + 1
+    along = np.arange(places) * window.stride[axis]
+    shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    return [inside[along + start * window.dilation[axis]].reshape(1, *shape) for start in range(window.size[axis])]
 
 
 def sum_pool(x: Array, window: Window) -> Array:
@@ -103,12 +117,24 @@ def sum_pool(x: Array, window: Window) -> Array:
     return x
 
 
-def first_largest(xs: Sequence[Array]) -> Array:
-    """The largest number at each position; the gradient goes to the first of equal ones, and NaN is larger than any."""
+def first_largest(xs: Sequence[Array], inside: Sequence[np.ndarray[Any, Any]] | None = None) -> Array:
+    """The largest number at each position; the gradient goes to the first of equal ones, and NaN is larger than any.
+
+    Where `inside` is false, there is no number to be chosen, as long as there is one.
+    """
     largest = xs[0]
-    for x in xs[1:]:
-        largest = jnp.where((x > largest) | jnp.isnan(x), x, largest)
+    seen = inside[0] if inside is not None else None
+    for position, x in enumerate(xs[1:], start=1):
+        more = _exceeds(x, largest)
+        if inside is not None and seen is not None:
+            first = inside[position] & ~seen
+            more, seen = (more | first) if first.any() else more, seen | inside[position]
+        largest = jnp.where(more, x, largest)
     return largest
+
+
+def _exceeds(x: Array, largest: Array) -> Array:
+    return (x > largest) | jnp.isnan(x) if jnp.issubdtype(x.dtype, jnp.floating) else x > largest
 
 
 # ------------------------------------------------------------------------------- convolution and pooling in one
@@ -157,7 +183,7 @@ def _largest_phase_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[A
     (x,), (dx,) = primals, tangents
     largest, which = x[0], jnp.zeros(x.shape[1:], jnp.uint8)
     for phase in range(1, len(x)):
-        more = (x[phase] > largest) | jnp.isnan(x[phase])
+        more = _exceeds(x[phase], largest)
         largest, which = jnp.where(more, x[phase], largest), jnp.where(more, jnp.uint8(phase), which)
     phases = jnp.arange(len(x), dtype=jnp.uint8).reshape(-1, 1, 1, 1, 1)
-    return largest, jnp.sum(jnp.where(which == phases, dx, jnp.zeros((), dx.dtype)), 0)
+    return largest, jnp.sum(jnp.where(which[None] == phases, dx, jnp.zeros((), dx.dtype)), 0)

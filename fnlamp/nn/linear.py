@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe, is_float
+from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, array_spec, describe, is_float
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, glorot_normal
 from fnlamp.tag import Role
 
 
+@arguments("the input's size is inferred, only the output's is written: nn.linear(10)")
 def linear(
     out: int,
     *,
@@ -33,6 +36,7 @@ def linear(
     >>> made.params["weight"].shape, made.spec.shape
     ((784, 10), (32, 10))
     """
+    out, bias = whole("linear: out", out, None), flag("linear: bias", bias)
     if out < 1:
         raise ValueError(f"linear needs at least one output, got {out}")
 
@@ -51,7 +55,7 @@ def linear(
         weight = params["weight"]
         _check(x, weight.shape[0])
         y = product(x.astype(weight.dtype), weight)
-        return (y + params["bias"] if bias else y), state
+        return (y + along_last(params["bias"], y.ndim) if bias else y), state
 
     return Layer(init, apply, f"linear({out})")
 
@@ -62,7 +66,7 @@ def product(x: Array, weight: Array) -> Array:
     The gradients are then products of matrices too.  With more axes XLA:CPU transposes them in ways that cost a third of
     the time of a layer, forward and backward together.
     """
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[-1])
+    return (x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[-1])
 
 
 def in_memory(x: Array) -> Array:
@@ -75,6 +79,8 @@ def _check(x: Any, features: int | None) -> None:
     if not hasattr(x, "shape") or len(x.shape) < 1 or features not in (None, x.shape[-1]):
         wanted = "..." if features is None else features
         raise FaultError(ShapeMismatch(f"an array of shape (batch, ..., {wanted})", describe(x), where="linear"))
+    if x.shape[-1] == 0:
+        raise FaultError(ShapeMismatch("an array with at least one feature", describe(x), where="linear"))
     if not is_float(x):
         raise FaultError(
             DtypeMismatch(

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp.arrays import array_spec
-from fnlamp.layer import Layer, abstract_init
+from fnlamp.given import arguments, shown, whole
+from fnlamp.layer import Layer, abstract_init, as_layer
 from fnlamp.nn.activation import relu
 from fnlamp.nn.combine import sequence
 from fnlamp.nn.dropout import dropout
@@ -20,6 +21,7 @@ from fnlamp.tag import Role
 _batch_norm = batch_norm()
 
 
+@arguments("the input's size is inferred: nn.mlp(hidden=(64, 32), out=10)")
 def mlp(
     hidden: Sequence[int],
     out: int,
@@ -41,6 +43,11 @@ def mlp(
     >>> mlp(hidden=(64, 32), out=10, drop_rate=0.2, norm=None)
     linear(64) >> relu >> dropout(0.2) >> linear(32) >> relu >> dropout(0.2) >> linear(10)
     """
+    if isinstance(hidden, str) or not hasattr(hidden, "__iter__"):
+        raise TypeError(f"mlp: hidden is a sequence of widths, got {shown(hidden)}; write hidden=(64,) for one hidden layer")
+    hidden = tuple(whole(f"mlp: hidden[{i}]", width, None) for i, width in enumerate(hidden))
+    out, activation = whole("mlp: out", out, None), as_layer(activation, "mlp: activation")
+    norm = None if norm is None else as_layer(norm, "mlp: norm")
     shifted = norm is not None and _has_shift(norm)
     parts: dict[str, Layer] = {}
     for i, width in enumerate((*hidden, out)):

@@ -7,13 +7,17 @@ import math
 import jax.numpy as jnp
 from jax.lax import rsqrt
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float
+from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, describe, is_float, wide
 from fnlamp.fault import BatchTooSmall, DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import arguments, flag, number
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode, Train
 from fnlamp.tag import Role
 
+INFERRED = "the number of features is inferred"
 
+
+@arguments("the number of features is inferred: nn.batch_norm(); decay is 1 - torch's momentum")
 def batch_norm(decay: float = 0.9, eps: float = 1e-5) -> Layer:
     """Normalise each feature by batch statistics, then scale and shift; `decay` weighs the old moments (1 - torch's momentum).
 
@@ -28,33 +32,37 @@ def batch_norm(decay: float = 0.9, eps: float = 1e-5) -> Layer:
     (['scale', 'shift'], ['mean', 'variance'])
     """
 
+    decay = number("batch_norm: decay", decay, "a number from 0 to below 1", lambda d: 0 <= d < 1, INFERRED)
+    eps = _eps("batch_norm", eps)
+
     def init(key: Key, spec: Spec) -> Init:
         del key
         _check_float(spec, "batch_norm")
         features, dtype = spec.shape[-1:], spec.dtype
         params = {"scale": jnp.ones(features, dtype), "shift": jnp.zeros(features, dtype)}
-        wide = jnp.promote_types(dtype, jnp.float32)  # in half precision a moving average stops moving
-        state = {"mean": jnp.zeros(features, wide), "variance": jnp.ones(features, wide)}
+        kept = wide(spec)  # in half precision a moving average stops moving
+        state = {"mean": jnp.zeros(features, kept), "variance": jnp.ones(features, kept)}
         return Init(params, state, spec, tag_all("batch_norm", scale=Role.SCALE, shift=Role.SHIFT))
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         _check_features(x, params, "batch_norm")
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x_wide = x.astype(wide(x))
         if not isinstance(mode, Train):
-            return _affine(wide, state["mean"], state["variance"], eps, params).astype(x.dtype), state
+            return _affine(x_wide, state["mean"], state["variance"], eps, params).astype(x.dtype), state
         size = math.prod(x.shape[:-1])
         if size < 2:
             raise FaultError(BatchTooSmall("batch_norm", size, where="batch_norm"))
-        mean, variance = moments(wide, tuple(range(x.ndim - 1)))
+        mean, variance = moments(x_wide, tuple(range(x.ndim - 1)))
         new = {
             "mean": running(state["mean"], mean, decay),
             "variance": running(state["variance"], variance * (size / (size - 1)), decay),
         }
-        return _affine(wide, mean, variance, eps, params).astype(x.dtype), new
+        return _affine(x_wide, mean, variance, eps, params).astype(x.dtype), new
 
     return Layer(init, apply, "batch_norm")
 
 
+@arguments("the number of features is inferred: nn.layer_norm()")
 def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> Layer:
     """Normalise each row over its features (the last axis), then scale and shift.
 
@@ -65,6 +73,8 @@ def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> 
     >>> layer_norm(scale=False, shift=False).apply({}, {}, jnp.array([[1.0, 3.0]]), Eval())[0].round(3)
     Array([[-1.,  1.]], dtype=float32)
     """
+
+    eps, scale, shift = _eps("layer_norm", eps), flag("layer_norm: scale", scale), flag("layer_norm: shift", shift)
 
     def init(key: Key, spec: Spec) -> Init:
         del key
@@ -80,11 +90,15 @@ def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del mode
         _check_features(x, params, "layer_norm")
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean, variance = moments(wide, -1)
-        return _affine(wide, mean[..., None], variance[..., None], eps, params).astype(x.dtype), state
+        x_wide = x.astype(wide(x))
+        mean, variance = moments(x_wide, -1)
+        return _affine(x_wide, mean[..., None], variance[..., None], eps, params).astype(x.dtype), state
 
     return Layer(init, apply, "layer_norm")
+
+
+def _eps(name: str, eps: float) -> float:
+    return number(f"{name}: eps", eps, "a small number from 0 to below 1", lambda e: 0 <= e < 1, INFERRED)
 
 
 def moments(x: Array, axes: int | tuple[int, ...]) -> tuple[Array, Array]:
@@ -95,13 +109,14 @@ def moments(x: Array, axes: int | tuple[int, ...]) -> tuple[Array, Array]:
 
 def running(old: Array, new: Array, decay: float) -> Array:
     """The exponential moving average `decay old + (1 - decay) new`, in the dtype of the old."""
-    return (decay * old + (1 - decay) * new).astype(old.dtype)
+    return decay * old + (1 - decay) * new.astype(old.dtype)
 
 
 def _affine(x: Array, mean: Array, variance: Array, eps: float, params: Params) -> Array:
+    mean, variance = (along_last(moment, x.ndim).astype(x.dtype) for moment in (mean, variance))
     y = (x - mean) * rsqrt(variance + eps)
-    y = y * params["scale"] if "scale" in params else y
-    return y + params["shift"] if "shift" in params else y
+    y = y * along_last(params["scale"], x.ndim).astype(x.dtype) if "scale" in params else y
+    return y + along_last(params["shift"], x.ndim).astype(x.dtype) if "shift" in params else y
 
 
 def _check_float(x: Array | Spec, name: str) -> None:

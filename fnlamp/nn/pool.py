@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnlamp.arrays import Array, describe, is_float, is_integer, platform
+from fnlamp.arrays import Array, describe, is_float, is_integer, platform, wide
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import arguments
 from fnlamp.layer import Layer
 from fnlamp.nn import im2col
 from fnlamp.nn.im2col import batch_first, batch_last
@@ -18,6 +19,7 @@ from fnlamp.nn.shape import fun
 from fnlamp.nn.window import Padding, Size, Window, check_padding, pair
 
 
+@arguments("nn.max_pool2d(2) has windows of 2 x 2, side by side")
 def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0) -> Layer:
     """The largest number in each window, channel by channel; `stride` is the window's size unless given.
 
@@ -42,6 +44,7 @@ def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0
     return fun(apply, f"max_pool2d({window})")
 
 
+@arguments("nn.avg_pool2d(2) has windows of 2 x 2, side by side")
 def avg_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0) -> Layer:
     """The mean of each window, channel by channel; `stride` is the window's size unless given.
 
@@ -60,8 +63,7 @@ def avg_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0
     def apply(x: Array) -> Array:
         view.over(x, "avg_pool2d")
         _check_float(x, "avg_pool2d")
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return (sum_pool(wide, view) / prod(view.size)).astype(x.dtype)
+        return (sum_pool(x.astype(wide(x)), view) / prod(view.size)).astype(x.dtype)
 
     return fun(apply, f"avg_pool2d({window})")
 
@@ -70,6 +72,8 @@ def _global_avg_pool(x: Array) -> Array:
     if not hasattr(x, "shape") or len(x.shape) != 4:
         raise FaultError(ShapeMismatch("images (batch, height, width, channels)", describe(x), where="global_avg_pool"))
     _check_float(x, "global_avg_pool")
+    if not x.shape[1] * x.shape[2]:
+        raise FaultError(ShapeMismatch("images of at least one pixel", describe(x), where="global_avg_pool"))
     return x.mean((1, 2))
 
 
@@ -82,7 +86,12 @@ def max_pool(x: Array, window: Window) -> Array:
     """The largest number in each window of images `(batch, height, width, channels)`, in the form for the platform."""
     if platform() != "cpu":
         return native_max_pool(x, window)
-    return batch_first(im2col.max_pool(im2col.pad(batch_last(x), window.sides(*x.shape[1:3]), lowest(x.dtype)), window))
+    return batch_first(_max_pool(batch_last(x), window))
+
+
+def _max_pool(x: Array, window: Window) -> Array:
+    sides = window.sides(*x.shape[1:3])
+    return im2col.max_pool(im2col.pad(x, sides, lowest(x.dtype)), window, sides)
 
 
 def sum_pool(x: Array, window: Window) -> Array:
@@ -93,18 +102,14 @@ def sum_pool(x: Array, window: Window) -> Array:
 
 
 def native_max_pool(x: Array, window: Window) -> Array:
-    """The same as one operation of XLA."""
-    return _reduce(x, lowest(x.dtype), lax.max, window)
+    """The same, with the channels last: XLA's own operation gives the gradient to the padding, or beside a NaN."""
+    return _max_pool(x, window)
 
 
 def native_sum_pool(x: Array, window: Window) -> Array:
     """The same as one operation of XLA."""
-    return _reduce(x, np.zeros((), x.dtype), lax.add, window)
-
-
-def _reduce(x: Array, start: Any, operation: Any, window: Window) -> Array:
-    padding = ((0, 0), *window.sides(*x.shape[1:3]), (0, 0))
-    y: Array = lax.reduce_window(x, start, operation, (1, *window.size, 1), (1, *window.stride, 1), padding)
+    padding, zero = ((0, 0), *window.sides(*x.shape[1:3]), (0, 0)), np.zeros((), x.dtype)
+    y: Array = lax.reduce_window(x, zero, lax.add, (1, *window.size, 1), (1, *window.stride, 1), padding)
     return y
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe, is_float
+from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, array_spec, describe, is_float, wide
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn.initial import Initializer, glorot_normal
@@ -30,11 +31,12 @@ def forget_one(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def _orthogonal(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-    wide = jnp.promote_types(dtype, jnp.float32)  # there is no QR decomposition in half precision
-    weight: Array = jax.nn.initializers.orthogonal()(key, shape, wide).astype(dtype)
+    # there is no QR decomposition in half precision
+    weight: Array = jax.nn.initializers.orthogonal()(key, shape, wide(array_spec(shape, dtype))).astype(dtype)
     return weight
 
 
+@arguments("the number of features is inferred: nn.lstm(128)")
 def lstm(
     hidden: int,
     *,
@@ -57,6 +59,7 @@ def lstm(
     >>> made.params["input_weight"].shape, made.params["recurrent_weight"].shape, made.spec.shape
     ((100, 512), (128, 512), (32, 64, 128))
     """
+    hidden, bias = whole("lstm: hidden", hidden, None), flag("lstm: bias", bias)
     if hidden < 1:
         raise ValueError(f"lstm needs at least one hidden feature, got {hidden}")
 
@@ -77,7 +80,7 @@ def lstm(
         weight = params["input_weight"]
         _check(x, weight.shape[0])
         gates = product(x.astype(weight.dtype).swapaxes(0, 1), weight)  # of all times at once: only h R must wait for the loop
-        gates = gates + params["bias"] if bias else gates
+        gates = gates + along_last(params["bias"], gates.ndim) if bias else gates
         return recur(gates, params["recurrent_weight"]).swapaxes(0, 1), state
 
     return Layer(init, apply, f"lstm({hidden})")
@@ -95,50 +98,50 @@ def recur(gates: Array, weight: Array) -> Array:
 
 
 def _lowest(hidden: int, dtype: Any) -> Array:
-    """The lower end of each gate's range: 0, and -1 for g; the upper end is 1."""
-    return jnp.repeat(jnp.array([0, 0, -1, 0], dtype), hidden)
+    """The lower end of each gate's range: 0, and -1 for g; the upper end is 1.  Of shape `(1, 4 hidden)`."""
+    return jnp.repeat(jnp.array([[0, 0, -1, 0]], dtype), hidden, axis=1)
 
 
 def _forward(gates: Array, weight: Array) -> tuple[Array, tuple[Array, ...]]:
     (time, batch), hidden, narrow = gates.shape[:2], weight.shape[0], weight.dtype
-    wide = jnp.promote_types(narrow, jnp.float32)  # a cell is a long sum, which half precision would lose
-    low = _lowest(hidden, wide)
+    long = wide(weight)  # a cell is a long sum, which half precision would lose
+    low = _lowest(hidden, long)
     half, middle = (1 - low) / 2, (1 + low) / 2
     scaled = weight * half.astype(narrow)  # by 1/2 or 1: exact
 
     def turn(t: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         h, c, active, hs, cs = carry
-        a = jnp.tanh(_at(active, t) + (h @ scaled).astype(wide)) * half + middle
+        a = jnp.tanh(_at(active, t) + (h @ scaled).astype(long)) * half + middle
         i, f, g, o = jnp.split(a, 4, axis=-1)
         c = f * c + i * g
         h = (o * jnp.tanh(c)).astype(narrow)
         return h, c, _put(active, a, t), _put(hs, h, t), _put(cs, c, t)
 
-    h, c = jnp.zeros((batch, hidden), narrow), jnp.zeros((batch, hidden), wide)
-    hs, cs = jnp.zeros((time, *h.shape), narrow), jnp.zeros((time, *c.shape), wide)
-    _, _, active, hs, cs = jax.lax.fori_loop(0, time, turn, (h, c, gates.astype(wide) * half, hs, cs))
+    h, c = jnp.zeros((batch, hidden), narrow), jnp.zeros((batch, hidden), long)
+    hs, cs = jnp.zeros((time, *h.shape), narrow), jnp.zeros((time, *c.shape), long)
+    _, _, active, hs, cs = jax.lax.fori_loop(0, time, turn, (h, c, gates.astype(long) * half[None], hs, cs))
     return hs, (weight, hs, cs, active)
 
 
 def _backward(kept: tuple[Array, ...], dh: Array) -> tuple[Array, Array]:
     weight, h, c, active = kept
-    hidden, narrow, wide = weight.shape[0], weight.dtype, c.dtype
+    hidden, narrow, long = weight.shape[0], weight.dtype, c.dtype
     i, f, g, o = jnp.split(active, 4, axis=-1)
     u = jnp.tanh(c)
     through = o * (1 - u * u)  # dh/dc
-    slopes = (active - _lowest(hidden, wide)) * (1 - active)  # of the sigmoids and the tanh, from their values
+    slopes = (active - _lowest(hidden, long)[None]) * (1 - active)  # of the sigmoids and the tanh, from their values
     slopes = slopes * jnp.concatenate([g, _earlier(c), i, u], axis=-1)  # of the cell, and of the state for o
     transposed = in_memory(weight.T)  # once, not in every turn
 
     def turn(n: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
         back, dc, dgates = carry
         t = dh.shape[0] - 1 - n
-        upstream = (back + _at(dh, t)).astype(wide)
+        upstream = (back + _at(dh, t)).astype(long)
         dc = dc + upstream * _at(through, t)
         dz = jnp.concatenate([dc, dc, dc, upstream], axis=-1) * _at(dgates, t)
         return dz.astype(narrow) @ transposed, dc * _at(f, t), _put(dgates, dz, t)
 
-    start = jnp.zeros(h.shape[1:], narrow), jnp.zeros(c.shape[1:], wide), slopes
+    start = jnp.zeros(h.shape[1:], narrow), jnp.zeros(c.shape[1:], long), slopes
     dgates = jax.lax.fori_loop(0, dh.shape[0], turn, start)[2].astype(narrow)
     rows = dgates.shape[0] * dgates.shape[1]
     return dgates, _earlier(h).reshape(rows, -1).T @ dgates.reshape(rows, -1)
@@ -166,6 +169,8 @@ def _check(x: Any, features: int | None) -> None:
     if not hasattr(x, "shape") or len(x.shape) != 3 or features not in (None, x.shape[-1]):
         wanted = "features" if features is None else features
         raise FaultError(ShapeMismatch(f"an array of shape (batch, time, {wanted})", describe(x), where="lstm"))
+    if x.shape[-1] == 0:
+        raise FaultError(ShapeMismatch("at least one feature", describe(x), where="lstm"))
     if not is_float(x):
         hint = "embed tokens first, as nn.embedding does; cast numbers, as nn.rescale does"
         raise FaultError(DtypeMismatch("floating-point input", describe(x), hint, where="lstm"))

@@ -8,7 +8,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, Key, Params, State, Tree, spec_after
+from fnlamp.arrays import Array, Key, Params, State, Tree, is_float, spec_after, wide
+from fnlamp.given import arguments, number, shown
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
 
@@ -22,6 +23,11 @@ def fun(function: Callable[[Any], Any], name: str | None = None) -> Layer:
     >>> fun(jax.nn.log_softmax)
     log_softmax
     """
+
+    if isinstance(function, Layer):
+        raise TypeError(f"nn.fun makes a layer of a function, and {function} is a layer already: leave out nn.fun")
+    if not callable(function):
+        raise TypeError(f"nn.fun makes a layer of a function of one batch, got {shown(function)}")
 
     def init(key: Key, spec: Tree) -> Init:
         del key
@@ -42,9 +48,11 @@ flatten = fun(_flatten, "flatten")
 """All axes after the batch axis as one, in row-major order. Shapes: `(batch, a, b, ...) -> (batch, a b ...)`."""
 
 
-def rescale(scale: float, shift: float = 0.0, *, dtype: Any = jnp.float32) -> Layer:
+@arguments("the output is x scale + shift: nn.rescale(1 / 255)")
+def rescale(scale: float, shift: float = 0.0, *, dtype: Any = None) -> Layer:
     """Cast to `dtype`, then `x scale + shift`: the cast that pixels need, inside the model, so that data stays in bytes.
 
+    Without a `dtype`, float64 stays, and all else becomes float32, or integers float64 if `jax_enable_x64` is on.
     Shapes: unchanged. `rescale(1 / 255)` maps the pixels 0 to 255 to 0.0 to 1.0.
 
     >>> layer = rescale(1 / 255)
@@ -52,8 +60,11 @@ def rescale(scale: float, shift: float = 0.0, *, dtype: Any = jnp.float32) -> La
     Array([[0., 1.]], dtype=float32)
     """
 
-    def apply(x: Array) -> Array:
-        y = x.astype(dtype) * scale
-        return y + shift if shift else y
+    factor, added = number("rescale: scale", scale), number("rescale: shift", shift)
 
-    return fun(apply, f"rescale({scale:.6g}{f', {shift:.6g}' if shift else ''})")
+    def apply(x: Array) -> Array:
+        chosen = dtype if dtype is not None else wide(x) if is_float(x) else jnp.result_type(float)
+        y = x.astype(chosen) * factor
+        return y + added if added else y
+
+    return fun(apply, f"rescale({factor:.6g}{f', {added:.6g}' if added else ''})")

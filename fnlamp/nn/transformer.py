@@ -9,6 +9,7 @@ import jax
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe
 from fnlamp.fault import FaultError, ShapeMismatch
+from fnlamp.given import arguments, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn.activation import gelu_tanh
@@ -22,6 +23,7 @@ from fnlamp.nn.norm import layer_norm
 from fnlamp.tag import Role
 
 
+@arguments("the width is inferred: nn.transformer_block(4) has 4 heads")
 def transformer_block(
     heads: int,
     *,
@@ -41,6 +43,7 @@ def transformer_block(
     >>> transformer_block(4, causal=True).init(key, jax.ShapeDtypeStruct((8, 16, 32), jnp.float32)).spec.shape
     (8, 16, 32)
     """
+    heads, expansion = whole("transformer_block: heads", heads, None), whole("transformer_block: expansion", expansion, None)
     if expansion < 1:
         raise ValueError(f"transformer_block needs an expansion of at least 1, got {expansion}")
     drop = {"drop": dropout(drop_rate)} if drop_rate else {}
@@ -57,6 +60,7 @@ def transformer_block(
     return for_width(of_width, heads, f"transformer_block({heads}{', causal' if causal else ''})", "transformer_block")
 
 
+@arguments("nn.gpt(50257, layers=12, width=768, heads=12, context=1024)")
 def gpt(vocabulary: int, *, layers: int, width: int, heads: int, context: int, drop_rate: float = 0.0) -> Layer:
     """A decoder-only transformer, GPT-2's: at each time the logits of the next token.
 
@@ -72,6 +76,10 @@ def gpt(vocabulary: int, *, layers: int, width: int, heads: int, context: int, d
     >>> print(table(small, jax.ShapeDtypeStruct((1, 1024), jnp.int32)).splitlines()[-1])
     total                                                              124,439,808  497,759,232
     """
+    vocabulary, layers, width, heads, context = (
+        whole(f"gpt: {name}", n, None)
+        for name, n in {"vocabulary": vocabulary, "layers": layers, "width": width, "heads": heads, "context": context}.items()
+    )
     if layers < 1 or heads < 1 or context < 1 or width % heads:
         got = f"layers={layers}, heads={heads}, context={context}, width={width}"
         raise ValueError(f"gpt needs layers, heads and context of at least 1, and a width that heads divides, got {got}")
@@ -106,7 +114,7 @@ def _positions(context: int) -> Layer:
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del mode
-        return x + params["weight"][: x.shape[1]], state
+        return x + params["weight"][None, : x.shape[1]], state
 
     return Layer(init, apply, "positions")
 

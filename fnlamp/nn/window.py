@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from fnlamp.arrays import describe
 from fnlamp.fault import FaultError, ShapeMismatch
@@ -66,24 +69,45 @@ class Window:
         if padded[0] < self.span[0] or padded[1] < self.span[1]:
             expected = f"at least {self.span[0]} x {self.span[1]} pixels, the window's, after padding"
             actual = f"{padded[0]} x {padded[1]} of {describe(x)}"
-            raise FaultError(ShapeMismatch(expected, actual, "pad more, or take a smaller window", where=where))
+            hint = CHANNELS_LAST if channels_first(x.shape) else "pad more, or take a smaller window"
+            raise FaultError(ShapeMismatch(expected, actual, hint, where=where))
         return self.places(padded)
+
+
+CHANNELS_LAST = "channels are the last axis: turn images with the channels first by images.transpose(0, 2, 3, 1)"
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether images of that shape seem to have their channels before height and width, as torch's have.
+
+    >>> channels_first((32, 3, 224, 224)), channels_first((32, 224, 224, 3)), channels_first((32, 4, 4, 256))
+    (True, False, False)
+    """
+    return len(shape) == 4 and shape[1] in (1, 3, 4) and min(shape[2:]) > 4 * shape[1]
 
 
 def pair(size: Size, what: str) -> Pair:
     """One number as a pair.  Raises: `ValueError` unless both are at least 1."""
-    both = size if isinstance(size, tuple) else (size, size)
-    if len(both) != 2 or not all(isinstance(n, int) and n >= 1 for n in both):
+    both = plain(size if isinstance(size, tuple) else (size, size))
+    if len(both) != 2 or not all(type(n) is int and n >= 1 for n in both):
         raise ValueError(f"{what} is an integer from 1, or a pair of them for height and width, got {size!r}")
-    return both
+    return both[0], both[1]
+
+
+def plain(sizes: Any) -> Any:
+    """Integers of NumPy's and JAX's types as Python's, in tuples too; anything else as it is."""
+    if isinstance(sizes, tuple):
+        return tuple(plain(size) for size in sizes)
+    return sizes if isinstance(sizes, bool | np.bool_) or not hasattr(sizes, "__index__") else operator.index(sizes)
 
 
 def check_padding(padding: Padding, where: str) -> Padding:
     """The padding itself.  Raises: `ValueError` unless it is one of its forms."""
-    if padding not in ("same", "valid"):
+    if not (isinstance(padding, str) and padding in ("same", "valid")):
+        padding = plain(padding)
         both = padding if isinstance(padding, tuple) and len(padding) == 2 else (padding,)
         each = [n for side in both for n in (side if isinstance(side, tuple) and len(side) == 2 else (side,))]
-        if not all(isinstance(n, int) and n >= 0 for n in each):
+        if not all(type(n) is int and n >= 0 for n in each):
             expected = 'an integer from 0, (height, width), ((above, below), (left, right)), "same" or "valid"'
             raise ValueError(f"{where}: padding is {expected}, got {padding!r}")
     return padding

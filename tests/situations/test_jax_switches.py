@@ -1,0 +1,207 @@
+"""JAX's own switches: every layer, loss, metric, schedule and augmentation under strict promotion, `rank_promotion=raise`,
+`debug_nans` and the transfer guard. What promotion refuses, it refuses while it traces, so most is only traced."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
+
+from catalogue import LAYERS, LOSSES
+
+from fnlamp import Eval, Train, augment, loss, nn, optim
+from fnlamp.layer import abstract_init
+from fnlamp.tree import global_norm
+
+KEY = jax.random.key(5)
+
+
+def strict():
+    stack = ExitStack()
+    stack.enter_context(jax.numpy_dtype_promotion("strict"))
+    stack.enter_context(jax.numpy_rank_promotion("raise"))
+    return stack
+
+
+def same(a, b, rtol=1e-6):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_allclose(np.asarray(x, np.float64), np.asarray(y, np.float64), rtol=rtol, atol=1e-6)
+
+
+def forward_and_back(layer, params, state, x, mode):
+    """The output, the new state, and if the input is differentiable the gradients with respect to parameters and input."""
+
+    def total(at):
+        y, new = layer.apply(at[0], state, at[1], mode)
+        return sum(jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(y)), (y, new)
+
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return layer.apply(params, state, x, mode)
+    return jax.grad(total, has_aux=True)((params, x))
+
+
+CASES = {
+    **{name: (case.layer, case.spec) for name, case in LAYERS.items() if name not in {"fun", "embedding", "gpt"}},
+    "embedding of tokens": (nn.embedding(7, 3), jax.ShapeDtypeStruct((2, 5), jnp.int32)),
+    "gpt of tokens": (nn.gpt(7, layers=2, width=4, heads=2, context=6, drop_rate=0.1), jax.ShapeDtypeStruct((2, 5), jnp.int32)),
+    "max_pool2d, padded": (nn.max_pool2d(3, stride=2, padding=1), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),
+    "pixels": (nn.rescale(1 / 255, -0.5) >> nn.conv2d(3, 3), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.uint8)),
+    "normalize": (nn.fun(augment.normalize((0.5, 0.4), (0.2, 0.3))), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CASES)
+def test_layers_under_strict_promotion(name, dtype):
+    layer, spec = CASES[name]
+    if jnp.issubdtype(spec.dtype, jnp.floating):
+        if name.startswith("rescale"):
+            dtype = jnp.float32  # it casts by design
+        spec = jax.ShapeDtypeStruct(spec.shape, dtype)
+    for mode in (Eval(), Train(jax.random.key(1))):
+        traced = []
+        for switches in (ExitStack(), strict()):
+            with switches:
+                made = abstract_init(layer, spec)
+                traced.append(jax.make_jaxpr(partial(forward_and_back, layer))(made.params, made.state, spec, mode))
+        assert str(traced[0].out_avals) == str(traced[1].out_avals)
+
+
+@pytest.mark.parametrize("name", ["linear", "batch_norm", "conv2d", "mlp", "lstm"])
+def test_parameters_are_made_under_strict_promotion(name):
+    layer, spec = CASES[name]
+    plain = layer.init(KEY, spec)
+    with strict():
+        made = layer.init(KEY, spec)
+    same((made.params, made.state), (plain.params, plain.state))
+
+
+METRICS = {
+    "accuracy": (loss.accuracy, np.array([0, 2, 1, -100, 2, 0])),
+    "binary_accuracy": (loss.binary_accuracy(0.0), np.eye(6, 3) > 0),
+    "multilabel_accuracy": (loss.multilabel_accuracy(0.0, exact=True), np.eye(6, 3)),
+    "bce of booleans": (loss.bce_with_logits(), np.eye(6, 3) > 0),
+    "mse of integers": (loss.mse(), np.arange(18).reshape(6, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", [*LOSSES, *METRICS])
+def test_losses_and_metrics_under_strict_promotion(name, dtype):
+    made, target = {**LOSSES, **METRICS}[name]
+    prediction = jax.nn.log_softmax(jax.random.normal(KEY, (6, 3))).astype(dtype)
+
+    def both(prediction, target):
+        value, slope = jax.value_and_grad(lambda p: made(p, target).mean)(prediction)
+        return made(prediction, target), value, slope
+
+    plain = jax.tree.leaves(jax.eval_shape(both, prediction, jnp.asarray(target)))
+    with strict():
+        assert jax.tree.leaves(jax.eval_shape(both, prediction, jnp.asarray(target))) == plain
+        assert jax.tree.leaves(jax.eval_shape(lambda p: both(p, target), prediction)) == plain
+
+
+@pytest.mark.parametrize("make", [optim.linear, optim.cosine, optim.warmup, optim.constant], ids=lambda f: f.__name__)
+def test_schedules_under_strict_promotion(make):
+    schedules = {
+        "linear": lambda: optim.linear(1, 1e-3, 7),
+        "cosine": lambda: optim.cosine(7, 0.1),
+        "warmup": lambda: optim.warmup(3, optim.cosine(9)),
+        "constant": lambda: optim.constant(1),
+    }
+    schedule = schedules[make.__name__]()
+    plain = [float(schedule(jnp.int32(n))) for n in range(12)]
+    with strict():
+        for n in range(12):
+            for kind in (jnp.int32, jnp.uint32, np.int64, int):
+                assert float(schedule(kind(n))) == plain[n]
+            assert float(jax.jit(schedule)(jnp.int32(n))) == pytest.approx(plain[n], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_clipping_under_strict_promotion(dtype):
+    grads = {"a": jnp.array([3, 4], dtype), "b": jnp.ones((2, 2), jnp.float32)}
+    plain = optim.clip_by_global_norm(grads, 1.0), global_norm(grads)
+    with strict():
+        same((jax.jit(lambda g: optim.clip_by_global_norm(g, 1.0))(grads), global_norm(grads)), plain)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.uint8, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "made",
+    [augment.random_crop(2, fill=(1, 2)), augment.random_crop(0, (3, 2)), augment.random_flip(), augment.cutout(2, fill=1)],
+    ids=lambda f: f.__name__,
+)
+def test_augmentations_under_strict_promotion(made, dtype):
+    images = (10 * jax.random.uniform(KEY, (3, 5, 4, 2))).astype(dtype)
+    with strict():
+        made_so = jax.eval_shape(made, KEY, images)
+    assert (made_so.dtype, made_so.shape[0], made_so.shape[3]) == (dtype, 3, 2)
+
+
+def test_gathering_under_strict_promotion():
+    hidden, positions = jnp.arange(12.0).reshape(2, 3, 2), jnp.array([[0, 2, 5], [1, 1, -1]])
+    plain = nn.gather_positions(hidden, positions)
+    with strict():
+        same(nn.gather_positions(hidden, positions), plain)
+        same(nn.gather_positions(hidden, positions.astype(jnp.int8)), plain)
+
+
+# ------------------------------------------------------------------------------- the other switches
+
+
+SOME = [
+    "linear",
+    "batch_norm",
+    "layer_norm",
+    "conv_pool",
+    "max_pool2d, padded",
+    "lstm",
+    "self_attention causal",
+    "dropout",
+    "elu",
+]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_layers_have_no_nan_inside(name):
+    layer, spec = CASES[name]
+    x, made = jax.random.normal(KEY, spec.shape), layer.init(KEY, spec)
+    with jax.debug_nans(True):
+        jax.jit(partial(forward_and_back, layer))(made.params, made.state, x, Train(jax.random.key(1)))
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *METRICS])
+def test_nor_have_losses(name):
+    made, target = {**LOSSES, **METRICS}[name]
+    prediction = jax.nn.log_softmax(jax.random.normal(KEY, (6, 3)))
+    with jax.debug_nans(True):
+        value, slope = jax.jit(jax.value_and_grad(lambda p: made(p, target).mean))(prediction)
+        assert np.isfinite(float(made(prediction, target).mean))
+    assert np.isfinite(float(value))
+    assert np.isfinite(np.asarray(slope)).all()
+
+
+def test_but_a_label_that_is_no_class_is_found_there():
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        jax.block_until_ready(jax.jit(loss.cross_entropy())(jnp.zeros((2, 3)), np.array([0, 7])))
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d", "batch_norm", "lstm", "self_attention", "dropout", "max_pool2d, padded"])
+def test_nothing_moves_to_the_device_in_a_compiled_layer(name):
+    layer, spec = CASES[name]
+    made, x, mode = layer.init(KEY, spec), jax.random.normal(KEY, spec.shape), Train(jax.random.key(1))
+    compiled = jax.jit(layer.apply)
+    compiled(made.params, made.state, x, mode)
+    with jax.transfer_guard("disallow"):
+        compiled(made.params, made.state, x, mode)
