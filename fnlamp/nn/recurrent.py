@@ -79,6 +79,8 @@ def lstm(
         del mode
         weight = params["input_weight"]
         _check(x, weight.shape[0])
+        if not x.size:
+            return jnp.zeros((*x.shape[:2], hidden), weight.dtype), state
         gates = product(x.astype(weight.dtype).swapaxes(0, 1), weight)  # of all times at once: only h R must wait for the loop
         gates = gates + along_last(params["bias"], gates.ndim) if bias else gates
         return recur(gates, params["recurrent_weight"]).swapaxes(0, 1), state
