@@ -7,7 +7,7 @@ functions inside the model with `nn.augment`, and they are part of the compiled 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 
 from fnlamp.arrays import Array, Key, along_last, describe, is_float
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.given import flag, number, shown, whole
 
 Augmentation: TypeAlias = Callable[[Key, Array], Array]
 """`(key, images) -> images`, pure."""
@@ -32,6 +33,10 @@ def random_crop(padding: int, size: tuple[int, int] | None = None, *, fill: Pixe
     >>> random_crop(1)(jax.random.key(0), jnp.ones((2, 3, 3, 1), jnp.uint8)).shape
     (2, 3, 3, 1)
     """
+    padding = whole("random_crop: padding", padding, None)
+    if size is not None:
+        size = _height_and_width("random_crop: size", size)
+    _checked_pixel("random_crop: fill", fill, 2)
     if padding < 0 or (size is not None and (len(size) != 2 or min(size) < 1)):
         raise ValueError(f"random_crop needs padding >= 0 and a size of 1 or more, got padding {padding} and size {size}")
 
@@ -60,8 +65,8 @@ def random_flip(rate: float = 0.5, *, vertical: bool = False) -> Augmentation:
     >>> random_flip(1.0)(jax.random.key(0), jnp.array([[[[1], [2]]]]))[0, 0, :, 0]
     Array([2, 1], dtype=int32)
     """
-    if not 0 <= rate <= 1:
-        raise ValueError(f"random_flip needs 0 <= rate <= 1, got {rate}")
+    rate = number("random_flip: rate", rate, "a probability", lambda rate: 0 <= rate <= 1)
+    vertical = flag("random_flip: vertical", vertical)
 
     def flip(key: Key, images: Array) -> Array:
         batch = _shape("random_flip", images)[0]
@@ -81,8 +86,8 @@ def cutout(size: int, *, fill: Pixel = 0) -> Augmentation:
     >>> cutout(1)(jax.random.key(0), jnp.ones((1, 2, 2, 1), jnp.uint8)).sum()
     Array(3, dtype=uint32)
     """
-    if size < 1:
-        raise ValueError(f"cutout needs a size of 1 or more, got {size}")
+    size = whole("cutout: size", size)
+    _checked_pixel("cutout: fill", fill, 2)
 
     def cut(key: Key, images: Array) -> Array:
         batch, height, width, channels = _shape("cutout", images)
@@ -104,7 +109,7 @@ def normalize(mean: Pixel, std: Pixel) -> Callable[[Array], Array]:
     >>> normalize(mean=0.5, std=0.25)(jnp.array([[0.0, 0.5, 1.0]]))
     Array([[-2.,  0.,  2.]], dtype=float32)
     """
-    means, stds = (tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std))
+    means, stds = _checked_pixel("normalize: mean", mean), _checked_pixel("normalize: std", std)
     if len(means) != len(stds) or not np.isfinite(means + stds).all() or min(stds) <= 0:
         raise ValueError(f"normalize needs as many finite means as deviations above 0, got mean={mean} and std={std}")
 
@@ -129,6 +134,20 @@ def _shape(name: str, images: Array) -> tuple[int, int, int, int]:
         raise FaultError(ShapeMismatch("images (batch, height, width, channels)", describe(images), where=name))
     batch, height, width, channels = images.shape
     return batch, height, width, channels
+
+
+def _checked_pixel(name: str, pixel: Any, axes: int = 1) -> tuple[float, ...]:
+    """One number, or one for each channel, as floats.  Raises: `TypeError` for anything else."""
+    given = np.asarray(pixel) if isinstance(pixel, int | float | tuple | list) or hasattr(pixel, "shape") else np.array(None)
+    if given.ndim > axes or given.dtype.kind not in "iuf" or isinstance(pixel, bool):
+        raise TypeError(f"{name} is a number, or a list of one for each channel, got {shown(pixel)}")
+    return tuple(given.astype(np.float64).reshape(-1).tolist())
+
+
+def _height_and_width(name: str, size: Any) -> tuple[int, int]:
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise TypeError(f"{name} is (height, width), got {shown(size)}")
+    return whole(f"{name}[0]", size[0]), whole(f"{name}[1]", size[1])
 
 
 def _pixel(name: str, fill: Pixel, images: Array) -> Array:

@@ -7,7 +7,8 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from os import PathLike, fspath
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -75,6 +76,54 @@ def flag(name: str, given: Any) -> bool:
     if not isinstance(given, bool | np.bool_):
         raise TypeError(f"{name} is True or False, got {shown(given)}")
     return bool(given)
+
+
+def text(name: str, given: Any, what: str = "a str") -> str:
+    """The argument, a string.  Raises: `TypeError` for anything else."""
+    return str(instance(name, given, str, what))
+
+
+def instance(name: str, given: Any, kind: Any, what: str) -> Any:
+    """The argument, which is of that kind.  Raises: `TypeError` for anything else, the kind itself among it.
+
+    >>> instance("key", "a", int, "a whole number")
+    Traceback (most recent call last):
+    TypeError: key is a whole number, got 'a' (str)
+    """
+    if not isinstance(given, kind):
+        raise TypeError(f"{name} is {what}, got {shown(given)}")
+    return given
+
+
+def several(name: str, given: Iterable[str]) -> tuple[str, ...]:
+    """The strings, of which one alone would be taken for as many as it has characters: that is a `TypeError`.
+
+    >>> several("columns", ["length", "width"])
+    ('length', 'width')
+    """
+    if isinstance(given, str | bytes):
+        raise TypeError(f"{name} is a sequence of strings, got one by itself; give [{given!r}]")
+    if isinstance(given, dict) or not hasattr(given, "__iter__"):
+        raise TypeError(f"{name} is a sequence of strings, got {shown(given)}")
+    found = tuple(given)
+    for each in found:
+        if not isinstance(each, str):
+            raise TypeError(f"{name} is a sequence of strings, got {each!r} in it")
+    return found
+
+
+def path_of(given: str | PathLike[str], name: str = "path") -> str:
+    """The path as text.  Raises: `TypeError` for anything else, bytes among it.
+
+    >>> import pathlib
+    >>> path_of(pathlib.PurePosixPath("data") / "train.csv")
+    'data/train.csv'
+    """
+    found: Any = fspath(given) if isinstance(given, PathLike) else given
+    if not isinstance(found, str):
+        hint = "; os.fsdecode makes a str of it" if isinstance(found, bytes) else ""
+        raise TypeError(f"{name}: a path is a str or a pathlib.Path, got {shown(found)}{hint}")
+    return found
 
 
 def function(name: str, given: Any, what: str) -> Any:

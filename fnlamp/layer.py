@@ -10,7 +10,7 @@ import jax
 
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, Spec, State, Tree, array_spec, describe
-from fnlamp.given import shown
+from fnlamp.given import function, shown, text
 from fnlamp.mode import Mode
 from fnlamp.tag import Role, Tag
 
@@ -45,6 +45,11 @@ class Layer:
     apply: Callable[[Params, State, Any, Mode], tuple[Any, State]]
     name: str = "layer"
     chain: tuple[tuple[str | None, Layer], ...] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        function("Layer: init", self.init, "a function (key, spec) -> Init")
+        function("Layer: apply", self.apply, "a function (params, state, x, mode) -> (y, state)")
+        text("Layer: name", self.name)
 
     def __rshift__(self, other: Layer) -> Layer:
         """First this layer, then the other: `sequence` of both, flattened, hence associative."""
@@ -156,7 +161,7 @@ def table(layer: Layer, spec: Spec) -> str:
     linear(10)   float32[32, 10]        1,290    5,160
     total                             101,770  407,080
     """
-    init = abstract_init(layer, spec)
+    init = abstract_init(as_layer(layer, "table: layer"), spec)
     rows = [("layer", "output", "parameters", "bytes"), ("input", describe(spec), "", "")]
     rows += _rows(layer, init, "", "")
     rows.append(("total", "", f"{tree.count(init.params):,}", f"{tree.nbytes(init.params):,}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import ExtraMissing, FaultError, FileUnwritable, LabelOutOfRange, NoDisplay, ShapeMismatch
+from fnlamp.given import path_of, several, whole
 
 PlotFault = ShapeMismatch | LabelOutOfRange | FileUnwritable | NoDisplay | ExtraMissing
 """What drawing can fail with."""
@@ -40,12 +41,9 @@ def show_images(
     >>> show_images(np.zeros((3, 8, 8), np.uint8), [4, 1, 7], path=path).map(lambda path: path.name).run()
     <IOResult: <Success: grid.png>>
     """
-    if rows < 1 or columns < 1:
-        raise ValueError(f"a grid has at least one row and one column, got {rows} and {columns}")
-    file = None if path is None else Path(fspath(path))
-    if isinstance(classes, str):
-        raise TypeError(f"classes is a sequence of strings, got one by itself; give [{classes!r}]")
-    names = None if classes is None else tuple(classes)
+    rows, columns = whole("the grid's rows", rows), whole("the grid's columns", columns)
+    file = None if path is None else Path(path_of(path, "show_images: path"))
+    names = None if classes is None else several("show_images: classes", classes)
 
     def draw() -> Path | None:
         pixels = _pixels(images, rows * columns)

@@ -14,7 +14,7 @@ import numpy as np
 from fnlamp.data.bulk import Numbers
 from fnlamp.data.declared import Budget, Chunk, arrow_batches, listed_batches, pages_size, parquet_footer
 from fnlamp.data.file import LIMIT, File, decoding, opened, reading, rest_of, within
-from fnlamp.data.option import path_of
+from fnlamp.data.option import limit_of, path_of
 from fnlamp.data.table import Table, check_options, chosen, inside, labels, shown
 from fnlamp.effect import Effect
 from fnlamp.extra import need
@@ -51,7 +51,7 @@ def read_parquet(
     <IOResult: <Success: (('a', 'b'), [[0.5, 2.0], [1.5, 3.0]], [1, 0])>>
     """
     wanted, label = check_options(columns, label, dtype)
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load(file: File, size: int) -> Table:
         parquet, budget = need("pyarrow.parquet", "tables"), Budget(name, limit)
@@ -98,7 +98,7 @@ def read_arrow(
     <IOResult: <Success: [[2.0], [3.0]]>>
     """
     wanted, label = check_options(columns, label, dtype)
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load(file: File, size: int) -> Table:
         ipc, budget = need("pyarrow.ipc", "tables"), Budget(name, limit)

@@ -18,10 +18,11 @@ import numpy as np
 
 from fnlamp.data.bulk import Numbers, parse
 from fnlamp.data.file import LIMIT, PIECE, read_table, reading, within
-from fnlamp.data.option import path_of
+from fnlamp.data.option import limit_of, path_of
 from fnlamp.data.table import Table, check_options, chosen, inside, labels
 from fnlamp.effect import Effect
 from fnlamp.fault import BadCell, FaultError, FileCorrupt, FileFault
+from fnlamp.given import flag, text, whole
 
 
 def read_csv(
@@ -52,12 +53,11 @@ def read_csv(
     >>> read_csv(path, label="label").map(lambda table: (table.columns, table.features.tolist(), table.label.tolist())).run()
     <IOResult: <Success: (('a', 'b'), [[0.5, 2.0], [1.5, 3.0]], [1, 0])>>
     """
-    if rows is not None and rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}")
-    if len(separator) != 1 or not separator.isascii() or separator in '"\r\n.+-0123456789eE\0':
+    header, rows = flag("header", header), None if rows is None else whole("rows", rows)
+    if len(text("separator", separator)) != 1 or not separator.isascii() or separator in '"\r\n.+-0123456789eE\0':
         raise ValueError(f"a separator is one ASCII character that no number contains, got {separator!r}")
     wanted, label = check_options(columns, label, dtype)
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load() -> Table:
         with closing(read_table(name, header, rows, limit)) as lines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Protocol, TypeVar
@@ -16,7 +16,7 @@ from fnlamp.convert import as_array
 from fnlamp.effect import Effect
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
 from fnlamp.given import function as callable_of
-from fnlamp.given import shown
+from fnlamp.given import shown, whole
 from fnlamp.stream.view import check_seed, row_numbers
 
 T_co = TypeVar("T_co", covariant=True)
@@ -131,6 +131,8 @@ def rows_of(dataset: Any) -> Any:
         if not any(hasattr(part, "shape") or isinstance(part, list) for part in parts.values()):
             hint = f"give one of its parts, as dataset[{next(iter(parts))!r}]"
         raise FaultError(ShapeMismatch("a data set of rows", describe(dataset), hint))
+    if keyed:
+        raise TypeError(f"dataset has its rows by number, from 0, got {shown(dataset)}; give list(dataset.values())")
     if type(dataset) is np.ndarray or not labelled(dataset):
         return dataset
     if isinstance(dataset, np.ndarray):
@@ -176,7 +178,7 @@ def subset(dataset: Dataset[Any], indices: Any) -> Subset:
     (['e', 'a', 'f'], ['f', 'e'])
     """
     dataset = rows_of(dataset)
-    among = row_numbers(indices, len(dataset))
+    among = row_numbers(indices, len(dataset), "indices: rows")
     return Subset(dataset.dataset, dataset.among[among]) if isinstance(dataset, Subset) else Subset(dataset, among)
 
 
@@ -190,10 +192,10 @@ def random_split(dataset: Dataset[Any], sizes: Sequence[float], *, seed: int) ->
     >>> len(train), len(validation), sorted([*train, *validation]) == list(range(10))
     (8, 2, True)
     """
-    dataset, seed = rows_of(dataset), check_seed(seed)
+    dataset, seed = rows_of(dataset), check_seed(whole("seed", seed, None))
     rows = len(dataset)
-    if not all(isinstance(size, Real) for size in sizes):
-        raise TypeError(f"sizes are numbers of rows, or fractions of 1, got {list(sizes)}")
+    if not isinstance(sizes, Iterable) or not all(isinstance(size, Real) for size in sizes):
+        raise TypeError(f"sizes are numbers of rows, or fractions of 1, as [0.8, 0.2], got {shown(sizes)}")
     if any(not size >= 0 for size in sizes):
         raise ValueError(f"sizes are 0 or more, got {list(sizes)}")
     if any(isinstance(size, float | np.floating) for size in sizes):

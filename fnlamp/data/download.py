@@ -22,6 +22,7 @@ from fnlamp.data.part import locked, publish
 from fnlamp.effect import Effect, Interrupted, Runtime
 from fnlamp.extra import need
 from fnlamp.fault import ChecksumMismatch, DownloadFailed, ExtraMissing, FaultError
+from fnlamp.given import text, whole
 
 _TRIES: Final = 3
 """How often a mirror is tried in a row without a single new byte."""
@@ -55,9 +56,10 @@ def fetch(
     mirrors = (urls,) if isinstance(urls, str) else several("urls", urls)
     if not mirrors:
         raise ValueError("fetch needs at least one URL")
-    timeout, deadline = seconds_of(timeout), seconds_of(deadline)
-    if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ValueError(f"a SHA-256 is 64 lower-case hexadecimal digits, got {sha256!r}")
+    timeout, deadline = seconds_of(timeout), seconds_of(deadline, "deadline")
+    size = None if size is None else whole("size", size, 0)
+    if not re.fullmatch("[0-9a-f]{64}", text("sha256", sha256)):
+        raise ValueError(f"sha256: a SHA-256 is 64 lower-case hexadecimal digits, got {sha256!r}")
     target = Path(path_of(path))
 
     def run(runtime: Runtime) -> Result[Path, Any] | Interrupted:

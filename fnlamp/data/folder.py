@@ -39,7 +39,7 @@ def image_folder(
     Fails: `FileMissing` for no folder, one without classes, a class without images (unless it is among the `classes`), and a
     link that leads nowhere; `UnknownClass` for a folder that is not among the `classes`; `ExtraMissing`.
     """
-    top, shape = path_of(root), checked(mode, size)
+    top, shape = path_of(root, "root"), checked(mode, size, limit)
     given = None if classes is None else several("classes", classes)
     if given is not None and len(set(given)) < len(given):
         raise ValueError(f"classes have names, each of its own, got {', '.join(given)}")
@@ -69,8 +69,8 @@ def image_folder(
 
 
 def _classes(top: str) -> list[str]:
+    entries = _listed(top)  # first: it is the fault of a name that no file can have
     around = os.path.join(os.path.realpath(top), "")
-    entries = _listed(top)
     names = [entry.name for entry in entries if _is_folder(entry, True) and not _leads_back(entry, around)]
     if not names:
         loose = sum(_is_image(entry.name) for entry in entries)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from fnlamp.data.file import LIMIT, File, opened, read_array, reading
-from fnlamp.data.option import path_of
+from fnlamp.data.option import limit_of, path_of
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
 
@@ -29,7 +29,7 @@ def read_idx(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
     >>> read_idx(path).run()
     <IOResult: <Success: [7 8 9]>>
     """
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load() -> np.ndarray[Any, Any]:
         with opened(name) as (file, most):

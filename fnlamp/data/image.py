@@ -33,6 +33,7 @@ from fnlamp.fault import (
     TooLarge,
     printable,
 )
+from fnlamp.given import flag, text, whole
 
 Image: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Mode: TypeAlias = Literal["L", "RGB", "RGBA"]
@@ -71,7 +72,7 @@ def read_image(
     >>> read_image(path, mode="L").map(lambda image: image[..., 0].tolist()).run()
     <IOResult: <Success: [[7, 255]]>>
     """
-    name, shape = path_of(path), checked(mode, size)
+    name, shape = path_of(path), checked(mode, size, limit)
     return reading(name, lambda: _decoded(name, mode, shape, limit))
 
 
@@ -136,12 +137,13 @@ def image_table(
     >>> image_table(path, path.parent).map(lambda images: (images.classes, images.labels.tolist())).run()
     <IOResult: <Success: (('cat', 'dog'), [1, 0])>>
     """
-    name, top, shape = path_of(table), path_of(root), checked(mode, size)
+    name, top, shape = path_of(table, "table"), path_of(root, "root"), checked(mode, size, limit)
     wanted = (column_of("file", file), column_of("label", label))
     given = None if classes is None else several("classes", classes)
     if given is not None and len(set(given)) < len(given):
         raise ValueError(f"classes have names, each of its own, got {', '.join(given)}")
-    if len(separator) != 1 or separator in '"\r\n\0':
+    header = flag("header", header)
+    if len(text("separator", separator)) != 1 or separator in '"\r\n\0':
         raise ValueError(f"a separator is one character, no quote and no end of a line, got {separator!r}")
 
     def load() -> ImageFiles:
@@ -168,9 +170,10 @@ def image_table(
 # ------------------------------------------------------------------------------- one image
 
 
-def checked(mode: str, size: Size | None) -> Size | None:
+def checked(mode: str, size: Size | None, limit: int) -> Size | None:
     """The size as two of Python's integers; wrong options are raised."""
-    if mode not in _CHANNELS:
+    whole("limit", limit, 0)
+    if not isinstance(mode, str) or mode not in _CHANNELS:
         raise ValueError(f'a mode is "L", "RGB" or "RGBA", got {mode!r}')
     if size is None:
         return None

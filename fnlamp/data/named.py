@@ -22,6 +22,7 @@ from fnlamp.data.option import path_of, seconds_of, several
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import ChecksumMismatch, DownloadFailed, ExtraMissing, FaultError, FileCorrupt, FileFault, FileMissing
+from fnlamp.given import flag
 
 Images: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Split: TypeAlias = Literal["train", "test"]
@@ -134,8 +135,8 @@ def cifar10(
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
     names = ["test_batch.bin"] if _checked(split) == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
-    timeout = seconds_of(timeout)
-    folder = Path(path_of(root))
+    timeout, download = seconds_of(timeout), flag("download", download)
+    folder = Path(path_of(root, "root"))
     archive = folder / "cifar-10-binary.tar.gz"
 
     def unpacked() -> list[bytes] | None:
@@ -184,13 +185,13 @@ def digits(split: Split) -> Effect[ImageSet, ExtraMissing]:
 
 
 def _checked(split: str) -> str:
-    if split not in ("train", "test"):
+    if not isinstance(split, str) or split not in ("train", "test"):
         raise ValueError(f'a split is "train" or "test", got {split!r}')
     return split
 
 
 def _bases(mirrors: str | Sequence[str] | None, published: tuple[str, ...]) -> tuple[str, ...]:
-    return ((mirrors,) if isinstance(mirrors, str) else several("mirrors", mirrors or ())) or published
+    return ((mirrors,) if isinstance(mirrors, str) else several("mirrors", () if mirrors is None else mirrors)) or published
 
 
 def _is_there(path: Path) -> bool:
@@ -218,8 +219,8 @@ def _idx_set(
     timeout: float,
 ) -> Effect[ImageSet, NamedFault]:
     files, rows = source.files[_checked(split)], source.rows_of(split)
-    timeout = seconds_of(timeout)
-    folder, bases = Path(path_of(root)), _bases(mirrors, source.mirrors)
+    timeout, download = seconds_of(timeout), flag("download", download)
+    folder, bases = Path(path_of(root, "root")), _bases(mirrors, source.mirrors)
     home = folder / source.folder / "raw"
 
     def array(file: published.File, shape: tuple[int, ...]) -> Effect[np.ndarray[Any, Any], NamedFault]:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 import numpy as np
 
 from fnlamp.data.file import DEFLATE, LIMIT, Bytes, File, decoding, opened, plain, read_array, reading, within
-from fnlamp.data.option import path_of
+from fnlamp.data.option import limit_of, path_of
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
 
@@ -39,7 +39,7 @@ def read_npy(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
     >>> read_npy(path).map(lambda array: array.tolist()).run()
     <IOResult: <Success: [[1, 2], [3, 4]]>>
     """
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load() -> Array:
         with opened(name) as (file, most):
@@ -60,7 +60,7 @@ def read_npz(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
     >>> read_npz(path).map(lambda arrays: {name: array.shape for name, array in arrays.items()}).run()
     <IOResult: <Success: {'x': (2, 3), 'y': (2,)}>>
     """
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load() -> dict[str, Array]:
         arrays: dict[str, Array] = {}

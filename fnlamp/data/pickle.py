@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from fnlamp.data.file import LIMIT, decoding, read_all, reading, text_size, within
-from fnlamp.data.option import path_of
+from fnlamp.data.option import limit_of, path_of
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
 
@@ -42,7 +42,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
     failed: ...
     <IO: ...small.pkl: expected a pickle of NumPy arrays, ... and dicts, got builtins.print>
     """
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load() -> Any:
         raw, machine, spent = read_all(name, limit), _Machine(name), 0

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from fnlamp.data.file import LIMIT, decoding, read_all, reading, within
-from fnlamp.data.option import path_of
+from fnlamp.data.option import limit_of, path_of
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault
@@ -54,7 +54,7 @@ def read_safetensors(
     >>> read_safetensors(path).map(lambda arrays: {name: array.shape for name, array in sorted(arrays.items())}).run()
     <IOResult: <Success: {'bias': (2,), 'weight': (2, 2)}>>
     """
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load() -> dict[str, np.ndarray[Any, Any]]:
         library = need("safetensors", "safetensors")

@@ -34,7 +34,7 @@ def check_options(
     """The columns and the label, a position as an `int`, or a `TypeError` for options that could make wrong numbers."""
     try:
         floating = np.issubdtype(np.dtype(dtype), np.floating)
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(f"dtype is a floating-point dtype, as np.float32, got {dtype!r}") from None
     if dtype is None or not floating:
         raise TypeError(f"features are floating-point numbers, got the dtype {dtype}")

@@ -105,7 +105,7 @@ def threads(count: int) -> Resource[Workers, Never]:
 def _at_least_one(count: int) -> int:
     count = whole("count", count, None)
     if count < 1:
-        raise ValueError(f"expected at least 1 worker, got {count}")
+        raise ValueError(f"expected a count of at least 1 worker, got {count}")
     return count
 
 

@@ -10,9 +10,11 @@ from typing import Any, ParamSpec, TypeVar
 from returns.result import Result, Success
 
 from fnlamp.effect.effect import Effect
+from fnlamp.effect.misuse import called, program
 from fnlamp.effect.node import Access, Bind, Named, name_of, node_of
 from fnlamp.effect.node import Do as DoNode
 from fnlamp.effect.runtime import Runtime
+from fnlamp.given import shown
 
 if sys.version_info >= (3, 12):
     from typing import TypeAliasType
@@ -44,6 +46,8 @@ def do(function: Callable[P, Generator[Effect[Any, E], Any, A]]) -> Callable[P, 
     <IOResult: <Success: 42>>
     """
 
+    called("function", function)
+
     @wraps(function)
     def build(*args: P.args, **kwargs: P.kwargs) -> Effect[A, E]:
         def block() -> Generator[Effect[Any, E], Any, A]:
@@ -65,7 +69,9 @@ def sequence(effects: Iterable[Effect[A, E]]) -> Effect[tuple[A, ...], E]:
     >>> sequence([Effect.from_value(1), Effect.from_value(2)]).run()
     <IOResult: <Success: (1, 2)>>
     """
-    items = tuple(effects)
+    if isinstance(effects, Effect) or not isinstance(effects, Iterable):
+        raise TypeError(f"effects is a list of programs, got {shown(effects)}")
+    items = tuple(program(f"effects: item {i}", effect) for i, effect in enumerate(effects))
 
     @do
     def sequence() -> Generator[Effect[Any, E], Any, tuple[A, ...]]:
@@ -84,6 +90,8 @@ def iterate(state: A, body: Callable[[A], Effect[Result[A, B], E]]) -> Effect[B,
     >>> iterate(0, lambda n: Effect.from_value(Success(n + 1) if n < 10**5 else Failure(n))).run()
     <IOResult: <Success: 100000>>
     """
+
+    called("body", body)
 
     def turn(state: A) -> Effect[B, E]:
         return Effect(Bind(node_of(body(state), body), go_on))

@@ -18,7 +18,7 @@ from returns.unsafe import unsafe_perform_io
 from fnlamp.effect.explain import Explanation, explain
 from fnlamp.effect.failed import FailedRun, exception_of, line_of
 from fnlamp.effect.interpret import interpret, outcome
-from fnlamp.effect.misuse import RUN, Undone, check_delegated
+from fnlamp.effect.misuse import RUN, Undone, called, check_delegated, program
 from fnlamp.effect.node import (
     Access,
     Always,
@@ -37,6 +37,7 @@ from fnlamp.effect.node import (
 from fnlamp.effect.runtime import Runtime, sleep
 from fnlamp.effect.then import COLLECT_ALL, Applied, Attempted, Composed, Finalized, Kept, Lashed, Suspended, Tapped
 from fnlamp.fault import FaultError, Interrupted
+from fnlamp.given import function, instance, text, whole
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -86,32 +87,34 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     @classmethod
     def from_result(cls, inner_value: Result[A, E]) -> Effect[A, E]:
         """The program that yields or fails as the `Result` says."""
+        instance("inner_value", inner_value, Result, "a Result, Success(value) or Failure(error)")
         return Effect(Pure(inner_value.unwrap()) if type(inner_value) is Success else Fail(inner_value.failure()))
 
     @classmethod
     def from_io(cls, inner_value: IO[A]) -> Effect[A, Never]:
         """The program that yields what the `IO` holds."""
-        return Effect(Pure(unsafe_perform_io(inner_value)))
+        return Effect(Pure(unsafe_perform_io(instance("inner_value", inner_value, IO, "an IO"))))
 
     @classmethod
     def from_failed_io(cls, inner_value: IO[E]) -> Effect[Never, E]:
         """The program that fails with what the `IO` holds."""
-        return Effect(Fail(unsafe_perform_io(inner_value)))
+        return Effect(Fail(unsafe_perform_io(instance("inner_value", inner_value, IO, "an IO"))))
 
     @classmethod
     def from_ioresult(cls, inner_value: IOResult[A, E]) -> Effect[A, E]:
         """The program that yields or fails as the `IOResult` says."""
-        return Effect.from_result(inner_value._inner_value)
+        return Effect.from_result(instance("inner_value", inner_value, IOResult, "an IOResult")._inner_value)
 
     @classmethod
     def from_reader(cls, reader: RequiresContextIOResult[A, E, Runtime]) -> Effect[A, E]:
         """The program that calls returns' own reader with the runtime."""
-        return Effect(Call(lambda runtime: reader(runtime)._inner_value))
+        checked = function("reader", reader, "a RequiresContextIOResult, which is called with a Runtime")
+        return Effect(Call(lambda runtime: checked(runtime)._inner_value))
 
     @classmethod
     def suspend(cls, thunk: Callable[[], A]) -> Effect[A, Never]:
         """A side effect that has no expected failure: an exception in it is a bug and flies through."""
-        return Effect(Call(Suspended(thunk)))
+        return Effect(Call(Suspended(called("thunk", thunk))))
 
     @classmethod
     def attempt(cls, thunk: Callable[[], A], catch: type[X] | tuple[type[X], ...], error: Callable[[X], E]) -> Effect[A, E]:
@@ -121,63 +124,64 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         failed: ...
         <IOResult: <Failure: invalid literal for int() with base 10: 'x'>>
         """
-        return Effect(Call(Attempted(thunk, catch, error)))
+        return Effect(Call(Attempted(called("thunk", thunk), _caught(catch), called("error", error))))
 
     @classmethod
     def call(cls, function: Callable[[Runtime], Result[A, E] | Interrupted]) -> Effect[A, E]:
         """A side effect that needs the runtime; a long loop in it polls `runtime.cancel` and returns `Interrupted(state)`."""
-        return Effect(Call(function))
+        return Effect(Call(called("function", function)))
 
     @classmethod
     def asks(cls, function: Callable[[Runtime], A]) -> Effect[A, Never]:
         """What `function` makes of the runtime."""
-        return Effect(Call(Composed(function, Success)))
+        return Effect(Call(Composed(called("function", function), Success)))
 
     @classmethod
     def access(cls, function: Callable[[Runtime], Effect[A, E]]) -> Effect[A, E]:
         """The program that `function` makes of the runtime."""
-        return Effect(Access(function))
+        return Effect(Access(called("function", function)))
 
     # ---- compose
 
     def bind(self: Effect[A, E], function: Callable[[A], Effect[B, E2]]) -> Effect[B, E | E2]:  # type: ignore[override]
         """Run this, then the program that `function` makes of its value; errors union."""
-        return Effect(Bind(self._inner_value, function))
+        return Effect(Bind(self._inner_value, called("function", function)))
 
     def map(self: Effect[A, E], function: Callable[[A], B]) -> Effect[B, E]:
         """Apply a plain function to the value."""
-        return Effect(Bind(self._inner_value, Composed(function, Effect.from_value)))
+        return Effect(Bind(self._inner_value, Composed(called("function", function), Effect.from_value)))
 
     def tap(self: Effect[A, E], function: Callable[[A], Effect[Any, E2]]) -> Effect[A, E | E2]:
         """Run the program that `function` makes of the value, and keep the value."""
-        return Effect(Bind(self._inner_value, Tapped(function)))
+        return Effect(Bind(self._inner_value, Tapped(called("function", function))))
 
     def then(self: Effect[A, E], other: Effect[B, E2]) -> Effect[B, E | E2]:
         """Run this, then the other, and yield the other's value."""
-        return Effect(Bind(self._inner_value, Always(other)))
+        return Effect(Bind(self._inner_value, Always(program("other", other))))
 
     def zip(self: Effect[A, E], other: Effect[B, E2]) -> Effect[tuple[A, B], E | E2]:
         """Run this, then the other, and yield both values."""
-        return self.bind(lambda a: other.map(lambda b: (a, b)))
+        second = program("other", other)
+        return self.bind(lambda a: second.map(lambda b: (a, b)))
 
     def apply(self: Effect[A, E], container: Kind2[Effect[Any, Any], Callable[[A], B], E2]) -> Effect[B, E | E2]:
         """Run this, then the program that yields a function, and apply it."""
-        return Effect(Bind(self._inner_value, Applied(container)))
+        return Effect(Bind(self._inner_value, Applied(program("container", container))))
 
     def lash(self: Effect[A, E], function: Callable[[E], Effect[B, E2]]) -> Effect[A | B, E2]:  # type: ignore[override]
         """Turn a failure into the program that `function` makes of it; bugs and interruptions pass by."""
         node = self._inner_value
         if getattr(function, "__code__", self) is COLLECT_ALL and isinstance(node, Bind) and isinstance(node.then, Applied):
             return Effect(Bind(node.source, Kept(node.then.container)))
-        return Effect(Handle(self._inner_value, Lashed(function)))
+        return Effect(Handle(self._inner_value, Lashed(called("function", function))))
 
     def alt(self: Effect[A, E], function: Callable[[E], E2]) -> Effect[A, E2]:
         """Apply a plain function to the failure."""
-        return Effect(Handle(self._inner_value, Lashed(Composed(function, Effect.from_failure))))
+        return Effect(Handle(self._inner_value, Lashed(Composed(called("function", function), Effect.from_failure))))
 
     def compose_result(self: Effect[A, E], function: Callable[[Result[A, E]], Effect[B, E2]]) -> Effect[B, E2]:  # type: ignore[override]
         """Go on with the program that `function` makes of the outcome, success or failure."""
-        return Effect(Handle(self._inner_value, function))
+        return Effect(Handle(self._inner_value, called("function", function)))
 
     def attempted(self: Effect[A, E]) -> Effect[Result[A, E], Never]:
         """The outcome as a value: this program cannot fail."""
@@ -189,15 +193,15 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def bind_result(self: Effect[A, E], function: Callable[[A], Result[B, E2]]) -> Effect[B, E | E2]:
         """`bind` for a function that returns a `Result`."""
-        return Effect(Bind(self._inner_value, Composed(function, Effect.from_result)))
+        return Effect(Bind(self._inner_value, Composed(called("function", function), Effect.from_result)))
 
     def bind_io(self: Effect[A, E], function: Callable[[A], IO[B]]) -> Effect[B, E]:
         """`bind` for a function that returns an `IO`."""
-        return Effect(Bind(self._inner_value, Composed(function, Effect.from_io)))
+        return Effect(Bind(self._inner_value, Composed(called("function", function), Effect.from_io)))
 
     def bind_ioresult(self: Effect[A, E], function: Callable[[A], IOResult[B, E2]]) -> Effect[B, E | E2]:
         """`bind` for a function that returns an `IOResult`."""
-        return Effect(Bind(self._inner_value, Composed(function, Effect.from_ioresult)))
+        return Effect(Bind(self._inner_value, Composed(called("function", function), Effect.from_ioresult)))
 
     def retry(
         self: Effect[A, E],
@@ -213,6 +217,8 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         <IOResult: <Failure: busy>>
         """
 
+        times, delay, when = whole("times", times, 0), called("delay", delay), called("when", when)
+
         def attempt(n: int) -> Effect[A, E]:
             def again(error: E) -> Effect[A, E]:
                 return sleep(delay(n)).then(attempt(n + 1)) if n < times and when(error) else Effect.from_failure(error)
@@ -223,15 +229,15 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def ensuring(self: Effect[A, E], finalizer: Callable[[Exit[A, E]], Effect[Any, Any]]) -> Effect[A, E]:
         """Run the finalizer on every outcome, interruptions and bugs included; nothing interrupts it."""
-        return Effect(Bracket(Pure(None), Always(self), Finalized(finalizer)))
+        return Effect(Bracket(Pure(None), Always(self), Finalized(called("finalizer", finalizer))))
 
     def local(self: Effect[A, E], change: Callable[[Runtime], Runtime]) -> Effect[A, E]:
         """Run with a changed runtime."""
-        return Effect(Local(self._inner_value, change))
+        return Effect(Local(self._inner_value, called("change", change)))
 
     def named(self: Effect[A, E], name: str) -> Effect[A, E]:
         """A name that `explain` shows and that a bug's traceback carries as a note."""
-        return Effect(Named(self._inner_value, name))
+        return Effect(Named(self._inner_value, text("name", name)))
 
     def __iter__(self: Effect[A, E]) -> Generator[Effect[A, E], Any, A]:
         """`a = yield from effect`, inside a `@do` function."""
@@ -309,3 +315,11 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
             node, depth = node.source, depth + 1
         label = node.name if isinstance(node, Named) else type(node).__name__.lower()
         return f"<Effect: {label}{f' and {depth} more' if depth else ''}>"
+
+
+def _caught(catch: Any) -> Any:
+    """Raises: `TypeError` for what is not a type of exceptions, or a tuple of some."""
+    for kind in catch if isinstance(catch, tuple) else (catch,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"catch is a type of exceptions, as ValueError, or a tuple of some, got {kind!r}")
+    return catch

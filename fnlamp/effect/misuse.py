@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dis import opmap
 from typing import Any, Final
 
+from fnlamp.given import function, shown
+
 RUN: Final = (
     "it is only a description of a program, which has not run; run it, value = program.run_or_raise(), "
     "or use the value inside of it, program.map(lambda value: ...)"
@@ -40,6 +42,21 @@ class Undone:
         if spec:
             raise TypeError(f"an Effect is not formatted by {spec!r}: {RUN}")
         return str(self)
+
+
+def called(name: str, given: Any) -> Any:
+    """The function that a program is made of.  Raises: `TypeError` for what is not one, another program among it."""
+    if isinstance(given, Undone):
+        raise TypeError(f"{name} is a function that makes a program, got a program; to run it next, write .then(program)")
+    return function(name, given, "a function")
+
+
+def program(name: str, given: Any) -> Any:
+    """The program that another is made of.  Raises: `TypeError` for what is not one."""
+    if not isinstance(given, Undone):
+        hint = "a function of the value has .map and .bind" if callable(given) else "a value is one as Effect.from_value(value)"
+        raise TypeError(f"{name} is an Effect, got {shown(given)}; {hint}")
+    return given
 
 
 def _getattr(self: Undone, name: str) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Never, TypeVar, final
 
 from fnlamp.effect.effect import Effect
+from fnlamp.effect.misuse import called, program
 from fnlamp.effect.node import Bracket, Defect, Exit
 
 A = TypeVar("A")
@@ -37,7 +38,7 @@ def bracket(
     failed: ...
     (<IOResult: <Failure: unreadable>>, ['closed file'])
     """
-    return Effect(Bracket(acquire._inner_value, use, release))
+    return Effect(Bracket(program("acquire", acquire)._inner_value, called("use", use), called("release", release)))
 
 
 @final
@@ -56,6 +57,7 @@ class Resource(Generic[A_co, E_co]):
     @classmethod
     def make(cls, acquire: Effect[A, E], release: Callable[[A, Exit[Any, Any]], Effect[Any, Any]]) -> Resource[A, E]:
         """A resource from the program that acquires it and the one that releases it."""
+        program("acquire", acquire), called("release", release)
         return Resource(lambda body: bracket(acquire, body, release))
 
     @classmethod
@@ -66,6 +68,8 @@ class Resource(Generic[A_co, E_co]):
     @classmethod
     def from_context(cls, make: Callable[[], AbstractContextManager[A]]) -> Resource[A, Never]:
         """A resource from a context manager, made anew at each use; it sees a bug's exception, and no failure."""
+
+        called("make", make)
 
         def acquire() -> tuple[AbstractContextManager[A], A]:
             manager = make()
@@ -80,12 +84,14 @@ class Resource(Generic[A_co, E_co]):
 
     def use(self, body: Callable[[A_co], Effect[B, E2]]) -> Effect[B, E_co | E2]:
         """Acquire, run the program that `body` makes of it, release."""
-        return self._use(body)
+        return self._use(called("body", body))
 
     def bind(self, function: Callable[[A_co], Resource[B, E2]]) -> Resource[B, E_co | E2]:
         """Acquire this, then the resource that `function` makes of it."""
+        called("function", function)
         return Resource(lambda body: self._use(lambda a: function(a)._use(body)))
 
     def map(self, function: Callable[[A_co], B]) -> Resource[B, E_co]:
         """A plain function of what was acquired."""
+        called("function", function)
         return Resource(lambda body: self._use(lambda a: body(function(a))))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Never, Protocol, final
 
+from fnlamp.given import function, number, shown
+
 if TYPE_CHECKING:
     from fnlamp.effect.effect import Effect
 
@@ -118,6 +120,21 @@ class Runtime:
     signals: tuple[signal.Signals, ...] = (signal.SIGINT,)
     cancel: CancelToken = field(default_factory=CancelToken)
 
+    def __post_init__(self) -> None:
+        if self.executor is not None and (isinstance(self.executor, type) or not hasattr(self.executor, "fold")):
+            hint = f"; call it, as {self.executor.__name__}()" if isinstance(self.executor, type) else ""
+            raise TypeError(f"Runtime.executor is an executor, as train.Fused(), got {shown(self.executor)}{hint}")
+        if self.log is not None:
+            function("Runtime.log", self.log, "a function of a line of text, or None")
+        for name, kind in (("clock", "now"), ("cancel", "requested")):
+            if isinstance(getattr(self, name), type) or not hasattr(getattr(self, name), kind):
+                expected = "a Clock, as SystemClock()" if name == "clock" else "a CancelToken"
+                raise TypeError(f"Runtime.{name} is {expected}, got {shown(getattr(self, name))}")
+        if not (self.device is None or isinstance(self.device, str) or hasattr(self.device, "platform")):
+            raise TypeError(f'Runtime.device is a jax.Device, or the name of a platform, as "cpu", got {shown(self.device)}')
+        if not isinstance(self.signals, tuple) or not all(isinstance(each, signal.Signals) for each in self.signals):
+            raise TypeError(f"Runtime.signals is a tuple, as (signal.SIGINT, signal.SIGTERM), got {shown(self.signals)}")
+
     def say(self, line: str) -> None:
         """One line of progress, if anyone listens."""
         if self.log is not None:
@@ -134,6 +151,8 @@ def ask() -> Effect[Runtime, Never]:
 def sleep(seconds: float) -> Effect[None, Never]:
     """Wait that many seconds by the runtime's clock; Ctrl-C ends the wait."""
     from fnlamp.effect.effect import Effect
+
+    number("seconds", seconds, "a time of 0 or more", lambda time: time >= 0)
 
     def sleep(runtime: Runtime) -> None:
         runtime.clock.sleep(seconds, runtime.cancel)

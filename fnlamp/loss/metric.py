@@ -11,7 +11,7 @@ import numpy as np
 
 from fnlamp.arrays import Array, is_float, wide
 from fnlamp.fault import FaultError, LabelOutOfRange
-from fnlamp.given import arguments, number
+from fnlamp.given import arguments, flag, number
 from fnlamp.loss.classes import check_labels, check_range, count, ignored_label, labels_of, narrow
 from fnlamp.loss.value import Loss, LossValue, arrays, nan_unless, refuse
 
@@ -89,6 +89,7 @@ def multilabel_accuracy(threshold: float, *, exact: bool = False, ignored: int =
 
 def _thresholded(name: str, by_row: bool, threshold: float, ignored: int) -> Loss:
     hint = "write 0.0 for logits, 0.5 for probabilities"
+    by_row = flag(f"{name}: exact", by_row)
     limit = number(f"{name}: threshold", threshold, hint=hint)
     skipped = ignored_label(ignored, name)
 

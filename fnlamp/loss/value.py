@@ -12,6 +12,7 @@ import numpy as np
 
 from fnlamp.arrays import Array, Tree, describe, wide
 from fnlamp.fault import DtypeMismatch, FaultError, NotDifferentiable, ShapeMismatch
+from fnlamp.given import function, text
 
 
 @jax.tree_util.register_dataclass
@@ -52,6 +53,12 @@ class Loss:
     name: str
     check: Callable[[Any, Any], None] = _no_check
     check_prediction: Callable[[Any], None] = _no_check
+
+    def __post_init__(self) -> None:
+        function("Loss: apply", self.apply, "a function (prediction, target) -> LossValue")
+        text("Loss: name", self.name)
+        for name in ("check", "check_prediction"):
+            function(f"Loss: {name}", getattr(self, name), "a function that raises a FaultError")
 
     def __call__(self, prediction: Tree, target: Tree) -> LossValue:
         return checked_value(self.name, self.apply(prediction, target))
@@ -170,9 +177,12 @@ def weights_of(given: Any, name: str) -> np.ndarray[Any, Any] | None:
     if hasattr(given, "to_numpy"):
         raise TypeError(f"{name} is a {type(given).__name__}, whose order is that of its index; give .sort_index().to_numpy()")
     try:
-        weights = np.array(given, np.float64)
+        weights = np.array(given)
+        weights = weights if weights.dtype == bool else weights.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} is one number a class, in the order of the classes, got {given!r}") from error
+    if weights.dtype == bool or (weights.ndim != 1 if "class" in name else weights.ndim > 1):
+        raise ValueError(f"{name} is one number a class, in the order of the classes, got {describe(weights)}")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
         raise ValueError(f"{name} are finite, not negative and not all 0, got {weights.tolist()}")
     return weights

@@ -7,7 +7,8 @@ import math
 import jax.numpy as jnp
 
 from fnlamp.arrays import Array
-from fnlamp.optim.optimizer import Decay, Numbers, Optimizer, Slots, lift
+from fnlamp.given import number
+from fnlamp.optim.optimizer import Decay, Numbers, Optimizer, Slots, check_decay, lift
 from fnlamp.tag import Hyper, Tag
 
 
@@ -34,8 +35,8 @@ def adamw(
     >>> params  # the first step is the learning rate, whatever the gradient's size
     {'weight': Array([0.9], dtype=float32)}
     """
-    if not (0 <= b1 < 1 and 0 <= b2 < 1):
-        raise ValueError(f"adamw needs 0 <= b1 < 1 and 0 <= b2 < 1, got {b1} and {b2}")
+    b1, b2 = number("adamw: b1", b1, SHARE, _is_share), number("adamw: b2", b2, SHARE, _is_share)
+    eps, decay = number("adamw: eps", eps, "a number above 0", lambda e: e > 0), check_decay("adamw", decay)
 
     def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag, h: Numbers) -> tuple[Array, Slots]:
         a, w = f * h["learning_rate"], h["weight_decay"]
@@ -47,6 +48,13 @@ def adamw(
         return p - a * m_hat / (jnp.sqrt(v_hat) + eps) - decayed, {"m": m, "v": v}
 
     return lift("adamw", ("m", "v"), rule, clip, {"learning_rate": learning_rate, "weight_decay": weight_decay})
+
+
+SHARE = "what a moving average needs, a number from 0 to below 1"
+
+
+def _is_share(number: float) -> bool:
+    return 0 <= number < 1
 
 
 def one_minus_power(b: float, step: Array) -> Array:

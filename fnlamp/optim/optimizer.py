@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp.arrays import Array, Params, Tree
+from fnlamp.given import function, instance, several, text
 from fnlamp.optim.clip import clip_by_global_norm
 from fnlamp.tag import Hyper, Tag, check_hyper, values_of
 
@@ -24,6 +25,13 @@ class Decay(Enum):
     """`p -= scale * learning_rate * weight_decay * p`: the field's default, as torch's AdamW."""
     INDEPENDENT = "independent"
     """`p -= scale * weight_decay * p`: Loshchilov & Hutter 2017, Algorithms 1 and 2, and lamp's SGDW."""
+
+
+def check_decay(name: str, decay: Any) -> Decay:
+    """Raises: `TypeError` for what is not a `Decay`."""
+    known = "optim.Decay.BY_LEARNING_RATE or optim.Decay.INDEPENDENT"
+    made: Decay = instance(f"{name}: decay", decay, Decay, f"{known} (its amount is weight_decay)")
+    return made
 
 
 Numbers: TypeAlias = dict[str, Any]
@@ -50,6 +58,12 @@ class Optimizer:
     update: Callable[[Tree, Tree, Params, Tree, Array | float], tuple[Params, Tree]]
     name: str = "optimizer"
     hypers: Hypers | None = None
+
+    def __post_init__(self) -> None:
+        function("Optimizer: init", self.init, "a function params -> state")
+        function("Optimizer: update", self.update, "a function (grads, state, params, tags, scale) -> (params, state)")
+        text("Optimizer: name", self.name)
+        instance("Optimizer: hypers", self.hypers, Hypers | None, "what optim.lift makes of its hypers")
 
     def __repr__(self) -> str:
         return self.name
@@ -80,7 +94,10 @@ def lift(
     """
     if clip is not None and not check_hyper("clip", clip) > 0:
         raise ValueError(f"clip is a norm above 0, got {clip}")
-    for hyper, value in hypers.items():
+    text("lift: name", name)
+    function("lift: rule", rule, "a function (gradient, slots, param, step, scale, tag) -> (param, slots)")
+    slots = several("lift: slots", slots)
+    for hyper, value in instance("lift: hypers", hypers, Mapping, "a dict of hyperparameters by name").items():
         check_hyper(hyper, value)
 
     def init(params: Params) -> Tree:

@@ -129,7 +129,7 @@ def _steps(name: str, steps: Any) -> int:
     try:
         return whole(f"{name}: steps", steps)
     except ValueError:
-        raise ValueError(f"{name}: a schedule needs at least one step, got {steps}") from None
+        raise ValueError(f"{name}: a schedule needs at least one step, got {steps} steps") from None
 
 
 def _float() -> Any:

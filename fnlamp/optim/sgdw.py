@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fnlamp.arrays import Array
-from fnlamp.optim.optimizer import Decay, Numbers, Optimizer, Slots, lift
+from fnlamp.given import flag
+from fnlamp.optim.optimizer import Decay, Numbers, Optimizer, Slots, check_decay, lift
 from fnlamp.tag import Hyper, Tag
 
 
@@ -29,6 +30,7 @@ def sgdw(
     >>> params
     {'weight': Array([0.8], dtype=float32)}
     """
+    nesterov, decay = flag("sgdw: nesterov", nesterov), check_decay("sgdw", decay)
     if nesterov and momentum is None:
         raise ValueError("nesterov needs a momentum")
 

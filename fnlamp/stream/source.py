@@ -13,11 +13,11 @@ from fnlamp.arrays import Tree, array_spec, describe, spec_of
 from fnlamp.convert import as_arrays, as_batch, rows_by_position
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
-from fnlamp.given import flag, function, shown, whole
+from fnlamp.given import flag, function, instance, shown, whole
 from fnlamp.stream.ahead import Stage, ahead, stage
 from fnlamp.stream.step import Emit, End, Fail, Reread, Step
 from fnlamp.stream.stream import BatchStream
-from fnlamp.stream.view import Order, Recipe, Segment, View, row_numbers, rows_of_each
+from fnlamp.stream.view import Order, Recipe, Segment, View, as_spec, row_numbers, rows_of_each
 
 
 def minibatches(
@@ -36,6 +36,7 @@ def minibatches(
     >>> s
     <BatchStream: 3 batches of (float32[2, 2], int32[2])>
     """
+    _check_features(features)
     return _cut(as_arrays((features, target), "minibatches"), batch_size, drop_last, seed, None, "minibatches")
 
 
@@ -58,6 +59,11 @@ def from_arrays(
     [[1, 3], [5]]
     """
     return _cut(as_arrays(arrays, "from_arrays"), batch_size, drop_last, seed, among, "from_arrays")
+
+
+def _check_features(features: Tree) -> None:
+    if features is None:
+        raise TypeError("features are arrays whose first axis counts rows, got None")
 
 
 def _cut(arrays: Tree, batch_size: Any, drop_last: Any, seed: Any, among: Any, where: str) -> BatchStream:
@@ -107,6 +113,7 @@ def full_batch(features: Tree, target: Tree) -> BatchStream:
     >>> full_batch(np.zeros((20, 5), np.float32), np.zeros(20, np.float32))
     <BatchStream: 1 batches of (float32[20, 5], float32[20])>
     """
+    _check_features(features)
     arrays = as_arrays((features, target), "full_batch")
     return _cut(arrays, max(_rows(arrays, "full_batch"), 1), False, None, None, "full_batch")
 
@@ -139,11 +146,13 @@ def from_function(
     def batch(position: int) -> Tree:
         return as_batch(make(position))
 
+    if why_empty is not None:
+        instance("why_empty", why_empty, EmptyEpoch, "a fault.EmptyEpoch")
     if spec is None:
         if not length:
             raise FaultError(EmptyEpoch())
-        spec = spec_of(batch(0))
-    return BatchStream.at(batch, length, spec, why_empty or EmptyEpoch())
+        spec = batch(0)
+    return BatchStream.at(batch, length, as_spec(spec), why_empty or EmptyEpoch())
 
 
 def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream, Any]:
@@ -160,7 +169,8 @@ def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = Non
     function("make", make, "a function that begins a pass, as lambda: read(path)")
     start = Effect.suspend(lambda: _Reading(make, again=True))
     reading = Resource.make(start, lambda reading, _: Effect.suspend(reading.close))
-    return reading.bind(lambda reading: _seen(lambda: reading.stream(spec)))
+    known = None if spec is None else as_spec(spec)
+    return reading.bind(lambda reading: _seen(lambda: reading.stream(known)))
 
 
 def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
@@ -176,11 +186,9 @@ def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
     >>> s.step(0)
     Fail(fault=NotRereadable(where='', wanted=0, at=2))
     """
-    if not hasattr(iterator, "__iter__"):
-        raise TypeError(f"iterator is an iterator over batches, got {shown(iterator)}")
-    if spec is None:
-        raise TypeError("spec is that of a batch, or a batch like those that come; got None")
-    return _Reading(lambda: iterator, again=False).stream(spec_of(spec))
+    if not hasattr(iterator, "__next__"):
+        raise TypeError(f"iterator is an iterator over batches, as iter([batch, ...]), got {shown(iterator)}")
+    return _Reading(lambda: iterator, again=False).stream(as_spec(spec))
 
 
 def _seen(make: Callable[[], BatchStream]) -> Resource[BatchStream, Any]:
@@ -302,7 +310,7 @@ def staged(
     drop_last = flag("drop_last", drop_last)
     for name, given in (("load", load), ("batch", batch), ("release", release)):
         function(name, given, f"a function, as in staged({name}=...)")
-    order = Order(rows, seed)
+    order, spec = Order(rows, seed), None if spec is None else as_spec(spec)
     kept = rows - rows % batch_size if drop_last else rows
     length, size = -(-kept // batch_size), batch_size * bucket
 

@@ -17,7 +17,7 @@ from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetched
 from fnlamp.stream.step import Emit, End, Reread, Step
 from fnlamp.stream.transform import Stepper
-from fnlamp.stream.view import Recipe, View, check_function, check_seed
+from fnlamp.stream.view import Recipe, View, as_spec, check_function, check_seed
 
 
 class Raw(NamedTuple):
@@ -102,6 +102,7 @@ class BatchStream:
                 return BatchStream.of_view(self.view.map(function, *arguments), spec, self.why_empty)
             before, recipe = self.compiled
             return before._finished(recipe.then(function, *arguments), spec)
+        spec = as_spec(spec)
         return self._with(
             step=transform.map(self.step, lambda batch: function(batch, *arguments)), spec=spec, indexed=self.indexed
         )
@@ -220,7 +221,7 @@ class BatchStream:
         between `unchunk()` and `chunk(batch_size)`.
         """
         size = whole("size", size)
-        seed = check_seed(seed)
+        seed = check_seed(whole("seed", seed, None))
         if self.indexed:
             batches = self._count
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, describe, take_rows, to_device
+from fnlamp.arrays import Tree, describe, spec_of, take_rows, to_device
 from fnlamp.effect.node import name_of
-from fnlamp.given import whole
+from fnlamp.given import shown, whole
 from fnlamp.identity import identity
 
 
@@ -30,10 +30,19 @@ def check_seed(seed: Any) -> Any:
     return number
 
 
+def as_spec(spec: Any) -> Tree:
+    """The spec that is given, or that of a batch like those that come.  Raises: `TypeError` for anything else."""
+    leaves = tree.leaves(spec)
+    if not leaves or not all(hasattr(leaf, "shape") and isinstance(getattr(leaf, "dtype", None), np.dtype) for leaf in leaves):
+        raise TypeError(f"spec is that of a batch, or a batch like those that come; got {shown(spec)}")
+    return spec_of(spec)
+
+
 def check_function(function: Any, where: str) -> None:
     """Raises: `TypeError` for what cannot be called."""
     if not callable(function):
-        raise TypeError(f"{where} needs a function of a batch, got {type(function).__name__}: {function!r}")
+        name = "predicate" if where == "filter" else "function"
+        raise TypeError(f"{where}: {name} is a function of a batch, got {shown(function)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +75,7 @@ class Order:
         return chosen
 
 
-def row_numbers(among: Any, rows: int) -> np.ndarray[Any, Any]:
+def row_numbers(among: Any, rows: int, name: str = "among: rows") -> np.ndarray[Any, Any]:
     """The numbers of some of the rows, from 0; negative ones count from the end.  Raises: `IndexError`, `TypeError`.
 
     >>> row_numbers([2, -1], 5).tolist()
@@ -76,7 +85,7 @@ def row_numbers(among: Any, rows: int) -> np.ndarray[Any, Any]:
     wanted = wanted.astype(np.int64) if wanted.size == 0 else wanted
     if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
         hint = ": of a mask, give np.flatnonzero(mask)" if wanted.dtype == bool else ""
-        raise TypeError(f"rows are named by a list of whole numbers, got {describe(wanted)}{hint}")
+        raise TypeError(f"{name} are named by a list of whole numbers, got {describe(wanted)}{hint}")
     wrong = (wanted < -rows) | (wanted >= rows)
     if wrong.any():
         raise IndexError(f"expected numbers of {rows:,} rows, got {wanted[wrong][0]}")

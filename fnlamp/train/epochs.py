@@ -84,7 +84,7 @@ def epochs(
     epochs, validate_every = whole("epochs", epochs, None), whole("validate_every", validate_every, None)
     if epochs < 0 or validate_every < 1:
         raise ValueError(f"expected epochs >= 0 and validate_every >= 1, got {epochs} and {validate_every}")
-    seed = check_seed(seed)
+    seed = check_seed(whole("seed", seed, None))
     if initial is not None and resume is not None:
         raise ValueError("give initial parameters or a run to resume, not both")
     check.check_start("initial", initial)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
+from fnlamp.given import shown
 from fnlamp.layer import Init, Layer, abstract_init
 from fnlamp.loss import Loss, LossValue, Metric, as_loss
 from fnlamp.loss.value import checked_value
@@ -98,7 +99,12 @@ def check_layer(layer: Any) -> None:
 
 
 def _float_dtype(name: str, dtype: Any) -> Any:
-    known = jnp.dtype(dtype)
+    try:
+        known = None if dtype is None else jnp.dtype(dtype)
+    except (TypeError, ValueError):
+        known = None
+    if known is None:
+        raise TypeError(f"{name} is a floating-point dtype, as jnp.float32, got {shown(dtype)}")
     if not jnp.issubdtype(known, jnp.floating):
         raise ValueError(f"{name} is a floating-point dtype, as jnp.float32, got {known}")
     return known

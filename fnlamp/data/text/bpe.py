@@ -15,6 +15,8 @@ from fnlamp.data.option import several
 from fnlamp.data.text.codec import Ids, checked_ids, described, spelled, utf8
 from fnlamp.extra import need
 from fnlamp.fault import CodecFailed, FaultError, UnknownToken
+from fnlamp.given import shown, whole
+from fnlamp.given import text as text_of
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,15 @@ def train_bpe(
     """
     if isinstance(texts, str | bytes):  # whose characters would be taken for texts
         raise TypeError("train_bpe learns from texts, got a single one; give [text]")
+    if not isinstance(texts, Iterable) or isinstance(texts, dict):
+        raise TypeError(f"texts is a list of texts, or another iterable of some, got {shown(texts)}")
+    vocabulary_size = whole("vocabulary_size", vocabulary_size, None)
+    minimum_frequency = whole("minimum_frequency", minimum_frequency, 0)
     special = several("special", special)
     tokenizers = need("tokenizers", "text")
     if vocabulary_size < 256 + len(special):
         needed = f"256 bytes and {len(special)} special tokens"
-        raise ValueError(f"a vocabulary has room for {needed} at least, got a size of {vocabulary_size}")
+        raise ValueError(f"a vocabulary has room for {needed} at least, got a vocabulary_size of {vocabulary_size}")
     if len(set(special)) < len(special) or "" in special:
         raise ValueError(f"special tokens have names, each of its own, got {list(special)}")
     if any(ord(character) in _HALVES for name in special for character in name):
@@ -142,5 +148,5 @@ _HALVES = range(0xD800, 0xE000)
 
 
 def _checked(text: str) -> str:
-    utf8(text, 256)
+    utf8(text_of("texts: each", text), 256)
     return text

@@ -14,6 +14,8 @@ from fnlamp.arrays import describe
 from fnlamp.data.option import several
 from fnlamp.data.text.words import words_of
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, UnknownToken, printable
+from fnlamp.given import flag, whole
+from fnlamp.given import text as text_of
 
 Ids: TypeAlias = np.ndarray[Any, Any]
 
@@ -98,6 +100,7 @@ def character_codec(text: str, *, special: Sequence[str] = (), unknown: str | No
     >>> codec.encode("hello"), codec.decode([2, 1, 0, 4]), codec.id_of("<pad>")
     (array([2, 1, 0, 0, 3], dtype=int32), 'hel<pad>', 4)
     """
+    text_of("text", text, "one text, a str; join several first")
     points, counts = np.unique(_code_points(text), return_counts=True)
     by_frequency = points[np.lexsort((points, -counts))]
     return CharacterCodec("".join(map(chr, by_frequency.tolist())), with_unknown(special, unknown), unknown)
@@ -162,9 +165,8 @@ def word_codec(
     >>> codec.words, codec.encode("The dog sat"), codec.decode([0, 1, 2])
     (('the', 'dog'), array([0, 1, 2], dtype=int32), 'the dog <unk>')
     """
-    if minimum_frequency < 1:
-        raise ValueError(f"minimum_frequency must be at least 1, got {minimum_frequency}")
-    counts = Counter(words_of(text, lower=lower))
+    minimum_frequency, lower = whole("minimum_frequency", minimum_frequency), flag("lower", lower)
+    counts = Counter(words_of(text_of("text", text, "one text, a str; join several first"), lower=lower))
     kept = [word for word, count in counts.items() if count >= minimum_frequency]
     words = tuple(sorted(kept, key=lambda word: (-counts[word], word)))
     return WordCodec(words, with_unknown(special, unknown), unknown, lower)
@@ -249,6 +251,8 @@ def utf8(text: str, size: int) -> bytes:
 def with_unknown(special: Sequence[str], unknown: str | None) -> tuple[str, ...]:
     """The special tokens, the unknown one among them."""
     special = several("special", special)
+    if unknown is not None:
+        text_of("unknown", unknown, "the name of the unknown token, or None")
     return (*special, *([unknown] if unknown is not None and unknown not in special else ()))
 
 

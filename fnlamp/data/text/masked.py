@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -64,11 +64,13 @@ def masked_batches(
     batch_size, maximum, vocabulary = (whole(name, given, None) for name, given in sizes.items())
     ids = {"cls": cls, "sep": sep, "mask": mask, "pad": pad}
     cls, sep, mask, pad = (whole(name, given, None) for name, given in ids.items())
+    if not isinstance(special, Iterable):
+        raise TypeError(f"special is a list of ids, got {shown(special)}")
     special = [whole("special", each, None) for each in special]
     drop_last, seed = flag("drop_last", drop_last), check_seed(seed)
     if seed is None:
         raise TypeError("masked_batches needs a seed, of which the hidden tokens are a function; got None")
-    if not isinstance(share, Real):
+    if isinstance(share, bool) or not isinstance(share, Real):
         raise TypeError(f"share is a number above 0 and up to 1, got {shown(share)}")
     if batch_size < 1 or maximum < 5 or not 0 < share <= 1:
         got = f"batch_size={batch_size}, maximum={maximum}, share={share}"
@@ -76,7 +78,7 @@ def masked_batches(
     never = {cls, sep, mask, pad, *special}
     if min(never) < 0 or max(never) >= vocabulary or len(never) == vocabulary or len({cls, sep, mask, pad}) < 4:
         got = f"cls={cls}, sep={sep}, mask={mask}, pad={pad}, special={list(special)}"
-        raise ValueError(f"special ids differ, and are some of those from 0 to {vocabulary - 1}, got {got}")
+        raise ValueError(f"special ids differ, and are some of those of a vocabulary of {vocabulary}, got {got}")
     plain = np.ones(vocabulary, bool)
     plain[list(never)] = False
     text = _Text.of(paragraphs, vocabulary)

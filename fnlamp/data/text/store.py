@@ -11,12 +11,13 @@ from os import PathLike
 from typing import Any, Final
 
 from fnlamp.data.file import LIMIT, read_all, reading, text_size, within
-from fnlamp.data.option import path_of
+from fnlamp.data.option import limit_of, path_of
 from fnlamp.data.text.bpe import BpeCodec, working
 from fnlamp.data.text.codec import ByteCodec, CharacterCodec, Codec, WordCodec
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import CodecFailed, ExtraMissing, FaultError, FileCorrupt, FileFault, FileUnwritable, TooLarge
+from fnlamp.given import shown
 
 KEY = "fnlamp codec"
 
@@ -27,12 +28,12 @@ def save_codec(codec: Codec, path: str | PathLike[str]) -> Effect[None, FileUnwr
     A `BpeCodec` is written as Hugging Face's `tokenizers` writes it, so other programs can read it too.
     Fails: `FileUnwritable`.
     """
-    name = path_of(path)
+    name, text = path_of(path), _text(codec)
 
     def write() -> None:
         if "\0" in name:
             raise OSError(errno.EINVAL, "no file has a NUL in its name")
-        text, part = _text(codec), f"{name}.{secrets.token_hex(8)}.part"
+        part = f"{name}.{secrets.token_hex(8)}.part"
         with open(part, "x", encoding="utf-8", newline="\n") as file:  # a new file: no link is followed
             try:
                 file.write(text)
@@ -63,7 +64,7 @@ def read_codec(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effec
     >>> save_codec(data.character_codec("hello"), path).then(read_codec(path)).run()
     <IOResult: <Success: <CharacterCodec: 4 characters>>>
     """
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
     return reading(name, lambda: _codec(name, read_all(name, limit), limit))
 
 
@@ -79,7 +80,7 @@ def read_text(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect
     >>> read_text(path).run()
     <IOResult: <Success: Grüße>>
     """
-    name = path_of(path)
+    name, limit = path_of(path), limit_of(limit)
 
     def load() -> str:
         raw = read_all(name, limit)
@@ -106,7 +107,7 @@ def _text(codec: Codec) -> str:
         case ByteCodec():
             fields = {KEY: "bytes", "special": codec.special}
         case _:
-            raise TypeError(f"save_codec writes the codecs of fnlamp.data, got {type(codec).__name__}")
+            raise TypeError(f"save_codec: codec is one of fnlamp.data, as byte_codec(), got {shown(codec)}")
     return json.dumps(fields) + "\n"
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Array, Tree, aligned, spec_of, to_device
 from fnlamp.fault import FaultError
+from fnlamp.given import number, whole
 from fnlamp.stream import BatchStream, Recipe
 from fnlamp.stream.ahead import is_ahead
 from fnlamp.stream.sink import steps
@@ -44,8 +45,9 @@ class Fused:
     seconds: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"a chunk has at least one step, got {self.chunk}")
+        if self.chunk is not None:
+            object.__setattr__(self, "chunk", whole("Fused: chunk", self.chunk))
+        object.__setattr__(self, "seconds", number("Fused: seconds", self.seconds, "a time above 0", lambda time: time > 0))
 
     def fold(
         self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
