@@ -201,9 +201,12 @@ def within(path: str, limit: int | None, size: int) -> None:
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[tuple[File, int]]:
-    """The file, through gzip if its first bytes say so, and the bytes that it can hold at the most."""
+    """The file, through gzip if its first bytes say so, and the bytes that it can hold at the most.
+
+    Fails: `FileMissing`; `FileCorrupt` for a damaged stream, and for a file that changes meanwhile, whose rows may be of two.
+    """
     try:
-        with open_file(path) as raw:
+        with open_file(path) as raw, _unchanged(path, raw):
             size = os.fstat(raw.fileno()).st_size
             if raw.peek(2)[:2] == _MAGIC:
                 with io.BufferedReader(_Gzip(raw), PIECE) as file:
@@ -214,6 +217,24 @@ def opened(path: str) -> Iterator[tuple[File, int]]:
         raise FaultError(FileCorrupt(path, "an intact gzip stream", str(error))) from error
     except OSError as error:
         raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
+
+
+@contextlib.contextmanager
+def _unchanged(path: str, file: File) -> Iterator[None]:
+    """Whatever else goes wrong with a file that changes, the change is the cause."""
+    before = os.fstat(file.fileno())
+    try:
+        yield
+    except (FaultError, zlib.error) as error:
+        _check_same(path, before, os.fstat(file.fileno()), error)
+        raise
+    _check_same(path, before, os.fstat(file.fileno()), None)
+
+
+def _check_same(path: str, before: os.stat_result, after: os.stat_result, cause: Exception | None) -> None:
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        came = f"one that was written to ({before.st_size:,} bytes, then {after.st_size:,}); read a copy"
+        raise FaultError(FileCorrupt(path, "a file that stays as it is while it is read", came)) from cause
 
 
 def open_file(path: str) -> File:
