@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from fnlamp.data.bulk import Numbers
-from fnlamp.data.declared import Budget, Chunk, arrow_batches, listed_batches, pages_size, parquet_footer
+from fnlamp.data.declared import Budget, Chunk, arrow_batches, check_list, pages_size, parquet_footer
 from fnlamp.data.file import LIMIT, File, decoding, opened, reading, rest_of, within
 from fnlamp.data.option import limit_of, path_of
 from fnlamp.data.table import Table, check_options, chosen, inside, labels, shown
@@ -105,14 +105,17 @@ def read_arrow(
         with decoding(name, "an Arrow IPC file or stream"):
             raw = memoryview(rest_of(name, file, limit))
             # A file is a stream with a list of its batches after it.
-            start, listed = (8, listed_batches(raw)) if bytes(raw[:6]) == b"ARROW1" else (0, None)
+            start = 8 if bytes(raw[:6]) == b"ARROW1" else 0
             batches = arrow_batches(raw, start, budget)
             within(name, limit, sum(batch.size for batch in batches))
-            rows = [batch.rows for batch in batches if not batch.dictionary]
-            if listed not in (None, len(rows)):
-                raise ValueError(f"{len(rows)} record batches where {listed} are listed")
             with ipc.open_stream(_reader(raw[start:])) as source:
                 schema = source.schema
+            if start:
+                check_list(raw, batches, budget)
+                with ipc.open_file(_reader(raw)) as source:
+                    if not source.schema.equals(schema, check_metadata=True):
+                        raise ValueError("columns at its end that are not those at its beginning")
+            rows = [batch.rows for batch in batches if not batch.dictionary]
             names = list(schema.names)
             features, position = _chosen(name, schema, wanted, label)
             needed = inside(features, position)

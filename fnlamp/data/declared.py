@@ -191,11 +191,13 @@ class _Compact:
 
 
 class Batch(NamedTuple):
-    """What a record batch or a dictionary declares: its rows, and the bytes of its buffers when they are unpacked."""
+    """What a record batch or a dictionary declares: its rows, the bytes of its buffers when unpacked, and its place."""
 
     rows: int
     size: int
     dictionary: bool
+    place: tuple[int, int, int]
+    """Where it begins, the bytes of what describes it, and those of its numbers."""
 
 
 @_complete()
@@ -228,22 +230,32 @@ def _messages(raw: memoryview, at: int, budget: Budget) -> Iterator[Batch]:
                     (unpacked,) = struct.unpack_from("<q", raw, body + offset)
                     room = max(room, unpacked)  # -1 says that this one is not packed
                 total += max(room, 0)
-            yield Batch(batch.number(0, "<q"), total, kind == 2)
+            yield Batch(batch.number(0, "<q"), total, kind == 2, (at, 8 + length, size))
         at = body + size
 
 
 @_complete()
-def listed_batches(raw: memoryview) -> int:
-    """How many record batches the end of an Arrow file lists, which a cut file lacks."""
+def check_list(raw: memoryview, batches: list[Batch], budget: Budget) -> None:
+    """Nothing, or an error where the list at the end of an Arrow file, which a cut file lacks, is of other batches."""
     (length,) = struct.unpack_from("<i", raw, len(raw) - 10)
     if bytes(raw[-6:]) != b"ARROW1" or not 0 < length <= len(raw) - 10:
         raise ValueError("a file that ends without its list of batches")
-    return len(range(*Flat.root(raw[len(raw) - 10 - length : len(raw) - 10]).span(3, 24)))
+    footer = Flat.root(raw[len(raw) - 10 - length : len(raw) - 10])
+    _spend_schema(footer.table(1), budget)
+    for field, dictionary in ((2, True), (3, False)):
+        listed = [struct.unpack_from("<qi4xq", footer.raw, at) for at in range(*footer.span(field, 24))]
+        if sorted(listed) != [batch.place for batch in batches if batch.dictionary is dictionary]:
+            raise ValueError(f"{len(batches)} batches where {len(listed)} others at its end are listed")
 
 
 def schema_size(message: bytes | memoryview, budget: Budget) -> None:
-    """Count what a schema takes in memory: the parts of a FlatBuffer may be shared, and are made as often as they are met."""
-    schema, left = Flat.root(memoryview(message)).table(2), 8 * len(message)
+    """Count what the schema in a message takes in memory."""
+    _spend_schema(Flat.root(memoryview(message)).table(2), budget)
+
+
+def _spend_schema(schema: Flat, budget: Budget) -> None:
+    """Count the parts of a schema: in a FlatBuffer they may be shared, and are made as often as they are met."""
+    left = 8 * len(schema.raw)
     _spend_pairs(schema, 2, budget)
     waiting = [schema]
     while waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import re
@@ -214,7 +215,7 @@ _quiet_threads = 0
 def _decoded(path: str, mode: str, size: Size | None, limit: int) -> Image:
     pillow = need("PIL.Image", "images")
     try:
-        with open_file(path) as file, _quiet():
+        with _Clamped(open_file(path).detach()) as file, _quiet():
             _check_length(path, file, limit)
             try:
                 with pillow.open(file, formats=_FORMATS) as image:
@@ -239,6 +240,15 @@ def _decoded(path: str, mode: str, size: Size | None, limit: int) -> Image:
                 raise FaultError(FileCorrupt(path, f"an image, {', '.join(_FORMATS)}", came)) from error
     except OSError as error:
         raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
+
+
+class _Clamped(io.BufferedReader):
+    """A file of which no more is asked for than it has: room for all that a damaged length claims would be made first."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _SLACK // 32:
+            size = min(size, max(os.fstat(self.fileno()).st_size - self.tell(), 0))
+        return super().read(size)
 
 
 _LOST: Final = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EMFILE, errno.ENFILE)

@@ -125,7 +125,7 @@ def _codec(path: str, raw: bytes, limit: int | None) -> Codec:
     within(path, limit, len(raw) + _OBJECT * sum(map(raw.count, (b",", b"[", b"{"))))
     _check_text(path, raw, limit)
     try:
-        fields = json.loads(raw)
+        fields = json.loads(raw.decode("utf-8-sig"))  # of bytes it would take UTF-16 and 32 too
     except (ValueError, RecursionError) as error:
         raise FaultError(FileCorrupt(path, "JSON", _no_json(raw, error))) from error
     if isinstance(fields, dict) and KEY not in fields and "model" in fields:
