@@ -17,10 +17,10 @@ import scipy.sparse
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp import data, stream
+from fnlamp import data, loss, nn, optim, stream, train
 from fnlamp.arrays import first_not_finite, to_device
 from fnlamp.convert import as_array, as_arrays
-from fnlamp.effect import Effect
+from fnlamp.effect import Effect, Runtime
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -586,6 +586,42 @@ def test_paragraphs_are_taken_by_position(pd):
     for wrong, error in (("abc", TypeError), (iter(paragraphs), TypeError), (["ab"], FaultError), ([[["a"]]], FaultError)):
         with pytest.raises(error):
             make(wrong)
+
+
+# ------------------------------------------------------------------------------- training
+
+
+def trained(x, y):
+    program = train.epochs(
+        model=train.supervised(nn.linear(2), loss.cross_entropy()),
+        optimizer=optim.sgdw(learning_rate=0.1),
+        train_batches=lambda context: stream.minibatches(x, y, batch_size=8, seed=context.seed),
+        validation_batches=lambda context: stream.full_batch(x, y),
+        metrics={"accuracy": loss.accuracy},
+        epochs=2,
+        seed=np.int64(0),
+    )
+    outcome = program.run(Runtime(log=None))
+    assert is_successful(outcome), outcome
+    return unsafe_perform_io(outcome.unwrap())
+
+
+@pytest.mark.parametrize("form", ["frame", "nullable", "tensor", "on disk", "big-endian"])
+def test_training_validation_and_prediction_are_those_of_the_same_numbers(pd, torch, form):
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    y = (x[:, 0] > x[:, 1]).astype(np.int64)
+    frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": y}, index=np.random.default_rng(1).permutation(40))
+    features, target = {
+        "frame": (frame[["a", "b"]], frame["y"]),
+        "nullable": (frame.convert_dtypes()[["a", "b"]], frame.convert_dtypes()["y"]),
+        "tensor": (torch.tensor(x), torch.tensor(y)),
+        "on disk": (OnDisk(x), OnDisk(y)),
+        "big-endian": (x.astype(">f8"), y.astype(">i2")),
+    }[form]
+    ours, theirs = trained(features, target), trained(x, y)
+    assert [report.train_loss for report in ours.curve] == [report.train_loss for report in theirs.curve]
+    assert ours.curve[-1].validation_metrics == theirs.curve[-1].validation_metrics
+    np.testing.assert_array_equal(ours.predict(features), theirs.predict(x))
 
 
 # ------------------------------------------------------------------------------- numbers without a value
