@@ -7,6 +7,7 @@ from typing import Any
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, describe, spec_after
 from fnlamp.fault import FaultError, ShapeMismatch
+from fnlamp.given import shown
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode, Train
 
@@ -22,6 +23,14 @@ def augment(*functions: Callable[[Key, Any], Any]) -> Layer:
     >>> nn.augment(augment.random_crop(4), augment.random_flip()) >> nn.rescale(1 / 255)
     augment(crop, flip) >> rescale(0.00392157)
     """
+
+    for position, function in enumerate(functions):
+        # What fnlamp.augment defines itself makes a function; what that is, is defined inside.
+        maker = getattr(function, "__module__", "") == "fnlamp.augment" and "<locals>" not in function.__qualname__
+        if maker or not callable(function):
+            expected = "functions (key, images) -> images, such as fnlamp.augment.random_flip()"
+            hint = "; call it, it makes one" if maker else ""
+            raise TypeError(f"augment: expected {expected}, got {shown(function)} at {position}{hint}")
 
     def all_of(mode: Train, x: Array) -> Array:
         for position, function in enumerate(functions):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnlamp import Eval, Train, loss, nn
+from fnlamp import Eval, Train, augment, loss, nn
 from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.layer import abstract_init
 from fnlamp.nn.window import channels_first
@@ -227,3 +227,32 @@ def test_hyperparameters_of_any_numeric_type_widen_nothing(kind):
             for mode in (Eval(), Train(jax.random.key(0))):
                 y, state = jax.eval_shape(layer.apply, made.params, made.state, x, mode)
                 assert {leaf.dtype for leaf in jax.tree.leaves((y, state))} == {np.dtype(np.float32)}
+
+
+# ------------------------------------------------------------------------------- augmentation
+
+AUGMENTATIONS = {
+    "crop of a float": (lambda: augment.random_crop(2.0), "random_crop: padding is a whole number, got 2.0 .*write 2"),
+    "crop of a word": (lambda: augment.random_crop(2, ("4", 4)), "random_crop: size is a whole number"),
+    "crop below zero": (lambda: augment.random_crop(-1), "padding >= 0"),
+    "flip in per cent": (lambda: augment.random_flip(50), "0 <= rate <= 1"),
+    "flip of a word": (lambda: augment.random_flip("half"), "random_flip: rate is a probability"),
+    "flip's direction": (lambda: augment.random_flip(vertical="yes"), "vertical is True or False"),
+    "cutout of a share": (lambda: augment.cutout(0.5), "cutout: size is a whole number"),
+    "normalize of words": (lambda: augment.normalize("mean", "std"), "normalize: expected one number, or one for each channel"),
+    "normalize of nothing": (lambda: augment.normalize([0.5, None], 1.0), "as many finite means as deviations"),
+    "an uncalled maker": (lambda: nn.augment(augment.random_flip), "random_flip .*at 0; call it, it makes one"),
+    "no function": (lambda: nn.augment(augment.random_flip(), "flip"), "got 'flip' .*at 1"),
+}
+
+
+@pytest.mark.parametrize(("write", "told"), AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+def test_wrong_augmentations_are_told(write, told):
+    with pytest.raises((TypeError, ValueError), match=told):
+        write()
+
+
+def test_a_size_of_one_number_is_a_square():
+    images = jax.ShapeDtypeStruct((2, 8, 6, 3), jnp.uint8)
+    for size in (4, (4, 4), np.int64(4)):
+        assert jax.eval_shape(augment.random_crop(0, size), jax.random.key(0), images).shape == (2, 4, 4, 3)
