@@ -474,7 +474,22 @@ class HiddenRandomness(Fault):
         )
 
 
-LoadFault = HiddenRandomness | ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch | EmptyEpoch
+@dataclass(frozen=True)
+class ResourceExhausted(Fault):
+    """The system gives this program no more of something: open files, memory, processes."""
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"the system gives no more {self.what} ({self.reason}); use fewer workers or loaders at once, or raise the limit"
+        )
+
+
+LoadFault = (
+    ResourceExhausted | HiddenRandomness | ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch | EmptyEpoch
+)
 """What a loader can fail with."""
 
 

@@ -18,10 +18,12 @@ from fnlamp.data.dataset import Dataset, Subset, check_dataset, classes_of, is_a
 from fnlamp.data.load import Augment, Load
 from fnlamp.data.workers import Job, Workers, processes
 from fnlamp.effect import Effect, Resource
+from fnlamp.effect.signals import locked
 from fnlamp.fault import EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
 from fnlamp.given import flag, function, whole
 from fnlamp.stream import BatchStream, Emit, End, Fail, Order, Step
 from fnlamp.stream import from_arrays as batches_of
+from fnlamp.stream.ahead import haste
 from fnlamp.stream.view import check_seed
 
 A = TypeVar("A")
@@ -151,7 +153,10 @@ class _Plan:
         def step(position: int) -> Step:
             if not 0 <= position < self.length:
                 return End()
-            outcome = load(position)
+            try:
+                outcome = load(position)
+            except FaultError as error:  # no more workers' memory is to be had
+                return Fail(error.fault)
             if isinstance(outcome, Failure):
                 return Fail(outcome.failure())
             try:
@@ -193,7 +198,7 @@ class _Requests:
 
     def take(self, position: int) -> Result[Tree, Fault]:
         """The batch at a position, and those after it are on their way."""
-        with self.lock:
+        with locked(self.lock):
             before = self.stride
             if self.last not in (None, position):
                 self.stride = position - self.last
@@ -201,8 +206,12 @@ class _Requests:
             count = self.count if self.stride in (1, before) and self.stride > 0 else 0
             self.last = position
             self._ask(position, max(count, 1))
-            outcome = self.job.take(self.asked[position])
-            del self.asked[position]
+            ticket = self.asked.pop(position)
+            try:
+                outcome = self.job.take(ticket)
+            except BaseException:  # an interruption too: the same position may be asked for again
+                self.job.drop(ticket)
+                raise
             self._ask(position + self.stride, count)
             return outcome
 
@@ -224,4 +233,4 @@ def _requests(plan: _Plan, workers: Workers, prefetch: int) -> Resource[_Request
         return error.fault  # type: ignore[return-value]  # starting raises no other
 
     begun = Effect.attempt(lambda: start(plan.load), FaultError, fault)
-    return Resource.make(begun, lambda requests, _: Effect.suspend(requests.job.close))
+    return Resource.make(begun, lambda requests, end: Effect.suspend(lambda: requests.job.close(haste(end))))

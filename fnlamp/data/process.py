@@ -6,24 +6,27 @@ import itertools
 import multiprocessing
 import os
 import select
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from multiprocessing import process
+from multiprocessing import forkserver, process, resource_tracker
 from multiprocessing.context import ForkServerContext
-from multiprocessing.reduction import send_handle
-from typing import Any, Final
+from typing import Final
 
 from returns.result import Failure, Result
 
 from fnlamp.arrays import Tree
+from fnlamp.data.channel import Outbox
 from fnlamp.data.load import Load
 from fnlamp.data.serve import Request, serve
 from fnlamp.data.shared import Layout, Shared
-from fnlamp.data.workers import Job, Workers
+from fnlamp.data.workers import PATIENCE, Job, Workers, each, limited
+from fnlamp.effect.runtime import polled
+from fnlamp.effect.signals import shielded
 from fnlamp.fault import Fault, FaultError, NotPicklable, WorkerLost
 
 _PATIENCE: Final = 1.0  # seconds that workers get to end by themselves
@@ -39,31 +42,33 @@ class Processes(Workers):
         self.count = count
         # A plain fork copies locks that JAX's threads hold; spawning imports everything again for each worker.
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["fnlamp.data.serve", "PIL.Image"])
+        self.context.set_forkserver_preload(["fnlamp.data.forked", "fnlamp.data.serve", "PIL.Image"])
         self.tickets = itertools.count()
         # Loaders that share workers may be read by different threads. Nobody waits for a worker and holds the lock.
         self.lock = threading.RLock()
         self.jobs: list[_ProcessJob] = []
         self.workers: list[_Worker] = []
         try:
-            for _ in range(count):
-                self.workers.append(_Worker(self.context))
+            with limited("open files or processes"):
+                _start_server()
+                for _ in range(count):
+                    self.workers.append(_Worker(self.context))
         except BaseException:  # an interruption too: nobody else has these yet, to end them
             self.close()
             raise
 
     def start(self, load: Load) -> Job:
+        with limited("open files or processes"):
+            return self._start(load)
+
+    def _start(self, load: Load) -> Job:
         job = _ProcessJob(self, load)
         try:
             with self.lock:
-                for i, worker in enumerate(self.workers):
-                    if worker.gone():  # who asked it is told
+                for worker in [*self.workers]:
+                    if worker.gone():  # the one that asked it is told
                         worker.receive()
-                        self.workers[i] = _Worker(self.context)
-                        worker.hang_up()
-                        worker.end(time.monotonic())
-                        for other in self.jobs:
-                            self.workers[i].open(other)
+                        self._replace(worker)
                 self.jobs.append(job)
                 for worker in self.workers:
                     worker.open(job)
@@ -72,13 +77,29 @@ class Processes(Workers):
             raise
         return job
 
+    def relieve(self) -> None:
+        """Put new workers in place of those that are stuck in what nobody wants any more; the rest of their work is kept."""
+        for worker in [*self.workers]:
+            if worker.stuck():
+                self._replace(worker)
+
+    def _replace(self, old: _Worker) -> None:
+        new = _Worker(self.context)
+        self.workers[self.workers.index(old)] = new
+        for job in self.jobs:
+            new.open(job)
+            for ticket, worker in job.asked.items():
+                if worker is old and old.lost is None and (request := old.unanswered.pop(ticket, None)) is not None:
+                    new.request(job.number, ticket, old.slots[request.slot].read(request.rows))
+                    job.asked[ticket] = new
+        old.hang_up()
+        old.end(time.monotonic())
+
     def close(self) -> None:
         with self.lock:
-            for worker in self.workers:
-                worker.hang_up()
+            each(_Worker.hang_up, self.workers)
             end = time.monotonic() + _PATIENCE
-            for worker in self.workers:
-                worker.end(end)
+            each(lambda worker: worker.end(end), self.workers)
 
 
 class _ProcessJob(Job):
@@ -95,34 +116,41 @@ class _ProcessJob(Job):
             raise
 
     def request(self, rows: Sequence[int]) -> int:
-        with self.pool.lock:
+        with shielded(), self.pool.lock, limited("open files"):
             self.check_open()
+            self.pool.relieve()
             for worker in self.pool.workers:
                 worker.receive()
             worker = min(self.pool.workers, key=lambda worker: len(worker.unanswered))
             ticket = next(self.pool.tickets)
-            self.asked[ticket] = worker
             worker.request(self.number, ticket, rows)
+            self.asked[ticket] = worker
             return ticket
 
     def take(self, ticket: int) -> Result[Tree, Fault]:
         while True:
-            with self.pool.lock:
+            with shielded(), self.pool.lock:
                 self.check_open()
+                self.pool.relieve()
                 worker = self.asked[ticket]
                 worker.receive()
-                if (outcome := worker.outcome(ticket)) is not None:
+                outcome = worker.outcome(ticket)
+                if outcome is not None:
                     del self.asked[ticket]
-                    return outcome
+            if outcome is not None:
+                if worker.lost is not None and worker.lost.exit_code in _STOPPED:
+                    _hear()
+                return outcome
+            polled.check()
             worker.polling().poll(_GLANCE)
 
     def drop(self, ticket: int) -> None:
-        with self.pool.lock:
-            self.check_open()
-            self.asked.pop(ticket).drop(ticket)
+        with shielded(), self.pool.lock:
+            if (worker := self.asked.pop(ticket, None)) is not None:
+                worker.drop(ticket)
 
-    def close(self) -> None:
-        with self.pool.lock:
+    def close(self, part: float = 1.0) -> None:
+        with shielded(), self.pool.lock:
             self.closed = True
             for ticket, worker in self.asked.items():
                 worker.drop(ticket)
@@ -130,7 +158,7 @@ class _ProcessJob(Job):
             if self in self.pool.jobs:
                 self.pool.jobs.remove(self)
             for worker in self.pool.workers:
-                worker.send(("end", self.number))
+                worker.forget(self)
             self.block.close()
 
 
@@ -139,8 +167,8 @@ class _Worker:
 
     def __init__(self, context: ForkServerContext) -> None:
         self.unanswered: dict[int, Request] = {}
-        self.answered: dict[int, tuple[int, Layout | None]] = {}
-        self.unwanted: set[int] = set()
+        self.answered: dict[int, tuple[int, Layout | Fault | None]] = {}
+        self.unwanted: dict[int, float] = {}  # since when
         self.slots: list[Shared] = []
         self.free: list[int] = []
         self.lost: WorkerLost | None = None
@@ -157,33 +185,33 @@ class _Worker:
             raise
         finally:
             theirs.close()
+        self.outbox = Outbox(self.connection)
         self.ended = False
         self.fds = self.connection.fileno(), self.process.sentinel
         self.poll = self.polling()
-        self.send(None, self.progress_block)
-
-    def send(self, message: Any, block: Shared | None = None) -> None:
-        """A message, if any, and then a block of memory, if any. To a lost worker nothing is sent."""
-        try:
-            if message is not None:
-                self.connection.send(message)
-            if block is not None:
-                send_handle(self.connection, block.fd, self.process.pid)
-        except OSError:
-            pass  # it is found to be lost when it is listened to
+        self.outbox.put(None, self.progress_block.fd)
 
     def open(self, job: _ProcessJob) -> None:
-        self.send(("job", job.number, job.layouts), job.block)
+        self.outbox.put(("job", job.number, job.layouts), job.block.fd, job.number)
+
+    def forget(self, job: _ProcessJob) -> None:
+        if not self.outbox.forget(job.number):
+            self.outbox.put(("end", job.number))
+
+    def stuck(self) -> bool:
+        """Whether it has been at something for long that nobody wants any more."""
+        since = self.unwanted.get(int(self.progress[1])) if self.unwanted and not self.ended else None
+        return since is not None and time.monotonic() - since > PATIENCE
 
     def request(self, job: int, ticket: int, rows: Sequence[int]) -> None:
         if not self.free:
             self.free.append(len(self.slots))
             self.slots.append(Shared())
-            self.send(("slot", self.free[0]), self.slots[-1])
+            self.outbox.put(("slot", self.free[0]), self.slots[-1].fd)
         slot = self.free.pop()
         (layout,) = self.slots[slot].write(rows)  # not through the pipe: one that is full makes the writer wait
         self.unanswered[ticket] = Request(job, ticket, slot, rows[0], layout)
-        self.send(self.unanswered[ticket])
+        self.outbox.put(self.unanswered[ticket])
 
     def polling(self) -> select.poll:
         """What waits for an answer or for the end; each thread that does needs its own."""
@@ -194,6 +222,7 @@ class _Worker:
 
     def receive(self) -> None:
         """Take the answers that are there."""
+        self.outbox.flush()
         while self.lost is None and self.unanswered:
             events = self.poll.poll(0)
             if not events:
@@ -201,22 +230,22 @@ class _Worker:
             try:
                 if all(fd != self.fds[0] for fd, _ in events):
                     raise EOFError
-                ticket, layout = self.connection.recv()
+                ticket, answer = self.connection.recv()
             except (EOFError, OSError):
                 self.lost = self._loss()
                 return
             slot = self.unanswered.pop(ticket).slot
-            if ticket in self.unwanted:
-                self.unwanted.discard(ticket)
+            if self.unwanted.pop(ticket, None) is not None:
                 self.free.append(slot)
             else:
-                self.answered[ticket] = slot, layout
+                self.answered[ticket] = slot, answer
 
     def outcome(self, ticket: int) -> Result[Tree, Fault] | None:
         """What became of a batch; `None` if that is not known yet."""
         if ticket in self.answered:
-            slot, layout = self.answered.pop(ticket)
-            outcome: Result[Tree, Fault] = self.slots[slot].read(layout or [])
+            slot, answer = self.answered[ticket]
+            outcome: Result[Tree, Fault] = Failure(answer) if isinstance(answer, Fault) else self.slots[slot].read(answer or [])
+            del self.answered[ticket]
             self._free(slot)
             return outcome
         return None if self.lost is None else Failure(self.lost)
@@ -225,8 +254,8 @@ class _Worker:
         if ticket in self.answered:
             self._free(self.answered.pop(ticket)[0])
         elif self.lost is None:
-            self.unwanted.add(ticket)
-            self.send(("drop", ticket))
+            self.unwanted[ticket] = time.monotonic()
+            self.outbox.put(("drop", ticket))
 
     def _free(self, slot: int) -> None:
         if self.ended:
@@ -246,16 +275,22 @@ class _Worker:
         return WorkerLost(int(row), self.process.exitcode)
 
     def hang_up(self) -> None:
+        self.outbox.close()
         self.connection.close()
         if self.unanswered:  # it may be inside a long item
-            self.process.terminate()
+            self.process.kill()
 
     def end(self, deadline: float) -> None:
         """Give everything back, but for answers that are not taken yet."""
-        self.process.join(max(deadline - time.monotonic(), 0))
-        if self.process.exitcode is None:
-            self.process.kill()
-            self.process.join()
+        try:
+            self.process.join(max(deadline - time.monotonic(), 0))
+        finally:
+            if self.process.exitcode is None:
+                self.process.kill()
+                self.process.join()
+            self._give_back()
+
+    def _give_back(self) -> None:
         self.process.close()
         self.progress.release()
         self.progress_block.close()
@@ -264,6 +299,26 @@ class _Worker:
         for slot, block in enumerate(self.slots):
             if slot not in kept:
                 block.close()
+
+
+def _start_server() -> None:
+    """With Ctrl-C and SIGTERM blocked, which what it starts inherits: `fnlamp.data.forked` opens them when it ignores them."""
+    resource_tracker.ensure_running()  # it unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_STOPPED: Final = (1, -signal.SIGINT, -signal.SIGTERM)  # how a worker ends that a signal to all processes reached early
+
+
+def _hear() -> None:
+    """A moment for such a signal to be heard here too: then the run is interrupted, and its worker is not what was lost."""
+    for _ in range(10):
+        polled.check()
+        time.sleep(_GLANCE / 1000)
 
 
 def _packed(block: Shared, load: Load) -> dict[str, Layout]:

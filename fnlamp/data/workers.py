@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future, wait
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any, Final, Never
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Never, TypeVar
 
 from returns.result import Result
 
@@ -17,8 +17,11 @@ from fnlamp.arrays import Tree
 from fnlamp.data.chance import Watched
 from fnlamp.data.load import Load
 from fnlamp.effect import Effect, Resource
-from fnlamp.fault import Fault
+from fnlamp.effect.runtime import GLANCE, polled
+from fnlamp.fault import Fault, FaultError, ResourceExhausted
 from fnlamp.given import whole
+
+A = TypeVar("A")
 
 PATIENCE: Final = 5.0
 """Seconds that the release of a loader waits for the items that threads are reading."""
@@ -42,8 +45,8 @@ class Job(ABC):
         """A batch that was asked for is not wanted any more."""
 
     @abstractmethod
-    def close(self) -> None:
-        """The loader is released."""
+    def close(self, part: float = 1.0) -> None:
+        """The loader is released; what has to be waited for has a part of the patience."""
 
     def check_open(self) -> None:
         """Raises: `RuntimeError` after the release."""
@@ -68,7 +71,7 @@ class Workers(ABC):
         return f"<{type(self).__name__}: {self.count}>"
 
 
-def processes(count: int) -> Resource[Workers, Never]:
+def processes(count: int) -> Resource[Workers, ResourceExhausted]:
     """Worker processes to share between loaders and epochs: started once, ended when the resource is released.
 
     They begin as copies of a small server process that has imported fnlamp and has no threads (the "forkserver" of Python's
@@ -82,7 +85,33 @@ def processes(count: int) -> Resource[Workers, Never]:
 
         return Processes(count)
 
-    return Resource.make(Effect.suspend(acquire), lambda workers, _: Effect.suspend(workers.close))
+    begun: Effect[Workers, ResourceExhausted] = Effect.attempt(acquire, FaultError, _exhausted)
+    return Resource.make(begun, lambda workers, _: Effect.suspend(workers.close))
+
+
+def _exhausted(error: FaultError) -> ResourceExhausted:
+    return error.fault  # type: ignore[return-value]  # starting raises no other
+
+
+@contextlib.contextmanager
+def limited(what: str) -> Iterator[None]:
+    """Raises: `FaultError` of a `ResourceExhausted`, where the system gives no more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC):
+            raise
+        raise FaultError(ResourceExhausted(what, str(error.strerror))) from error
+
+
+def each(function: Callable[[A], object], items: Sequence[A]) -> None:
+    """Call it for all of them, also where it raises for one."""
+    for i, item in enumerate(items):
+        try:
+            function(item)
+        except BaseException:
+            each(function, items[i + 1 :])
+            raise
 
 
 def threads(count: int) -> Resource[Workers, Never]:
@@ -157,19 +186,35 @@ class _At(list[int]):
         super().__setitem__(place, row)
 
 
-@dataclass(frozen=True, eq=False)
 class _Task:
-    job: _ThreadJob
-    rows: Sequence[int]
-    future: Future[Result[Tree, Fault]] = field(default_factory=Future)
+    """One batch that a thread is to load. Its queue and lock are the interpreter's own, which no signal leaves half taken."""
+
+    def __init__(self, job: _ThreadJob, rows: Sequence[int]) -> None:
+        self.job, self.rows = job, rows
+        self.answer: SimpleQueue[Any] = SimpleQueue()
+        self.begun = self.cancelled = False
+        self.at_work = threading.Lock()
+        self.at_work.acquire()
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
+        with self.job.lock:
+            if self.cancelled:
+                return
+            self.begun = True
         try:
-            self.future.set_result(self.job.load(self.rows, _At(self.job)))
+            self.answer.put(self.job.load(self.rows, _At(self.job)))
         except BaseException as error:  # such as sys.exit(): raised where the batch is asked for
-            self.future.set_exception(error)
+            self.answer.put(error)
+        self.job.unfinished.discard(self)
+        self.at_work.release()
+
+    def cancel(self) -> bool:
+        """Whether it will not be begun."""
+        with self.job.lock:
+            self.cancelled = not self.begun
+        if self.cancelled:
+            self.job.unfinished.discard(self)
+        return self.cancelled
 
 
 class _ThreadJob(Job):
@@ -178,35 +223,39 @@ class _ThreadJob(Job):
         self.load = Watched(load, alone=False)
         self.closed = False
         self.lock = threading.Lock()
-        self.unfinished: set[Future[Result[Tree, Fault]]] = set()  # those that were dropped at work too
+        self.unfinished: set[_Task] = set()  # those that were dropped at work too
 
     def request(self, rows: Sequence[int]) -> Any:
         task = _Task(self, rows)
         with self.lock:
             self.check_open()
-            self.unfinished.add(task.future)
-        task.future.add_done_callback(self.unfinished.discard)
+            self.unfinished.add(task)
         self.queue.put(task)
-        return task.future
+        return task
 
     def take(self, ticket: Any) -> Result[Tree, Fault]:
-        self.check_open()
-        try:
-            outcome: Result[Tree, Fault] = ticket.result()
-        except (CancelledError, _Released):
+        outcome: Any = None
+        while outcome is None:
             self.check_open()
-            raise
-        return outcome
+            with contextlib.suppress(Empty):
+                outcome = ticket.answer.get(timeout=GLANCE)
+            if outcome is None:
+                polled.check()
+        if not isinstance(outcome, BaseException):
+            return outcome  # type: ignore[no-any-return]
+        if isinstance(outcome, _Released):
+            self.check_open()
+        raise outcome
 
     def drop(self, ticket: Any) -> None:
         ticket.cancel()
 
-    def close(self) -> None:
+    def close(self, part: float = 1.0) -> None:
         """Wait for the items that are being read, so that their data set can be released after this; no others are begun.
 
         An item that takes longer than the patience is left alone: its thread reads it to the end, and nothing after it.
         """
-        with self.lock:
-            self.closed = True
-            left = [*self.unfinished]
-        wait([future for future in left if not future.cancel()], PATIENCE)
+        self.closed = True
+        end = time.monotonic() + part * PATIENCE
+        for task in [task for task in [*self.unfinished] if not task.cancel()]:
+            task.at_work.acquire(timeout=max(end - time.monotonic(), 0))

@@ -23,10 +23,10 @@ PATIENCE = 5.0
 """Seconds that a release waits for a step that is being made; a thread that is stuck in one ends with the process."""
 
 
-def patience(exit: Exit[Any, Any]) -> float:
-    """As long as `PATIENCE`, but for a person who asked the run to stop."""
+def haste(exit: Exit[Any, Any]) -> float:
+    """The part of their patience that releases have: less for a person who asked the run to stop."""
     stopped = isinstance(exit, Interrupted) or (isinstance(exit, Defect) and not isinstance(exit.cause, Exception))
-    return PATIENCE / 10 if stopped else PATIENCE
+    return 0.1 if stopped else 1.0
 
 
 def prefetched(step: Stepper, count: int) -> Resource[Stepper, Never]:
@@ -37,7 +37,7 @@ def prefetched(step: Stepper, count: int) -> Resource[Stepper, Never]:
 def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda item: None) -> Resource[Ahead, Never]:
     """A thread that makes items ahead; `discard` is given each one that nobody asked for."""
     start = Effect.suspend(lambda: Ahead(step, count, discard))
-    return Resource.make(start, lambda thread, end: Effect.suspend(lambda: thread.close(patience(end))))
+    return Resource.make(start, lambda thread, end: Effect.suspend(lambda: thread.close(haste(end))))
 
 
 def is_ahead(step: Stepper) -> bool:
@@ -96,15 +96,15 @@ class Ahead:
                 with contextlib.suppress(Empty):
                     self._news.get(timeout=GLANCE)
 
-    def close(self, patience: float = PATIENCE) -> None:
-        """Stop the thread and discard what is ready."""
+    def close(self, part: float = 1.0) -> None:
+        """Stop the thread, for which this waits a part of the patience, and discard what is ready."""
         with self._lock:
             self._closed = True
         self._token.cancel()
         self._work.put(None)
         try:
             if self._thread is not None:
-                self._thread.join(patience)
+                self._thread.join(part * PATIENCE)
         finally:
             with self._lock:
                 self._clear()

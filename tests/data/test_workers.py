@@ -838,9 +838,10 @@ def program(text, *, by_input, folder):
 
 UNGUARDED = """
 from fnlamp import data, stream
+from fnlamp.effect import Runtime
 def own(item): return item
 for function in (data.compose(), own):
-    print(repr(data.loader([1, 2], batch_size=2, workers=2, transform=function).use(stream.to_list).run()))
+    print(repr(data.loader([1, 2], batch_size=2, workers=2, transform=function).use(stream.to_list).run(Runtime(log=None))))
 """
 
 
