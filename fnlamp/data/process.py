@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
-from multiprocessing import forkserver, process, resource_tracker
+from multiprocessing import process
 from multiprocessing.context import ForkServerContext
 from typing import Final
 
@@ -23,6 +21,7 @@ from fnlamp.arrays import Tree
 from fnlamp.data.channel import Outbox
 from fnlamp.data.load import Load
 from fnlamp.data.serve import Request, serve
+from fnlamp.data.server import check_room, no_main_without_file, start_server
 from fnlamp.data.shared import Layout, Shared
 from fnlamp.data.workers import PATIENCE, Job, Workers, each, limited
 from fnlamp.effect.runtime import polled
@@ -50,7 +49,7 @@ class Processes(Workers):
         self.workers: list[_Worker] = []
         try:
             with limited("open files or processes"):
-                _start_server()
+                start_server()
                 for _ in range(count):
                     self.workers.append(_Worker(self.context))
         except BaseException:  # an interruption too: nobody else has these yet, to end them
@@ -172,12 +171,13 @@ class _Worker:
         self.slots: list[Shared] = []
         self.free: list[int] = []
         self.lost: WorkerLost | None = None
+        check_room()
         self.progress_block = Shared()
         self.progress = self.progress_block.counters()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), daemon=True, name="fnlamp-worker")
         try:
-            with _no_main_without_file():
+            with no_main_without_file():
                 self.process.start()
         except BaseException:  # an interruption too: nobody else has these yet, to close them
             self.connection.close()
@@ -301,16 +301,6 @@ class _Worker:
                 block.close()
 
 
-def _start_server() -> None:
-    """With Ctrl-C and SIGTERM blocked, which what it starts inherits: `fnlamp.data.forked` opens them when it ignores them."""
-    resource_tracker.ensure_running()  # it unblocks them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 _STOPPED: Final = (1, -signal.SIGINT, -signal.SIGTERM)  # how a worker ends that a signal to all processes reached early
 
 
@@ -332,18 +322,3 @@ def _packed(block: Shared, load: Load) -> dict[str, Layout]:
             except Exception as error:
                 raise FaultError(NotPicklable(name, f"{type(error).__name__}: {error}")) from error
         raise
-
-
-@contextmanager
-def _no_main_without_file() -> Iterator[None]:
-    """A program that came through standard input names a file that is not there, and workers would try to run it."""
-    main = sys.modules["__main__"]
-    file = getattr(main, "__file__", None)
-    if file is None or os.path.exists(file):
-        yield
-        return
-    del main.__file__
-    try:
-        yield
-    finally:
-        main.__file__ = file

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import os
+import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fnlamp import stream
+from fnlamp import data, stream
 from fnlamp.effect import Effect, Resource, Runtime
 
 SILENT = Runtime(log=None)
@@ -121,3 +126,64 @@ def test_a_second_signal_at_many_lines_leaves_nothing_behind(build: Any) -> None
 @pytest.mark.parametrize("build", PROGRAMS.values(), ids=PROGRAMS.keys())
 def test_a_second_signal_at_every_line_leaves_nothing_behind(build: Any) -> None:
     attack(build, iter(range(2, 100_000)), 3)
+
+
+# ------------------------------------------------------------------------------- worker processes
+
+
+class Rows:
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, row: int) -> Any:
+        return np.float32(row)
+
+
+def left() -> tuple[list[str], set[int]]:
+    """The memory files that this process holds, and its workers."""
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:  # the one that was listed with
+            continue
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    kept = [link for link in links if "memfd" in link or "socket" in link]
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split() if server else []
+    return sorted(kept), set(map(int, children))
+
+
+def attack_processes(points: int) -> None:
+    program = data.loader(Rows(), batch_size=2, workers=1).use(stream.to_list)
+    program.run_exit(SILENT)
+    program.run_exit(SILENT)
+    files, children = left()
+    moments = run_with_signals_at(set(), program)
+    assert moments > 1000
+    chance = random.Random(0)
+    for _ in range(points):
+        second = chance.randrange(2, moments + 1)
+        first = max(1, second - chance.choice((1, 2, 5, 30, 200, 2000)))
+        run_with_signals_at({first, second}, program)
+        gc.collect()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        for _ in range(100):
+            now, running = left()
+            if len(now) <= len(files) and running <= children:
+                break
+            time.sleep(0.02)
+        assert len(now) <= len(files), (first, second, now, files)
+        assert running <= children, (first, second)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_second_signal_leaves_no_worker_and_no_memory_file() -> None:
+    attack_processes(25)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_second_signal_leaves_no_worker_and_no_memory_file_at_any_of_a_thousand_points() -> None:
+    attack_processes(1_000)
