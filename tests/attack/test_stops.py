@@ -163,7 +163,7 @@ def test_a_wait_of_ones_own_can_listen() -> None:
 
     runtime = Runtime(log=None)
     threading.Timer(0.2, runtime.cancel.cancel).start()
-    program = Effect(Named(Effect.suspend(wait)._inner_value, "training", salvage=lambda: "reached"))
+    program: Effect[Any, Any] = Effect(Named(Effect.suspend(wait)._inner_value, "training", salvage=lambda: "reached"))
     started = time.monotonic()
     exit = program.run_exit(runtime)
     assert isinstance(exit, Interrupted)
