@@ -16,8 +16,9 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from fnlamp.effect import Effect
-from fnlamp.fault import FaultError, FileCorrupt, FileMissing, OutOfMemory, TooLarge
+from fnlamp.effect import Effect, Outline, Unknown
+from fnlamp.effect.node import Named
+from fnlamp.fault import FaultError, FileCorrupt, FileMissing, OutOfMemory, TooLarge, printable
 
 A = TypeVar("A")
 File: TypeAlias = "io.BufferedReader[Any]"
@@ -56,7 +57,11 @@ def reading(path: str, load: Callable[[], A]) -> Effect[A, Any]:
         except MemoryError as error:
             raise FaultError(OutOfMemory(path)) from error
 
-    return Effect.attempt(loaded, FaultError, lambda error: error.fault)
+    def outline() -> Outline:
+        return Outline((f"read {printable(path)}",), Unknown("what is in the file is known when it is read"))
+
+    program: Effect[A, Any] = Effect.attempt(loaded, FaultError, lambda error: error.fault)
+    return Effect(Named(program._inner_value, f"read {path}", outline=outline))
 
 
 def read_all(path: str, limit: int | None = None) -> bytes:

@@ -8,6 +8,8 @@ from fnlamp.effect.effect import Effect as Effect
 from fnlamp.effect.explain import UNKNOWN as UNKNOWN
 from fnlamp.effect.explain import Explanation as Explanation
 from fnlamp.effect.explain import Outline as Outline
+from fnlamp.effect.explain import Standing as Standing
+from fnlamp.effect.explain import Unknown as Unknown
 from fnlamp.effect.failed import FailureError as FailureError
 from fnlamp.effect.node import Defect as Defect
 from fnlamp.effect.node import Exit as Exit

@@ -14,13 +14,25 @@ from fnlamp.effect.node import Access, Always, Bind, Bracket, Call, Do, Fail, Ha
 from fnlamp.fault import Fault
 
 
-class _Unknown:
+@dataclass(frozen=True)
+class Unknown:
+    """An abstract value that is known when the program is run; `why` tells what it depends on, for what follows to say."""
+
+    why: str = ""
+
     def __repr__(self) -> str:
         return "unknown"
 
 
-UNKNOWN: Final = _Unknown()
+UNKNOWN: Final = Unknown()
 """The abstract value of what only a run can tell."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An abstract value of the shapes and types that a run will give; functions that build programs can be applied to it."""
+
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -108,4 +120,16 @@ def _up(frame: Bind | Handle | Bracket, came: Outline) -> tuple[Node | None, Out
     if isinstance(frame.then, Always):
         return node_of(frame.then.effect, frame.then), Outline(())
     outline: Callable[[Any], Outline] | None = getattr(frame.then, "outline", None)
-    return None, outline(came.value) if outline is not None else Outline((f"then {name_of(frame.then)}",))
+    if outline is not None:
+        return None, outline(came.value)
+    name = name_of(frame.then)
+    if isinstance(came.value, Unknown) and came.value.why:
+        return None, Outline((f"then {name}, not looked into: {came.value.why}",))
+    if not isinstance(came.value, Standing):
+        return None, Outline((f"then {name}",))
+    if hasattr(type(frame.then), "func"):  # of `map` and the like: a function of values, which may take long
+        return None, Outline((f"then {name}, not looked into: a function of the value itself",))
+    try:
+        return node_of(frame.then(came.value.value), frame.then), Outline((f"then {name}:",))
+    except Exception as error:  # it reads more of the value than there is before a run
+        return None, Outline((f"then {name}, not looked into: applied to the shapes alone, it raises {type(error).__name__}",))
