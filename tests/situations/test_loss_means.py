@@ -78,12 +78,18 @@ def test_class_weights_by_label_are_refused():
         loss.cross_entropy(1 / pandas.Series(LABELS).value_counts())
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (5,), (4, 1)])
+@pytest.mark.parametrize("shape", [(1,), (3,), (5,)])
 def test_there_is_one_weight_a_class(shape):
     with pytest.raises(FaultError) as caught:
         loss.nll(np.ones(shape))(LOGITS, LABELS)
     assert isinstance(caught.value.fault, ShapeMismatch)
     assert caught.value.fault.expected == "class weights of shape [4]"
+
+
+@pytest.mark.parametrize("weights", [2.0, np.ones((4, 1)), np.ones(4, bool)], ids=["a number", "a column", "booleans"])
+def test_class_weights_are_a_vector_of_numbers(weights):
+    with pytest.raises(ValueError, match="class_weights is one number a class"):
+        loss.nll(weights)
 
 
 @pytest.mark.parametrize("weights", [[0, 1, 2, 0.5], (1, 0, 0, 0), np.float16([1, 2, 3, 4]), np.array([1, 2, 3, 4])], ids=str)
