@@ -196,8 +196,8 @@ class Batch(NamedTuple):
     rows: int
     size: int
     dictionary: bool
-    place: tuple[int, int, int]
-    """Where it begins, the bytes of what describes it, and those of its numbers."""
+    place: tuple[int, int]
+    """Where it begins, and the bytes of its numbers."""
 
 
 @_complete()
@@ -230,7 +230,7 @@ def _messages(raw: memoryview, at: int, budget: Budget) -> Iterator[Batch]:
                     (unpacked,) = struct.unpack_from("<q", raw, body + offset)
                     room = max(room, unpacked)  # -1 says that this one is not packed
                 total += max(room, 0)
-            yield Batch(batch.number(0, "<q"), total, kind == 2, (at, 8 + length, size))
+            yield Batch(batch.number(0, "<q"), total, kind == 2, (at, size))
         at = body + size
 
 
@@ -243,7 +243,7 @@ def check_list(raw: memoryview, batches: list[Batch], budget: Budget) -> None:
     footer = Flat.root(raw[len(raw) - 10 - length : len(raw) - 10])
     _spend_schema(footer.table(1), budget)
     for field, dictionary in ((2, True), (3, False)):
-        listed = [struct.unpack_from("<qi4xq", footer.raw, at) for at in range(*footer.span(field, 24))]
+        listed = [struct.unpack_from("<q8xq", footer.raw, at) for at in range(*footer.span(field, 24))]
         if sorted(listed) != [batch.place for batch in batches if batch.dictionary is dictionary]:
             raise ValueError(f"{len(batches)} batches where {len(listed)} others at its end are listed")
 

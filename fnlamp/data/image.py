@@ -7,11 +7,13 @@ import io
 import math
 import os
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from operator import index
 from os import PathLike
 from typing import Any, Final, Literal, TypeAlias
@@ -150,20 +152,20 @@ def image_table(
     def load() -> ImageFiles:
         need("PIL.Image", "images")
         raw = read_all(name, LIMIT).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").rstrip(b"\n")
-        rows = list(records_of(name, raw, separator, 1))
-        head = rows[0] if rows else []
-        first = 1 if header else 0
-        if len(rows) <= first:
-            raise FaultError(FileCorrupt(name, "a table with at least one row of a file and its label", f"{len(rows)} rows"))
+        records = records_of(name, raw, separator, 1)  # one by one: rows of strings take many times their bytes
+        head = next(records, [])
         columns = [_column(name, head, one, header) for one in wanted]
-        for number, row in enumerate(rows, start=1):
+        shown = [head[column] if header else column + 1 for column in columns]
+        files, cells, first = [], [], 1 + header
+        for number, row in enumerate(records if header else chain([head] if head else [], records), start=first):
             if len(row) != len(head):
                 raise FaultError(BadCell(name, number, None, f"{len(head)} cells", f"{len(row)}"))
-        shown = [head[column] if header else column + 1 for column in columns]
-        files = [_inside(name, i, shown[0], row[columns[0]]) for i, row in enumerate(rows[first:], start=first + 1)]
-        cells = [row[columns[1]].strip() for row in rows[first:]]
-        labels, known = _labels(name, cells, shown[1], first + 1, given)
-        return ImageFiles(top, packed(files), labels, known, mode, shape, limit)
+            files.append(os.fsencode(_inside(name, number, shown[0], row[columns[0]])))
+            cells.append(sys.intern(row[columns[1]].strip()))
+        if not cells:
+            raise FaultError(FileCorrupt(name, "a table with at least one row of a file and its label", f"{int(header)} rows"))
+        labels, known = _labels(name, cells, shown[1], first, given)
+        return ImageFiles(top, np.array(files), labels, known, mode, shape, limit)
 
     return reading(name, load)
 

@@ -57,6 +57,8 @@ def chosen(
     position: int | None
     if isinstance(label, int):
         position = plain[_position(path, [names[i] for i in plain], label, " for the labels")]
+        if _UNNAMED.fullmatch(names[position]):
+            raise FaultError(FileCorrupt(path, "a column with a name for the labels", _unnamed(names, position)))
     else:
         position = None if label is None else _position(path, names, label, " for the labels")
     if columns is not None:

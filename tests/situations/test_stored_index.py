@@ -167,6 +167,14 @@ def test_a_column_without_a_name_is_told(tmp_path, name):
     assert (read.features.tolist(), read.label.tolist()) == ([[0.5, 1.0]], [0])
 
 
+@pytest.mark.parametrize("name", sorted(UNNAMED.keys() - {"at the end"}))
+def test_row_numbers_are_no_labels(tmp_path, name):
+    (tmp_path / "t.csv").write_text(UNNAMED[name])
+    for columns in (None, ["a"]):
+        found = fault(read_csv(tmp_path / "t.csv", label=0, columns=columns))
+        assert isinstance(found, FileCorrupt) and "row numbers" in str(found)
+
+
 def test_without_an_index_nothing_is_told(tmp_path):
     frame = FRAME.dropna()
     (tmp_path / "t.csv").write_text(csv_of(frame, index=False))
