@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -74,6 +75,7 @@ def read_parquet(
                 within(name, limit, sum(pages_size(pieces.view, chunk, budget) for chunk in chunks))
                 # By one thread: where one of several meets damage, the rest run on after the file is gone, and crash.
                 table = source.read(columns=columns, use_threads=False)
+            del source, pieces  # what is unpacked does not need them
             return _table(name, table, names, features, position, np.dtype(dtype))
 
     return reading(name, _opening(name, (b"PAR1",), "a Parquet file", limit, load))
@@ -136,7 +138,7 @@ def _reader(raw: Any) -> Any:
 
 
 class _Pieces:
-    """The parts of a Parquet file that are needed, at their places in an array of its length; the rest takes no memory."""
+    """The parts of a Parquet file that are needed, at their places in memory of its length; the rest takes no memory."""
 
     def __init__(self, path: str, file: File, size: int, limit: int | None) -> None:
         self.path, self.file, self.limit = path, file, limit
@@ -144,7 +146,7 @@ class _Pieces:
         packed = None if file.seekable() else rest_of(path, file, limit)
         self.whole: Any = packed
         if packed is None:
-            self.whole = np.zeros(size, np.uint8)
+            self.whole = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # of no file
         self.view: memoryview = memoryview(self.whole)
         self.is_whole, self.taken = packed is not None, 0
 

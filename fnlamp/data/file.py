@@ -230,13 +230,13 @@ def _unchanged(path: str, file: File) -> Iterator[None]:
     before = os.fstat(file.fileno())
     try:
         yield
-    except (FaultError, zlib.error) as error:
+    except (FaultError, zlib.error, GeneratorExit) as error:  # or who iterates over it has met a fault
         _check_same(path, before, os.fstat(file.fileno()), error)
         raise
     _check_same(path, before, os.fstat(file.fileno()), None)
 
 
-def _check_same(path: str, before: os.stat_result, after: os.stat_result, cause: Exception | None) -> None:
+def _check_same(path: str, before: os.stat_result, after: os.stat_result, cause: BaseException | None) -> None:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         came = f"one that was written to ({before.st_size:,} bytes, then {after.st_size:,}); read a copy"
         raise FaultError(FileCorrupt(path, "a file that stays as it is while it is read", came)) from cause
