@@ -1,7 +1,12 @@
-"""Names that docstrings may use without importing them. Pages of the documentation import what they use."""
+"""Names that docstrings may use without importing them, and how the suite runs: on two cores, each program compiled once.
+
+Pages of the documentation import what they use.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 from typing import Any
 
@@ -18,9 +23,27 @@ from fnlamp.mode import Eval, Train
 from fnlamp.train import supervised
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs in two processes, a file at a time; what is named on the command line runs in one, as does -n 0."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and "PYTEST_XDIST_WORKER" not in os.environ
+    several = (os.cpu_count() or 1) > 1 and config.pluginmanager.hasplugin("xdist") and not config.option.usepdb
+    if whole and several and config.option.numprocesses is None and not config.option.collectonly:
+        config.option.numprocesses, config.option.dist = 2, "loadfile"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Two processes divide the tests by their names, so that names must be the same in both."""
+    changing = re.search(r" at 0x[0-9a-f]+|\\x1f\\x8b\\x08\\x00(?!(\\x00){4})", item.nodeid)
+    if changing:
+        raise pytest.UsageError(
+            f"{item.nodeid}: the name has {changing[0]!r}, which differs from run to run: give ids=, or gzip.compress mtime=0"
+        )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Many tests build the same small programs; XLA compiles each of them once a session."""
+    """Many tests build the same small programs; XLA compiles each of them once a process."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -146,7 +146,7 @@ def test_what_needs_a_python_number_is_told(schedule):
         (dict, "dict; schedules are"),
         (optim.adamw(), "schedules are"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_what_is_no_schedule_is_told_at_once(wrong, told):
     with pytest.raises(TypeError, match=f"schedule is a function from the step to a factor, got .*{told}"):
