@@ -405,14 +405,15 @@ def run_with_signals_at(moments: set[int], program: Effect[Any, Any]) -> int:
 
 
 @pytest.mark.parametrize("use", [ZERO, Effect.from_failure("no"), Effect.suspend(broken)], ids=["success", "failure", "bug"])
-def test_two_signals_leak_nothing_and_leave_no_handler_whenever_they_come(use: Effect[Any, Any]) -> None:
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_two_signals_leak_nothing_and_leave_no_handler_whenever_they_come(use: Effect[Any, Any], stride: int) -> None:
     held: list[None] = []
     acquire, release = Effect.suspend(lambda: held.append(None)), Effect.suspend(held.pop)
     program = bracket(acquire, lambda _: bracket(acquire, lambda _: use, lambda *_: release), lambda *_: release)
     moments = run_with_signals_at(set(), program)
     assert moments > 100
-    for first in range(1, moments, 20):
-        for second in range(first + 1, moments + 1):
+    for first in range(1, moments, 20 * stride):
+        for second in range(first + 1, moments + 1, stride):
             run_with_signals_at({first, second}, program)
             assert held == [], (first, second)
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, (first, second)
@@ -456,14 +457,15 @@ def test_ctrl_c_ends_a_sleep() -> None:
     assert clock.now() - start < 10
 
 
-def test_thousands_of_signals_from_outside_leak_nothing() -> None:
+@pytest.mark.parametrize("signals", [500, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_thousands_of_signals_from_outside_leak_nothing(signals: int) -> None:
     script = Path(__file__).with_name("sigint_stress.py")
-    run = subprocess.run([sys.executable, str(script), "5000"], capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run([sys.executable, str(script), str(signals)], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)
-    assert report["sent"] >= report["handled"] >= 5_000
-    assert report["interrupted runs"] >= 1_000
-    assert report["acquired"] >= 5_000
+    assert report["sent"] >= report["handled"] >= signals
+    assert report["interrupted runs"] >= signals // 5
+    assert report["acquired"] >= signals
     assert report["leaked"] == 0
     assert report["handler restored"] is True
 

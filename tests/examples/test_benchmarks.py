@@ -24,7 +24,10 @@ def benchmarks(monkeypatch):
 SMALL = {"logistic": 0.01, "simple": 0.02, "lamp": 0.02, "wide": 0.1, "cnn": 0.1, "lstm": 0.2, "gpt": 1.0}
 
 
-@pytest.mark.parametrize("name", SMALL)
+SLOW = dict.fromkeys(("wide", "cnn", "lstm", "gpt"), pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in SMALL])
 def test_everybody_trains_the_same_model(benchmarks, name):
     race, cases = benchmarks("race"), benchmarks("cases")
     ran = race.race(cases.CASES[name], rounds=1, scale=SMALL[name], dtype="uint8", folder=None, with_torch=False)
@@ -36,7 +39,7 @@ def test_everybody_trains_the_same_model(benchmarks, name):
     assert ran.last_loss["fnlamp"] < ran.first_loss["fnlamp"]
 
 
-@pytest.mark.parametrize("name", ["simple", "cnn", "lstm", "gpt"])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in ("simple", "cnn", "lstm", "gpt")])
 def test_torch_trains_the_same_model(benchmarks, name):
     pytest.importorskip("torch")
     race, cases, peers = benchmarks("race"), benchmarks("cases"), benchmarks("torch_peers")

@@ -18,6 +18,7 @@ from fnlamp.effect import Runtime
 from fnlamp.fault import ShapeMismatch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+SLOW = pytest.mark.slow
 
 
 def example(name):
@@ -50,8 +51,15 @@ def test_the_classifier_learns_the_digits(tmp_path, capsys):
     assert re.fullmatch(line, out.splitlines()[-1])
 
 
-@pytest.mark.parametrize("model", ["lamp", "scratch", "logistic"])
-@pytest.mark.parametrize("optimizer", ["sgdw", "adamw"])
+@pytest.mark.parametrize(
+    ("model", "optimizer"),
+    [
+        ("logistic", "sgdw"),
+        *(pytest.param(*both, marks=SLOW) for both in (("logistic", "adamw"), ("scratch", "sgdw"), ("scratch", "adamw"))),
+        ("lamp", "adamw"),
+        pytest.param("lamp", "sgdw", marks=SLOW),
+    ],
+)
 def test_every_model_trains_with_both_rules(model, optimizer, tmp_path):
     curve = tmp_path / "curve.json"
     arguments = ["--model", model, "--optimizer", optimizer, "--epochs", "15", "--seed", "1", "--json", str(curve)]
@@ -80,7 +88,7 @@ def test_from_scratch_learns(capsys):
     assert accuracy > 94
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=SLOW) for seed in range(1, 5))])
 def test_the_regression_falls_by_one_percent_each_time(seed):
     trained = unsafe_perform_io(example("regression").describe(seed).run(Runtime(log=None)).unwrap())
     losses = np.array([report.train_loss for report in trained.curve])
@@ -111,6 +119,7 @@ def test_lamps_guide_prints_probabilities(tmp_path, capsys):
     assert "Class probabilities" in capsys.readouterr().out
 
 
+@SLOW
 def test_the_convolutions_learn_the_digits(capsys):
     assert example("convolution").main([]) == 0
     out = capsys.readouterr().out
@@ -119,6 +128,7 @@ def test_the_convolutions_learn_the_digits(capsys):
     assert "FileMissing" in capsys.readouterr().err
 
 
+@SLOW
 @pytest.mark.parametrize(("model", "epochs", "most"), [("lstm", 6, 0.5), ("gpt", 4, 1.5)])  # single letters: 2.14
 def test_the_character_model_learns_what_comes_next(model, epochs, most, tmp_path, capsys):
     (tmp_path / "text").write_text("the cat sat on the mat. " * 800)

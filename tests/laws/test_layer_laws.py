@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,10 +18,10 @@ each_layer = pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS)
 each_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 
 
+@functools.cache
 def made(case):
-    init = case.layer.init(KEY, case.spec)
-    x = jax.random.normal(jax.random.key(1), case.spec.shape, case.spec.dtype)
-    return init, x
+    x = np.random.default_rng(1).standard_normal(case.spec.shape)
+    return case.layer.init(KEY, case.spec), jnp.asarray(x, case.spec.dtype)
 
 
 def equal(a, b):
@@ -97,22 +99,23 @@ def test_the_abstract_init_is_the_shape_of_the_real_one(case):
 def test_gradients_are_finite_differences(case, mode):
     if not case.smooth:
         return
+    init, x = made(case)
     with jax.enable_x64(True):
-        init, x = made(case)
         params, state, x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), (init.params, init.state, x))
-        weights = jax.random.normal(jax.random.key(2), init.spec.shape, jnp.float64)
+        weights = np.random.default_rng(2).standard_normal(init.spec.shape)
 
+        @jax.jit
         def objective(at):
             return jnp.sum(weights * case.layer.apply(at[0], state, at[1], mode)[0])
 
         direction = jax.tree.map(lambda a: jnp.asarray(np.random.default_rng(a.size).standard_normal(a.shape)), (params, x))
-        gradient = jax.grad(objective)((params, x))
+        gradient = jax.jit(jax.grad(objective))((params, x))
         along = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
         shifted = [objective(jax.tree.map(lambda a, d, e=eps: a + e * d, (params, x), direction)) for eps in (1e-5, -1e-5)]
         difference = (shifted[0] - shifted[1]) / 2e-5
         np.testing.assert_allclose(float(along), float(difference), rtol=1e-6, atol=1e-6)
         if case.forward:
-            _, slope = jax.jvp(objective, ((params, x),), (direction,))
+            _, slope = jax.jit(lambda at, along: jax.jvp(objective, (at,), (along,)))((params, x), direction)
             np.testing.assert_allclose(float(slope), float(difference), rtol=1e-6, atol=1e-6)
 
 

@@ -80,8 +80,10 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     ("layer", "objective", "optimizer"),
-    [(SIMPLE, loss.cross_entropy(), optim.adamw(1e-3)), (LAMP, loss.nll(np.ones(10)), optim.sgdw(0.1, 1e-3, momentum=0.9))],
-    ids=["simple", "lamp"],
+    [
+        pytest.param(SIMPLE, loss.cross_entropy(), optim.adamw(1e-3), id="simple"),
+        pytest.param(LAMP, loss.nll(np.ones(10)), optim.sgdw(0.1, 1e-3, momentum=0.9), id="lamp", marks=pytest.mark.slow),
+    ],
 )
 def test_every_executor_and_every_run_gives_the_same_bits(layer, objective, optimizer):
     program = describe(layer, objective, optimizer=optimizer, epochs=2)

@@ -10,6 +10,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
@@ -19,7 +20,6 @@ from fnlamp.fault import Interrupted
 
 X = np.random.default_rng(0).random((64, 16), np.float32)
 Y = X[:, :10].argmax(axis=1)
-RUNS = 200
 
 
 def longer(context):
@@ -38,7 +38,8 @@ def whole_run(steps):
     )
 
 
-def test_no_interrupt_tears_the_state():
+@pytest.mark.parametrize("runs", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_no_interrupt_tears_the_state(runs):
     program = whole_run(256)
     runtime = Runtime(log=None, executor=train.Fused(chunk=2))
     assert is_successful(program.run(runtime))  # compiled
@@ -47,7 +48,7 @@ def test_no_interrupt_tears_the_state():
     seconds = time.monotonic() - started
     moments = random.Random(0)
     reached: dict[tuple[int, int], list[np.ndarray]] = {}
-    for _ in range(RUNS):
+    for _ in range(runs):
         timer = threading.Timer(moments.uniform(0.0, 1.2 * seconds), os.kill, (os.getpid(), signal.SIGINT))
         try:
             outcome = Effect.suspend(timer.start).then(program).run(runtime)
@@ -67,7 +68,7 @@ def test_no_interrupt_tears_the_state():
         at = int(fault.state.state.step), fault.state.state.epoch
         for a, b in zip(reached.setdefault(at, leaves), leaves, strict=True):
             np.testing.assert_array_equal(a, b)
-    print(f"{RUNS} runs, stopped at {len(reached)} different steps")
+    print(f"{runs} runs, stopped at {len(reached)} different steps")
     assert len(reached) > 10
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     for step, epoch in moments.sample([at for at in reached if 0 < at[0] < 256], 4):

@@ -64,11 +64,13 @@ def reports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return mypy_reports(tmp_path_factory.mktemp("mypy"), plugin=request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_mypy_accepts_a_good_program(reports: dict[tuple[str, int], list[str]], path: Path) -> None:
     assert {place: texts for place, texts in reports.items() if place[0] == path.name} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ERRORS, ids=lambda path: path.stem)
 def test_mypy_reports_each_mistake_on_its_line_and_nothing_else(reports: dict[tuple[str, int], list[str]], path: Path) -> None:
     found = {place: texts for place, texts in reports.items() if place[0] == path.name}
@@ -78,6 +80,7 @@ def test_mypy_reports_each_mistake_on_its_line_and_nothing_else(reports: dict[tu
         assert any(text in report for report in found[place]), (place, text, found[place])
 
 
+@pytest.mark.slow
 def test_pyright_accepts_the_good_programs() -> None:
     pytest.importorskip("pyright", reason="pyright is not installed; it comes with fnlamp[dev]")
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(ROOT)]
