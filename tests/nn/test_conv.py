@@ -79,7 +79,7 @@ GRID = [  # and against torch in tests/parity
     # image, kernel, stride, padding, dilation, groups
     ((9, 8), (2, 3), (2, 2), "same", (1, 1), 1),
     ((9, 10), (3, 2), (1, 2), ((2, 1), (0, 3)), (2, 3), 1),
-    ((6, 5), (1, 1), (1, 1), 0, (1, 1), 1),
+    pytest.param((6, 5), (1, 1), (1, 1), 0, (1, 1), 1, marks=pytest.mark.slow),
     ((7, 8), (3, 3), (2, 2), "same", (2, 1), 4),
 ]
 
@@ -98,10 +98,10 @@ def test_both_forms_agree_in_values_and_gradients(image, kernel, stride, padding
     ("image", "channels", "kernel", "pool", "padding"),
     [
         ((9, 11), 2, (3, 5), (2, 2), 0),  # the last row and column fill no pool
-        ((11, 8), 3, (4, 3), (3, 2), "same"),
+        pytest.param((11, 8), 3, (4, 3), (3, 2), "same", marks=pytest.mark.slow),
         ((8, 8), 1, (4, 4), (2, 2), 1),  # an even kernel: one after the other
         ((7, 6), 70, (3, 3), (2, 2), ((1, 0), (2, 1))),  # many channels: one after the other
-        ((6, 7), 2, (1, 1), (2, 3), 0),
+        pytest.param((6, 7), 2, (1, 1), (2, 3), 0, marks=pytest.mark.slow),
     ],
 )
 def test_conv_pool_is_convolution_pooling_and_relu(image, channels, kernel, pool, padding) -> None:  # type: ignore[no-untyped-def]
@@ -125,7 +125,7 @@ def test_conv_pool_is_convolution_pooling_and_relu(image, channels, kernel, pool
     near([conv.native_pooled(x, weight, bias, window, pools)], [y])
 
 
-@pytest.mark.parametrize("pool", [(2, 2), (4, 1)])
+@pytest.mark.parametrize("pool", [(2, 2), pytest.param((4, 1), marks=pytest.mark.slow)])
 def test_all_phases_at_once_are_the_convolution_and_its_largest(pool) -> None:  # type: ignore[no-untyped-def]
     x, weight = normal(3, 13, 14, 5), normal(5, 5, 3, 4)
 

@@ -22,7 +22,7 @@ def test_numbers() -> None:
 
 
 def test_it_works_on_the_last_axis() -> None:
-    x = jax.random.normal(KEY, (2, 3, 5, 7))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 5, 7), np.float32))
     made = nn.linear(4).init(KEY, array_spec(x.shape, x.dtype))
     y, _ = nn.linear(4).apply(made.params, {}, x, Eval())
     assert y.shape == made.spec.shape == (2, 3, 5, 4)
