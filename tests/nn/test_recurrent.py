@@ -17,9 +17,8 @@ KEY = jax.random.key(0)
 def made(shape: tuple[int, ...] = (3, 5, 4), hidden: int = 6, **options: object) -> tuple[dict[str, jax.Array], jax.Array]:
     """Parameters with a bias that is nowhere 0, and an input."""
     layer = nn.lstm(hidden, bias_init=jax.nn.initializers.normal(1), **options)
-    return layer.init(KEY, array_spec(shape, jnp.float32)).params, jnp.asarray(
-        np.random.default_rng(1).standard_normal(shape, np.float32)
-    )
+    x = np.random.default_rng(1).standard_normal(shape, np.float32)
+    return layer.init(KEY, array_spec(shape, jnp.float32)).params, jnp.asarray(x)
 
 
 def by_hand(params: dict[str, jax.Array], x: jax.Array) -> np.ndarray:
