@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Never, TypeVar, final
+from functools import partial
+from typing import Any, Generic, Never, TypeAlias, TypeVar, final
 
 from fnlamp.effect.effect import Effect
 from fnlamp.effect.misuse import called, program
-from fnlamp.effect.node import Bracket, Defect, Exit
+from fnlamp.effect.node import Bracket, Defect, Exit, name_of
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -52,7 +53,8 @@ class Resource(Generic[A_co, E_co]):
     <IOResult: <Success: 42>>
     """
 
-    _use: Callable[[Callable[[Any], Effect[Any, Any]]], Effect[Any, Any]]
+    _base: Callable[[Callable[[Any], Effect[Any, Any]]], Effect[Any, Any]] | _Given
+    _then: _Chain = None  # what was bound and mapped to it, the last one first
 
     @classmethod
     def make(cls, acquire: Effect[A, E], release: Callable[[A, Exit[Any, Any]], Effect[Any, Any]]) -> Resource[A, E]:
@@ -63,7 +65,7 @@ class Resource(Generic[A_co, E_co]):
     @classmethod
     def from_value(cls, value: A) -> Resource[A, Never]:
         """Something that needs no release."""
-        return Resource(lambda body: body(value))
+        return Resource(_Given(value))
 
     @classmethod
     def from_context(cls, make: Callable[[], AbstractContextManager[A]]) -> Resource[A, Never]:
@@ -84,14 +86,57 @@ class Resource(Generic[A_co, E_co]):
 
     def use(self, body: Callable[[A_co], Effect[B, E2]]) -> Effect[B, E_co | E2]:
         """Acquire, run the program that `body` makes of it, release."""
-        return self._use(called("body", body))
+        return _used(self, None, called("body", body))
 
     def bind(self, function: Callable[[A_co], Resource[B, E2]]) -> Resource[B, E_co | E2]:
         """Acquire this, then the resource that `function` makes of it."""
         called("function", function)
-        return Resource(lambda body: self._use(lambda a: function(a)._use(body)))
+        return Resource(self._base, (self._then, _Step(function, makes_resource=True)))
 
     def map(self, function: Callable[[A_co], B]) -> Resource[B, E_co]:
         """A plain function of what was acquired."""
         called("function", function)
-        return Resource(lambda body: self._use(lambda a: body(function(a))))
+        return Resource(self._base, (self._then, _Step(function, makes_resource=False)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    function: Callable[[Any], Any]
+    makes_resource: bool
+
+
+_Chain: TypeAlias = tuple[Any, _Step] | None  # the rest of the chain, and a step
+
+
+def _used(resource: Resource[Any, Any], rest: _Chain, body: Callable[[Any], Effect[Any, Any]]) -> Effect[Any, Any]:
+    """The resource with the steps of `rest`, the first one first, and then the body; without recursion, however many."""
+    while True:
+        base, chain = resource._base, resource._then
+        while chain is not None:
+            chain, rest = chain[0], (rest, chain[1])
+        if not isinstance(base, _Given):
+            return base(body if rest is None else partial(_go_on, rest, body))
+        value = base.value
+        while rest is not None:
+            rest, step = rest
+            value = step.function(value)
+            if step.makes_resource:
+                resource = _resource(value, step.function)
+                break
+        else:
+            return body(value)
+
+
+def _go_on(rest: _Chain, body: Callable[[Any], Effect[Any, Any]], value: Any) -> Effect[Any, Any]:
+    return _used(Resource(_Given(value)), rest, body)
+
+
+def _resource(value: Any, function: Any) -> Resource[Any, Any]:
+    if not isinstance(value, Resource):
+        raise TypeError(f"{name_of(function)} returned {type(value).__name__}, expected Resource (map takes plain functions)")
+    return value

@@ -150,10 +150,11 @@ class BatchStream:
         _check_like(self, other, "concat")
         if self.view is not None and other.view is not None:
             return BatchStream.of_view(self.view.concat(other.view), self.spec, self.why_empty)
+        joined = transform.concat(self.step, self.init, other.step, other.init)
         return _of(
             (self, other),
-            init=transform.Joined(0, self.init),
-            step=transform.concat(self.step, other.step, other.init),
+            init=transform.Joined(0, joined.parts[0][1]),
+            step=joined,
             length=None if self.length is None or other.length is None else self.length + other.length,
         )
 
@@ -168,8 +169,7 @@ class BatchStream:
         if self.length == 0:
             return self
         if self.view is not None:
-            repeated = View(self.view.segments * -(-count // len(self.view)))
-            return BatchStream.of_view(repeated.every(1, 0, count), self.spec, self.why_empty)
+            return BatchStream.of_view(self.view.repeat(count), self.spec, self.why_empty)
         if self.indexed:
             return self._reindexed(count, lambda position: position % self._count)
         length, init = None if self.length is None else count, transform.Repeated(0, 0, self.init)
@@ -298,17 +298,9 @@ class BatchStream:
     def _reindexed(self, length: int, index: Callable[[int], int]) -> BatchStream:
         """The indexed stream whose batch at a position is this one's at `index(position)`."""
 
-        def change(inner: Stepper) -> Stepper:
-            def step(position: int) -> Step:
-                if position >= length:
-                    return End()
-                came = inner(index(position))
-                return Emit(came.item, position + 1) if isinstance(came, Emit) else came
-
-            return step
-
         before, recipe = self.compiled
-        return before._with(init=0, step=change(before.step), length=length, indexed=True)._finished(recipe, self.spec)
+        step = transform.reindexed(before.step, length, index)
+        return before._with(init=0, step=step, length=length, indexed=True)._finished(recipe, self.spec)
 
 
 def _of(streams: tuple[BatchStream, ...], **parts: Any) -> BatchStream:

@@ -15,7 +15,6 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, take_rows
-from fnlamp.convert import as_batch
 from fnlamp.fault import BufferReused
 from fnlamp.stream.memory import Prints, fingerprints, overwritten
 from fnlamp.stream.step import Emit, End, Fail, Skip, Step
@@ -96,24 +95,60 @@ def pull(step: Stepper, state: Any) -> Emit | End | Fail:
     return came
 
 
+class Passed:
+    """What comes of a step, through functions and predicates: one object however many, so that no chain is too deep."""
+
+    def __init__(self, step: Stepper, stages: tuple[tuple[bool, Callable[[Any], Any]], ...]) -> None:
+        self.step, self.stages = step, stages
+
+    def __call__(self, state: Any) -> Step:
+        came = self.step(state)
+        if not isinstance(came, Emit):
+            return came
+        item = came.item
+        for keeps, function in self.stages:
+            if not keeps:
+                item = function(item)
+            elif not function(item):
+                return Skip(came.state)
+        return Emit(item, came.state)
+
+
 def map(step: Stepper, function: Callable[[Any], Any]) -> Stepper:
     """Every batch through a function."""
-
-    def mapped(state: Any) -> Step:
-        came = step(state)
-        return Emit(as_batch(function(came.item)), came.state) if isinstance(came, Emit) else came
-
-    return mapped
+    return _passed(step, False, function)
 
 
 def filter(step: Stepper, predicate: Callable[[Any], Any]) -> Stepper:
     """Only the batches for which the predicate holds."""
+    return _passed(step, True, predicate)
 
-    def filtered(state: Any) -> Step:
-        came = step(state)
-        return Skip(came.state) if isinstance(came, Emit) and not predicate(came.item) else came
 
-    return filtered
+def _passed(step: Stepper, keeps: bool, function: Callable[[Any], Any]) -> Stepper:
+    before, stages = (step.step, step.stages) if isinstance(step, Passed) else (step, ())
+    return Passed(before, (*stages, (keeps, function)))
+
+
+class Reindexed:
+    """The batches of an indexed step at other positions: one object however often they are chosen again."""
+
+    def __init__(self, step: Stepper, choices: tuple[tuple[int, Callable[[int], int]], ...]) -> None:
+        self.step, self.choices = step, choices  # the last choice first
+
+    def __call__(self, position: int) -> Step:
+        at = position
+        for length, index in self.choices:
+            if at >= length:
+                return End()
+            at = index(at)
+        came = self.step(at)
+        return Emit(came.item, position + 1) if isinstance(came, Emit) else came
+
+
+def reindexed(step: Stepper, length: int, index: Callable[[int], int]) -> Reindexed:
+    """The batches at `index(0)` to `index(length - 1)`."""
+    before, choices = (step.step, step.choices) if isinstance(step, Reindexed) else (step, ())
+    return Reindexed(before, ((length, index), *choices))
 
 
 def take(step: Stepper, count: int) -> Callable[[Taken], Step]:
@@ -153,16 +188,26 @@ def every_nth(step: Stepper, n: int, offset: int) -> Callable[[Nth], Step]:
     return nth
 
 
-def concat(first: Stepper, second: Stepper, init: Any) -> Callable[[Joined], Step]:
-    """All batches of the first, then all of the second, whose first state is `init`."""
+class Concat:
+    """The batches of several steps, one after the other: one object however many are joined to it."""
 
-    def joined(state: Joined) -> Step:
-        came = pull((first, second)[state.which], state.inner)
-        if isinstance(came, End) and state.which == 0:
-            return Skip(Joined(1, init))
+    def __init__(self, parts: tuple[tuple[Stepper, Any], ...]) -> None:
+        self.parts = parts  # each with its first state
+
+    def __call__(self, state: Joined) -> Step:
+        came = pull(self.parts[state.which][0], state.inner)
+        if isinstance(came, End) and state.which + 1 < len(self.parts):
+            return Skip(Joined(state.which + 1, self.parts[state.which + 1][1]))
         return Emit(came.item, Joined(state.which, came.state)) if isinstance(came, Emit) else came
 
-    return joined
+
+def concat(first: Stepper, first_init: Any, second: Stepper, second_init: Any) -> Concat:
+    """All batches of the first, then all of the second."""
+    return Concat((*_joined(first, first_init), *_joined(second, second_init)))
+
+
+def _joined(step: Stepper, init: Any) -> tuple[tuple[Stepper, Any], ...]:
+    return step.parts if isinstance(step, Concat) and init == Joined(0, step.parts[0][1]) else ((step, init),)
 
 
 def zip(first: Stepper, second: Stepper) -> Callable[[Zipped], Step]:

@@ -191,9 +191,19 @@ class View:
     """Segments one after the other, none of them empty."""
 
     segments: tuple[Segment, ...]
+    count: int | None = None  # of all batches, where it is known already
+
+    @cached_property
+    def _ends(self) -> np.ndarray[Any, Any]:
+        """The position after the last batch of each segment."""
+        return np.cumsum(np.fromiter((len(segment.starts) for segment in self.segments), np.int64, len(self.segments)))
 
     def __len__(self) -> int:
-        return sum(len(segment.starts) for segment in self.segments)
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
+        return self.count if self.count is not None else sum(len(segment.starts) for segment in self.segments)
 
     @property
     def samples(self) -> int:
@@ -202,11 +212,11 @@ class View:
 
     def batch(self, position: int) -> Tree:
         """The batch at a position, made on the host."""
-        for segment in self.segments:
-            if position < len(segment.starts):
-                return segment.batch(position)
-            position -= len(segment.starts)
-        raise IndexError(position)
+        which = int(np.searchsorted(self._ends, position, side="right"))
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        segment = self.segments[which]
+        return segment.batch(position - int(self._ends[which]) + len(segment.starts))
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> View:
         """Every batch, and the arguments, through `function`."""
@@ -224,6 +234,11 @@ class View:
             first += count
         return View(tuple(kept))
 
+    def repeat(self, count: int) -> View:
+        """The first `count` of these batches, again and again."""
+        times, rest = divmod(count, len(self))
+        return View(self.segments * times + self.every(1, 0, rest).segments, count)
+
     def concat(self, other: View) -> View:
         """These batches, then the other's."""
-        return View((*self.segments, *other.segments))
+        return View((*self.segments, *other.segments), len(self) + len(other))

@@ -1,0 +1,160 @@
+"""Chains of ten thousand, and streams of ten million batches: built at once, run without overflow, with the right batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from returns.io import IOSuccess
+
+from fnlamp import stream
+from fnlamp.effect import Effect, Resource, Runtime
+from fnlamp.stream import BatchStream
+
+DEEP = 10_000
+SILENT = Runtime(log=None)
+
+
+def counted(log: list[int]) -> Callable[[int], Resource[int, Any]]:
+    def held(n: int) -> Resource[int, Any]:
+        return Resource.make(Effect.from_value(n + 1), lambda m, _: Effect.suspend(lambda: log.append(m)))
+
+    return held
+
+
+def chained(step: Callable[[Any], Any], start: Any, count: int = DEEP) -> Any:
+    for _ in range(count):
+        start = step(start)
+    return start
+
+
+def test_resources_bound_to_the_left_are_released_in_reverse_order() -> None:
+    log: list[int] = []
+    program = chained(lambda r: r.bind(counted(log)), Resource.from_value(0)).use(Effect.from_value)
+    assert program.run(SILENT) == IOSuccess(DEEP)
+    assert log == list(range(DEEP, 0, -1))
+
+
+def test_resources_bound_to_the_right() -> None:
+    log: list[int] = []
+
+    def further(n: int) -> Resource[int, Any]:
+        return counted(log)(n).bind(further) if n < DEEP else Resource.from_value(n)
+
+    assert further(0).use(Effect.from_value).run(SILENT) == IOSuccess(DEEP)
+    assert log == list(range(DEEP, 0, -1))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda r: r.map(lambda n: n + 1),
+        lambda r: r.bind(lambda n: Resource.from_value(n + 1)),
+        lambda r: Resource.from_value(0).bind(lambda _: r).map(lambda n: n + 1),
+    ],
+    ids=["map", "bind to values", "inside each other"],
+)
+def test_resources_that_hold_nothing(step: Any) -> None:
+    assert chained(step, Resource.from_value(0)).use(Effect.from_value).run(SILENT) == IOSuccess(DEEP)
+
+
+def test_a_failure_in_the_middle_releases_what_was_acquired() -> None:
+    log: list[int] = []
+    first = chained(lambda r: r.bind(counted(log)), Resource.from_value(0), 100)
+    failing = first.bind(lambda n: Resource.make(Effect.from_failure("no"), lambda *_: Effect.from_value(None)))
+    assert chained(lambda r: r.bind(counted(log)), failing, 100).use(Effect.from_value).run_exit(SILENT).failure() == "no"
+    assert log == list(range(100, 0, -1))
+
+
+def test_what_is_bound_to_no_resource_is_told() -> None:
+    wrong: Any = Resource.from_value(1).bind(lambda n: n)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="returned int, expected Resource"):
+        wrong.use(Effect.from_value).run(SILENT)
+
+
+# ------------------------------------------------------------------------------- streams
+
+
+def on_the_host() -> BatchStream:
+    return stream.from_function(3, lambda i: np.full(2, i), spec=np.zeros(2, np.int64))
+
+
+def one_by_one() -> BatchStream:
+    """A stream without positions."""
+    return stream.from_items([np.full(2, i) for i in range(3)]).filter(lambda batch: True)
+
+
+def in_memory() -> BatchStream:
+    return stream.from_arrays(np.arange(6), batch_size=2)
+
+
+SOURCES = pytest.mark.parametrize("source", [on_the_host, one_by_one, in_memory], ids=lambda source: source.__name__)
+
+
+def rows(s: BatchStream) -> list[list[int]]:
+    return [np.asarray(batch).tolist() for batch in stream.items(s)]
+
+
+@SOURCES
+def test_ten_thousand_filters_and_maps(source: Any) -> None:
+    whole = rows(source())
+    assert rows(chained(lambda s: s.filter(lambda batch: True), source())) == whole
+    assert rows(chained(lambda s: s.filter(lambda batch: batch[0] != whole[1][0]), source())) == [whole[0], whole[2]]
+    added = chained(lambda s: s.map(lambda batch: batch + 1, spec=s.spec), source())
+    assert rows(added) == [[value + DEEP for value in batch] for batch in whole]
+
+
+def test_filters_and_maps_keep_their_order() -> None:
+    s = on_the_host().map(lambda x: x + 1, spec=np.zeros(2)).filter(lambda x: x[0] != 2).map(lambda x: x * 10, spec=np.zeros(2))
+    assert rows(s) == [[10, 10], [30, 30]]
+
+
+@SOURCES
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_ten_thousand_concats(source: Any, side: str) -> None:
+    step = (lambda s: s.concat(source())) if side == "left" else (lambda s: source().concat(s))
+    s = chained(step, source())
+    assert s.length in (None, 3 * (DEEP + 1))
+    assert rows(s) == rows(source()) * (DEEP + 1)
+
+
+@SOURCES
+def test_a_concat_goes_on_from_any_state(source: Any) -> None:
+    s = source().concat(source()).concat(source().concat(source()))
+    whole, state, at = rows(s), s.init, 0
+    while at < len(whole):
+        assert [np.asarray(batch).tolist() for batch in stream.items(s, state)] == whole[at:]
+        came = s.step(state)
+        at, state = at + isinstance(came, stream.Emit), came.state
+
+
+@pytest.mark.parametrize("source", [on_the_host, in_memory], ids=lambda source: source.__name__)
+def test_ten_thousand_choices_of_an_indexed_stream(source: Any) -> None:
+    whole = rows(source())
+    assert rows(chained(lambda s: s.take(5).drop(0).every_nth(1), source())) == whole
+    assert rows(chained(lambda s: s.repeat_or_take(4), source())) == [*whole, whole[0]]
+
+
+@SOURCES
+def test_ten_million_batches_are_described_at_once(source: Any) -> None:
+    whole = rows(source())
+    started = time.perf_counter()
+    s = source().repeat_or_take(10**7)
+    assert time.perf_counter() - started < 3
+    assert s.length in (None, 10**7)
+    if s.indexed:
+        assert [np.asarray(s.step(at).item).tolist() for at in (0, 5, 10**7 - 1)] == [
+            whole[0],
+            whole[2],
+            whole[(10**7 - 1) % 3],
+        ]
+        assert isinstance(s.step(10**7), stream.End)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7, 9])
+def test_repeating_gives_the_batches_again_and_again(count: int) -> None:
+    s = stream.from_arrays(np.arange(7), batch_size=3, seed=1)
+    assert rows(s.repeat_or_take(count)) == (rows(s) * 3)[:count]
