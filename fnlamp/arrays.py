@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import jax
@@ -220,10 +220,14 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def placed_on(device: Any) -> contextlib.AbstractContextManager[Any]:
-    """Arrays that are made inside are on the device; on the caller's default device if it is `None`."""
-    made: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if device is None else jax.default_device(device)
-    return made
+@contextlib.contextmanager
+def placed_on(device: Any) -> Iterator[None]:
+    """Arrays that are made inside are on the device; on the caller's default device if it is `None`.
+
+    A transfer guard of the caller's does not hold inside: what is sent to the device there is meant to be.
+    """
+    with jax.transfer_guard("allow"), contextlib.nullcontext() if device is None else jax.default_device(device):
+        yield
 
 
 def platform() -> str:

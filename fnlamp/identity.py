@@ -199,7 +199,7 @@ class _Walk:
         for at, name in enumerate(attributes):
             rest = attributes[at + 1 :]
             if isinstance(value, types.ModuleType):
-                if _is_library(getattr(value, "__file__", None) or ""):
+                if _is_library_module(value.__name__):
                     return self.library(value, attributes[at:])
                 value = vars(value).get(name, _MISSING)
                 if value is _MISSING:
@@ -253,7 +253,7 @@ class _Walk:
     # ---- objects
 
     def module(self, module: types.ModuleType) -> Hashable:
-        if _is_library(getattr(module, "__file__", None) or ""):
+        if _is_library_module(module.__name__):
             return Same(module)
         plain = {
             k: v for k, v in vars(module).items() if not k.startswith("__") and not callable(v) and not inspect.ismodule(v)
@@ -414,16 +414,14 @@ def _installed() -> tuple[str, ...]:
 @functools.lru_cache(maxsize=4096)
 def _is_library(file: str) -> bool:
     """Whether code from this file is installed, as Python's own and packages are, rather than being worked on."""
-    if not file or file.startswith("<frozen"):
-        return True
-    return file.startswith(_installed())
+    return file.startswith(("<frozen", *_installed()))
 
 
 def _is_library_module(name: str | None) -> bool:
-    module = sys.modules.get(name or "")
-    if module is None:
+    if name is None or name == "__main__" or name not in sys.modules:
         return False
-    return name != "__main__" and _is_library(getattr(module, "__file__", None) or "")
+    file = getattr(sys.modules[name], "__file__", None)
+    return name in sys.builtin_module_names if file is None else _is_library(file)
 
 
 def _is_library_type(kind: type) -> bool:

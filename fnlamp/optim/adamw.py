@@ -42,8 +42,8 @@ def adamw(
         a, w = f * h["learning_rate"], h["weight_decay"]
         m = b1 * slots["m"] + (1 - b1) * g
         v = b2 * slots["v"] + (1 - b2) * jnp.square(g)
-        m_hat = m / one_minus_power(b1, step)
-        v_hat = v / one_minus_power(b2, step)
+        t = step.astype(g.dtype)
+        m_hat, v_hat = m / one_minus_power(b1, t), v / one_minus_power(b2, t)
         decayed = (a if decay is Decay.BY_LEARNING_RATE else f) * w * p
         return p - a * m_hat / (jnp.sqrt(v_hat) + eps) - decayed, {"m": m, "v": v}
 
@@ -57,6 +57,6 @@ def _is_share(number: float) -> bool:
     return 0 <= number < 1
 
 
-def one_minus_power(b: float, step: Array) -> Array:
+def one_minus_power(b: float, t: Array) -> Array:
     """`1 - b^t` without cancellation: in float32 `1 - 0.999` alone would be off by 1 part in 20,000."""
-    return -jnp.expm1(step * math.log(b)) if b else jnp.ones(())
+    return -jnp.expm1(t * math.log(b)) if b else jnp.ones_like(t)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +22,10 @@ from fnlamp.stream import BatchStream, Reread
 from fnlamp.train import tally
 from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body, Fused
+from fnlamp.train.execute.body import form
+from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.state import Carry
+from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised, measure, pair, rows_of
 
 
@@ -47,8 +51,10 @@ def check_stream(
             measure(metric, prediction, pair(batch)[1])
         return prediction
 
+    body = evaluation_body(model, metrics)
     for batch in batch_specs(stream):
-        prediction = jax.eval_shape(forward, *weights, batch)
+        key = "prediction", body, form((*weights, batch))  # once, and not each epoch
+        prediction = BODIES.get(key, partial(jax.eval_shape, forward, *weights, batch))
         check_targets(model, stream, prediction)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, spec_after, spec_of, to_device
+from fnlamp.arrays import Params, State, Tree, placed_on, spec_after, spec_of, to_device
 from fnlamp.convert import as_arrays
 from fnlamp.given import whole
 from fnlamp.identity import identity
@@ -26,20 +26,25 @@ def predict(model: Supervised, params: Params, state: State, x: Any, batch_size:
     """What the model makes of the features, whose rows are taken `batch_size` at a time."""
     size = None if batch_size is None else whole("batch_size", batch_size)
     features = as_arrays(x, "predict")
-    weights = params, state
     rows = _rows(features)
-    if size is None or rows is None or rows <= size:
-        return _compiled(model, features)(*weights, tree.map(to_device, features))
-    starts = [*range(0, rows - size, size), rows - size]  # the last batch is full too: one program
-    first = tree.map(lambda leaf: leaf[:size], features)
-    if not _by_row(model, weights, features, first, rows, size):
-        return _compiled(model, features)(*weights, tree.map(to_device, features))
-    run, kept = _compiled(model, first), []
-    for at, start in enumerate(starts):
-        batch = tree.map(lambda leaf, start=start: to_device(leaf[start : start + size]), features)
-        skipped = at * size - start  # rows that the batch before has
-        kept.append(tree.map(lambda leaf, skipped=skipped: np.asarray(leaf)[skipped:], run(*weights, batch)))
-    return tree.map(lambda *parts: jnp.asarray(np.concatenate(parts)), *kept)
+    with placed_on(None):
+        if size is not None and rows is not None and rows > size and _by_row(model, (params, state), features, rows, size):
+            return _in_batches(model, (params, state), features, rows, size)
+        return _compiled(model, features)(params, state, tree.map(to_device, features))
+
+
+def _in_batches(model: Supervised, weights: tuple[Params, State], features: Tree, rows: int, size: int) -> Any:
+    run = _compiled(model, _from(features, 0, size))
+    parts = []
+    for at, start in enumerate([*range(0, rows - size, size), rows - size]):  # the last is full too: one program
+        made = run(*weights, tree.map(to_device, _from(features, start, size)))
+        again = at * size - start  # rows that the batch before has
+        parts.append(tree.map(lambda leaf, again=again: np.asarray(leaf)[again:], made))
+    return tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
+
+
+def _from(features: Tree, start: int, size: int) -> Tree:
+    return tree.map(lambda leaf: leaf[start : start + size], features)
 
 
 def _compiled(model: Supervised, features: Tree) -> Any:
@@ -54,15 +59,13 @@ def _rows(features: Tree) -> int | None:
     return counts.pop()[0] if len(counts) == 1 and () not in counts else None
 
 
-def _by_row(model: Supervised, weights: Any, features: Tree, first: Tree, rows: int, size: int) -> bool:
-    """Whether every array of the prediction has a row for each row of features."""
+def _by_row(model: Supervised, weights: tuple[Params, State], features: Tree, rows: int, size: int) -> bool:
+    """Whether every array of the prediction has a row for each row of features, of the same shape in any batch."""
 
     def forward(x: Tree) -> Tree:
         params, state = weights
         return model.forward(params, state, x, Eval())[0]
 
-    whole, part = (tree.leaves(spec_after(forward, spec_of(x))) for x in (features, first))
-    return all(
-        a.ndim and (a.shape[0], b.shape[0]) == (rows, size) and a.shape[1:] == b.shape[1:]
-        for a, b in zip(whole, part, strict=True)
-    )
+    whole, part = (spec_after(forward, spec_of(x)) for x in (features, _from(features, 0, size)))
+    shapes = [(leaf.shape, (rows, *other.shape[1:])) for leaf, other in zip(tree.leaves(whole), tree.leaves(part), strict=True)]
+    return all(shape == expected for shape, expected in shapes)

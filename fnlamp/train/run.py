@@ -26,7 +26,7 @@ from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.body import Bench
 from fnlamp.train.plan import check_batch, check_classes
 from fnlamp.train.program import Program
-from fnlamp.train.start import check_same_stream, print_of, state_of, weights_of
+from fnlamp.train.start import check_same_stream, filled, print_of, state_of, weights_of
 from fnlamp.train.state import Carry, EpochReport, Trained, TrainState
 from fnlamp.train.step import LOSS_BROKE, PARAMS_BROKE, STEPS_BROKE
 from fnlamp.train.supervised import pair
@@ -170,9 +170,8 @@ class Run:
             params, layer_state = of.model.init(name_key(seed_key(of.seed), "init"), features)
             if of.initial is not None:
                 given, state_given = weights_of(of.initial)
-                params = jax.tree.map(lambda like, x: jnp.asarray(x, like.dtype), params, given)
-                if state_given is not None:
-                    layer_state = jax.tree.map(lambda like, x: jnp.asarray(x, like.dtype), layer_state, state_given)
+                params = filled(params, given)
+                layer_state = layer_state if state_given is None else filled(layer_state, state_given)
             params, layer_state, slots = tree.copy((params, layer_state, of.optimizer.init(params)), self.device)
             self.carry = Carry(jnp.zeros((), jnp.int32), params, layer_state, slots, jnp.asarray(tally.empty()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -64,6 +65,13 @@ def _check_like(name: str, wanted: Tree, given: Tree, *, cast: bool) -> None:
         expected, actual = (str(jnp.result_type(leaf)) for leaf in both)
         if not cast and expected != actual:
             raise FaultError(DtypeMismatch(expected, actual, hint, where=place))
+
+
+def filled(wanted: Tree, given: Tree) -> Tree:
+    """The tree `wanted` with the numbers that `given` has at the same paths, in the dtypes wanted."""
+    numbers = tree.paths(given)
+    leaves = [jnp.asarray(numbers[path], leaf.dtype) for path, leaf in tree.paths(wanted).items()]
+    return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
 
 
 def print_of(stream: BatchStream, seed: int) -> tuple[tuple[str, Any], ...]:
