@@ -34,7 +34,9 @@ def nll(class_weights: ArrayLike | None = None, *, ignored: int = -100) -> Loss:
     >>> float(nll()(log_probabilities, jnp.array([0, 1])).mean)  # (ln 2 + ln 4/3) / 2
     0.4904...
     """
-    return _classes("nll", lambda prediction: prediction, class_weights, ignored, 0.0, _log_probabilities_expected)
+    return _classes(
+        "nll", lambda prediction: prediction, class_weights, ignored, 0.0, _log_probabilities_expected, _not_normalised
+    )
 
 
 @arguments(makes_a_loss("cross_entropy"))
@@ -59,6 +61,7 @@ def _classes(
     ignored: int,
     smoothing: float,
     check_prediction: Callable[[Any], None],
+    suspects: Callable[[Any], Array] | None = None,
 ) -> Loss:
     weights = weights_of(class_weights, f"{name}: class_weights")
     ignored = ignored_label(ignored, name)
@@ -81,7 +84,10 @@ def _classes(
         weight = count(counted) if each is None else jnp.sum(jnp.where(counted, each[label], 0))
         return LossValue(total, weight.astype(total.dtype))
 
-    return Loss(apply, name, lambda prediction, target: check_range(name, prediction, target, ignored), check_prediction)
+    def check(prediction: Any, target: Any) -> None:
+        check_range(name, prediction, target, ignored)
+
+    return Loss(apply, name, check, check_prediction, suspects)
 
 
 # ------------------------------------------------------------------------------- labels
@@ -182,6 +188,11 @@ def _log_probabilities_expected(prediction: Any) -> None:
             "use loss.cross_entropy, or end the model with nn.log_softmax",
         )
     raise FaultError(PredictionMismatch("log-probabilities", got, hint, where="nll"))
+
+
+def _not_normalised(prediction: Array) -> Array:
+    sums = jax.nn.logsumexp(prediction.astype(wide(prediction)), axis=-1)
+    return (jnp.abs(sums) > NOT_NORMALISED).any()
 
 
 def _logits_expected(prediction: Any) -> None:

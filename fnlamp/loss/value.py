@@ -46,13 +46,15 @@ class Loss:
     """A function `(prediction, target) -> LossValue`, with checks of concrete numbers that run before the first step.
 
     `check(prediction_spec, target)` and `check_prediction(prediction)`, of a first batch, raise a `FaultError`; plain functions
-    without them are losses too.
+    without them are losses too. `suspects(prediction)`, a boolean, is asked in every step of training: where it holds, the step
+    is not taken, and `check_prediction` says why.
     """
 
     apply: Callable[[Any, Any], LossValue]
     name: str
     check: Callable[[Any, Any], None] = _no_check
     check_prediction: Callable[[Any], None] = _no_check
+    suspects: Callable[[Any], Array] | None = None
 
     def __post_init__(self) -> None:
         function("Loss: apply", self.apply, "a function (prediction, target) -> LossValue")
@@ -70,7 +72,7 @@ class Loss:
 Metric: TypeAlias = Callable[[Any, Any], LossValue]
 """`(prediction, target) -> LossValue`, averaged over an epoch; it need not be differentiable."""
 
-PEERS = {"torch", "torchmetrics", "keras", "tensorflow", "optax", "flax", "equinox", "sklearn"}
+PEERS = {"torch", "torchmetrics", "keras", "tensorflow", "flax", "equinox", "sklearn"}
 
 
 def as_loss(loss: Loss | Metric, what: str = "loss") -> Loss:

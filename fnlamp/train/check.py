@@ -51,11 +51,6 @@ def check_factory(name: str, factory: Any) -> None:
         )
 
 
-def check_schedule(schedule: Any) -> None:
-    if not callable(schedule):
-        raise TypeError(f"schedule is a function from the step to a factor, got {_shown(schedule)}: write optim.constant(...)")
-
-
 def check_metrics(metrics: Any) -> None:
     if not isinstance(metrics, Mapping):
         raise TypeError(f'metrics is a dict by name, as {{"accuracy": loss.accuracy}}, got {_shown(metrics)}')

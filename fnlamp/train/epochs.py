@@ -14,7 +14,7 @@ from fnlamp.given import whole
 from fnlamp.layer import Init
 from fnlamp.loss import Metric
 from fnlamp.optim import Optimizer
-from fnlamp.optim.schedule import Schedule, constant
+from fnlamp.optim.schedule import Schedule, checked, constant
 from fnlamp.stream import BatchStream
 from fnlamp.stream.view import check_seed
 from fnlamp.tag import check_hyper
@@ -89,7 +89,6 @@ def epochs(
         raise ValueError("give initial parameters or a run to resume, not both")
     check.check_start("initial", initial)
     check.check_start("resume", resume, Trained, TrainState)
-    check.check_schedule(schedule)
     check.check_metrics(metrics)
     if on_epoch is not None:
         check.check_hook(on_epoch)
@@ -104,7 +103,7 @@ def epochs(
         seed=seed,
         initial=initial,
         resume=resume,
-        schedule=schedule,
+        schedule=checked(schedule),
         metrics=dict(metrics),
         validate_every=validate_every,
         on_epoch=on_epoch,

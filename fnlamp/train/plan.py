@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, describe, spec_of
+from fnlamp.arrays import Params, State, Tree, array_spec, describe, first_not_finite, spec_of
 from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.layer import Init
 from fnlamp.layer import table as layer_table
@@ -24,6 +24,7 @@ from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.body import form
 from fnlamp.train.execute.programs import BODIES
+from fnlamp.train.predict import predict
 from fnlamp.train.state import Carry
 from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised, measure, pair, rows_of
@@ -75,11 +76,20 @@ def check_targets(model: Supervised, stream: BatchStream, prediction: Tree) -> N
             model.loss.check(prediction, tree.map(np.asarray, targets))
 
 
+def not_finite(stream: BatchStream, what: str) -> tuple[str, ...]:
+    """A line for a number of a stream in memory that is NaN or infinite: it trains to nothing, or stops the run later."""
+    arrays = [segment.arrays for segment in stream.view.segments[:1]] if stream.view is not None else []
+    found = first_not_finite(arrays[0]) if arrays else None
+    return () if found is None else (f"not finite: {what}, {found}",)
+
+
 def check_batch(model: Supervised, weights: tuple[Params, State], batch: Tree) -> None:
-    """Raise the fault of a batch whose targets the loss cannot take, as labels out of range."""
+    """Raise the fault of a batch that the loss cannot take: labels out of range, a prediction of another kind."""
     features, target = pair(batch)
     prediction = jax.eval_shape(lambda x: model.forward(*weights, x, Eval())[0], features)
     model.loss.check(prediction, tree.map(np.asarray, target))
+    if model.loss.suspects is not None:
+        model.loss.check_prediction(predict(model, *weights, features, None))
 
 
 def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
@@ -123,7 +133,8 @@ class Plan:
 
     def length(self) -> str:
         """How many epochs of how many steps."""
-        return f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} of {rows_line(self.train, 'step', 'steps')}"
+        of = f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} of {rows_line(self.train, 'step', 'steps')}"
+        return f"{of}, in order" if in_order(self.train) else of
 
     def summary(self, executor: Any, device: Any) -> str:
         """One line, which a run logs first."""
@@ -169,6 +180,12 @@ def rows_line(stream: BatchStream, one: str = "batch", many: str = "batches") ->
     if stream.view is not None and stream.view.segments and stream.view.segments[-1].size != rows:
         line += f", the last of {stream.view.segments[-1].size:,}"
     return line
+
+
+def in_order(stream: BatchStream) -> bool:
+    """Whether each epoch takes the same rows one after the other, as `minibatches` without a seed."""
+    segments = stream.view.segments if stream.view is not None else ()
+    return sum(len(s.starts) for s in segments) > 1 and all(s.order.seed is None and s.order.among is None for s in segments)
 
 
 def _flops(body: Body, shared: Any, carry: Carry, batch: Tree) -> float | None:

@@ -21,7 +21,7 @@ from fnlamp.optim.schedule import Schedule
 from fnlamp.stream import BatchStream
 from fnlamp.train.evaluate import make_stream
 from fnlamp.train.execute import Body
-from fnlamp.train.plan import Plan, abstract_carry, abstract_shared, check_classes, check_stream, check_training
+from fnlamp.train.plan import Plan, abstract_carry, abstract_shared, check_classes, check_stream, check_training, not_finite
 from fnlamp.train.start import check_initial, check_resumed, state_of
 from fnlamp.train.state import Carry, LoopContext, Trained, TrainState
 from fnlamp.train.step import training_body
@@ -81,6 +81,9 @@ class Program:
         if validation is not None:
             check_classes(train.classes, validation.classes)
             check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
+        advice = (*advice, *not_finite(train, "the training data"))
+        if validation is not None:
+            advice = (*advice, *not_finite(validation, "the validation data"))
         if self.metrics and self.validation_batches is None:
             advice = (*advice, f"not computed: {', '.join(self.metrics)}, which need validation_batches")
         return Plan(self.model, self.optimizer, made, shared, carry, train, validation, self.metrics, self.epochs, advice)

@@ -44,7 +44,10 @@ def _training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, 
         mode = Train(jax.random.fold_in(root, carry.step))
 
         def mean_loss(params: Params) -> tuple[Array, tuple[LossValue, State]]:
-            value, _, state = model.evaluate(params, carry.layer_state, batch, mode)
+            value, prediction, state = model.evaluate(params, carry.layer_state, batch, mode)
+            if model.loss.suspects is not None:
+                total = jnp.where(model.loss.suspects(prediction), jnp.full_like(value.total, jnp.nan), value.total)
+                value = LossValue(total, value.weight)
             return differentiable(value.mean, params, model.loss.name), (value, state)
 
         (mean, (value, layer_state)), grads = jax.value_and_grad(mean_loss, has_aux=True)(carry.params)
