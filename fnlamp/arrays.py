@@ -47,7 +47,7 @@ def spec_of(tree: Tree) -> Tree:
 
 def spec_after(function: Callable[..., Tree], *specs: Tree) -> Tree:
     """The spec of what `function` returns; nothing is computed."""
-    # JAX keeps the result for a function that it has seen, which may read something else by now.
+    # A function of its own each time: JAX keeps every result for one that it has seen, which may read something else by now.
     return jax.eval_shape(lambda *given: function(*given), *specs)
 
 

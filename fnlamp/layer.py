@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from fnlamp import tree
-from fnlamp.arrays import Key, Params, Spec, State, Tree, array_spec, describe
+from fnlamp.arrays import Key, Params, Spec, State, Tree, array_spec, describe, spec_after
 from fnlamp.given import function, shown, text
 from fnlamp.mode import Mode
 from fnlamp.tag import Role, Tag
@@ -138,7 +138,7 @@ def abstract_init(layer: Layer, spec: Spec) -> Init:
         seen.append(_specs_only(init))
         return init.params, init.state
 
-    jax.eval_shape(run, jax.eval_shape(jax.random.key, 0))
+    spec_after(run, spec_after(jax.random.key, 0))
     return seen[0]
 
 

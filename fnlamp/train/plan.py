@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, describe, first_not_finite, spec_of
+from fnlamp.arrays import Params, State, Tree, array_spec, describe, first_not_finite, spec_after, spec_of
 from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.layer import Init
 from fnlamp.layer import table as layer_table
@@ -55,7 +55,7 @@ def check_stream(
     body = evaluation_body(model, metrics)
     for batch in batch_specs(stream):
         key = "prediction", body, form((*weights, batch))  # once, and not each epoch
-        prediction = BODIES.get(key, partial(jax.eval_shape, forward, *weights, batch))
+        prediction = BODIES.get(key, partial(spec_after, forward, *weights, batch))
         check_targets(model, stream, prediction)
 
 
@@ -86,7 +86,7 @@ def not_finite(stream: BatchStream, what: str) -> tuple[str, ...]:
 def check_batch(model: Supervised, weights: tuple[Params, State], batch: Tree) -> None:
     """Raise the fault of a batch that the loss cannot take: labels out of range, a prediction of another kind."""
     features, target = pair(batch)
-    prediction = jax.eval_shape(lambda x: model.forward(*weights, x, Eval())[0], features)
+    prediction = spec_after(lambda x: model.forward(*weights, x, Eval())[0], spec_of(features))
     model.loss.check(prediction, tree.map(np.asarray, target))
     if model.loss.suspects is not None:
         model.loss.check_prediction(predict(model, *weights, features, None))
@@ -96,13 +96,13 @@ def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
     """The spec of what training carries."""
     step: Any = array_spec((), np.int32)
     sums: Any = array_spec(tally.empty().shape, np.float32)
-    return Carry(step, made.params, made.state, jax.eval_shape(optimizer.init, made.params), sums)
+    return Carry(step, made.params, made.state, spec_after(optimizer.init, made.params), sums)
 
 
 def abstract_shared(optimizer: Optimizer, made: Init) -> Any:
     """The spec of what every step reads: the root of its keys, and the hyperparameters' numbers."""
     numbers = () if optimizer.hypers is None else optimizer.hypers.numbers(made.tags)
-    return jax.eval_shape(jax.random.key, 0), spec_of(numbers)
+    return spec_after(jax.random.key, 0), spec_of(numbers)
 
 
 def check_training(model: Supervised, stream: BatchStream, body: Body, shared: Any, carry: Carry) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def check_training(model: Supervised, stream: BatchStream, body: Body, shared: A
         raise FaultError(stream.why_empty)
     programs = [jax.make_jaxpr(body.function)(shared, carry, batch) for batch in batch_specs(stream)]
     features, _ = pair(stream.spec)
-    prediction = jax.eval_shape(lambda p, s, x: model.forward(p, s, x, Eval())[0], carry.params, carry.layer_state, features)
+    prediction = spec_after(lambda p, s, x: model.forward(p, s, x, Eval())[0], carry.params, carry.layer_state, features)
     check_targets(model, stream, prediction)
     return advice(programs[0])
 

@@ -23,7 +23,7 @@ from fnlamp.train.evaluate import make_stream
 from fnlamp.train.execute import Body
 from fnlamp.train.plan import Plan, abstract_carry, abstract_shared, check_classes, check_stream, check_training, not_finite
 from fnlamp.train.start import check_initial, check_resumed, state_of
-from fnlamp.train.state import Carry, LoopContext, Trained, TrainState
+from fnlamp.train.state import LoopContext, Trained, TrainState
 from fnlamp.train.step import training_body
 from fnlamp.train.supervised import Supervised, pair
 
@@ -61,17 +61,16 @@ class Program:
             self.described[key] = self.model.describe(features)
         return self.described[key]
 
-    def compile(self, stream: BatchStream) -> tuple[Init, Body, Carry]:
-        """What belongs to a row spec, by what the functions read now: the abstract `Init`, the step, and the abstract carry."""
-        made = self.describe(stream)
-        body = training_body(self.model, self.optimizer, self.schedule, made.tags, self.bound)
-        return made, body, abstract_carry(made, self.optimizer)
+    def body(self, stream: BatchStream) -> Body:
+        """The step for the stream's rows, by what the functions read now."""
+        return training_body(self.model, self.optimizer, self.schedule, self.describe(stream).tags, self.bound)
 
     def plan(self, train: BatchStream, validation: BatchStream | None) -> Plan:
         """The figures; raises the fault that a run is sure to end with."""
         if train.length == 0:
             raise FaultError(train.why_empty)
-        made, body, carry = self.compile(train)
+        made, body = self.describe(train), self.body(train)
+        carry = abstract_carry(made, self.optimizer)
         if self.initial is not None:
             check_initial(self.initial, carry)
         if self.resume is not None:
@@ -100,6 +99,6 @@ class Program:
                 context = self.context("validation", 1, (None, None))
                 validation = make_stream(self.validation_batches, context, "validation_batches")
             plan = self.plan(train, validation if isinstance(validation, BatchStream) else None)
-            return Outline((title, *plan.lines(self.compile(train)[1])), UNKNOWN)
+            return Outline((title, *plan.lines(self.body(train))), UNKNOWN)
         except FaultError as error:
             return Outline((title,), UNKNOWN, error.fault)

@@ -218,7 +218,7 @@ class Run:
 
     def note_programs(self, stream: BatchStream) -> Body:
         """The step as its functions read now; says what makes it compile again."""
-        _, body, _ = self.of.compile(stream)
+        body = self.of.body(stream)
         if self.body is not None and body is not self.body:
             self.runtime.say("compiling again: the model, loss, optimizer or schedule reads a value that has changed")
             self.bench = Bench(self.device)

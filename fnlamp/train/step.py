@@ -59,13 +59,15 @@ def _training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, 
         return Carry(carry.step + 1, params, layer_state, optimizer_state, sums)
 
     def broken(carry: Carry) -> Array:
-        codes = (
-            (carry.step < 0, STEPS_BROKE),
-            (~jnp.isfinite(carry.tally[0, tally.OF_BATCHES]), LOSS_BROKE),
-            (~_finite(carry.params, bound), PARAMS_BROKE),
+        found: Array = jnp.int32(0)
+        for holds, code in (  # the last one counts
             (~_finite((carry.layer_state, carry.optimizer_state)), STATE_BROKE),
-        )
-        return jnp.select([code[0] for code in codes], [jnp.int32(code[1]) for code in codes], jnp.int32(0))
+            (~_finite(carry.params, bound), PARAMS_BROKE),
+            (~jnp.isfinite(carry.tally[0, tally.OF_BATCHES]), LOSS_BROKE),
+            (carry.step < 0, STEPS_BROKE),
+        ):
+            found = jnp.where(holds, jnp.int32(code), found)
+        return found
 
     return Body(traced_once(step), broken)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float
+from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float, spec_after
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.given import shown
 from fnlamp.layer import Init, Layer, abstract_init
@@ -45,7 +45,7 @@ class Supervised:
                 hint = 'write jax.config.update("jax_enable_x64", True) first, or leave the dtype out'
                 raise FaultError(DtypeMismatch(f"a {name} that JAX computes in", str(dtype), hint, where="supervised"))
         made = abstract_init(self.layer, self._stored(features))
-        params, state = jax.eval_shape(lambda key: self.init(key, features), jax.eval_shape(jax.random.key, 0))
+        params, state = spec_after(lambda key: self.init(key, features), spec_after(jax.random.key, 0))
         return Init(params, state, made.spec, made.tags, made.parts)
 
     def forward(self, params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:

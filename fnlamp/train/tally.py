@@ -24,24 +24,27 @@ def empty(metrics: int = 0) -> np.ndarray[Any, Any]:
 def add(tally: Array, rows: int, values: list[Array]) -> Array:
     """The tally and a batch of so many rows; `values` are its mean loss, then totals and weights.
 
-    Reference: Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B: `a + b = s + error`, exactly.
+    Reference: Dekker 1971, "A floating-point technique for extending the available precision", with Knuth's exact sum
+    (The Art of Computer Programming, volume 2, section 4.2.2, theorem B).
     """
     high, low = tally
     counts = np.array([1, rows], np.float64)
     exact = [jnp.stack([jnp.asarray(value, jnp.float32) for value in values])]
-    rest = [jnp.stack([_rest(value) for value in values])]
+    left = [jnp.stack([_rest(value) for value in values])]
     added = jnp.concatenate([jnp.asarray(counts, jnp.float32), *exact])
-    lost = jnp.concatenate([jnp.asarray(counts - counts.astype(np.float32), jnp.float32), *rest])
+    lost = jnp.concatenate([jnp.asarray(counts - counts.astype(np.float32), jnp.float32), *left])
     total = high + added
     part = total - high
-    error = (high - (total - part)) + (added - part)
-    return jnp.stack([total, low + (error + lost)])
+    rest = low + ((high - (total - part)) + (added - part) + lost)
+    rest = jnp.where(jnp.isfinite(rest), rest, jnp.zeros_like(rest))  # of an infinite sum nothing is left over
+    whole = total + rest  # what was lost stays below half a unit of the sum, or it would be rounded itself
+    return jnp.stack([whole, rest - (whole - total)])
 
 
 def sums(tally: Any) -> np.ndarray[Any, Any]:
     """The sums in float64."""
     high, low = np.asarray(tally, np.float64)
-    whole: np.ndarray[Any, Any] = np.where(np.isfinite(low), high + low, high)  # of an infinite sum nothing is left over
+    whole: np.ndarray[Any, Any] = np.where(np.isfinite(low), high + low, high)
     return whole
 
 
