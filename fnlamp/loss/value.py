@@ -117,7 +117,7 @@ def checked_value(name: str, value: Any) -> LossValue:
         elif isinstance(value, tuple | list) and len(value) == 2:
             got, hint = "a tuple of two", "return LossValue(total, weight)"
         elif np.shape(value) == () if isinstance(value, int | float | jax.Array | np.ndarray | np.generic) else False:
-            got = "a number"
+            got = "float" if isinstance(value, float) and type(value) is float else "a number"
         elif isinstance(value, jax.Array | np.ndarray):
             got, hint = describe(value), "for one loss a row return LossValue(jnp.sum(losses), losses.size)"
         else:

@@ -136,9 +136,11 @@ def run_evaluation(
                 if runtime.cancel.requested:
                     return Interrupted()
             steps, rows, of_batches, total, weight, *rest = tally.sums(carry)
-            if np.isnan(total) and stream.reread is not Reread.NEVER:  # a label out of range, or the numbers themselves
+            if (
+                np.isnan([total, *rest]).any() and stream.reread is not Reread.NEVER
+            ):  # a label out of range, or the numbers themselves
                 for batch in items(stream):
-                    check_batch(model, weights, batch)
+                    check_batch(model, weights, batch, metrics)
     except FaultError as error:
         return Failure(error.fault)
     if not steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ from fnlamp.arrays import Params, State, Tree, array_spec, describe, first_not_f
 from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.layer import Init
 from fnlamp.layer import table as layer_table
-from fnlamp.loss import Metric
+from fnlamp.loss import Loss, Metric
+from fnlamp.loss.value import as_loss
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream, Reread
@@ -56,7 +58,7 @@ def check_stream(
     for batch in batch_specs(stream):
         key = "prediction", body, form((*weights, batch))  # once, and not each epoch
         prediction = BODIES.get(key, partial(spec_after, forward, *weights, batch))
-        check_targets(model, stream, prediction)
+        check_targets((model.loss, *metrics.values()), stream, prediction)
 
 
 def check_classes(train: tuple[str, ...] | None, validation: tuple[str, ...] | None) -> None:
@@ -65,7 +67,7 @@ def check_classes(train: tuple[str, ...] | None, validation: tuple[str, ...] | N
         raise FaultError(ClassesDiffer(train, validation))
 
 
-def check_targets(model: Supervised, stream: BatchStream, prediction: Tree) -> None:
+def check_targets(losses: tuple[Loss | Metric, ...], stream: BatchStream, prediction: Tree) -> None:
     """Check all targets that are in memory as they are; mapped and streamed ones are checked inside the step.
 
     They are the second of a view's arrays, also where its recipe takes rows in a way of its own, as windows of a corpus.
@@ -73,7 +75,14 @@ def check_targets(model: Supervised, stream: BatchStream, prediction: Tree) -> N
     for segment in stream.view.segments if stream.view is not None else ():
         if not segment.recipe.functions:
             targets = pair(segment.arrays)[1]
-            model.loss.check(prediction, tree.map(np.asarray, targets))
+            check_target(losses, prediction, targets)
+
+
+def check_target(losses: tuple[Loss | Metric, ...], prediction: Tree, target: Tree) -> None:
+    """Raise the fault of a target that one of the losses or metrics cannot take."""
+    on_host = tree.map(np.asarray, target)
+    for each in losses:
+        as_loss(each).check(prediction, on_host)
 
 
 def not_finite(stream: BatchStream, what: str) -> tuple[str, ...]:
@@ -83,11 +92,13 @@ def not_finite(stream: BatchStream, what: str) -> tuple[str, ...]:
     return () if found is None else (f"not finite: {what}, {found}",)
 
 
-def check_batch(model: Supervised, weights: tuple[Params, State], batch: Tree) -> None:
+def check_batch(
+    model: Supervised, weights: tuple[Params, State], batch: Tree, metrics: Mapping[str, Metric] = MappingProxyType({})
+) -> None:
     """Raise the fault of a batch that the loss cannot take: labels out of range, a prediction of another kind."""
     features, target = pair(batch)
     prediction = spec_after(lambda x: model.forward(*weights, x, Eval())[0], spec_of(features))
-    model.loss.check(prediction, tree.map(np.asarray, target))
+    check_target((model.loss, *metrics.values()), prediction, target)
     if model.loss.suspects is not None:
         model.loss.check_prediction(predict(model, *weights, features, None))
 
@@ -112,7 +123,7 @@ def check_training(model: Supervised, stream: BatchStream, body: Body, shared: A
     programs = [jax.make_jaxpr(body.function)(shared, carry, batch) for batch in batch_specs(stream)]
     features, _ = pair(stream.spec)
     prediction = spec_after(lambda p, s, x: model.forward(p, s, x, Eval())[0], carry.params, carry.layer_state, features)
-    check_targets(model, stream, prediction)
+    check_targets((model.loss,), stream, prediction)
     return advice(programs[0])
 
 

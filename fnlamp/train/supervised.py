@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from fnlamp import tree
 from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float, spec_after
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.given import shown
-from fnlamp.layer import Init, Layer, abstract_init
+from fnlamp.layer import Init, Layer, abstract_init, as_layer
 from fnlamp.loss import Loss, LossValue, Metric, as_loss
 from fnlamp.loss.value import checked_value
 from fnlamp.mode import Mode
@@ -78,24 +77,8 @@ def supervised(
     >>> supervised(nn.linear(10), loss.cross_entropy())
     <Supervised: linear(10), cross_entropy>
     """
-    check_layer(layer)
-    return Supervised(
-        layer, as_loss(loss), _float_dtype("param_dtype", param_dtype), _float_dtype("compute_dtype", compute_dtype)
-    )
-
-
-def check_layer(layer: Any) -> None:
-    """Raises: `TypeError` for what is not a layer, with the line to write."""
-    if isinstance(layer, Layer):
-        return
-    hint = ""
-    if isinstance(layer, types.FunctionType) and layer.__module__.startswith("fnlamp.nn"):
-        hint = f", which makes one: call it, as nn.{layer.__name__}(...)"
-    elif callable(layer):
-        hint = f": write nn.fun({getattr(layer, '__name__', 'function')}) for a function of arrays"
-    raise TypeError(
-        f"layer is a Layer, as nn.linear(10), got {type(layer).__name__} {getattr(layer, '__name__', layer)!r}{hint}"
-    )
+    dtypes = _float_dtype("param_dtype", param_dtype), _float_dtype("compute_dtype", compute_dtype)
+    return Supervised(as_layer(layer, "layer"), as_loss(loss), *dtypes)
 
 
 def _float_dtype(name: str, dtype: Any) -> Any:
