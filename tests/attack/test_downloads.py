@@ -133,7 +133,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-@pytest.mark.parametrize("size", [None, len(DATA)])
+@pytest.mark.parametrize("size", [None, pytest.param(len(DATA), marks=pytest.mark.slow)])
 def test_after_any_malformed_answer_the_next_mirror_is_tried(server, tmp_path, name, size):
     server.script["/bad"] = MALFORMED[name]
     outcome = run(fetch([server.url + "/bad", server.url + "/good"], tmp_path / "a", sha256=SHA, size=size, timeout=5))
