@@ -45,7 +45,10 @@ class Arriving:
         need("requests", "datasets"), need("urllib3", "datasets")
 
     def __enter__(self) -> Arriving:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise BrokenError(f"no thread to wait for it ({error})") from error
         return self
 
     def __exit__(self, *error: object) -> None:

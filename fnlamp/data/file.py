@@ -169,9 +169,9 @@ def read_table(path: str, header: bool, count: int | None, limit: int | None = N
             yield rest
             rest = b""
         left = sys.maxsize if count is None else count
-        ahead = aside.submit(file.read, PIECE)
-        while left and (piece := ahead.result()):
-            ahead = aside.submit(file.read, max(PIECE, len(rest)))  # a long line is not copied again and again
+        ahead = _soon(aside, file.read, PIECE)
+        while left and (piece := ahead()):
+            ahead = _soon(aside, file.read, max(PIECE, len(rest)))  # a long line is not copied again and again
             within(path, limit, size := size + len(piece))
             rest += piece
             stop = rest.rfind(b"\n", 0, len(rest.rstrip(b"\r\n"))) + 1
@@ -182,6 +182,15 @@ def read_table(path: str, header: bool, count: int | None, limit: int | None = N
             _check_line(path, len(rest))
         if left and rest.rstrip(b"\r\n"):
             yield _first(rest.rstrip(b"\r\n") + b"\n", left)
+
+
+def _soon(aside: ThreadPoolExecutor, read: Callable[[int], bytes], size: int) -> Callable[[], bytes]:
+    """What gives the next piece, which another thread reads meanwhile, unless the system has no more threads."""
+    try:
+        return aside.submit(read, size).result
+    except RuntimeError:
+        aside.shutdown(cancel_futures=True)  # or what waits there would take a piece if a thread could be started later
+        return lambda: read(size)
 
 
 def _check_line(path: str, length: int) -> None:

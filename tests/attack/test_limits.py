@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,21 @@ def test_a_schema_that_repeats_itself_is_too_large(tmp_path):
     with arrow.ipc.new_stream(str(tmp_path / "s"), schema):
         pass
     assert isinstance(fault(data.read_arrow(tmp_path / "s", limit=2**20)), TooLarge)
+
+
+@pytest.mark.parametrize("failing", [10**9, 1, 2])
+def test_a_table_is_read_where_no_thread_can_be_started(tmp_path, monkeypatch, failing):
+    """Never, or only later."""
+    (tmp_path / "a.csv").write_text("a\n" + "".join(f"{i}\n" for i in range(200_000)))
+    start, tries = threading.Thread.start, []
+
+    def none_left(thread):
+        tries.append(thread)
+        if len(tries) <= failing:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr("threading.Thread.start", none_left)
+    table = unsafe_perform_io(data.read_csv(tmp_path / "a.csv", dtype=np.float64).run().unwrap())
+    np.testing.assert_array_equal(table.features[:, 0], np.arange(200_000.0))
+    assert tries
