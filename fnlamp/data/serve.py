@@ -131,6 +131,7 @@ class _Desk:
         self.progress[1] = IDLE
 
 
+_LAST: Final[dict[str, Any]] = {}  # the states of the process's own generators after the last batch
 _NO_FILES: Final = ResourceExhausted("open files", os.strerror(errno.EMFILE))
 
 
@@ -155,7 +156,7 @@ class _Opened:
                 parts[name] = self.block.view(layout)
             except Exception as error:
                 return NotPicklable(name, f"{type(error).__name__}: {error}")
-        return Watched(Load(**parts), alone=True)
+        return Watched(Load(**parts), alone=True, last=_LAST)
 
     def close(self) -> None:
         self.load = None
