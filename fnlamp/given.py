@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from os import PathLike, fspath
 from typing import Any, ParamSpec, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from fnlamp.arrays import describe
@@ -110,6 +111,22 @@ def several(name: str, given: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(each, str):
             raise TypeError(f"{name} is a sequence of strings, got {each!r} in it")
     return found
+
+
+def dtype_of(name: str, given: Any, kind: Any = jnp.floating, what: str = "a floating-point dtype, as jnp.float32") -> Any:
+    """The dtype.  Raises: `TypeError` for what is not one; `ValueError` for one of another kind.
+
+    >>> dtype_of("dtype", "float16")
+    dtype('float16')
+    """
+    known = None
+    with contextlib.suppress(TypeError, ValueError):
+        known = None if given is None else jnp.dtype(given)
+    if known is None or known.kind == "O":
+        raise TypeError(f"{name} is {what}, got {shown(given)}")
+    if not jnp.issubdtype(known, kind):
+        raise ValueError(f"{name} is {what}, got {known}")
+    return known
 
 
 def path_of(given: str | PathLike[str], name: str = "path") -> str:

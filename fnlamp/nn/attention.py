@@ -16,7 +16,7 @@ from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
 from fnlamp.nn.combine import sequence
-from fnlamp.nn.initial import Initializer, glorot_normal
+from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal
 from fnlamp.nn.linear import in_memory, linear
 from fnlamp.nn.shape import fun
 
@@ -45,7 +45,9 @@ def self_attention(
     """
     heads, causal = whole("self_attention: heads", heads, None), flag("self_attention: causal", causal)
     if heads < 1:
-        raise ValueError(f"self_attention needs at least one head, got {heads}")
+        raise ValueError(f"self_attention needs at least one head, got {heads} heads")
+    bias = flag("self_attention: bias", bias)
+    check_initializers("self_attention", weight_init=weight_init, output_init=output_init)
 
     def of_width(width: int) -> Layer:
         return sequence(

@@ -30,11 +30,11 @@ def augment(*functions: Callable[[Key, Any], Any]) -> Layer:
         if maker or not callable(function):
             expected = "functions (key, images) -> images, such as fnlamp.augment.random_flip()"
             hint = "; call it, it makes one" if maker else ""
-            raise TypeError(f"augment: expected {expected}, got {shown(function)} at {position}{hint}")
+            raise TypeError(f"augment: functions: expected {expected}, got {shown(function)} at {position}{hint}")
 
     def all_of(mode: Train, x: Array) -> Array:
-        for position, function in enumerate(functions):
-            x = function(mode.inside(str(position)).key, x)
+        for position, one in enumerate(functions):
+            x = one(mode.inside(str(position)).key, x)
         return x
 
     def init(key: Key, spec: Spec) -> Init:
@@ -48,5 +48,5 @@ def augment(*functions: Callable[[Key, Any], Any]) -> Layer:
         del params
         return (all_of(mode, x) if isinstance(mode, Train) else x), state
 
-    names = [getattr(function, "__name__", type(function).__name__) for function in functions]
+    names = [getattr(one, "__name__", type(one).__name__) for one in functions]
     return Layer(init, apply, f"augment({', '.join(names)})")

@@ -14,7 +14,7 @@ from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn import im2col
 from fnlamp.nn.im2col import batch_first, batch_last
-from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, glorot_normal
+from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, check_initializers, glorot_normal
 from fnlamp.nn.pool import native_max_pool
 from fnlamp.nn.window import Padding, Pair, Size, Window, check_padding, pair
 from fnlamp.tag import Role
@@ -60,6 +60,7 @@ def conv2d(
     )
     channels, groups = whole("conv2d: channels", channels, None), whole("conv2d: groups", groups, None)
     bias = flag("conv2d: bias", bias)
+    check_initializers("conv2d", weight_init=weight_init, bias_init=bias_init)
     if groups < 1 or channels < 1 or channels % groups:
         raise ValueError(f"conv2d needs output channels that groups divides, got {channels} and groups={groups}")
 
@@ -104,7 +105,8 @@ def conv_pool(
     pools = Window(size, size)
     channels, bias = whole("conv_pool: channels", channels, None), flag("conv_pool: bias", bias)
     if channels < 1:
-        raise ValueError(f"conv_pool needs at least one output channel, got {channels}")
+        raise ValueError(f"conv_pool needs at least one output channel, got channels={channels}")
+    check_initializers("conv_pool", weight_init=weight_init, bias_init=bias_init)
 
     def places(x: Any, features: int | None) -> Pair:
         high, wide = _check(x, window, features, 1, "conv_pool")

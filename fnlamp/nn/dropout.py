@@ -23,10 +23,7 @@ def dropout(rate: float) -> Layer:
     >>> dropout(0.5).apply({}, {}, jnp.ones(3), Eval())[0]
     Array([1., 1., 1.], dtype=float32)
     """
-    rate = number("dropout: rate", rate, "a probability, 0 <= rate < 1")
-    if not 0 <= rate < 1:
-        hint = f"; write {rate / 100:g} for {rate:g} %" if 1 < rate < 100 else ""
-        raise ValueError(f"dropout needs 0 <= rate < 1, got {rate:g}{hint}")
+    rate = checked_rate("dropout: rate", rate)
 
     def init(key: Key, spec: Spec) -> Init:
         del key
@@ -42,6 +39,15 @@ def dropout(rate: float) -> Layer:
         return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype)), state
 
     return Layer(init, apply, f"dropout({rate:g})")
+
+
+def checked_rate(name: str, rate: float) -> float:
+    """The rate as a float.  Raises: `TypeError`, `ValueError` unless 0 <= rate < 1."""
+    rate = number(name, rate, "a probability, 0 <= rate < 1")
+    if not 0 <= rate < 1:
+        hint = f"; write {rate / 100:g} for {rate:g} %" if 1 < rate < 100 else ""
+        raise ValueError(f"{name}: dropout needs 0 <= rate < 1, got {rate:g}{hint}")
+    return rate
 
 
 def _check(x: Array | Spec) -> None:

@@ -12,7 +12,7 @@ from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.given import arguments, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
-from fnlamp.nn.initial import Initializer
+from fnlamp.nn.initial import Initializer, check_initializers
 from fnlamp.tag import Role
 
 _normal = jax.nn.initializers.normal(1.0)
@@ -35,7 +35,8 @@ def embedding(vocabulary: int, width: int, *, weight_init: Initializer = _normal
     """
     vocabulary, width = whole("embedding: vocabulary", vocabulary, None), whole("embedding: width", width, None)
     if vocabulary < 1 or width < 1:
-        raise ValueError(f"embedding needs at least one token and one feature, got {vocabulary} and {width}")
+        raise ValueError(f"embedding needs at least one token and one feature, got vocabulary={vocabulary} and width={width}")
+    check_initializers("embedding", weight_init=weight_init)
 
     def init(key: Key, spec: Spec) -> Init:
         _check(spec)

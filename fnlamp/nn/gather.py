@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
 from fnlamp.arrays import Array, describe, is_float, is_integer
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
@@ -20,7 +21,8 @@ def gather_positions(hidden: Array, positions: Array) -> Array:
     Array([[2., 1.],
            [3., 3.]], dtype=float32)
     """
-    if hidden.ndim < 2 or positions.ndim != 2 or positions.shape[0] != hidden.shape[0]:
+    given = all(isinstance(x, Array | np.ndarray) for x in (hidden, positions))
+    if not given or hidden.ndim < 2 or positions.ndim != 2 or positions.shape[0] != hidden.shape[0]:
         expected = "arrays of shapes (batch, time, ...) and (batch, count)"
         raise FaultError(ShapeMismatch(expected, describe((hidden, positions)), where="gather_positions"))
     if not is_integer(positions):

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import jax
 
 from fnlamp.arrays import Array, Key
+from fnlamp.given import function, shown
 
 Initializer: TypeAlias = Callable[..., Array]
 """`(key, shape, dtype) -> array`."""
@@ -24,6 +25,17 @@ class by_fan_in:
     """
 
     make: Callable[[int], Initializer]
+
+    def __post_init__(self) -> None:
+        function("by_fan_in: make", self.make, "a function from the number of inputs to an initialiser")
+
+
+def check_initializers(where: str, **given: Any) -> None:
+    """Raises: `TypeError` for what is not an initialiser; those of biases may be `by_fan_in`."""
+    for name, init in given.items():
+        if not (callable(init) or (name == "bias_init" and isinstance(init, by_fan_in))):
+            what = "a function (key, shape, dtype) -> array, as jax.nn.initializers.normal(0.02)"
+            raise TypeError(f"{where}: {name} is {what}, got {shown(init)}")
 
 
 def bias_of(init: Initializer | by_fan_in, fan_in: int) -> Initializer:

@@ -12,7 +12,7 @@ from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
-from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, glorot_normal
+from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, check_initializers, glorot_normal
 from fnlamp.tag import Role
 
 
@@ -37,8 +37,9 @@ def linear(
     ((784, 10), (32, 10))
     """
     out, bias = whole("linear: out", out, None), flag("linear: bias", bias)
+    check_initializers("linear", weight_init=weight_init, bias_init=bias_init)
     if out < 1:
-        raise ValueError(f"linear needs at least one output, got {out}")
+        raise ValueError(f"linear needs at least one output, got out={out}")
 
     def init(key: Key, spec: Spec) -> Init:
         _check(spec, None)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp.arrays import array_spec
-from fnlamp.given import arguments, shown, whole
+from fnlamp.given import arguments, flag, shown, whole
 from fnlamp.layer import Layer, abstract_init, as_layer
 from fnlamp.nn.activation import relu
 from fnlamp.nn.combine import sequence
-from fnlamp.nn.dropout import dropout
-from fnlamp.nn.initial import Initializer, by_fan_in, glorot_normal
+from fnlamp.nn.dropout import checked_rate, dropout
+from fnlamp.nn.initial import Initializer, by_fan_in, check_initializers, glorot_normal
 from fnlamp.nn.linear import linear
 from fnlamp.nn.norm import batch_norm
 from fnlamp.tag import Role
@@ -47,6 +47,9 @@ def mlp(
         raise TypeError(f"mlp: hidden is a sequence of widths, got {shown(hidden)}; write hidden=(64,) for one hidden layer")
     hidden = tuple(whole(f"mlp: hidden[{i}]", width, None) for i, width in enumerate(hidden))
     out, activation = whole("mlp: out", out, None), as_layer(activation, "mlp: activation")
+    drop_rate, norm_last = checked_rate("mlp: drop_rate", drop_rate), flag("mlp: norm_last", norm_last)
+    activation_last = flag("mlp: activation_last", activation_last)
+    check_initializers("mlp", weight_init=weight_init, bias_init=bias_init)
     norm = None if norm is None else as_layer(norm, "mlp: norm")
     shifted = norm is not None and _has_shift(norm)
     parts: dict[str, Layer] = {}

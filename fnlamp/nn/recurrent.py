@@ -12,7 +12,7 @@ from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
-from fnlamp.nn.initial import Initializer, glorot_normal
+from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal
 from fnlamp.nn.linear import in_memory, product
 from fnlamp.tag import Role
 
@@ -60,6 +60,7 @@ def lstm(
     ((100, 512), (128, 512), (32, 64, 128))
     """
     hidden, bias = whole("lstm: hidden", hidden, None), flag("lstm: bias", bias)
+    check_initializers("lstm", input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
     if hidden < 1:
         raise ValueError(f"lstm needs at least one hidden feature, got {hidden}")
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fnlamp.arrays import Array, Key, Params, State, Tree, is_float, spec_after, wide
-from fnlamp.given import arguments, number, shown
+from fnlamp.given import arguments, dtype_of, number, shown, text
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
 
@@ -28,6 +28,8 @@ def fun(function: Callable[[Any], Any], name: str | None = None) -> Layer:
         raise TypeError(f"nn.fun makes a layer of a function, and {function} is a layer already: leave out nn.fun")
     if not callable(function):
         raise TypeError(f"nn.fun makes a layer of a function of one batch, got {shown(function)}")
+    if name is not None:
+        text("fun: name", name)
 
     def init(key: Key, spec: Tree) -> Init:
         del key
@@ -60,6 +62,8 @@ def rescale(scale: float, shift: float = 0.0, *, dtype: Any = None) -> Layer:
     Array([[0., 1.]], dtype=float32)
     """
 
+    if dtype is not None:
+        dtype = dtype_of("rescale: dtype", dtype, jnp.number, "a dtype of numbers, as jnp.float32")
     factor, added = number("rescale: scale", scale), number("rescale: shift", shift)
 
     def apply(x: Array) -> Array:

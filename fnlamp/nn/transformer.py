@@ -9,15 +9,15 @@ import jax
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe
 from fnlamp.fault import FaultError, ShapeMismatch
-from fnlamp.given import arguments, whole
+from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn.activation import gelu_tanh
 from fnlamp.nn.attention import for_width, self_attention
 from fnlamp.nn.combine import residual, sequence
-from fnlamp.nn.dropout import dropout
+from fnlamp.nn.dropout import checked_rate, dropout
 from fnlamp.nn.embedding import embedding
-from fnlamp.nn.initial import Initializer, glorot_normal
+from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal
 from fnlamp.nn.linear import linear, product
 from fnlamp.nn.norm import layer_norm
 from fnlamp.tag import Role
@@ -43,9 +43,11 @@ def transformer_block(
     >>> transformer_block(4, causal=True).init(key, jax.ShapeDtypeStruct((8, 16, 32), jnp.float32)).spec.shape
     (8, 16, 32)
     """
-    heads, expansion = whole("transformer_block: heads", heads, None), whole("transformer_block: expansion", expansion, None)
+    heads, expansion = whole("transformer_block: heads", heads), whole("transformer_block: expansion", expansion, None)
     if expansion < 1:
         raise ValueError(f"transformer_block needs an expansion of at least 1, got {expansion}")
+    causal, drop_rate = flag("transformer_block: causal", causal), checked_rate("transformer_block: drop_rate", drop_rate)
+    check_initializers("transformer_block", weight_init=weight_init, residual_init=residual_init)
     drop = {"drop": dropout(drop_rate)} if drop_rate else {}
 
     def of_width(width: int) -> Layer:

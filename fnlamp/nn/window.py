@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -98,7 +99,9 @@ def plain(sizes: Any) -> Any:
     """Integers of NumPy's and JAX's types as Python's, in tuples too; anything else as it is."""
     if isinstance(sizes, tuple):
         return tuple(plain(size) for size in sizes)
-    return sizes if isinstance(sizes, bool | np.bool_) or not hasattr(sizes, "__index__") else operator.index(sizes)
+    with contextlib.suppress(TypeError):
+        return sizes if isinstance(sizes, bool | np.bool_) else operator.index(sizes)
+    return sizes
 
 
 def check_padding(padding: Padding, where: str) -> Padding:

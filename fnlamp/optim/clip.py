@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnlamp.arrays import Array, Tree
-from fnlamp.given import number
+from fnlamp.given import instance, number
 from fnlamp.tree import scaled_norm
 
 
@@ -22,6 +23,8 @@ def clip_by_global_norm(grads: Tree, limit: Array | float) -> Tree:
     """
     if not isinstance(limit, jax.Array):
         limit = number("clip_by_global_norm: limit", limit, "a norm above 0", lambda n: n > 0)
+    for leaf in jax.tree.leaves(grads):
+        instance("clip_by_global_norm: grads", leaf, jax.Array | np.ndarray | np.generic, "a tree of arrays")
     norm, scale = scaled_norm(grads)
     bound, one, smallest = jnp.asarray(limit, norm.dtype), jnp.ones_like(norm), float(jnp.finfo(norm.dtype).tiny)  # type: ignore[no-untyped-call]
     above = norm > bound * scale

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float, spec_after
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
-from fnlamp.given import shown
+from fnlamp.given import dtype_of
 from fnlamp.layer import Init, Layer, abstract_init, as_layer
 from fnlamp.loss import Loss, LossValue, Metric, as_loss
 from fnlamp.loss.value import checked_value
@@ -77,20 +77,8 @@ def supervised(
     >>> supervised(nn.linear(10), loss.cross_entropy())
     <Supervised: linear(10), cross_entropy>
     """
-    dtypes = _float_dtype("param_dtype", param_dtype), _float_dtype("compute_dtype", compute_dtype)
+    dtypes = dtype_of("param_dtype", param_dtype), dtype_of("compute_dtype", compute_dtype)
     return Supervised(as_layer(layer, "layer"), as_loss(loss), *dtypes)
-
-
-def _float_dtype(name: str, dtype: Any) -> Any:
-    try:
-        known = None if dtype is None else jnp.dtype(dtype)
-    except (TypeError, ValueError):
-        known = None
-    if known is None:
-        raise TypeError(f"{name} is a floating-point dtype, as jnp.float32, got {shown(dtype)}")
-    if not jnp.issubdtype(known, jnp.floating):
-        raise ValueError(f"{name} is a floating-point dtype, as jnp.float32, got {known}")
-    return known
 
 
 def measure(loss: Loss | Metric, prediction: Tree, target: Tree) -> LossValue:
