@@ -10,6 +10,7 @@ import jax
 
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, Spec, State, Tree, array_spec, describe, spec_after
+from fnlamp.elsewhere import MODEL, Elsewhere
 from fnlamp.given import function, shown, text
 from fnlamp.mode import Mode
 from fnlamp.tag import Role, Tag
@@ -30,7 +31,7 @@ class Init:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Elsewhere):
     """`init(key, spec) -> Init` and `apply(params, state, x, mode) -> (y, state)`, both pure.
 
     Every layer has this signature, stateful or not. `init` sees the input's spec, so only output sizes are written.
@@ -45,6 +46,8 @@ class Layer:
     apply: Callable[[Params, State, Any, Mode], tuple[Any, State]]
     name: str = "layer"
     chain: tuple[tuple[str | None, Layer], ...] | None = field(default=None, repr=False)
+
+    _elsewhere = MODEL
 
     def __post_init__(self) -> None:
         function("Layer: init", self.init, "a function (key, spec) -> Init")

@@ -58,7 +58,7 @@ def check_hyper(name: str, hyper: Any, where: str = "") -> float:
     Traceback (most recent call last):
     ValueError: learning_rate is a finite number of 0 or more, got -1
     """
-    if callable(hyper) and not isinstance(hyper, type):
+    if callable(hyper) and not isinstance(hyper, type) and not hasattr(hyper, "init") and not hasattr(hyper, "parameters"):
         return 0.0
     if isinstance(hyper, np.generic | np.ndarray) or type(hyper).__module__.startswith("jax"):
         array = np.asarray(hyper)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "fnlamp"
-BASE = {"fault", "arrays", "tree", "given", "convert", "identity"}
+BASE = {"elsewhere", "fault", "arrays", "tree", "given", "convert", "identity"}
 LAYERS = BASE | {"mode", "tag", "layer"}
 EFFECT = BASE | {"effect"}
 ALLOWED = {
+    "elsewhere": set(),
     "fault": set(),
     "arrays": {"fault"},
     "identity": set(),
@@ -34,7 +35,22 @@ ALLOWED = {
     "plots": EFFECT | {"extra"},
     "train": LAYERS | EFFECT | {"nn", "loss", "optim", "stream", "train"},
 }
-PURE = {"fault", "arrays", "identity", "tree", "given", "convert", "mode", "tag", "layer", "nn", "loss", "optim", "augment"}
+PURE = {
+    "elsewhere",
+    "fault",
+    "arrays",
+    "identity",
+    "tree",
+    "given",
+    "convert",
+    "mode",
+    "tag",
+    "layer",
+    "nn",
+    "loss",
+    "optim",
+    "augment",
+}
 INSTALLED = {"jax", "numpy", "returns", "typing_extensions", "fnlamp"}
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -11,17 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp.arrays import Array, Tree, describe, wide
+from fnlamp.elsewhere import LOSS, VALUE, Elsewhere
 from fnlamp.fault import DtypeMismatch, FaultError, NotDifferentiable, ShapeMismatch
 from fnlamp.given import function, text
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class LossValue:
+class LossValue(Elsewhere):
     """A weighted sum and the sum of its weights; two add up component by component."""
 
     total: Array
     weight: Array
+    _elsewhere = VALUE
 
     @property
     def mean(self) -> Array:
@@ -42,7 +44,7 @@ def _no_check(*_: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Elsewhere):
     """A function `(prediction, target) -> LossValue`, with checks of concrete numbers that run before the first step.
 
     `check(prediction_spec, target)` and `check_prediction(prediction)`, of a first batch, raise a `FaultError`; plain functions
@@ -55,6 +57,8 @@ class Loss:
     check: Callable[[Any, Any], None] = _no_check
     check_prediction: Callable[[Any], None] = _no_check
     suspects: Callable[[Any], Array] | None = None
+
+    _elsewhere = LOSS
 
     def __post_init__(self) -> None:
         function("Loss: apply", self.apply, "a function (prediction, target) -> LossValue")

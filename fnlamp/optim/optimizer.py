@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp.arrays import Array, Params, Tree
+from fnlamp.elsewhere import OPTIMIZER, Elsewhere
 from fnlamp.given import function, instance, several, text
 from fnlamp.optim.clip import clip_by_global_norm
 from fnlamp.tag import Hyper, Tag, check_hyper, values_of
@@ -47,7 +48,7 @@ class Hypers:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Elsewhere):
     """`init(params) -> state` and `update(grads, state, params, tags, scale) -> (params, state)`, both pure.
 
     `tags` is a tree shaped like `params`; `scale` is the schedule's factor at this step. `hypers` is the same update for a
@@ -58,6 +59,8 @@ class Optimizer:
     update: Callable[[Tree, Tree, Params, Tree, Array | float], tuple[Params, Tree]]
     name: str = "optimizer"
     hypers: Hypers | None = None
+
+    _elsewhere = OPTIMIZER
 
     def __post_init__(self) -> None:
         function("Optimizer: init", self.init, "a function params -> state")

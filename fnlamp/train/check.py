@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from fnlamp.effect import Effect, Resource
 from fnlamp.layer import Layer
 from fnlamp.loss import Loss
 from fnlamp.optim import Optimizer
+from fnlamp.optim.schedule import checked
 from fnlamp.stream import BatchStream
 from fnlamp.train.supervised import Supervised
 
@@ -49,6 +51,13 @@ def check_factory(name: str, factory: Any) -> None:
             f"{name} is a function from a LoopContext to a stream, got {_shown(factory)}: write "
             f"{name}=lambda context: stream.minibatches(x, y, batch_size=32, seed=context.seed)"
         )
+    with contextlib.suppress(ValueError):  # some functions written in C tell nothing of their arguments
+        try:
+            inspect.signature(factory).bind(None)
+        except TypeError as error:
+            raise TypeError(
+                f"{name} is called with a LoopContext, got {_shown(factory)}: {error}; write {name}=lambda context: ..."
+            ) from None
 
 
 def check_metrics(metrics: Any) -> None:
@@ -94,12 +103,15 @@ def check_start(name: str, start: Any, *kinds: type) -> None:
 def device_of(device: Any) -> Any:
     """The device that a runtime names: one of JAX's, or the first of a platform.
 
-    Raises: `TypeError` for anything else, `RuntimeError` for a platform that is not here.
+    Raises: `TypeError` for anything else, `ValueError` for a platform that is not here.
     """
     if device is None or isinstance(device, jax.Device):
         return device
     if isinstance(device, str):
-        return jax.devices(device)[0]
+        try:
+            return jax.devices(device)[0]
+        except RuntimeError as error:
+            raise ValueError(f"Runtime.device is the name of a platform of this machine, got {device!r}: {error}") from error
     raise TypeError(f"Runtime.device is a jax.Device, as jax.devices()[0], or the name of a platform, got {_shown(device)}")
 
 

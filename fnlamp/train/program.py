@@ -12,7 +12,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import array_spec, describe
 from fnlamp.effect import UNKNOWN, Effect, Outline
-from fnlamp.fault import FaultError
+from fnlamp.fault import FaultError, located
 from fnlamp.identity import identity
 from fnlamp.layer import Init
 from fnlamp.loss import Metric
@@ -79,7 +79,8 @@ class Program:
         advice = check_training(self.model, train, body, shared, carry)
         if validation is not None:
             check_classes(train.classes, validation.classes)
-            check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
+            with located("validation"):
+                check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
         advice = (*advice, *not_finite(train, "the training data"))
         if validation is not None:
             advice = (*advice, *not_finite(validation, "the validation data"))

@@ -10,6 +10,7 @@ import jax
 
 from fnlamp import tree
 from fnlamp.arrays import Array, Params, State, Tree
+from fnlamp.elsewhere import TRAINED, Elsewhere
 from fnlamp.train.predict import ROWS, predict
 from fnlamp.train.supervised import Supervised
 
@@ -96,7 +97,7 @@ class EpochReport:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class Trained(Elsewhere):
     """A trained model: its parameters, its layer state, the learning curve, and the state to go on from."""
 
     model: Supervised
@@ -104,6 +105,7 @@ class Trained:
     layer_state: State
     curve: tuple[EpochReport, ...]
     state: TrainState
+    _elsewhere = TRAINED
 
     def predict(self, x: Any, *, batch_size: int | None = ROWS) -> Any:
         """The prediction for features `x` in `Eval`: no dropout, running moments.  Shapes: as the model's layer.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float, spec_after
+from fnlamp.elsewhere import MODEL, Elsewhere
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.given import dtype_of
 from fnlamp.layer import Init, Layer, abstract_init, as_layer
@@ -19,13 +20,14 @@ from fnlamp.mode import Mode
 
 
 @dataclass(frozen=True)
-class Supervised:
+class Supervised(Elsewhere):
     """A layer, the loss of its output against a target, and the dtypes: parameters are stored in one and used in the other."""
 
     layer: Layer
     loss: Loss
     param_dtype: Any = jnp.float32
     compute_dtype: Any = jnp.float32
+    _elsewhere = MODEL
 
     def __repr__(self) -> str:
         return f"<Supervised: {self.layer}, {self.loss}>"

@@ -1,0 +1,109 @@
+"""What other libraries call things: where such a name is looked up, the message says what fnlamp calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NoReturn
+
+
+def elsewhere(module: str, words: Mapping[str, str]) -> Callable[[str], NoReturn]:
+    """The `__getattr__` of a module, which has none of the names in `words`, but what is to be written instead.
+
+    >>> elsewhere("fnlamp.nn", {"Linear": "nn.linear(out)"})("Linear")
+    Traceback (most recent call last):
+    AttributeError: module 'fnlamp.nn' has no attribute 'Linear'; write nn.linear(out)
+    """
+
+    def missing(name: str) -> NoReturn:
+        hint = f"; write {words[name]}" if name in words else ""
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}", name=name)
+
+    return missing
+
+
+class Elsewhere:
+    """A base class of values, which have none of the methods in `_elsewhere`, but what is to be written instead."""
+
+    _elsewhere: ClassVar[Mapping[str, str]] = {}
+
+
+def _missing(self: Any, name: str) -> NoReturn:
+    words = type(self)._elsewhere
+    hint = f"; {words[name]}" if name in words else ""
+    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+
+
+# Set, not written out, so that type checkers go on to refuse what only raises.
+Elsewhere.__getattr__ = _missing  # type: ignore[attr-defined]
+
+TRAINING = "a training is a program: train.epochs(model=train.supervised(layer, loss), optimizer=optim.adamw(1e-3), ...).run()"
+PARAMETERS = "parameters are values apart from it: layer.init(key, spec) makes them, a training gives trained.params"
+TRAIN, EVAL = ("the mode is an argument of layer.apply(params, state, x, mode): " + mode for mode in ("Train(key)", "Eval()"))
+MOVED = "what runs chooses the device: program.run(Runtime(device=jax.devices()[0]))"
+GRADIENT = "gradients are taken by train.epochs, or by jax.grad of a function of the parameters"
+
+MODEL = {
+    **dict.fromkeys(("fit", "compile", "fit_generator", "train_step"), TRAINING),
+    **dict.fromkeys(("parameters", "named_parameters", "state_dict", "load_state_dict", "weights", "get_weights"), PARAMETERS),
+    "train": TRAIN,
+    "eval": EVAL,
+    **dict.fromkeys(("to", "cuda", "cpu"), MOVED),
+    "forward": "it is used by layer.apply(params, state, x, mode)",
+    "predict": "what is trained predicts: trained = program.run_or_raise(), then trained.predict(x)",
+    "evaluate": "what is trained is evaluated: train.evaluate(batches)(trained).run()",
+    "summary": "nn.table(layer, spec) is the table of a model",
+}
+TRAINED = {"fit": TRAINING, "parameters": "its parameters are trained.params", "evaluate": MODEL["evaluate"], "to": MOVED}
+OPTIMIZER = {
+    **dict.fromkeys(("step", "minimize", "apply_gradients"), TRAINING),
+    "zero_grad": GRADIENT,
+    "param_groups": "its state is an argument of update",
+}
+LOSS = {"backward": GRADIENT}
+VALUE = {"backward": GRADIENT, "item": "its number is float(value.mean)"}
+LAYERS = {
+    **dict.fromkeys(("Linear", "Dense"), "nn.linear(out), whose input's size is inferred"),
+    **dict.fromkeys(("Conv2d", "Conv2D", "Conv"), "nn.conv2d(channels, kernel), whose input channels are inferred"),
+    "LSTM": "nn.lstm(hidden)",
+    **dict.fromkeys(("Embedding", "Embed"), "nn.embedding(vocabulary, width)"),
+    "Dropout": "nn.dropout(rate)",
+    **dict.fromkeys(("BatchNorm", "BatchNorm1d", "BatchNorm2d", "BatchNormalization"), "nn.batch_norm()"),
+    **dict.fromkeys(("LayerNorm", "LayerNormalization"), "nn.layer_norm()"),
+    **dict.fromkeys(("MaxPool2d", "MaxPooling2D", "max_pool"), "nn.max_pool2d(window)"),
+    **dict.fromkeys(("AvgPool2d", "AveragePooling2D", "avg_pool"), "nn.avg_pool2d(window)"),
+    **dict.fromkeys(("AdaptiveAvgPool2d", "GlobalAveragePooling2D"), "nn.global_avg_pool"),
+    **dict.fromkeys(("MultiheadAttention", "MultiHeadAttention"), "nn.self_attention(heads)"),
+    "TransformerEncoderLayer": "nn.transformer_block(heads)",
+    **dict.fromkeys(("Sequential", "ModuleList"), "nn.sequence(layer, layer, ...), or layer >> layer"),
+    **{name: f"nn.{name.lower()}" for name in ("ReLU", "GELU", "ELU", "Sigmoid", "Tanh", "Softmax", "Softplus", "Flatten")},
+    **{"LeakyReLU": "nn.leaky_relu", "LogSoftmax": "nn.log_softmax", "Hardswish": "nn.hard_swish"},
+    **dict.fromkeys(("SiLU", "Swish", "swish"), "nn.silu"),
+    **dict.fromkeys(("Lambda", "Activation"), "nn.fun(function)"),
+    "Identity": "nn.sequence()",
+    "Module": "no class: layers are values, as nn.linear(64) >> nn.relu, and Layer(init, apply) is one of your own",
+    **dict.fromkeys(("CrossEntropyLoss", "NLLLoss", "MSELoss", "BCEWithLogitsLoss", "L1Loss", "SmoothL1Loss"), "fnlamp.loss"),
+}
+LOSSES = {
+    **dict.fromkeys(
+        ("CrossEntropyLoss", "SparseCategoricalCrossentropy", "CategoricalCrossentropy", "softmax_cross_entropy"),
+        "loss.cross_entropy(), of logits and labels",
+    ),
+    "NLLLoss": "loss.nll(), of log-probabilities and labels",
+    **dict.fromkeys(("MSELoss", "MeanSquaredError", "mse_loss"), "loss.mse()"),
+    **dict.fromkeys(("BCEWithLogitsLoss", "BCELoss", "BinaryCrossentropy", "bce"), "loss.bce_with_logits(), of logits"),
+    **dict.fromkeys(("SmoothL1Loss", "HuberLoss", "Huber", "huber"), "loss.smooth_l1(beta)"),
+    "Accuracy": "loss.accuracy",
+}
+OPTIMIZERS = {
+    **dict.fromkeys(("Adam", "adam"), "optim.adamw(learning_rate), which is Adam without a weight_decay"),
+    "AdamW": "optim.adamw(learning_rate, weight_decay)",
+    **dict.fromkeys(("SGD", "sgd"), "optim.sgdw(learning_rate, momentum=0.9)"),
+    **dict.fromkeys(("lr_scheduler", "schedules"), "train.epochs(schedule=optim.cosine(steps))"),
+    **dict.fromkeys(("CosineAnnealingLR", "CosineDecay", "cosine_decay_schedule"), "optim.cosine(steps)"),
+    **dict.fromkeys(("clip_grad_norm_", "clip_grad_norm"), "optim.clip_by_global_norm(grads, limit), or adamw(clip=limit)"),
+}
+LOADERS = {
+    "DataLoader": "data.loader(dataset, batch_size=32, shuffle=True, seed=0), or stream.minibatches(x, y, batch_size=32)",
+    "TensorDataset": "data.from_arrays(x, y)",
+}
+TRAINERS = {**dict.fromkeys(("fit", "Trainer", "train", "Model"), "train.epochs(...).run()"), "predict": "trained.predict(x)"}

@@ -1,0 +1,606 @@
+"""Every public function, with every wrong thing as each of its arguments: refused at once, by the argument's name."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from returns.io import IO, IOSuccess
+from returns.result import Success
+
+import fnlamp
+from fnlamp import augment, data, effect, fault, loss, nn, optim, plots, stream, train
+from fnlamp.effect import Effect, Resource, Runtime
+from fnlamp.fault import FaultError
+
+
+class Frame:
+    """A stand-in for a data frame of text."""
+
+    shape, columns, dtype = (2, 1), ["name"], object
+
+    def __len__(self) -> int:
+        return 2
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array([["a"], ["b"]], object)
+
+    def to_numpy(self) -> Any:
+        return self.__array__()
+
+
+class Theirs:
+    """Another library's object."""
+
+    def init(self, params: Any) -> Any: ...
+
+    def update(self, grads: Any, state: Any) -> Any: ...
+
+
+class Class:
+    """A class that nothing takes."""
+
+    def __init__(self, one: Any, two: Any, three: Any, four: Any) -> None: ...
+
+
+class Loads:
+    """A stand-in for a loader of Grain."""
+
+    def __iter__(self) -> Any: ...
+
+
+WRONG: dict[str, Any] = {
+    "None": None,
+    "text": "text",
+    "2.5": 2.5,
+    "True": True,
+    "-1": -1,
+    "0": 0,
+    "nan": math.nan,
+    "inf": math.inf,
+    "list": [object()],
+    "dict": {"no": "number"},
+    "object": object(),
+    "lambda": lambda: None,
+    "class": Class,
+    "array": np.full((2, 1, 2), 0.5, np.float32),
+    "frame": Frame(),
+    "theirs": Theirs(),
+}
+
+# What an argument takes: the names of those of the values above that may be right.
+NOTHING = ""  # a whole number of 1 or more; a layer; a stream; what none of the values is
+OPTIONAL = "None"
+COUNT = "0"
+WHOLE = "0 -1"
+SEED = "None 0 -1"
+FLAG = "True"
+POSITIVE = "2.5"
+NUMBER = "2.5 0 -1"
+HYPER = "2.5 0 lambda"
+FUNCTION = "lambda class"
+CALLED = "lambda theirs class"  # a function that a record keeps as it is
+TEXT = "text"
+ANYTHING = " ".join(WRONG)
+ARRAYS = "2.5 0 -1 nan inf True array"  # scalars are arrays, where no rows are needed
+ROWS = "array"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A public function with the right arguments, and what each of its arguments takes besides."""
+
+    function: Any
+    right: dict[str, Any]
+    takes: dict[str, str]
+    several: tuple[Any, ...] = ()
+    """What is right for `*several`, which takes `NOTHING` unless `takes` says so under `*`."""
+
+    def __call__(self, **other: Any) -> Any:
+        return self.function(*self.several, **{**self.right, **other})
+
+
+def case(public: Any, right: dict[str, Any] | None = None, /, *, args: tuple[Any, ...] = (), **takes: str) -> Case:
+    return Case(public, right or {}, takes, args)
+
+
+X, Y, IDS = np.zeros((6, 2), np.float32), np.arange(6), np.arange(40)
+IMAGES = np.zeros((6, 4, 4, 1), np.uint8)
+LAYER, LOSS, STREAM = nn.linear(2), loss.mse(), stream.minibatches(X, Y, batch_size=2)
+HOST = stream.from_items([X, X])
+PROGRAM = Effect.from_value(1)
+RESOURCE = Resource.make(PROGRAM, lambda value, outcome: PROGRAM)
+KEY = jax.random.key(0)
+PARAMS = {"weight": jnp.ones((2, 2))}
+MODEL = train.supervised(LAYER, LOSS)
+CODEC = data.byte_codec()
+INIT = {"weight_init": FUNCTION, "bias_init": FUNCTION}
+LIMIT = {"limit": "None 0"}
+FILE = {"path": "file"}
+FILES = {"path": TEXT, **LIMIT}
+NAMED = {"root": TEXT, "split": NOTHING, "download": FLAG, "mirrors": "None text", "timeout": POSITIVE}
+PICTURE = {"mode": NOTHING, "size": OPTIONAL, "limit": COUNT}
+TABLE = {"columns": OPTIONAL, "label": "None text 0 -1", "dtype": NOTHING, **LIMIT}
+BATCHES = {"batch_size": NOTHING, "drop_last": FLAG, "seed": SEED}
+
+
+def batches_of(context: train.LoopContext) -> stream.BatchStream:
+    return stream.minibatches(X, X, batch_size=2, seed=context.seed)
+
+
+EPOCHS = {"model": MODEL, "optimizer": optim.sgdw(0.1), "train_batches": batches_of, "epochs": 1}
+
+
+def trained() -> train.Trained:
+    if not TRAINED:
+        TRAINED.append(train.epochs(**EPOCHS).run_or_raise(Runtime(log=None)))
+    return TRAINED[0]
+
+
+TRAINED: list[train.Trained] = []
+
+CASES: dict[str, Case] = {
+    "fnlamp.Layer": case(fnlamp.Layer, {"init": print, "apply": print}, init=CALLED, apply=CALLED, name=TEXT, chain=ANYTHING),
+    "fnlamp.table": case(fnlamp.table, {"layer": LAYER, "spec": X}, spec=ROWS),
+    "fnlamp.keep_memory": case(fnlamp.keep_memory),
+    "fnlamp.keep_programs": case(lambda folder: None, {"folder": "text"}, folder=ANYTHING),  # see below
+    # ---- nn
+    "nn.augment": case(nn.augment, args=(augment.random_flip(),), **{"*": FUNCTION}),
+    "nn.avg_pool2d": case(nn.avg_pool2d, {"window": 2}, stride=OPTIONAL, padding=COUNT),
+    "nn.batch_norm": case(nn.batch_norm, decay=COUNT, eps="2.5 0"),
+    "nn.branch": case(nn.branch, args=(LAYER,)),
+    "nn.by_fan_in": case(nn.by_fan_in, {"make": print}, make=CALLED),
+    "nn.conv2d": case(nn.conv2d, {"channels": 2, "kernel": 3}, padding=COUNT, bias=FLAG, **INIT),
+    "nn.conv_pool": case(nn.conv_pool, {"channels": 2, "kernel": 3}, padding=COUNT, bias=FLAG, **INIT),
+    "nn.dropout": case(nn.dropout, {"rate": 0.5}, rate=COUNT),
+    "nn.embedding": case(nn.embedding, {"vocabulary": 3, "width": 2}, weight_init=FUNCTION),
+    "nn.fun": case(nn.fun, {"function": jnp.sin}, function=FUNCTION, name="None text"),
+    "nn.gather_positions": case(
+        nn.gather_positions, {"hidden": np.zeros((2, 3, 4)), "positions": np.zeros((2, 1), int)}, hidden=ROWS
+    ),
+    "nn.gpt": case(nn.gpt, {"vocabulary": 9, "layers": 1, "width": 4, "heads": 2, "context": 4}, drop_rate=COUNT),
+    "nn.layer_norm": case(nn.layer_norm, eps="2.5 0", scale=FLAG, shift=FLAG),
+    "nn.linear": case(nn.linear, {"out": 2}, bias=FLAG, **INIT),
+    "nn.lstm": case(nn.lstm, {"hidden": 2}, bias=FLAG, input_init=FUNCTION, recurrent_init=FUNCTION, bias_init=FUNCTION),
+    "nn.max_pool2d": case(nn.max_pool2d, {"window": 2}, stride=OPTIONAL, padding=COUNT),
+    "nn.mlp": case(
+        nn.mlp, {"hidden": (3,), "out": 2}, drop_rate=COUNT, norm=OPTIONAL, norm_last=FLAG, activation_last=FLAG, **INIT
+    ),
+    "nn.parallel": case(nn.parallel, args=(LAYER,)),
+    "nn.repeat": case(nn.repeat, {"layer": LAYER, "times": 2}, shared=FLAG),
+    "nn.rescale": case(nn.rescale, {"scale": 2.0}, scale=NUMBER, shift=NUMBER, dtype=OPTIONAL),
+    "nn.residual": case(nn.residual, {"layer": LAYER}, shortcut=OPTIONAL),
+    "nn.self_attention": case(
+        nn.self_attention, {"heads": 2}, causal=FLAG, bias=FLAG, weight_init=FUNCTION, output_init=FUNCTION
+    ),
+    "nn.sequence": case(nn.sequence, args=(LAYER,)),
+    "nn.transformer_block": case(
+        nn.transformer_block, {"heads": 2}, causal=FLAG, drop_rate=COUNT, weight_init=FUNCTION, residual_init=FUNCTION
+    ),
+    # ---- losses
+    "loss.Loss": case(
+        loss.Loss, {"apply": print, "name": "own"}, apply=CALLED, name=TEXT, check=CALLED, check_prediction=CALLED
+    ),
+    "loss.accuracy": case(loss.accuracy, {"prediction": X, "target": Y % 2}, ignored=SEED),
+    "loss.as_loss": case(loss.as_loss, {"loss": LOSS}, loss="lambda", what=ANYTHING),
+    "loss.bce_with_logits": case(loss.bce_with_logits, positive_weights="None 2.5"),
+    "loss.binary_accuracy": case(loss.binary_accuracy, {"threshold": 0.0}, threshold=NUMBER, ignored=WHOLE),
+    "loss.cross_entropy": case(loss.cross_entropy, class_weights=OPTIONAL, label_smoothing=COUNT, ignored=WHOLE),
+    "loss.identity": case(loss.identity),
+    "loss.mse": case(loss.mse),
+    "loss.multilabel_accuracy": case(loss.multilabel_accuracy, {"threshold": 0.0}, threshold=NUMBER, exact=FLAG, ignored=WHOLE),
+    "loss.nll": case(loss.nll, class_weights=OPTIONAL, ignored=WHOLE),
+    "loss.smooth_l1": case(loss.smooth_l1, beta=POSITIVE),
+    # ---- optimizers
+    "optim.Optimizer": case(
+        optim.Optimizer, {"init": print, "update": print}, init=CALLED, update=CALLED, name=TEXT, hypers=OPTIONAL
+    ),
+    "optim.adamw": case(
+        optim.adamw, learning_rate=HYPER, weight_decay=HYPER, b1=COUNT, b2=COUNT, eps=POSITIVE, clip="None 2.5"
+    ),
+    "optim.clip_by_global_norm": case(
+        optim.clip_by_global_norm, {"grads": PARAMS, "limit": 1.0}, grads="array 2.5 0 -1 nan inf None True", limit=POSITIVE
+    ),
+    "optim.constant": case(optim.constant, factor=NUMBER),
+    "optim.cosine": case(optim.cosine, {"steps": 2}, end=NUMBER),
+    "optim.lift": case(optim.lift, {"name": "own", "slots": (), "rule": print}, name=TEXT, rule=CALLED, clip="None 2.5"),
+    "optim.linear": case(optim.linear, {"start": 1.0, "end": 0.0, "steps": 2}, start=NUMBER, end=NUMBER),
+    "optim.sgdw": case(
+        optim.sgdw,
+        {"learning_rate": 0.1},
+        learning_rate=HYPER,
+        weight_decay=HYPER,
+        momentum=HYPER + " None",
+        nesterov=NOTHING,
+        clip="None 2.5",
+    ),
+    "optim.warmup": case(optim.warmup, {"steps": 2, "then": optim.constant()}, then=FUNCTION),
+    # ---- streams
+    "stream.fold": case(
+        stream.fold, {"stream": HOST, "initial": 0, "function": max}, initial=ANYTHING, function="lambda class"
+    ),
+    "stream.from_arrays": case(stream.from_arrays, {"arrays": X, "batch_size": 2}, arrays=ROWS, **BATCHES, among=OPTIONAL),
+    "stream.from_function": case(
+        stream.from_function,
+        {"length": 2, "make": lambda i: X, "spec": X},
+        length=COUNT,
+        make=FUNCTION,
+        spec="None array",
+        why_empty=OPTIONAL,
+    ),
+    "stream.from_items": case(stream.from_items, {"batches": [X, X]}, batches=ROWS),
+    "stream.from_iterable": case(stream.from_iterable, {"make": lambda: iter([X])}, make=FUNCTION, spec="None array"),
+    "stream.from_iterator": case(stream.from_iterator, {"iterator": iter([X]), "spec": X}, spec=ROWS),
+    "stream.full_batch": case(stream.full_batch, {"features": X, "target": X}, target=OPTIONAL),
+    "stream.items": case(stream.items, {"stream": HOST}, state=ANYTHING),
+    "stream.minibatches": case(stream.minibatches, {"features": X, "target": X, "batch_size": 2}, **BATCHES, target=OPTIONAL),
+    "stream.staged": case(
+        stream.staged,
+        {"rows": 6, "bucket": 2, "batch_size": 2, "load": np.asarray},
+        rows=COUNT,
+        **BATCHES,
+        load=FUNCTION,
+        batch=FUNCTION,
+        release=FUNCTION,
+        spec="None array",
+    ),
+    "stream.to_list": case(stream.to_list, {"stream": HOST}),
+    "BatchStream.chunk": case(HOST.chunk, {"count": 2}),
+    "BatchStream.concat": case(HOST.concat, {"other": HOST}),
+    "BatchStream.drop": case(HOST.drop, {"count": 2}, count=COUNT),
+    "BatchStream.every_nth": case(HOST.every_nth, {"n": 2}, offset=COUNT),
+    "BatchStream.filter": case(HOST.filter, {"predicate": bool}, predicate=FUNCTION),
+    "BatchStream.interleave": case(HOST.interleave, args=(HOST,)),
+    "BatchStream.map": case(HOST.map, {"function": jnp.sin}, spec="None array"),
+    "BatchStream.prefetch": case(HOST.prefetch, {"count": 2}),
+    "BatchStream.repeat_or_take": case(HOST.repeat_or_take, {"count": 2}, count=COUNT),
+    "BatchStream.shuffle_buffer": case(HOST.shuffle_buffer, {"size": 2, "seed": 0}, seed=WHOLE),
+    "BatchStream.take": case(HOST.take, {"count": 2}, count=COUNT),
+    "BatchStream.unchunk": case(HOST.unchunk, {"size": 2}),
+    "BatchStream.zip": case(HOST.zip, {"other": HOST}),
+    # ---- data
+    "data.at": case(data.at, {"place": 0, "function": abs}, place="0 -1 text", function=CALLED),
+    "data.byte_codec": case(data.byte_codec),
+    "data.character_codec": case(data.character_codec, {"text": "ab"}, text=TEXT, unknown="None text"),
+    "data.cifar10": case(data.cifar10, {"root": "r", "split": "train"}, **NAMED),
+    "data.compose": case(data.compose, args=(abs,), **{"*": CALLED}),
+    "data.digits": case(data.digits, {"split": "train"}),
+    "data.fashion_mnist": case(data.fashion_mnist, {"root": "r", "split": "train"}, **NAMED),
+    "data.fetch": case(
+        data.fetch,
+        {"urls": "https://a.b/c", "path": "p", "sha256": "0" * 64},
+        urls=TEXT,
+        path=TEXT,
+        size="None 0",
+        timeout=POSITIVE,
+        deadline=POSITIVE,
+    ),
+    "data.from_arrays": case(data.from_arrays, args=(X,), **{"*": ROWS}),
+    "data.from_grain": case(data.from_grain, {"source": Loads()}, source="text list dict array"),
+    "data.image_folder": case(data.image_folder, {"root": "r"}, root=TEXT, classes=OPTIONAL, **PICTURE),
+    "data.image_table": case(
+        data.image_table,
+        {"table": "t", "root": "r"},
+        table=TEXT,
+        root=TEXT,
+        file="text 0 -1",
+        label="text 0 -1",
+        header=FLAG,
+        classes=OPTIONAL,
+        **PICTURE,
+    ),
+    "data.kmnist": case(data.kmnist, {"root": "r", "split": "train"}, **NAMED),
+    "data.language_model_batches": case(data.language_model_batches, {"corpus": IDS, "block": 2, "batch_size": 2}, **BATCHES),
+    "data.loader": case(
+        data.loader,
+        {"dataset": [1, 2], "batch_size": 2},
+        dataset="text list dict array frame",
+        shuffle=FLAG,
+        **BATCHES,
+        transform="None lambda class",
+        augment="None lambda",
+        collate=FUNCTION,
+        workers=COUNT,
+    ),
+    "data.map_npy": case(data.map_npy, FILE, path=TEXT),
+    "data.masked_batches": case(
+        data.masked_batches,
+        {
+            "paragraphs": [[[5, 6], [7, 8]]],
+            "batch_size": 1,
+            "maximum": 8,
+            "vocabulary": 9,
+            "cls": 0,
+            "sep": 1,
+            "mask": 2,
+            "pad": 3,
+            "seed": 0,
+        },
+        **{**BATCHES, "seed": WHOLE},
+        maximum=NOTHING,
+        cls=COUNT,
+        sep=COUNT,
+        mask=COUNT,
+        pad=COUNT,
+        share=COUNT,
+    ),
+    "data.mnist": case(data.mnist, {"root": "r", "split": "train"}, **NAMED),
+    "data.normalize": case(data.normalize, {"mean": 0.5, "std": 0.5}, mean=NUMBER, std=POSITIVE),
+    "data.padded_batches": case(
+        data.padded_batches,
+        {"sequences": [[1], [2, 3]], "batch_size": 2, "pad": 0},
+        **BATCHES,
+        sequences=ROWS,
+        pad=WHOLE,
+        maximum=OPTIONAL,
+        cut=FLAG,
+        targets="None array",
+        among=COUNT,
+    ),
+    "data.processes": case(data.processes, {"count": 1}),
+    "data.random_split": case(data.random_split, {"dataset": [1, 2], "sizes": [1, 1], "seed": 0}, dataset=ROWS, seed=WHOLE),
+    "data.read_arrow": case(data.read_arrow, FILE, path=TEXT, **TABLE),
+    "data.read_codec": case(data.read_codec, FILE, **FILES),
+    "data.read_csv": case(data.read_csv, FILE, path=TEXT, **TABLE, header=FLAG, rows=OPTIONAL),
+    "data.read_idx": case(data.read_idx, FILE, **FILES),
+    "data.read_image": case(data.read_image, FILE, path=TEXT, **PICTURE),
+    "data.read_npy": case(data.read_npy, FILE, **FILES),
+    "data.read_npz": case(data.read_npz, FILE, **FILES),
+    "data.read_parquet": case(data.read_parquet, FILE, path=TEXT, **TABLE),
+    "data.read_pickle": case(data.read_pickle, FILE, **FILES),
+    "data.read_safetensors": case(data.read_safetensors, FILE, **FILES),
+    "data.read_text": case(data.read_text, FILE, **FILES),
+    "data.save_codec": case(data.save_codec, {"codec": CODEC, **FILE}, path=TEXT),
+    "data.stack": case(data.stack, {"items": [1, 2]}, items=ROWS),
+    "data.subset": case(data.subset, {"dataset": [1, 2], "indices": [0]}, dataset="text list array frame"),
+    "data.threads": case(data.threads, {"count": 1}),
+    "data.to_float": case(data.to_float, {"image": IMAGES}),
+    "data.train_bpe": case(data.train_bpe, {"texts": ["ab ab"], "vocabulary_size": 300}, minimum_frequency=COUNT),
+    "data.with_transform": case(
+        data.with_transform, {"dataset": [1, 2], "function": abs}, dataset="text list array frame", function=CALLED
+    ),
+    "data.word_codec": case(data.word_codec, {"text": "a b"}, text=TEXT, lower=FLAG, unknown="None text"),
+    # ---- training
+    "train.Fused": case(train.Fused, chunk=OPTIONAL, seconds=POSITIVE),
+    "train.Stepwise": case(train.Stepwise),
+    "train.supervised": case(train.supervised, {"layer": LAYER, "loss": LOSS}, loss="lambda"),
+    "train.epochs": case(
+        train.epochs,
+        EPOCHS,
+        train_batches=FUNCTION,
+        validation_batches="None lambda class",
+        epochs=COUNT,
+        seed=WHOLE,
+        initial=ANYTHING,
+        resume=OPTIONAL,
+        schedule=FUNCTION,
+        on_epoch="None lambda class",
+        parameter_bound="None 2.5",
+    ),  # an initial value is a tree of arrays, which is looked at beside the model's
+    "train.evaluate": case(train.evaluate, {"batches": STREAM}, batches=FUNCTION),
+    "Trained.predict": case(lambda **given: trained().predict(**given), {"x": X}, x=ROWS, batch_size=OPTIONAL),
+    # ---- augmentation and plots
+    "augment.cutout": case(augment.cutout, {"size": 2}, fill="2.5 0 -1 nan inf"),
+    "augment.normalize": case(augment.normalize, {"mean": 0.5, "std": 0.5}, mean=NUMBER, std=POSITIVE),
+    "augment.random_crop": case(augment.random_crop, {"padding": 2}, padding=COUNT, size=OPTIONAL, fill="2.5 0 -1 nan inf"),
+    "augment.random_flip": case(augment.random_flip, {"rate": 0.5}, rate=COUNT, vertical=FLAG),
+    "plots.show_images": case(
+        plots.show_images,
+        {"images": IMAGES, "path": "a.png"},
+        images=ANYTHING,
+        labels=ANYTHING,
+        path="None text",
+        classes=OPTIONAL,
+    ),  # images and labels are looked at when it is run
+    # ---- effects
+    "effect.Runtime": case(Runtime, executor=OPTIONAL, log="None lambda class", device="None text"),
+    "effect.ask": case(effect.ask),
+    "effect.bracket": case(effect.bracket, {"acquire": PROGRAM, "use": print, "release": print}, use=CALLED, release=CALLED),
+    "effect.do": case(effect.do, {"function": print}, function=CALLED),
+    "effect.iterate": case(effect.iterate, {"state": 0, "body": print}, state=ANYTHING, body=CALLED),
+    "effect.sequence": case(effect.sequence, {"effects": [PROGRAM]}),
+    "effect.sleep": case(effect.sleep, {"seconds": 0.1}, seconds="2.5 0"),
+    "Resource.bind": case(RESOURCE.bind, {"function": print}, function=CALLED),
+    "Resource.from_context": case(Resource.from_context, {"make": print}, make=CALLED),
+    "Resource.from_value": case(Resource.from_value, {"value": 1}, value=ANYTHING),
+    "Resource.make": case(Resource.make, {"acquire": PROGRAM, "release": print}, release=CALLED),
+    "Resource.map": case(RESOURCE.map, {"function": print}, function=CALLED),
+    "Resource.use": case(RESOURCE.use, {"body": lambda one: PROGRAM}, body=CALLED),
+    "Effect.access": case(Effect.access, {"function": print}, function=CALLED),
+    "Effect.alt": case(PROGRAM.alt, {"function": print}, function=CALLED),
+    "Effect.apply": case(PROGRAM.apply, {"container": Effect.from_value(print)}),
+    "Effect.asks": case(Effect.asks, {"function": print}, function=CALLED),
+    "Effect.attempt": case(Effect.attempt, {"thunk": print, "catch": ValueError, "error": str}, thunk=CALLED, error=CALLED),
+    "Effect.attempted": case(PROGRAM.attempted),
+    "Effect.bind": case(PROGRAM.bind, {"function": print}, function=CALLED),
+    "Effect.bind_io": case(PROGRAM.bind_io, {"function": print}, function=CALLED),
+    "Effect.bind_ioresult": case(PROGRAM.bind_ioresult, {"function": print}, function=CALLED),
+    "Effect.bind_result": case(PROGRAM.bind_result, {"function": print}, function=CALLED),
+    "Effect.call": case(Effect.call, {"function": print}, function=CALLED),
+    "Effect.compose_result": case(PROGRAM.compose_result, {"function": print}, function=CALLED),
+    "Effect.ensuring": case(PROGRAM.ensuring, {"finalizer": print}, finalizer=CALLED),
+    "Effect.explain": case(PROGRAM.explain),
+    "Effect.from_failed_io": case(Effect.from_failed_io, {"inner_value": IO(1)}),
+    "Effect.from_failure": case(Effect.from_failure, {"inner_value": 1}, inner_value=ANYTHING),
+    "Effect.from_io": case(Effect.from_io, {"inner_value": IO(1)}),
+    "Effect.from_ioresult": case(Effect.from_ioresult, {"inner_value": IOSuccess(1)}),
+    "Effect.from_reader": case(Effect.from_reader, {"reader": PROGRAM.to_reader()}, reader=CALLED),
+    "Effect.from_result": case(Effect.from_result, {"inner_value": Success(1)}),
+    "Effect.from_value": case(Effect.from_value, {"inner_value": 1}, inner_value=ANYTHING),
+    "Effect.lash": case(PROGRAM.lash, {"function": print}, function=CALLED),
+    "Effect.local": case(PROGRAM.local, {"change": print}, change=CALLED),
+    "Effect.map": case(PROGRAM.map, {"function": print}, function=CALLED),
+    "Effect.named": case(PROGRAM.named, {"name": "own"}, name=TEXT),
+    "Effect.retry": case(PROGRAM.retry, {"times": 2}, times=COUNT, delay=CALLED, when=CALLED),
+    "Effect.run": case(PROGRAM.run, {"runtime": Runtime(log=None)}, runtime=OPTIONAL),
+    "Effect.run_exit": case(PROGRAM.run_exit, {"runtime": Runtime(log=None)}, runtime=OPTIONAL),
+    "Effect.run_or_raise": case(PROGRAM.run_or_raise, {"runtime": Runtime(log=None)}, runtime=OPTIONAL),
+    "Effect.suspend": case(Effect.suspend, {"thunk": print}, thunk=CALLED),
+    "Effect.swap": case(PROGRAM.swap),
+    "Effect.tap": case(PROGRAM.tap, {"function": print}, function=CALLED),
+    "Effect.then": case(PROGRAM.then, {"other": PROGRAM}),
+    "Effect.to_reader": case(PROGRAM.to_reader),
+    "Effect.zip": case(PROGRAM.zip, {"other": PROGRAM}),
+}
+
+# Made by fnlamp, or described by a type: nobody calls them with arguments of a kind.
+RECORDS = {
+    "fnlamp": {"Eval", "Init", "Mode", "Role", "Tag", "Train"},
+    "nn": {"Initializer", "forget_one", "table", "torch_weight"},
+    "loss": {"LossValue", "Metric", "checked_value", "differentiable"},
+    "optim": {"Decay", "Hyper", "Schedule"},
+    "stream": {"BatchStream", "Emit", "End", "Fail", "Order", "Recipe", "Reread", "Segment", "Skip", "Step", "View"},
+    "data": {
+        "Arrays",
+        "BpeCodec",
+        "ByteCodec",
+        "CharacterCodec",
+        "Codec",
+        "Dataset",
+        "ImageFiles",
+        "ImageSet",
+        "NamedFault",
+        "Subset",
+        "Table",
+        "Transformed",
+        "WordCodec",
+        "Workers",
+    },
+    "train": {"EpochReport", "Evaluation", "LoopContext", "Supervised", "TrainFault", "TrainState", "Trained"},
+    "effect": {
+        "CancelToken",
+        "Clock",
+        "Defect",
+        "Do",
+        "Effect",
+        "Executor",
+        "Exit",
+        "Explanation",
+        "FailureError",
+        "Interrupted",
+        "Outline",
+        "Resource",
+        "SystemClock",
+        "UNKNOWN",
+    },
+    "augment": {"Augmentation", "Pixel"},
+    "plots": {"PlotFault"},
+}
+METHODS = {"BatchStream": stream.BatchStream, "Effect": Effect, "Resource": Resource, "Trained": train.Trained}
+INSIDE = {"BatchStream.at", "BatchStream.of_view", "BatchStream.compiled"}
+MODULES = [fnlamp, augment, data, effect, loss, nn, optim, plots, stream, train]
+
+
+def exported(module: ModuleType) -> set[str]:
+    """What a module's `__init__.py` exports, or defines if it is one file."""
+    own = module.__name__ in ("fnlamp.augment", "fnlamp.plots")
+    found = {name: value for name, value in vars(module).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    if not own:
+        listed = re.findall(r"import \w+ as (\w+)", inspect.getsource(module))
+        return {name for name in listed if name in found and not isinstance(found[name], fnlamp.Layer)}
+    return {name for name, value in found.items() if getattr(value, "__module__", "") == module.__name__}
+
+
+def listed(group: str) -> set[str]:
+    return {name.partition(".")[2] for name in CASES if name.startswith(f"{group}.")}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_public_function_is_listed(module: ModuleType) -> None:
+    group = module.__name__.removeprefix("fnlamp.")
+    made = {"torch_bias"} if group == "nn" else set()
+    assert exported(module) - made == listed(group) | (RECORDS[group] & exported(module))
+    assert exported(data.text) <= exported(data)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_public_method_is_listed(kind: str) -> None:
+    public = {
+        name for name, value in vars(METHODS[kind]).items() if not name.startswith("_") and not isinstance(value, property)
+    }
+    methods = {name for name in public if callable(getattr(METHODS[kind], name, None))}
+    assert {f"{kind}.{name}" for name in methods} - INSIDE == {name for name in CASES if name.startswith(f"{kind}.")}
+
+
+def parameters(given: Case) -> list[str]:
+    kinds = inspect.signature(given.function).parameters
+    plain = [name for name, p in kinds.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    several = [f"*{name}" for name, p in kinds.items() if p.kind is p.VAR_POSITIONAL and given.several]
+    return list(dict.fromkeys([*plain, *several, *(name for name in given.right if name not in plain)]))
+
+
+EACH = pytest.mark.parametrize("name", CASES)
+
+
+def right(given: Case) -> Any:
+    try:
+        return given()
+    except FaultError as error:
+        if isinstance(error.fault, fault.ExtraMissing):
+            pytest.skip(str(error))
+        raise
+
+
+@EACH
+def test_the_right_call_is_right(name: str) -> None:
+    right(CASES[name])
+
+
+@EACH
+def test_a_misspelt_argument_is_named(name: str) -> None:
+    with pytest.raises(TypeError, match="no_such_argument"):
+        CASES[name](no_such_argument=1)
+
+
+@EACH
+def test_a_missing_argument_is_named(name: str) -> None:
+    given = CASES[name]
+    for missing, kind in inspect.signature(given.function).parameters.items():
+        if missing in given.right and kind.default is kind.empty:
+            partly = {other: value for other, value in given.right.items() if other != missing}
+            with pytest.raises((TypeError, ValueError), match=rf"\b{missing}\b"):
+                given.function(*given.several, **partly)
+
+
+@EACH
+def test_a_wrong_argument_is_refused_at_once_by_its_name(name: str) -> None:
+    given = CASES[name]
+    right(given)
+    assert not (
+        told := [*filter(None, (_wrong(given, parameter, value) for parameter in parameters(given) for value in WRONG))]
+    ), "\n".join(["", *told])
+
+
+def _wrong(given: Case, parameter: str, value: str) -> str | None:
+    """What is not as it should be, if anything is."""
+    place = f"{parameter.strip('*')}={value}"
+    takes = given.takes.get("*" if parameter.startswith("*") else parameter, NOTHING).split()
+    try:
+        if parameter.startswith("*"):
+            given.function(*given.several, WRONG[value], **given.right)
+        else:
+            given(**{parameter: WRONG[value]})
+    except FaultError:
+        return None
+    except (TypeError, ValueError) as error:
+        told = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        if type(error) in (TypeError, ValueError) and re.search(_names(parameter, value), told):
+            return None
+        return f"{place}: {type(error).__name__}: {told[:150]}"
+    except Exception as error:
+        return f"{place}: {type(error).__name__}: {str(error)[:150]}"
+    return None if value in takes else f"{place}: accepted"
+
+
+def _names(parameter: str, value: str) -> str:
+    """A pattern of the argument's name, of one of several; what is wrong inside of a dict may be named by its key."""
+    names = [parameter, parameter[1:-1]] if parameter.startswith("*") else [parameter]
+    return rf"(?i)\b({'|'.join([*names, *(['no'] if value == 'dict' else [])])})\b".replace("*", "")
