@@ -9,6 +9,7 @@ from fnlamp import optim as optim
 from fnlamp import plots as plots
 from fnlamp import stream as stream
 from fnlamp import train as train
+from fnlamp.elsewhere import tell as _tell
 from fnlamp.layer import Init as Init
 from fnlamp.layer import Layer as Layer
 from fnlamp.layer import table as table
@@ -21,3 +22,5 @@ from fnlamp.tag import Role as Role
 from fnlamp.tag import Tag as Tag
 
 __version__ = "0.1.0"
+
+_tell()  # what other libraries call things, where it is looked for

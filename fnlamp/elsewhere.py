@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NoReturn
 
@@ -107,3 +108,11 @@ LOADERS = {
     "TensorDataset": "data.from_arrays(x, y)",
 }
 TRAINERS = {**dict.fromkeys(("fit", "Trainer", "train", "Model"), "train.epochs(...).run()"), "predict": "trained.predict(x)"}
+MODULES = {"nn": LAYERS, "loss": LOSSES, "optim": OPTIMIZERS, "data": LOADERS, "train": TRAINERS}
+
+
+def tell() -> None:
+    """Give the modules their `__getattr__`; set, because type checkers would take any name for one of theirs."""
+    for name, words in MODULES.items():
+        module = sys.modules[f"fnlamp.{name}"]
+        vars(module)["__getattr__"] = elsewhere(module.__name__, words)

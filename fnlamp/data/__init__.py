@@ -56,8 +56,3 @@ from fnlamp.data.transform import to_float as to_float
 from fnlamp.data.workers import Workers as Workers
 from fnlamp.data.workers import processes as processes
 from fnlamp.data.workers import threads as threads
-from fnlamp.elsewhere import LOADERS as _LOADERS
-from fnlamp.elsewhere import elsewhere as _elsewhere
-
-# Set, not written out: type checkers would take any name for one of the module.
-globals()["__getattr__"] = _elsewhere(__name__, _LOADERS)

@@ -4,8 +4,6 @@ The same over a batch and over an epoch: totals and weights add up, so class wei
 are counted right. A metric is a function of the same type that is not differentiated.
 """
 
-from fnlamp.elsewhere import LOSSES as _LOSSES
-from fnlamp.elsewhere import elsewhere as _elsewhere
 from fnlamp.loss.classes import cross_entropy as cross_entropy
 from fnlamp.loss.classes import nll as nll
 from fnlamp.loss.metric import accuracy as accuracy
@@ -21,6 +19,3 @@ from fnlamp.loss.value import Metric as Metric
 from fnlamp.loss.value import as_loss as as_loss
 from fnlamp.loss.value import checked_value as checked_value
 from fnlamp.loss.value import differentiable as differentiable
-
-# Set, not written out: type checkers would take any name for one of the module.
-globals()["__getattr__"] = _elsewhere(__name__, _LOSSES)

@@ -1,7 +1,5 @@
 """Layers: pure functions over parameter trees, one family a file."""
 
-from fnlamp.elsewhere import LAYERS as _LAYERS
-from fnlamp.elsewhere import elsewhere as _elsewhere
 from fnlamp.layer import table as table
 from fnlamp.nn.activation import elu as elu
 from fnlamp.nn.activation import gelu as gelu
@@ -45,6 +43,3 @@ from fnlamp.nn.shape import fun as fun
 from fnlamp.nn.shape import rescale as rescale
 from fnlamp.nn.transformer import gpt as gpt
 from fnlamp.nn.transformer import transformer_block as transformer_block
-
-# Set, not written out: type checkers would take any name for one of the module.
-globals()["__getattr__"] = _elsewhere(__name__, _LAYERS)

@@ -1,7 +1,5 @@
 """Update rules, written by hand on one array each and lifted to trees once."""
 
-from fnlamp.elsewhere import OPTIMIZERS as _OPTIMIZERS
-from fnlamp.elsewhere import elsewhere as _elsewhere
 from fnlamp.optim.adamw import adamw as adamw
 from fnlamp.optim.clip import clip_by_global_norm as clip_by_global_norm
 from fnlamp.optim.optimizer import Decay as Decay
@@ -14,6 +12,3 @@ from fnlamp.optim.schedule import linear as linear
 from fnlamp.optim.schedule import warmup as warmup
 from fnlamp.optim.sgdw import sgdw as sgdw
 from fnlamp.tag import Hyper as Hyper
-
-# Set, not written out: type checkers would take any name for one of the module.
-globals()["__getattr__"] = _elsewhere(__name__, _OPTIMIZERS)

@@ -1,7 +1,5 @@
 """Training programs: described with `epochs`, run by an executor."""
 
-from fnlamp.elsewhere import TRAINERS as _TRAINERS
-from fnlamp.elsewhere import elsewhere as _elsewhere
 from fnlamp.fault import TrainFault as TrainFault
 from fnlamp.train.epochs import epochs as epochs
 from fnlamp.train.evaluate import Evaluation as Evaluation
@@ -14,6 +12,3 @@ from fnlamp.train.state import Trained as Trained
 from fnlamp.train.state import TrainState as TrainState
 from fnlamp.train.supervised import Supervised as Supervised
 from fnlamp.train.supervised import supervised as supervised
-
-# Set, not written out: type checkers would take any name for one of the module.
-globals()["__getattr__"] = _elsewhere(__name__, _TRAINERS)

@@ -487,6 +487,8 @@ RECORDS = {
         "FailureError",
         "Interrupted",
         "Outline",
+        "Standing",
+        "Unknown",
         "Resource",
         "SystemClock",
         "UNKNOWN",
