@@ -15,7 +15,6 @@ from fnlamp.effect import Effect, Resource
 from fnlamp.layer import Layer
 from fnlamp.loss import Loss
 from fnlamp.optim import Optimizer
-from fnlamp.optim.schedule import checked
 from fnlamp.stream import BatchStream
 from fnlamp.train.supervised import Supervised
 

@@ -14,7 +14,7 @@ from fnlamp.identity import identity
 from fnlamp.loss import LossValue, Metric, differentiable
 from fnlamp.mode import Eval, Train
 from fnlamp.optim import Optimizer
-from fnlamp.optim.schedule import Schedule, checked
+from fnlamp.optim.schedule import Schedule
 from fnlamp.train import tally
 from fnlamp.train.execute import Body
 from fnlamp.train.execute.programs import BODIES
@@ -51,7 +51,7 @@ def _training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, 
             return differentiable(value.mean, params, model.loss.name), (value, state)
 
         (mean, (value, layer_state)), grads = jax.value_and_grad(mean_loss, has_aux=True)(carry.params)
-        scale = jnp.asarray(checked(schedule)(carry.step))
+        scale = jnp.asarray(schedule(carry.step))
         given = grads, carry.optimizer_state, carry.params, tags, scale
         hypers = optimizer.hypers
         params, optimizer_state = optimizer.update(*given) if hypers is None else hypers.update(*given, numbers)

@@ -104,6 +104,7 @@ def with_if(step: Any) -> Any:
     return 1.0 if step < 10 else 0.1
 
 
+CHANNELS_FIRST = nn.conv2d(2, 5) >> nn.flatten >> nn.linear(3)
 two_headed = nn.branch(nn.linear(3), nn.linear(1))
 deep = nn.linear(4) >> nn.batch_norm() >> nn.linear(3)
 pandas = pytest.importorskip("pandas", reason="pandas comes with the extra parity")
@@ -249,6 +250,10 @@ MISTAKES: dict[str, str] = {
     "run(deep, train_batches=batches(batch_size=11))": "batch",
     "run(nn.conv2d(2, 3) >> nn.relu)": "images (batch, height, width, channels)",
     "nn.lstm(3).init(jax.random.key(0), X)": "(batch, time,",
+    "run(x=np.where(np.arange(48).reshape(12, 4) == 21, np.nan, X))": "not finite: the training data | row 5 | column 1",
+    "run(of=loss.nll())": "log-probabilities",
+    "str(epochs(train_batches=lambda context: stream.minibatches(X, Y, batch_size=4)).explain())": "in order",
+    "run(CHANNELS_FIRST, x=np.zeros((6, 3, 32, 32), np.float32), y=Y[:6])": "transpose(0, 2, 3, 1)",
     "data.loader(Sequences(), batch_size=2)": "stream.from_iterable",
     "data.loader(iter([1, 2]), batch_size=2)": "list(dataset)",
     "data.loader(torch.utils.data.DataLoader([1, 2]), batch_size=2)": "dataset",
