@@ -65,6 +65,8 @@ class Loss(Elsewhere):
         text("Loss: name", self.name)
         for name in ("check", "check_prediction"):
             function(f"Loss: {name}", getattr(self, name), "a function that raises a FaultError")
+        if self.suspects is not None:
+            function("Loss: suspects", self.suspects, "a function prediction -> boolean, or None")
 
     def __call__(self, prediction: Tree, target: Tree) -> LossValue:
         return checked_value(self.name, self.apply(prediction, target))

@@ -187,7 +187,13 @@ CASES: dict[str, Case] = {
     ),
     # ---- losses
     "loss.Loss": case(
-        loss.Loss, {"apply": print, "name": "own"}, apply=CALLED, name=TEXT, check=CALLED, check_prediction=CALLED
+        loss.Loss,
+        {"apply": print, "name": "own"},
+        apply=CALLED,
+        name=TEXT,
+        check=CALLED,
+        check_prediction=CALLED,
+        suspects=OPTIONAL + " " + CALLED,
     ),
     "loss.accuracy": case(loss.accuracy, {"prediction": X, "target": Y % 2}, ignored=SEED),
     "loss.as_loss": case(loss.as_loss, {"loss": LOSS}, loss="lambda", what=ANYTHING),
