@@ -181,7 +181,8 @@ class Run:
             body = self.note_programs(stream)
             begin = stream.init if self.position is None else self.position
             for carry, position, broken in self.executor.fold(body, self.shared, self.carry, stream, begin, self.bench):
-                self.carry, self.position = carry, position
+                # Where nothing of the epoch was taken, it may be another stream when the run is resumed.
+                self.carry, self.position = carry, None if tree.equal(position, stream.init) else position
                 if broken:
                     self.print_stream(stream)
                     return Failure(self.broke(stream, broken))
@@ -208,7 +209,7 @@ class Run:
             return StepsExceeded()
         weights = (self.carry.params, self.carry.layer_state)
         try:
-            check_batch(self.of.model, weights, batch_at(stream, self.position))
+            check_batch(self.of.model, weights, batch_at(stream, stream.init if self.position is None else self.position))
         except FaultError as error:
             if not isinstance(error.fault, NotRereadable):
                 return error.fault

@@ -14,7 +14,7 @@ class Kept(Generic[A]):
     """The last `most` values that were asked for, by key; an older one is dropped, and a compiled program's memory with it."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
+        self.most, self._lock = most, threading.Lock()
         self._values: OrderedDict[Hashable, A] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], A]) -> A:
@@ -26,9 +26,12 @@ class Kept(Generic[A]):
         made = make()  # not under the lock: it may trace a user's function, which may train
         with self._lock:
             value = self._values.setdefault(key, made)
-            while len(self._values) > self._most:
+            while len(self._values) > self.most:
                 self._values.popitem(last=False)
             return value
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def clear(self) -> None:
         """Drop all of them."""
