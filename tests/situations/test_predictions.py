@@ -39,9 +39,10 @@ def words():
     return trained(nn.embedding(7, 5) >> nn.flatten >> nn.linear(2), IDS)
 
 
-@pytest.mark.parametrize(
-    "wrong", [IDS + 2**32, IDS - 2**33, (IDS + 2**32).astype(np.uint64), np.full((1, 4), 2**31), [[2**40] * 4]]
-)
+LARGE = [IDS + 2**32, IDS - 2**33, (IDS + 2**32).astype(np.uint64), np.full((1, 4), 2**31), [[2**40] * 4]]
+
+
+@pytest.mark.parametrize("wrong", LARGE)
 def test_integers_that_32_bits_cannot_hold_are_a_fault_as_in_training(words, wrong):
     for give in (words.predict, lambda x: words.predict(x, batch_size=None), lambda x: words.predict(x, batch_size=1)):
         with pytest.raises(FaultError) as caught:
@@ -87,7 +88,7 @@ def test_a_prediction_of_several_parts_and_of_trees_of_features():
     np.testing.assert_allclose(whole["scores"], parts["scores"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [X[:, :2], X[0], X[None], np.zeros((2, 4), np.float32)])
+@pytest.mark.parametrize("wrong", [X[:, :2], X[0, :2], np.zeros((2, 4), np.float32), np.zeros((2, 3, 1), np.float32)])
 def test_features_of_another_shape_are_a_fault(dense, wrong):
     with pytest.raises(FaultError) as caught:
         dense.predict(wrong)
