@@ -14,6 +14,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Params, State, Tree, array_spec, describe, first_not_finite, spec_after, spec_of
 from fnlamp.fault import ClassesDiffer, FaultError
+from fnlamp.identity import draws
 from fnlamp.layer import Init
 from fnlamp.layer import table as layer_table
 from fnlamp.loss import Loss, Metric
@@ -90,6 +91,14 @@ def not_finite(stream: BatchStream, what: str) -> tuple[str, ...]:
     arrays = [segment.arrays for segment in stream.view.segments[:1]] if stream.view is not None else []
     found = first_not_finite(arrays[0]) if arrays else None
     return () if found is None else (f"not finite: {what}, {found}",)
+
+
+def drawn_once(model: Supervised, stream: BatchStream) -> tuple[str, ...]:
+    """A line for random numbers that compiled functions draw outside JAX: once, while they are traced, for all steps."""
+    recipe = stream.view.segments[0].recipe if stream.view is not None and stream.view.segments else stream.compiled[1]
+    found = draws((model.layer.apply, model.loss.apply, recipe.functions))
+    hint = "draw with jax.random and a key, or give map a host function with spec="
+    return () if found is None else (f"drawn once for all steps: {found} in a function that is compiled; {hint}",)
 
 
 def check_batch(

@@ -21,7 +21,16 @@ from fnlamp.optim.schedule import Schedule
 from fnlamp.stream import BatchStream
 from fnlamp.train.evaluate import make_stream
 from fnlamp.train.execute import Body
-from fnlamp.train.plan import Plan, abstract_carry, abstract_shared, check_classes, check_stream, check_training, not_finite
+from fnlamp.train.plan import (
+    Plan,
+    abstract_carry,
+    abstract_shared,
+    check_classes,
+    check_stream,
+    check_training,
+    drawn_once,
+    not_finite,
+)
 from fnlamp.train.start import check_initial, check_resumed, state_of
 from fnlamp.train.state import LoopContext, Trained, TrainState
 from fnlamp.train.step import training_body
@@ -81,7 +90,7 @@ class Program:
             check_classes(train.classes, validation.classes)
             with located("validation"):
                 check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
-        advice = (*advice, *not_finite(train, "the training data"))
+        advice = (*advice, *not_finite(train, "the training data"), *drawn_once(self.model, train))
         if validation is not None:
             advice = (*advice, *not_finite(validation, "the validation data"))
         if self.metrics and self.validation_batches is None:

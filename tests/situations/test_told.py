@@ -110,3 +110,27 @@ def test_nll_of_log_probabilities_trains(dtype):
         model=model, optimizer=optim.sgdw(0.1), train_batches=lambda c: stream.minibatches(50 * X, Y, batch_size=8), epochs=3
     )
     assert described.run(Runtime(log=None)).map(lambda trained: len(trained.curve)).unwrap()._inner_value == 3
+
+
+GENERATOR = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "words"),
+    [
+        (nn.fun(lambda x: x + np.random.normal()) >> nn.linear(3), None, "numpy.random.normal"),
+        (nn.linear(3), lambda batch: (batch[0] + GENERATOR.normal(), batch[1]), "a Generator"),
+        (nn.linear(3), lambda batch: (batch[0] + 1, batch[1]), None),
+        (nn.linear(3) >> nn.dropout(0.5), None, None),
+    ],
+)
+def test_numbers_that_are_drawn_while_compiling_are_told(layer, change, words):
+    described = train.epochs(
+        model=train.supervised(layer, loss.cross_entropy()),
+        optimizer=optim.sgdw(0.1),
+        train_batches=lambda c: stream.minibatches(X, Y, batch_size=8).map(change or (lambda batch: batch)),
+        epochs=1,
+    )
+    for text in told(described):
+        assert ("drawn once for all steps" in text) is (words is not None)
+        assert words is None or words in text
