@@ -16,8 +16,8 @@ from fnlamp.effect.runtime import GLANCE, polled
 from fnlamp.effect.signals import locked, shielded
 from fnlamp.fault import BufferReused, FaultError
 from fnlamp.stream.memory import Handed, Prints, fingerprints, overwritten
+from fnlamp.stream.nested import Stepper, pull
 from fnlamp.stream.step import Emit, End, Fail, Step
-from fnlamp.stream.transform import Stepper, pull
 
 PATIENCE = 5.0
 """Seconds that a release waits for a step that is being made; a thread that is stuck in one ends with the process."""

@@ -13,9 +13,9 @@ from fnlamp.effect.runtime import Stopped
 from fnlamp.fault import BufferReused, FaultError
 from fnlamp.given import shown
 from fnlamp.stream.memory import Handed, fingerprints
+from fnlamp.stream.nested import pull
 from fnlamp.stream.step import Emit, Fail
 from fnlamp.stream.stream import BatchStream
-from fnlamp.stream.transform import pull
 
 A = TypeVar("A")
 

@@ -15,8 +15,8 @@ from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
 from fnlamp.given import shown, whole
 from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetched
+from fnlamp.stream.nested import Stepper
 from fnlamp.stream.step import Emit, End, Reread, Step
-from fnlamp.stream.transform import Stepper
 from fnlamp.stream.view import Recipe, View, as_spec, check_function, check_seed
 
 
@@ -178,11 +178,14 @@ class BatchStream:
     def zip(self, other: BatchStream) -> BatchStream:
         """Pairs of this stream's and the other's batches, until one of them ends.
 
+        Raises: `ValueError` where pairs would be inside pairs to more than 400 levels.
+
         >>> s = stream.from_items([np.zeros(2), np.ones(2)])
         >>> [(a.tolist(), b.tolist()) for a, b in stream.items(s.zip(s.drop(1)))]
         [([0.0, 0.0], [1.0, 1.0])]
         """
         _check_stream(other, "zip")
+        _check_pairs(self.spec, other.spec)
         lengths = [s.length for s in (self, other) if s.length is not None]
         return _of(
             (self, other),
@@ -312,6 +315,18 @@ def _check_stream(other: Any, where: str) -> None:
     if not isinstance(other, BatchStream):
         hint = "; acquire it with .use(...) first" if isinstance(other, Resource) else ""
         raise TypeError(f"other is a BatchStream in {where}, got {shown(other)}{hint}")
+
+
+def _check_pairs(*specs: Tree) -> None:
+    """Raises: `ValueError` for batches that are too deep for what looks at their leaves, which recurses."""
+    level, depth = specs, 1
+    while level := tuple(part for outer in level if isinstance(outer, tuple) for part in outer):
+        depth += 1
+        if depth > 400:
+            raise ValueError(
+                "zip makes pairs of batches, inside pairs to at most 400 levels, got more: "
+                "make them flat after each zip, as s.zip(t).map(lambda pair: (*pair[0], pair[1]))"
+            )
 
 
 def _check_like(one: BatchStream, other: Any, where: str) -> None:

@@ -17,10 +17,11 @@ from fnlamp import tree
 from fnlamp.arrays import Tree, take_rows
 from fnlamp.fault import BufferReused
 from fnlamp.stream.memory import Prints, fingerprints, overwritten
+from fnlamp.stream.nested import Asks, Last, Nested, Stepper, nested, pulls
 from fnlamp.stream.step import Emit, End, Fail, Skip, Step
 
 A = TypeVar("A")
-Stepper: TypeAlias = Callable[[Any], Step]
+Collected: TypeAlias = tuple[list[Tree], Any, End | Fail]
 
 
 class Taken(NamedTuple):
@@ -88,21 +89,14 @@ class Buffered(NamedTuple):
     inner: Any
 
 
-def pull(step: Stepper, state: Any) -> Emit | End | Fail:
-    """The next batch, whatever is skipped before it."""
-    while isinstance(came := step(state), Skip):
-        state = came.state
-    return came
-
-
-class Passed:
+class Passed(Nested):
     """What comes of a step, through functions and predicates: one object however many, so that no chain is too deep."""
 
     def __init__(self, step: Stepper, stages: tuple[tuple[bool, Callable[[Any], Any]], ...]) -> None:
         self.step, self.stages = step, stages
 
-    def __call__(self, state: Any) -> Step:
-        came = self.step(state)
+    def asks(self, state: Any) -> Asks[Step]:
+        came = yield self.step, state
         if not isinstance(came, Emit):
             return came
         item = came.item
@@ -129,19 +123,19 @@ def _passed(step: Stepper, keeps: bool, function: Callable[[Any], Any]) -> Stepp
     return Passed(before, (*stages, (keeps, function)))
 
 
-class Reindexed:
+class Reindexed(Nested):
     """The batches of an indexed step at other positions: one object however often they are chosen again."""
 
     def __init__(self, step: Stepper, choices: tuple[tuple[int, Callable[[int], int]], ...]) -> None:
         self.step, self.choices = step, choices  # the last choice first
 
-    def __call__(self, position: int) -> Step:
+    def asks(self, position: int) -> Asks[Step]:
         at = position
         for length, index in self.choices:
             if at >= length:
                 return End()
             at = index(at)
-        came = self.step(at)
+        came = yield self.step, at
         return Emit(came.item, position + 1) if isinstance(came, Emit) else came
 
 
@@ -151,23 +145,25 @@ def reindexed(step: Stepper, length: int, index: Callable[[int], int]) -> Reinde
     return Reindexed(before, ((length, index), *choices))
 
 
-def take(step: Stepper, count: int) -> Callable[[Taken], Step]:
+def take(step: Stepper, count: int) -> Stepper:
     """The first `count` batches."""
 
-    def taken(state: Taken) -> Step:
+    @nested
+    def taken(state: Taken) -> Asks[Step]:
         if state.came == count:
             return End()
-        came = pull(step, state.inner)
+        came = yield from pulls(step, state.inner)
         return Emit(came.item, Taken(state.came + 1, came.state)) if isinstance(came, Emit) else came
 
     return taken
 
 
-def drop(step: Stepper) -> Callable[[Dropped], Step]:
+def drop(step: Stepper) -> Stepper:
     """What comes after the first batches."""
 
-    def dropped(state: Dropped) -> Step:
-        came = pull(step, state.inner)
+    @nested
+    def dropped(state: Dropped) -> Asks[Step]:
+        came = yield from pulls(step, state.inner)
         if not isinstance(came, Emit):
             return came
         return Skip(Dropped(state.left - 1, came.state)) if state.left else Emit(came.item, Dropped(0, came.state))
@@ -175,11 +171,12 @@ def drop(step: Stepper) -> Callable[[Dropped], Step]:
     return dropped
 
 
-def every_nth(step: Stepper, n: int, offset: int) -> Callable[[Nth], Step]:
+def every_nth(step: Stepper, n: int, offset: int) -> Stepper:
     """The batches at the positions offset, offset + n, ..."""
 
-    def nth(state: Nth) -> Step:
-        came = pull(step, state.inner)
+    @nested
+    def nth(state: Nth) -> Asks[Step]:
+        came = yield from pulls(step, state.inner)
         if not isinstance(came, Emit):
             return came
         after = Nth((state.phase + 1) % n, came.state)
@@ -188,14 +185,14 @@ def every_nth(step: Stepper, n: int, offset: int) -> Callable[[Nth], Step]:
     return nth
 
 
-class Concat:
+class Concat(Nested):
     """The batches of several steps, one after the other: one object however many are joined to it."""
 
     def __init__(self, parts: tuple[tuple[Stepper, Any], ...]) -> None:
         self.parts = parts  # each with its first state
 
-    def __call__(self, state: Joined) -> Step:
-        came = pull(self.parts[state.which][0], state.inner)
+    def asks(self, state: Joined) -> Asks[Step]:
+        came = yield from pulls(self.parts[state.which][0], state.inner)
         if isinstance(came, End) and state.which + 1 < len(self.parts):
             return Skip(Joined(state.which + 1, self.parts[state.which + 1][1]))
         return Emit(came.item, Joined(state.which, came.state)) if isinstance(came, Emit) else came
@@ -210,30 +207,32 @@ def _joined(step: Stepper, init: Any) -> tuple[tuple[Stepper, Any], ...]:
     return step.parts if isinstance(step, Concat) and init == Joined(0, step.parts[0][1]) else ((step, init),)
 
 
-def zip(first: Stepper, second: Stepper) -> Callable[[Zipped], Step]:
+def zip(first: Stepper, second: Stepper) -> Stepper:
     """Pairs, until one of the streams ends."""
 
-    def zipped(state: Zipped) -> Step:
-        if not isinstance(a := pull(first, state.first), Emit):
+    @nested
+    def zipped(state: Zipped) -> Asks[Step]:
+        if not isinstance(a := (yield from pulls(first, state.first)), Emit):
             return a
-        if not isinstance(b := pull(second, state.second), Emit):
+        if not isinstance(b := (yield from pulls(second, state.second)), Emit):
             return b
         return Emit((a.item, b.item), Zipped(a.state, b.state))
 
     return zipped
 
 
-def interleave(steps: tuple[Stepper, ...]) -> Callable[[Interleaved], Step]:
+def interleave(steps: tuple[Stepper, ...]) -> Stepper:
     """A batch of each in turn; a stream that has ended is left out."""
 
-    def interleaved(state: Interleaved) -> Step:
+    @nested
+    def interleaved(state: Interleaved) -> Asks[Step]:
         turn, inners = state
         if not any(inners):
             return End()
         after = (turn + 1) % len(inners)
         if not inners[turn]:
             return Skip(Interleaved(after, inners))
-        came = pull(steps[turn], inners[turn][0])
+        came = yield from pulls(steps[turn], inners[turn][0])
         if isinstance(came, Fail):
             return came
         left = () if isinstance(came, End) else (came.state,)
@@ -243,13 +242,14 @@ def interleave(steps: tuple[Stepper, ...]) -> Callable[[Interleaved], Step]:
     return interleaved
 
 
-def repeat_or_take(step: Stepper, count: int, init: Any) -> Callable[[Repeated], Step]:
+def repeat_or_take(step: Stepper, count: int, init: Any) -> Stepper:
     """`count` batches, from the beginning again whenever the stream ends; none if it has none."""
 
-    def repeated(state: Repeated) -> Step:
+    @nested
+    def repeated(state: Repeated) -> Asks[Step]:
         if state.came == count:
             return End()
-        came = pull(step, state.inner)
+        came = yield from pulls(step, state.inner)
         if isinstance(came, End) and state.since:
             return Skip(Repeated(state.came, 0, init))
         if not isinstance(came, Emit):
@@ -262,8 +262,9 @@ def repeat_or_take(step: Stepper, count: int, init: Any) -> Callable[[Repeated],
 def chunk(step: Stepper, count: int) -> Stepper:
     """`count` batches as one, their rows one after the other; the state is the inner one."""
 
-    def chunked(state: Any) -> Step:
-        batches, after, ended = collect(step, state, count)
+    @nested
+    def chunked(state: Any) -> Asks[Step]:
+        batches, after, ended = yield from collect(step, state, count)
         if not batches:
             return ended  # else what was collected comes first, and the same again when the next is asked for
         return Emit(tree.map(lambda *leaves: np.concatenate(leaves), *batches), after)
@@ -271,13 +272,13 @@ def chunk(step: Stepper, count: int) -> Stepper:
     return chunked
 
 
-def collect(step: Stepper, state: Any, count: int) -> tuple[list[Tree], Any, End | Fail]:
+def collect(step: Stepper, state: Any, count: int) -> Asks[Collected]:
     """Up to `count` batches, the state after them, and why there are no more; none if one was written over another."""
     batches: list[Tree] = []
     prints: list[Prints] = []
     ended: End | Fail = End()
     while len(batches) < count:
-        came = pull(step, state)
+        came = yield from pulls(step, state)
         if not isinstance(came, Emit):
             ended = came
             break
@@ -290,12 +291,13 @@ def collect(step: Stepper, state: Any, count: int) -> tuple[list[Tree], Any, End
     return batches, state, ended
 
 
-def unchunk(step: Stepper, size: int) -> Callable[[Unchunked], Step]:
+def unchunk(step: Stepper, size: int) -> Stepper:
     """Each batch cut into batches of `size` rows, the last of it with the rows that are left."""
-    step = remembered(step)
+    last: Last[Emit | End | Fail] = Last()
 
-    def unchunked(state: Unchunked) -> Step:
-        came = pull(step, state.inner)
+    @nested
+    def unchunked(state: Unchunked) -> Asks[Step]:
+        came = last.of(state.inner) or last.keep(state.inner, (yield from pulls(step, state.inner)))
         if not isinstance(came, Emit):
             return came
         start, rows = state.part * size, len(tree.leaves(came.item)[0])
@@ -305,18 +307,20 @@ def unchunk(step: Stepper, size: int) -> Callable[[Unchunked], Step]:
     return unchunked
 
 
-def shuffle_buffer(step: Stepper, size: int, seed: int) -> Callable[[Buffered], Step]:
+def shuffle_buffer(step: Stepper, size: int, seed: int) -> Stepper:
     """Buffers of `size` batches, each in an order of its own; going on reads one buffer again at most."""
 
-    buffer = remembered(lambda state: collect(step, state, size))
+    last: Last[Collected] = Last()
 
-    def shuffled(state: Buffered) -> Step:
-        batches, after, ended = buffer(state.inner)
+    @nested
+    def shuffled(state: Buffered) -> Asks[Step]:
+        kept = last.of(state.inner) or last.keep(state.inner, (yield from collect(step, state.inner, size)))
+        batches, after, ended = kept
         if not batches:
             return ended
         batch = batches[buffer_order(seed, state.buffer, len(batches))[state.offset]]
-        last = state.offset + 1 == len(batches)
-        return Emit(batch, Buffered(state.buffer + 1, 0, after) if last else state._replace(offset=state.offset + 1))
+        at_end = state.offset + 1 == len(batches)
+        return Emit(batch, Buffered(state.buffer + 1, 0, after) if at_end else state._replace(offset=state.offset + 1))
 
     return shuffled
 

@@ -138,6 +138,67 @@ def test_ten_thousand_choices_of_an_indexed_stream(source: Any) -> None:
     assert rows(chained(lambda s: s.repeat_or_take(4), source())) == [*whole, whole[0]]
 
 
+COMBINATORS: dict[str, Callable[[BatchStream, BatchStream], BatchStream]] = {
+    "take": lambda s, _: s.take(5),
+    "drop": lambda s, _: s.drop(0),
+    "every_nth": lambda s, _: s.every_nth(1),
+    "repeat_or_take": lambda s, _: s.repeat_or_take(3),
+    "filter and take": lambda s, _: s.filter(lambda batch: True).take(3),
+    "map and take": lambda s, _: s.map(lambda batch: batch, spec=s.spec).take(3),
+    "concat and take": lambda s, source: s.concat(source).take(3),
+    "zip, the left": lambda s, source: s.zip(source).map(lambda pair: pair[0], spec=s.spec),
+    "zip, the right": lambda s, source: source.zip(s).map(lambda pair: pair[1], spec=s.spec),
+    "interleave": lambda s, source: s.interleave(source.take(0)),
+    "chunk": lambda s, _: s.chunk(1),
+    "unchunk": lambda s, _: s.unchunk(2),
+    "unchunk and chunk": lambda s, _: s.unchunk(1).chunk(2),
+    "shuffle_buffer": lambda s, _: s.shuffle_buffer(1, 0),
+}
+
+
+@pytest.mark.parametrize("name", COMBINATORS)
+def test_a_deep_chain_of_any_combinator(name: str) -> None:
+    deep_chain(one_by_one, name, 1_100)
+
+
+@pytest.mark.slow
+@SOURCES
+@pytest.mark.parametrize("name", COMBINATORS)
+def test_a_chain_of_ten_thousand_of_any_combinator(source: Any, name: str) -> None:
+    deep_chain(source, name, DEEP)
+
+
+def deep_chain(source: Any, name: str, count: int) -> None:
+    whole = rows(source())
+    s = chained(lambda s: COMBINATORS[name](s, source()), source(), count)
+    assert rows(s) == whole
+    came = s.step(s.init)
+    while isinstance(came, stream.Skip):
+        came = s.step(came.state)
+    assert isinstance(came, stream.Emit)
+    assert [np.asarray(batch).tolist() for batch in stream.items(s, came.state)] == whole[1:]  # from any state
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pairs_in_pairs_have_a_limit_that_is_told_when_the_stream_is_built(side: str) -> None:
+    def paired(s: BatchStream) -> BatchStream:
+        return s.zip(one_by_one()) if side == "left" else one_by_one().zip(s)
+
+    s = chained(paired, one_by_one(), 399)
+    assert len(list(stream.items(s))) == 3
+    with pytest.raises(ValueError, match="at most 400 levels"):
+        chained(paired, s, 2)
+
+
+def test_what_fails_in_a_deep_chain_is_raised_as_it_is() -> None:
+    def fail(batch: Any) -> Any:
+        raise ValueError("unreadable")
+
+    s = one_by_one().map(fail, spec=one_by_one().spec)
+    with pytest.raises(ValueError, match="unreadable"):
+        rows(chained(lambda s: s.take(3), s))
+
+
 @SOURCES
 def test_ten_million_batches_are_described_at_once(source: Any) -> None:
     whole = rows(source())
