@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import contextvars
 import dataclasses
 import dis
 import functools
 import hashlib
 import inspect
 import operator
+import os
 import random
+import re
 import sys
 import sysconfig
 import types
+import weakref
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Set
 from enum import Enum
@@ -93,7 +97,10 @@ class _Read(NamedTuple):
 
 
 _PLAIN: Final = (bool, int, str, bytes, type(None), type(Ellipsis), types.CodeType, np.dtype, slice, range)
+_ITEMS: Final = (tuple, list, dict, deque, np.ndarray)
 _MISSING: Final = object()
+_BY_TEXT: Final = {"globals", "eval", "exec", "import_module", "__import__", "modules"}
+"""Names by which a function reads variables and modules that only its strings name."""
 _HARMLESS: Final = ("default_rng", "seed", "Generator", "RandomState", "Random", "SeedSequence", "PCG64")
 """Names of `numpy.random` and `random` that draw nothing from the process's own generator."""
 _FILLS: Final = ("append", "extend", "insert", "appendleft", "extendleft", "add", "update", "clear", "discard")
@@ -133,7 +140,7 @@ class _Walk:
             return self.function(value, bound)
         if isinstance(value, types.MethodType):
             return ("method", self.of(value.__func__, value.__self__))
-        if isinstance(value, functools.partial):
+        if isinstance(value, functools.partial | functools.partialmethod):
             return ("partial", self.of(value.func), self.of(value.args), self.of(value.keywords))
         if isinstance(value, types.BuiltinMethodType):
             owner = value.__self__
@@ -141,19 +148,26 @@ class _Walk:
                 Same(value) if owner is None or isinstance(owner, types.ModuleType | type) else (value.__name__, self.of(owner))
             )
         if isinstance(value, np.ndarray | np.generic):
-            return _array(value)
+            return self.array(value)
         if isinstance(value, jax.Array):
             return _jax_array(value)
         if isinstance(value, tuple | list | deque):
-            return (type(value), *self.items(value))
+            return (type(value), *self.items(value), *self.beside(value))
         if isinstance(value, Mapping):
-            return (type(value), *((self.of(k), self.of(v)) for k, v in value.items()))
+            return (type(value), *((self.of(k), self.of(v)) for k, v in value.items()), *self.beside(value))
         if isinstance(value, Set):
             return (type(value), frozenset(self.of(item) for item in value))
         if isinstance(value, bytearray | memoryview):
             return (type(value), bytes(value))
         if isinstance(value, Enum):
-            return (type(value), value.name)
+            return (type(value), value.name, self.of(value.value))
+        if isinstance(value, contextvars.ContextVar):
+            try:
+                return (Same(value), self.of(value.get()))
+            except LookupError:
+                return Same(value)
+        if isinstance(value, weakref.ref):
+            return ("weak", self.of(value()))
         if isinstance(value, operator.itemgetter | operator.attrgetter | operator.methodcaller):
             return self.of(value.__reduce__())
         if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
@@ -164,6 +178,11 @@ class _Walk:
         if isinstance(value, type):
             return self.kind(value)
         return self.instance(value)
+
+    def beside(self, value: Any) -> tuple[Hashable, ...]:
+        """What an object of a subclass has beside the items or numbers that its class is made for."""
+        fields = {} if type(value) in _ITEMS else _instance_fields(value)
+        return (self.of(fields),) if fields else ()
 
     def items(self, values: Any) -> Iterator[Hashable]:
         types_of = set(map(type, values))
@@ -181,7 +200,7 @@ class _Walk:
         defaults = (self.of(function.__defaults__ or ()), self.of(function.__kwdefaults__ or {}))
         if _is_library(code.co_filename):  # its own globals do not change; what was put into it may be the caller's
             return (code, *(self.of(_contents(cell)) for cell in cells.values()), defaults, bound is _MISSING or self.of(bound))
-        read = []
+        read: list[Hashable] = []
         for kind, name, attributes in _reads(code):
             if kind == "global":
                 root = function.__globals__.get(name, _MISSING)
@@ -201,6 +220,8 @@ class _Walk:
             if isinstance(value, types.ModuleType):
                 if _is_library_module(value.__name__):
                     return self.library(value, attributes[at:])
+                if name == "__dict__":
+                    return self.of(value)
                 value = vars(value).get(name, _MISSING)
                 if value is _MISSING:
                     return ("missing", name)
@@ -212,8 +233,8 @@ class _Walk:
             ):
                 return self.of(value)
             found = inspect.getattr_static(value, name, _MISSING)
-            if found is _MISSING:
-                return self.of(value)  # an attribute that is computed
+            if found is _MISSING or isinstance(type(value).__getattribute__, types.FunctionType):
+                return (self.of(type(value)), self.of(value))  # an attribute that is computed
             if isinstance(found, staticmethod):
                 value = found.__func__
             elif isinstance(found, classmethod):
@@ -230,6 +251,8 @@ class _Walk:
                 return ("method", self.of(found, value), rest)
             elif isinstance(found, types.MemberDescriptorType):
                 value = getattr(value, name, None)
+            elif hasattr(type(found), "__get__") and not isinstance(found, types.FunctionType) and not isinstance(value, type):
+                return ("descriptor", self.of(found), self.of(value), rest)
             else:
                 value = found
         return self.of(value)
@@ -247,12 +270,16 @@ class _Walk:
         full = ".".join(path)
         if full.startswith(("numpy.random.", "random.")) and callable(value) and full.rpartition(".")[2] not in _HARMLESS:
             self.draws = self.draws or full
+        if full in ("os.getenv", "posix.getenv"):
+            value = os.environ
         # An environment, sys.argv: plain containers that a program may fill.
-        return ("library", full, self.of(value) if isinstance(value, Mapping | list) else ())
+        return ("library", full, self.of(value) if isinstance(value, Mapping | list) and value is not sys.modules else ())
 
     # ---- objects
 
     def module(self, module: types.ModuleType) -> Hashable:
+        if module is os or module is sys:  # imported inside of a function, and read there
+            return (Same(module), self.of(os.environ), self.of(sys.argv))
         if _is_library_module(module.__name__):
             return Same(module)
         plain = {
@@ -263,7 +290,7 @@ class _Walk:
     def kind(self, kind: type) -> Hashable:
         if _is_library_type(kind):
             return Same(kind)
-        own = {k: v for k, v in vars(kind).items() if not (k.startswith("__") and k.endswith("__")) or k == "__call__"}
+        own = {k: v for k, v in vars(kind).items() if not (k.startswith("__") and k.endswith("__")) or _is_method(v)}
         return (Same(kind), *(self.of(base) for base in kind.__bases__), self.of(_plain_methods(own)))
 
     def instance(self, value: Any) -> Hashable:
@@ -282,7 +309,27 @@ class _Walk:
         fields = _instance_fields(value)
         if fields and (isinstance(value, types.SimpleNamespace | argparse.Namespace) or all(map(_is_data, fields.values()))):
             return (kind, self.of(fields))
-        return Same(value)
+        return self.foreign(value)
+
+    def foreign(self, value: Any) -> Hashable:
+        """An object of another library: what holds numbers, as a tensor, a table or `array.array`, counts by them."""
+        try:
+            kind: Any = type(value)
+            if hasattr(value, "__array__"):
+                names = [self.array(np.asarray(axis)) for axis in getattr(value, "axes", ())]  # of a table: its labels
+                return (kind, *names, self.array(np.asarray(value.detach() if hasattr(value, "detach") else value)))
+            return (kind, memoryview(value).tobytes())
+        except Exception:  # whatever another library raises
+            return Same(value)
+
+    def array(self, array: Any) -> Hashable:
+        plain = np.asarray(array)
+        numbers: Any = (str(plain.dtype), plain.shape, self.of(plain.tolist())) if plain.dtype.hasobject else _array(plain)
+        return (*numbers, *self.beside(array)) if isinstance(array, np.ndarray) else numbers
+
+
+def _is_method(member: Any) -> bool:
+    return isinstance(member, types.FunctionType | staticmethod | classmethod)
 
 
 def _plain_methods(members: dict[str, Any]) -> dict[str, Any]:
@@ -327,8 +374,6 @@ def _contents(cell: Any) -> Any:
 def _array(array: Any) -> Hashable:
     array = np.asarray(array)
     about = (str(array.dtype), array.shape)
-    if array.dtype.hasobject:
-        return (*about, Same(array))
     whole = np.ascontiguousarray(array)
     if array.nbytes <= SMALL:
         return (*about, whole.tobytes())
@@ -390,6 +435,15 @@ def _reads(code: types.CodeType) -> tuple[_Read, ...]:
                 add(current)
                 current = None
     add(current)
+    if "super" in code.co_names and "__class__" in code.co_freevars:  # super() names neither of what it reads
+        add(_Read("free", "__class__", ()))
+        add(_Read("self", own, ()) if own else None)
+    if _BY_TEXT.intersection(code.co_names):
+        texts = [const for const in code.co_consts if isinstance(const, str)]
+        for word in re.findall(r"[^\W\d]\w*", " ".join(texts)):
+            add(_Read("global", word, ()))
+        for text in texts:
+            add(_Read("module", text, ()))
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
             for read in _reads(inner):

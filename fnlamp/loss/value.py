@@ -13,7 +13,7 @@ import numpy as np
 from fnlamp.arrays import Array, Tree, describe, wide
 from fnlamp.elsewhere import LOSS, VALUE, Elsewhere
 from fnlamp.fault import DtypeMismatch, FaultError, NotDifferentiable, ShapeMismatch
-from fnlamp.given import function, text
+from fnlamp.given import function, shown, text
 
 
 @jax.tree_util.register_dataclass
@@ -129,7 +129,11 @@ def checked_value(name: str, value: Any) -> LossValue:
         else:
             got = type(value).__name__
         raise TypeError(f"{name} returned {got}, expected LossValue(total, weight); {hint}")
-    total, weight = jnp.asarray(value.total), jnp.asarray(value.weight)
+    try:
+        total, weight = jnp.asarray(value.total), jnp.asarray(value.weight)
+    except (TypeError, ValueError):
+        got = f"LossValue({shown(value.total)}, {shown(value.weight)})"
+        raise TypeError(f"{name} returned {got}, expected two numbers: a total and a weight") from None
     if total.shape or weight.shape:
         got = f"total {list(total.shape)}, weight {list(weight.shape)}"
         raise FaultError(ShapeMismatch("a scalar total and a scalar weight", got, "sum over the batch", where=name))

@@ -74,6 +74,18 @@ def check_hook(hook: Any) -> None:
         raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}: write on_epoch=lambda report: ...")
     if not callable(hook):
         raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}")
+    if inspect.iscoroutinefunction(hook):
+        raise TypeError(f"on_epoch is a plain function of a report, got the async {_shown(hook)}: run a coroutine in an Effect")
+    try:
+        signature = inspect.signature(hook)
+    except (TypeError, ValueError):  # some functions written in C have none
+        return
+    given = ("report", "trained")[: 2 if takes_trained(hook) else 1]
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        hint = "write on_epoch=lambda report: ... or lambda report, trained: ..."
+        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}: {error}; {hint}") from None
 
 
 def takes_trained(hook: Callable[..., Any]) -> bool:

@@ -237,7 +237,8 @@ class Run:
         self.curve.append(report)
         self.note_loss(report.validation_loss)
         self.epoch, self.position, self.print = self.epoch + 1, None, ()
-        self.carry = replace(self.carry, tally=jax.device_put(tally.empty(), self.device))
+        before = self.carry.tally  # where the steps were computed, the next ones are too
+        self.carry = replace(self.carry, tally=jax.device_put(tally.empty(), before.sharding if before.committed else None))
 
     def note_loss(self, loss: float | None) -> None:
         """The last and the best of validations; one that is not a number is not the best of any."""

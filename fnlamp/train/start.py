@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree
-from fnlamp.fault import DtypeMismatch, FaultError, ResumedElsewhere, ShapeMismatch
+from fnlamp.arrays import Params, State, Tree, to_device
+from fnlamp.convert import as_array
+from fnlamp.fault import DtypeMismatch, FaultError, ResumedElsewhere, ShapeMismatch, located
 from fnlamp.layer import Init
 from fnlamp.stream import BatchStream
 from fnlamp.stream.memory import checksum
@@ -57,20 +58,35 @@ def check_resumed(resumed: TrainState, carry: Carry) -> None:
 def _check_like(name: str, wanted: Tree, given: Tree, *, cast: bool) -> None:
     ours, theirs = tree.paths(wanted), tree.paths(given)
     for path in ours | theirs:
+        if cast and path in theirs and not isinstance(theirs[path], jax.Array):
+            theirs[path] = as_array(theirs[path], f"{name}/{path}")
         both = [leaves.get(path) for leaves in (ours, theirs)]
         place, hint = f"{name}/{path}", "it was made with another model or optimizer"
         expected, actual = ("no such array" if leaf is None else str(list(np.shape(leaf))) for leaf in both)
         if expected != actual:
             raise FaultError(ShapeMismatch(expected, actual, hint, where=place))
-        expected, actual = (str(jnp.result_type(leaf)) for leaf in both)
-        if not cast and expected != actual:
-            raise FaultError(DtypeMismatch(expected, actual, hint, where=place))
+        ours_in, theirs_in = (jnp.result_type(leaf) for leaf in both)
+        if cast and _rank(theirs_in) > _rank(ours_in):
+            hint = "a cast would drop a part of the numbers"
+            raise FaultError(DtypeMismatch(f"numbers that {ours_in} holds", str(theirs_in), hint, where=place))
+        if not cast and ours_in != theirs_in:
+            raise FaultError(DtypeMismatch(str(ours_in), str(theirs_in), hint, where=place))
+
+
+def _rank(dtype: Any) -> int:
+    """The place of a dtype among those of which each holds the numbers of the ones before, up to rounding."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    return next((at for at, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), len(kinds))
 
 
 def filled(wanted: Tree, given: Tree) -> Tree:
     """The tree `wanted` with the numbers that `given` has at the same paths, in the dtypes wanted."""
     numbers = tree.paths(given)
-    leaves = [jnp.asarray(numbers[path], leaf.dtype) for path, leaf in tree.paths(wanted).items()]
+    leaves = []
+    for path, leaf in tree.paths(wanted).items():
+        with located(f"initial/{path}"):
+            found = numbers[path]
+            leaves.append(jnp.asarray(found if isinstance(found, jax.Array) else to_device(as_array(found)), leaf.dtype))
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
 
 
@@ -81,7 +97,8 @@ def print_of(stream: BatchStream, seed: int) -> tuple[tuple[str, Any], ...]:
     found: dict[str, Any] = {"seed": seed, "arrays": str(batch), "batch size": sizes, "batches": stream.length}
     if stream.view is not None:
         segments = stream.view.segments
-        found["data"] = tuple(checksum(leaf) for segment in segments[:1] for leaf in tree.leaves(segment.arrays))
+        arrays = {id(leaf): leaf for segment in segments for leaf in tree.leaves(segment.arrays)}  # most segments share them
+        found["data"] = tuple(map(checksum, arrays.values()))
         found["order of rows"] = tuple(checksum(segment.rows()) for segment in segments)
     return tuple(found.items())
 

@@ -94,6 +94,9 @@ def _evaluation_body(model: Supervised, metrics: tuple[Metric, ...]) -> Body:
     def step(shared: tuple[Params, State], sums: Array, batch: Tree) -> Array:
         value, prediction, _ = model.evaluate(*shared, batch, Eval())
         values = [value, *(measure(metric, prediction, pair(batch)[1]) for metric in metrics)]
-        return tally.add(sums, rows_of(batch), [value.mean, *(x for v in values for x in (v.total, v.weight))])
+        # A batch without a mean, as of a negative weight, would be hidden in the sums.
+        totals = [jnp.where(jnp.isnan(v.mean), jnp.full_like(v.total, jnp.nan), v.total) for v in values]
+        weights = [v.weight for v in values]
+        return tally.add(sums, rows_of(batch), [value.mean, *(x for both in zip(totals, weights, strict=True) for x in both)])
 
     return Body(traced_once(step), lambda sums: jnp.zeros((), jnp.int32))

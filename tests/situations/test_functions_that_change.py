@@ -5,15 +5,24 @@ The right values are those of NumPy in float64 for the scale that is in force.
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 import types
-from dataclasses import dataclass
-from functools import partial
+import weakref
+from array import array
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache, partial, partialmethod
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
@@ -109,6 +118,97 @@ def redefine(value):
     REDEFINED = {1.0: lambda: 1.0, 2.0: lambda: 2.0, 5.0: lambda: 5.0}[value]
 
 
+class Looked:
+    def __getattr__(self, name):
+        if name == "scale":
+            return SCALE
+        raise AttributeError(name)
+
+    def __getitem__(self, index):
+        return SCALE
+
+    def __enter__(self):
+        return SCALE
+
+    def __exit__(self, *error):
+        pass
+
+
+class Descriptor:
+    def __get__(self, instance, owner):
+        return SCALE
+
+
+class Parent:
+    described = Descriptor()
+
+    def read(self):
+        return SCALE
+
+    def times(self, factor):
+        return factor * SCALE
+
+    twice = partialmethod(times, 2)
+
+
+class Child(Parent):
+    def read(self):
+        return super().read()
+
+
+class Constructed:
+    def __init__(self):
+        self.scale = SCALE
+
+
+@dataclass
+class Defaulted:
+    scale: float = field(default_factory=lambda: SCALE)
+
+
+class Scale(Enum):
+    ONE = 1.0
+    TWO = 2.0
+    FIVE = 5.0
+
+
+class Point(NamedTuple):
+    scale: float
+
+
+class Items(dict):
+    scale = 1.0
+
+
+def within():
+    with LOOKED as value:
+        return value
+
+
+def by_local_import():
+    import os as system
+
+    return float(system.environ["SCALE_OF_A_USER"])
+
+
+def replaces(name, make):
+    return lambda value: globals().__setitem__(name, make(value))
+
+
+LOOKED, CHILD, MEMBER, POINT, ITEMS = Looked(), Child(), Scale.ONE, Point(1.0), Items()
+SERIES, FRAME, TENSOR = pd.Series([1.0]), pd.DataFrame({"scale": [1.0]}), torch.ones(1)
+NUMBERS, OBJECTS, VARIABLE = array("d", [1.0]), np.array([SPACE, None]), ContextVar("variable", default=1.0)
+WEAK = weakref.ref(CONFIG)
+
+
+GRADIENT = jax.custom_vjp(lambda x: x)
+GRADIENT.defvjp(lambda x: (x, None), lambda _, g: (g * SCALE,))
+
+
+def set_environment(value):
+    os.environ["SCALE_OF_A_USER"] = str(value)
+
+
 WAYS = {
     "a global": (lambda: SCALE, set_global),
     "a function that reads a global": (lambda: helper(), set_global),
@@ -133,6 +233,35 @@ WAYS = {
     "a function defined again": (lambda: REDEFINED(), redefine),
     "a default that is a dict": ((lambda held=TABLE: held["scales"]["x"][0]), lambda v: TABLE["scales"]["x"].__setitem__(0, v)),
     "a partial": (partial(lambda config: config.scale, CONFIG), lambda value: setattr(CONFIG, "scale", value)),
+    "__getattr__": (lambda: LOOKED.scale, set_global),
+    "__getitem__": (lambda: LOOKED[0], set_global),
+    "__enter__": (within, set_global),
+    "a descriptor": (lambda: CHILD.described, set_global),
+    "a method of super": (CHILD.read, set_global),
+    "a partialmethod": (lambda: CHILD.twice(), set_global),
+    "a constructor": (lambda: Constructed().scale, set_global),
+    "a default factory": (lambda: Defaulted().scale, set_global),
+    "a member of an enum": (lambda: MEMBER.value, replaces("MEMBER", Scale)),
+    "a named tuple": (lambda: POINT.scale, replaces("POINT", Point)),
+    "an attribute of a dict's subclass": (lambda: ITEMS.scale, lambda value: setattr(ITEMS, "scale", value)),
+    "a series": (lambda: SERIES.iloc[0], lambda value: SERIES.__setitem__(0, value)),
+    "a table": (lambda: FRAME["scale"].iloc[0], lambda value: FRAME.__setitem__("scale", value)),
+    "a tensor": (lambda: TENSOR.item(), lambda value: TENSOR.fill_(value)),
+    "an array of Python's": (lambda: NUMBERS[0], lambda value: NUMBERS.__setitem__(0, value)),
+    "an array of objects": (lambda: OBJECTS[0].scale, lambda value: setattr(SPACE, "scale", value)),
+    "a context variable": (lambda: VARIABLE.get(), lambda value: VARIABLE.set(value)),
+    "a weak reference": (lambda: WEAK().scale, lambda value: setattr(CONFIG, "scale", value)),
+    "the environment": (lambda: float(os.getenv("SCALE_OF_A_USER")), set_environment),
+    "the environment, imported inside": (by_local_import, set_environment),
+    "globals()": (lambda: globals()["SCALE"], set_global),
+    "eval": (lambda: eval("1 * SCALE"), set_global),
+    "a module by its name": (
+        lambda: importlib.import_module("settings_of_a_user").SCALE,
+        lambda value: setattr(MODULE, "SCALE", value),
+    ),
+    "a cached function": (lambda: lru_cache(helper)(), set_global),
+    "a compiled function": (jax.jit(lambda: SCALE * jnp.ones(())), set_global),
+    "a custom gradient": (GRADIENT, set_global),
     "a vmapped function": (lambda: jax.vmap(lambda x: x * SCALE)(jnp.ones(1))[0], set_global),
 }
 

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnlamp import loss
+from fnlamp import loss, nn, optim, stream, train
+from fnlamp.effect import Runtime
 from fnlamp.fault import FaultError, LabelOutOfRange, ShapeMismatch
 from fnlamp.loss import LossValue
+from fnlamp.loss.value import checked_value
 
 torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
 
@@ -42,6 +44,32 @@ LABELS = RNG.integers(0, 4, 12)
 def test_the_mean(total, weight, mean, how):
     got = how(lambda t, w: LossValue(t, w).mean)(jnp.float32(total), jnp.float32(weight))
     np.testing.assert_equal(float(got), mean)
+
+
+@pytest.mark.parametrize(("total", "weight"), [(1.0, -1.0), (0.0, -1.0), (NAN, 0.0), (1.0, 0.0), (0.0, NAN)])
+def test_one_batch_without_a_mean_is_not_hidden_among_others(total, weight):
+    def measured(prediction, target):
+        bad = target[0, 0] == 2
+        return LossValue(jnp.where(bad, total, 3.0), jnp.where(bad, weight, 2.0))
+
+    batches = stream.minibatches(np.zeros((4, 1), np.float32), np.arange(4, dtype=np.float32)[:, None], batch_size=1)
+    program = train.epochs(
+        model=train.supervised(nn.linear(1), loss.mse()),
+        optimizer=optim.sgdw(0.1),
+        train_batches=lambda context: batches,
+        validation_batches=lambda context: batches,
+        metrics={"measured": measured},
+        epochs=1,
+    )
+    trained = program.run(Runtime(log=None)).unwrap()._inner_value
+    assert np.isnan(trained.curve[0].validation_metrics["measured"])
+    fine = train.evaluate(batches.take(2), {"measured": measured})(trained).run(Runtime(log=None)).unwrap()._inner_value
+    assert fine.metrics["measured"] == 1.5
+
+
+def test_a_total_that_is_no_number_is_told_by_the_loss_that_returned_it():
+    with pytest.raises(TypeError, match="wordy returned LossValue"):
+        checked_value("wordy", LossValue("much", 1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])

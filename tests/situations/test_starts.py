@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import jax
@@ -12,7 +15,9 @@ import pytest
 
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import CancelToken, Runtime
-from fnlamp.fault import Interrupted, NonFinite, ResumedElsewhere, ShapeMismatch
+from fnlamp.fault import DtypeMismatch, Interrupted, NonFinite, ResumedElsewhere, ShapeMismatch
+
+torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
 
 RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((64, 5)) * 3 + 20).astype(np.float32)
@@ -77,6 +82,32 @@ def test_a_new_optimizer_takes_the_weights_of_another_ones_run(trained):
     assert "v" in other.state.optimizer_state
 
 
+WEIGHTS = {"weight": np.array([[1.0], [2.0], [3.0], [4.0], [5.0]], np.float32), "bias": np.array([6.0], np.float32)}
+PLAIN = train.supervised(nn.linear(1), loss.mse())
+
+
+FORMS = [lambda x, dtype=dtype: x.astype(dtype) for dtype in (np.float64, np.int64, np.float16, ">f4", object)]
+
+
+@pytest.mark.parametrize("make", [*FORMS, torch.tensor, jax.numpy.asarray])
+def test_weights_that_convert_exactly_are_those_numbers(make):
+    given = {name: make(x) for name, x in WEIGHTS.items()}
+    found = outcome(describe(model=PLAIN, initial=given, epochs=0))
+    for name, x in WEIGHTS.items():
+        np.testing.assert_array_equal(found.params[name], x)
+        assert found.params[name].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [WEIGHTS["weight"] * 1j, jax.numpy.ones((5, 1)) * 1j, np.array([["a"]] * 5), np.full((5, 1), 1e39), [["a"]] * 5],
+)
+def test_weights_that_do_not_are_a_fault_that_names_them(weight):
+    found = outcome(describe(model=PLAIN, initial={**WEIGHTS, "weight": weight}))
+    assert isinstance(found, DtypeMismatch | ShapeMismatch)
+    assert "initial" in str(found)
+
+
 def test_the_start_is_not_touched(trained):
     before = jax.tree.map(np.array, trained.params)
     outcome(describe(initial=trained, epochs=2))
@@ -105,6 +136,43 @@ def stopped_in_the_middle(**options):
 @pytest.fixture(scope="module")
 def middle():
     return stopped_in_the_middle()
+
+
+ON_TWO_DEVICES = """
+import jax, numpy as np
+from fnlamp import loss, nn, optim, stream, train
+from fnlamp.effect import Runtime
+x = np.ones((4, 2), np.float32)
+def run(runtime, x=x, **options):
+    batches = stream.minibatches(x, x[:, :1], batch_size=2)
+    parts = dict(model=train.supervised(nn.linear(1), loss.mse()), optimizer=optim.adamw(0.1), epochs=1)
+    return train.epochs(**{**parts, **options}, train_batches=lambda c: batches).run(runtime).unwrap()._inner_value
+first, second = jax.devices()
+quiet = Runtime(log=None)
+there = run(Runtime(log=None, device=second))
+with jax.default_device(second):
+    chosen = run(quiet)
+further = run(quiet, initial=there), run(quiet, resume=there, epochs=2), run(quiet, jax.device_put(x, second))
+for trained in (there, chosen, *further):
+    assert {str(d) for leaf in jax.tree.leaves((trained.params, trained.state)) for d in leaf.devices()} == {str(second)}
+"""
+
+
+def test_a_state_is_on_one_device():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", ON_TWO_DEVICES], env={**os.environ, **flags}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def halves(second):
+    first = stream.minibatches(X[:32], Y[:32], batch_size=8)
+    return lambda context: first.concat(stream.minibatches(second, Y[32:], batch_size=8))
+
+
+def test_the_second_of_two_data_sets_is_compared_too():
+    state = stopped_in_the_middle(train_batches=halves(X[32:]))
+    assert not isinstance(outcome(describe(resume=state, train_batches=halves(X[32:]))), ResumedElsewhere)
+    assert isinstance(outcome(describe(resume=state, train_batches=halves(X[32:] + 1))), ResumedElsewhere)
 
 
 OTHERS = {
