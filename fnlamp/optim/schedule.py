@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -96,6 +97,13 @@ def checked(schedule: Any, name: str = "schedule") -> Callable[[Array], Array]:
         raise TypeError(f"{name} is a function from the step to a factor, got {_named(schedule)}; {hint}")
     if isinstance(schedule, type) or (getattr(schedule, "__module__", "") == __name__ and schedule.__name__ in MAKERS):
         raise TypeError(f"{name} is a function from the step to a factor, got {_named(schedule)}; {HINT}")
+
+    try:
+        inspect.signature(schedule).bind(0)
+    except TypeError as error:
+        raise TypeError(f"{name} is a function from the step to a factor, got {_named(schedule)}: {error}") from None
+    except ValueError:  # some functions written in C have no signature
+        pass
 
     def factor(step: Array) -> Array:
         try:

@@ -14,10 +14,11 @@ from fnlamp.arrays import Params, State, placed_on, to_device
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
 from fnlamp.effect.node import Named
 from fnlamp.fault import EmptyEpoch, FaultError, Interrupted, NoWeight, PlanFault
+from fnlamp.given import shown
 from fnlamp.loss import Metric
 from fnlamp.stream import BatchStream, Reread, items
 from fnlamp.train import tally
-from fnlamp.train.check import check_executor, check_factory, check_metrics, device_of
+from fnlamp.train.check import check_executor, check_factory, check_metrics, check_start, device_of
 from fnlamp.train.execute import Fused
 from fnlamp.train.execute.body import Bench
 from fnlamp.train.plan import check_batch, check_stream, rows_line
@@ -65,6 +66,10 @@ class _Evaluate:
     metrics: Mapping[str, Metric]
 
     def __call__(self, trained: Trained) -> Effect[Any, Any]:
+        check_start("evaluate: trained", trained)
+        if not isinstance(trained, Trained):
+            got = shown(trained)
+            raise TypeError(f"evaluate: trained is what epochs gave, got {got}; write training.bind(evaluate(batches))")
         context = LoopContext(len(trained.curve), 0)
         factory = (lambda _: self.batches) if isinstance(self.batches, BatchStream | Resource) else self.batches
 

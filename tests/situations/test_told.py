@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,10 @@ def told(described):
     return "\n".join(lines), str(described.explain())
 
 
+async def coroutine(report):
+    pass
+
+
 def with_bad(row, column, value):
     bad = X.copy()
     bad[row, column] = value
@@ -52,6 +58,29 @@ def test_a_number_in_memory_that_is_not_finite_is_named_by_row_and_column(x, wor
     )
     for text in told(validated):
         assert f"not finite: the validation data, {words}" in text
+
+
+@pytest.mark.parametrize("hook", [lambda: None, lambda report, trained, more: None, coroutine])
+def test_a_hook_that_cannot_be_called_is_told_before_the_first_step(hook):
+    with pytest.raises(TypeError, match="on_epoch is a .*function of a report, got the .*function"):
+        program(on_epoch=hook)
+
+
+@pytest.mark.parametrize("hook", [print, [].append, lambda *reports: None, partial(lambda name, report: None, "x")])
+def test_a_hook_that_can_is_called(hook):
+    assert program(on_epoch=hook).run(Runtime(log=None)).unwrap()._inner_value.curve
+
+
+@pytest.mark.parametrize("schedule", [lambda: 1.0, lambda step, more: 1.0])
+def test_a_schedule_that_is_no_function_of_one_step_is_told_at_once(schedule):
+    with pytest.raises(TypeError, match="schedule is a function from the step to a factor, got <lambda>"):
+        program(schedule=schedule)
+
+
+@pytest.mark.parametrize("given", [None, {"weight": X}, program(), X, program().explain()])
+def test_evaluating_what_is_not_trained_is_told_at_once(given):
+    with pytest.raises(TypeError, match="evaluate: trained is"):
+        train.evaluate(stream.full_batch(X, Y))(given)
 
 
 def test_finite_numbers_and_integers_are_not_mentioned():
