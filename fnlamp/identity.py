@@ -12,27 +12,25 @@ import argparse
 import contextlib
 import contextvars
 import dataclasses
-import dis
 import functools
 import hashlib
 import inspect
 import operator
 import os
 import random
-import re
 import sys
-import sysconfig
 import types
 import weakref
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Set
 from enum import Enum
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from fnlamp.code import is_library, is_library_module, is_library_type, reads
 
 BUDGET = 20_000
 """How many objects one identity looks at; what is larger counts by being the same object."""
@@ -88,19 +86,9 @@ class _TooLargeError(Exception):
     pass
 
 
-class _Read(NamedTuple):
-    """A variable that a code object reads from outside, and the attributes that it reads of it."""
-
-    kind: str  # "global", "free", "self" (its own first argument) or "module" (imported inside)
-    name: str
-    attributes: tuple[str, ...]
-
-
 _PLAIN: Final = (bool, int, str, bytes, type(None), type(Ellipsis), types.CodeType, np.dtype, slice, range)
 _ITEMS: Final = (tuple, list, dict, deque, np.ndarray)
 _MISSING: Final = object()
-_BY_TEXT: Final = {"globals", "eval", "exec", "import_module", "__import__", "modules"}
-"""Names by which a function reads variables and modules that only its strings name."""
 _HARMLESS: Final = ("default_rng", "seed", "Generator", "RandomState", "Random", "SeedSequence", "PCG64")
 """Names of `numpy.random` and `random` that draw nothing from the process's own generator."""
 _FILLS: Final = ("append", "extend", "insert", "appendleft", "extendleft", "add", "update", "clear", "discard")
@@ -198,10 +186,10 @@ class _Walk:
         code = function.__code__
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         defaults = (self.of(function.__defaults__ or ()), self.of(function.__kwdefaults__ or {}))
-        if _is_library(code.co_filename):  # its own globals do not change; what was put into it may be the caller's
+        if is_library(code.co_filename):  # its own globals do not change; what was put into it may be the caller's
             return (code, *(self.of(_contents(cell)) for cell in cells.values()), defaults, bound is _MISSING or self.of(bound))
         read: list[Hashable] = []
-        for kind, name, attributes in _reads(code):
+        for kind, name, attributes in reads(code):
             if kind == "global":
                 root = function.__globals__.get(name, _MISSING)
             elif kind == "free":
@@ -218,7 +206,7 @@ class _Walk:
         for at, name in enumerate(attributes):
             rest = attributes[at + 1 :]
             if isinstance(value, types.ModuleType):
-                if _is_library_module(value.__name__):
+                if is_library_module(value.__name__):
                     return self.library(value, attributes[at:])
                 if name == "__dict__":
                     return self.of(value)
@@ -228,7 +216,7 @@ class _Walk:
                 continue
             if name in _FILLS and isinstance(value, list | dict | set | deque):
                 return ("fills", type(value))
-            if _is_library_type(value if isinstance(value, type) else type(value)) and name not in getattr(
+            if is_library_type(value if isinstance(value, type) else type(value)) and name not in getattr(
                 value, "__dict__", ()
             ):
                 return self.of(value)
@@ -280,7 +268,7 @@ class _Walk:
     def module(self, module: types.ModuleType) -> Hashable:
         if module is os or module is sys:  # imported inside of a function, and read there
             return (Same(module), self.of(os.environ), self.of(sys.argv))
-        if _is_library_module(module.__name__):
+        if is_library_module(module.__name__):
             return Same(module)
         plain = {
             k: v for k, v in vars(module).items() if not k.startswith("__") and not callable(v) and not inspect.ismodule(v)
@@ -288,7 +276,7 @@ class _Walk:
         return (module.__name__, self.of(plain))
 
     def kind(self, kind: type) -> Hashable:
-        if _is_library_type(kind):
+        if is_library_type(kind):
             return Same(kind)
         own = {k: v for k, v in vars(kind).items() if not (k.startswith("__") and k.endswith("__")) or _is_method(v)}
         return (Same(kind), *(self.of(base) for base in kind.__bases__), self.of(_plain_methods(own)))
@@ -299,10 +287,10 @@ class _Walk:
             fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(kind)}
             return (self.of(kind), self.of(fields))
         if hasattr(value, "__wrapped__") and callable(value):  # as jax.jit, custom_vjp, lru_cache
-            if _is_library_module(getattr(value, "__module__", None)):
+            if is_library_module(getattr(value, "__module__", None)):
                 return Same(value)
             return (kind, self.of(value.__wrapped__), self.of(_instance_fields(value)))
-        if not _is_library_type(kind):
+        if not is_library_type(kind):
             if callable(value):
                 return (Same(kind), self.of(kind.__call__, value))
             return (self.of(kind), self.of(_instance_fields(value)))
@@ -390,93 +378,3 @@ def _jax_array(array: Any) -> Hashable:
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return ("key", str(array.dtype), _array(jax.random.key_data(array)))
     return ("device", array.weak_type, _array(array)) if array.nbytes <= SMALL else Same(array)
-
-
-# ------------------------------------------------------------------------------- code
-
-
-@functools.lru_cache(maxsize=4096)
-def _reads(code: types.CodeType) -> tuple[_Read, ...]:
-    """What a code object, and those nested in it, read from outside. Both branches of a condition count."""
-    own = code.co_varnames[0] if code.co_argcount else None
-    found: dict[_Read, None] = {}
-    current: _Read | None = None
-
-    def add(read: _Read | None) -> None:
-        if read is not None:
-            found[read] = None
-
-    for instruction in dis.get_instructions(code):
-        name, what = instruction.opname, instruction.argval
-        if current is not None and name in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
-            current = current._replace(attributes=(*current.attributes, what))
-            if name == "IMPORT_FROM":  # the module stays for the next name
-                add(current)
-                current = current._replace(attributes=())
-            continue
-        if name in ("CACHE", "PUSH_NULL", "RESUME", "EXTENDED_ARG"):
-            continue
-        if current is not None and not (current.kind == "module" and name.startswith("STORE")):
-            add(current)
-            current = None
-        if name in ("LOAD_GLOBAL", "LOAD_NAME"):
-            current = _Read("global", what, ())
-        elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"):
-            kind = "free" if what in code.co_freevars else "self" if what == own else None
-            current = _Read(kind, what, ()) if kind else None
-        elif name == "IMPORT_NAME":
-            current = _Read("module", what, ())
-        elif (
-            own is not None and (what == own or (isinstance(what, tuple) and own in what)) and "FAST" in name and "LOAD" in name
-        ):
-            last = what == own or what[-1] == own
-            current = _Read("self", own, ())
-            if not last:
-                add(current)
-                current = None
-    add(current)
-    if "super" in code.co_names and "__class__" in code.co_freevars:  # super() names neither of what it reads
-        add(_Read("free", "__class__", ()))
-        add(_Read("self", own, ()) if own else None)
-    if _BY_TEXT.intersection(code.co_names):
-        texts = [const for const in code.co_consts if isinstance(const, str)]
-        for word in re.findall(r"[^\W\d]\w*", " ".join(texts)):
-            add(_Read("global", word, ()))
-        for text in texts:
-            add(_Read("module", text, ()))
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            for read in _reads(inner):
-                if read.kind == "free" and read.name not in code.co_freevars:
-                    if read.name != own:
-                        continue  # a variable of this function
-                    read = read._replace(kind="self")
-                elif read.kind == "self":
-                    continue  # an argument of the inner function
-                add(read)
-    return tuple(found)
-
-
-@functools.cache
-def _installed() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders |= {str(Path(module.__file__).parent.parent) for module in (jax, np) if module.__file__}
-    return (*folders, str(Path(__file__).parent))
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_library(file: str) -> bool:
-    """Whether code from this file is installed, as Python's own and packages are, rather than being worked on."""
-    return file.startswith(("<frozen", *_installed()))
-
-
-def _is_library_module(name: str | None) -> bool:
-    if name is None or name == "__main__" or name not in sys.modules:
-        return False
-    file = getattr(sys.modules[name], "__file__", None)
-    return name in sys.builtin_module_names if file is None else _is_library(file)
-
-
-def _is_library_type(kind: type) -> bool:
-    return _is_library_module(kind.__module__)
