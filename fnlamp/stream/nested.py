@@ -82,7 +82,7 @@ class Last(Generic[A]):
 
     def of(self, state: Any) -> A | None:
         kept = self.kept
-        return kept[1] if kept is not None and _same(kept[0], state) else None
+        return kept[1] if kept is not None and same(kept[0], state, _LOOKS) else None
 
     def keep(self, state: Any, result: A) -> A:
         self.kept = state, result
@@ -92,12 +92,11 @@ class Last(Generic[A]):
 _LOOKS: Final = 100
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Whether two states are seen to be equal by a short look; those of long chains are when they are one object."""
+def same(a: Any, b: Any, looks: int | None = None) -> bool:
+    """Whether two states are equal, without recursion; those that so many looks do not show to be equal are not."""
     pairs = [(a, b)]
-    for _ in range(_LOOKS):
-        if not pairs:
-            return True
+    while pairs and looks != 0:
+        looks = None if looks is None else looks - 1
         a, b = pairs.pop()
         if a is b:
             continue

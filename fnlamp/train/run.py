@@ -18,6 +18,7 @@ from fnlamp.effect import Effect, Runtime, do
 from fnlamp.fault import FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
 from fnlamp.mode import name_key, seed_key
 from fnlamp.stream import BatchStream
+from fnlamp.stream.nested import same
 from fnlamp.stream.sink import steps
 from fnlamp.train import tally
 from fnlamp.train.check import check_executor, device_of, takes_trained
@@ -182,7 +183,7 @@ class Run:
             begin = stream.init if self.position is None else self.position
             for carry, position, broken in self.executor.fold(body, self.shared, self.carry, stream, begin, self.bench):
                 # Where nothing of the epoch was taken, it may be another stream when the run is resumed.
-                self.carry, self.position = carry, None if tree.equal(position, stream.init) else position
+                self.carry, self.position = carry, None if same(position, stream.init) else position
                 if broken:
                     self.print_stream(stream)
                     return Failure(self.broke(stream, broken))

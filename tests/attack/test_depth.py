@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from returns.io import IOSuccess
 
-from fnlamp import stream
+from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.stream import BatchStream
 
@@ -188,6 +188,17 @@ def test_pairs_in_pairs_have_a_limit_that_is_told_when_the_stream_is_built(side:
     assert len(list(stream.items(s))) == 3
     with pytest.raises(ValueError, match="at most 400 levels"):
         chained(paired, s, 2)
+
+
+@pytest.mark.parametrize("executor", [train.Fused(), train.Stepwise()], ids=str)
+def test_training_over_a_deep_chain(executor: Any) -> None:
+    def batches(context: train.LoopContext) -> BatchStream:
+        s = stream.from_items([(np.ones((4, 2), np.float32), np.zeros(4, np.int64))] * 3).filter(lambda batch: True)
+        return chained(lambda s: s.take(3), s, 3_000)  # type: ignore[no-any-return]
+
+    model = train.supervised(nn.linear(3), loss.cross_entropy())
+    program = train.epochs(model=model, optimizer=optim.sgdw(0.1), train_batches=batches, epochs=2)
+    assert int(program.run_or_raise(Runtime(log=None, executor=executor)).state.step) == 6
 
 
 def test_what_fails_in_a_deep_chain_is_raised_as_it_is() -> None:
