@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fnlamp.arrays import Array, Key, Params, State, Tree, is_float, spec_after, wide
@@ -67,7 +68,7 @@ def rescale(scale: float, shift: float = 0.0, *, dtype: Any = None) -> Layer:
     factor, added = number("rescale: scale", scale), number("rescale: shift", shift)
 
     def apply(x: Array) -> Array:
-        chosen = dtype if dtype is not None else wide(x) if is_float(x) else jnp.result_type(float)
+        chosen = dtype if dtype is not None else wide(x) if is_float(x) else jax.dtypes.canonicalize_dtype(float)
         y = x.astype(chosen) * factor
         return y + added if added else y
 

@@ -142,7 +142,7 @@ def _steps(name: str, steps: Any) -> int:
 
 def _float() -> Any:
     """The dtype of factors: float64 where it is enabled, so that nothing is rounded before the rule."""
-    return jnp.result_type(float)
+    return jax.dtypes.canonicalize_dtype(float)
 
 
 def _shares(step: ArrayLike, steps: int) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Never, final
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, describe, spec_after
+from fnlamp.convert import as_batch
 from fnlamp.effect import Resource
 from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
 from fnlamp.given import shown, whole
@@ -104,7 +105,7 @@ class BatchStream:
             return before._finished(recipe.then(function, *arguments), spec)
         spec = as_spec(spec)
         return self._with(
-            step=transform.map(self.step, lambda batch: function(batch, *arguments)), spec=spec, indexed=self.indexed
+            step=transform.map(self.step, lambda batch: as_batch(function(batch, *arguments))), spec=spec, indexed=self.indexed
         )
 
     def take(self, count: int) -> BatchStream:

@@ -18,7 +18,6 @@ from fnlamp.effect import Effect, Runtime, do
 from fnlamp.fault import FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
 from fnlamp.mode import name_key, seed_key
 from fnlamp.stream import BatchStream
-from fnlamp.stream.nested import same
 from fnlamp.stream.sink import steps
 from fnlamp.train import tally
 from fnlamp.train.check import check_executor, device_of, takes_trained
@@ -182,8 +181,7 @@ class Run:
             body = self.note_programs(stream)
             begin = stream.init if self.position is None else self.position
             for carry, position, broken in self.executor.fold(body, self.shared, self.carry, stream, begin, self.bench):
-                # Where nothing of the epoch was taken, it may be another stream when the run is resumed.
-                self.carry, self.position = carry, None if same(position, stream.init) else position
+                self.carry, self.position = carry, position
                 if broken:
                     self.print_stream(stream)
                     return Failure(self.broke(stream, broken))
@@ -210,7 +208,7 @@ class Run:
             return StepsExceeded()
         weights = (self.carry.params, self.carry.layer_state)
         try:
-            check_batch(self.of.model, weights, batch_at(stream, stream.init if self.position is None else self.position))
+            check_batch(self.of.model, weights, batch_at(stream, self.position))
         except FaultError as error:
             if not isinstance(error.fault, NotRereadable):
                 return error.fault

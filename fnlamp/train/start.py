@@ -15,6 +15,7 @@ from fnlamp.fault import DtypeMismatch, FaultError, ResumedElsewhere, ShapeMisma
 from fnlamp.layer import Init
 from fnlamp.stream import BatchStream
 from fnlamp.stream.memory import checksum
+from fnlamp.stream.nested import same
 from fnlamp.train.state import Carry, Trained, TrainState
 
 
@@ -105,7 +106,8 @@ def print_of(stream: BatchStream, seed: int) -> tuple[tuple[str, Any], ...]:
 
 def check_same_stream(resumed: TrainState, stream: BatchStream, seed: int) -> None:
     """Raise the fault of resuming in the middle of an epoch whose stream is another one now."""
-    if resumed.stream_state is None or not resumed.stream:
+    at = resumed.stream_state
+    if at is None or not resumed.stream or same(at, stream.init):  # nothing of the epoch was taken
         return
     before, now = dict(resumed.stream), dict(print_of(stream, seed))
     for name in before:
