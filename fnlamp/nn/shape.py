@@ -64,11 +64,13 @@ def rescale(scale: float, shift: float = 0.0, *, dtype: Any = None) -> Layer:
     """
 
     if dtype is not None:
-        dtype = dtype_of("rescale: dtype", dtype, jnp.number, "a dtype of numbers, as jnp.float32")
+        known = dtype_of("rescale: dtype", dtype, jnp.number, "a dtype of numbers, as jnp.float32")
+        dtype = float if dtype is float else known  # Python's float is what JAX makes of it when it is used
     factor, added = number("rescale: scale", scale), number("rescale: shift", shift)
 
     def apply(x: Array) -> Array:
-        chosen = dtype if dtype is not None else wide(x) if is_float(x) else jax.dtypes.canonicalize_dtype(float)
+        chosen = wide(x) if dtype is None and is_float(x) else dtype or float
+        chosen = jax.dtypes.canonicalize_dtype(float) if chosen is float else chosen
         y = x.astype(chosen) * factor
         return y + added if added else y
 
