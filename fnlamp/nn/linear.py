@@ -39,7 +39,7 @@ def linear(
     out, bias = whole("linear: out", out, None), flag("linear: bias", bias)
     check_initializers("linear", weight_init=weight_init, bias_init=bias_init)
     if out < 1:
-        raise ValueError(f"linear needs at least one output, got out={out}")
+        raise ValueError(f"linear needs at least one output, got {out} for out")
 
     def init(key: Key, spec: Spec) -> Init:
         _check(spec, None)

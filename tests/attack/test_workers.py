@@ -92,7 +92,9 @@ def attacked(folder: Path, after: float, number: int) -> subprocess.CompletedPro
 )
 def test_a_signal_to_the_group_while_workers_start_is_the_interruption(tmp_path: Path, after: float, number: int) -> None:
     done = attacked(tmp_path, after, number)
-    assert done.stdout.startswith("Interrupted ('epoch', "), (done.stdout, done.stderr[-2000:])
+    # With the epoch that was reached, or the batches that the fold had put together if it was waiting for one.
+    assert done.stdout.startswith("Interrupted "), (done.stdout, done.stderr[-2000:])
+    assert "None" not in done.stdout
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -24,11 +24,10 @@ from fnlamp.tree import global_norm
 KEY = jax.random.key(5)
 
 
+@contextmanager
 def strict():
-    stack = ExitStack()
-    stack.enter_context(jax.numpy_dtype_promotion("strict"))
-    stack.enter_context(jax.numpy_rank_promotion("raise"))
-    return stack
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
 
 
 def same(a, b, rtol=1e-6):
@@ -70,8 +69,8 @@ def test_layers_under_strict_promotion(name, dtype):
         spec = jax.ShapeDtypeStruct(spec.shape, dtype)
     for mode in (Eval(), Train(jax.random.key(1))):
         traced = []
-        for switches in (ExitStack(), strict()):
-            with switches:
+        for switches in (nullcontext, strict):
+            with switches():
                 made = abstract_init(layer, spec)
                 traced.append(jax.make_jaxpr(partial(forward_and_back, layer))(made.params, made.state, spec, mode))
         assert str(traced[0].out_avals) == str(traced[1].out_avals)

@@ -46,7 +46,10 @@ class Fused:
 
     def __post_init__(self) -> None:
         if self.chunk is not None:
-            object.__setattr__(self, "chunk", whole("Fused: chunk", self.chunk))
+            chunk = whole("Fused: chunk", self.chunk, None)
+            if chunk < 1:
+                raise ValueError(f"Fused: chunk: a chunk has at least one step, got {chunk}")
+            object.__setattr__(self, "chunk", chunk)
         object.__setattr__(self, "seconds", number("Fused: seconds", self.seconds, "a time above 0", lambda time: time > 0))
 
     def fold(
