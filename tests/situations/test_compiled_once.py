@@ -181,7 +181,7 @@ def mapped(epochs, marks):
         model=train.supervised(nn.linear(3), loss.cross_entropy()), optimizer=optim.sgdw(0.1), epochs=epochs,
         train_batches=lambda c: stream.minibatches(X, Y, batch_size=32).map(lambda b: (b[0] + c.epoch, b[1])),
         on_epoch=lambda report: marks.append(resident()),
-    ).run(Runtime(log=None))
+    ).run(Runtime(log=None, executor=train.Stepwise()))
 if sys.argv[1] == "runs":
     marks = [run(i) or resident() for i in range(200)]
     print(marks[199] / marks[9])
