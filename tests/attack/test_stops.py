@@ -157,6 +157,17 @@ def test_sigterm_is_heard_by_a_run_that_names_it() -> None:
     assert time.monotonic() - at[0] < 2 * SOON
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_caller_ignores_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)  # as nohup, or a shell's `&`, starts a program
+    try:
+        run = Effect.suspend(lambda: os.kill(os.getpid(), number)).map(lambda _: "done")
+        assert run.run_exit(Runtime(log=None, signals=(signal.SIGINT, signal.SIGTERM))) == Success("done")
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_wait_of_ones_own_can_listen() -> None:
     def wait() -> None:
         polled.wait(lambda seconds: time.sleep(seconds))
