@@ -34,9 +34,11 @@ class LossValue(Elsewhere):
         [2.0, 0.0, nan, nan]
         """
         total, weight = jnp.asarray(self.total), jnp.asarray(self.weight)
-        nothing = ((weight == 0) & (total == 0)).astype(weight.dtype)
-        # 0 / 1 where there is nothing, and else 0 / 0, so that no NaN is made where none is meant, as `jax_debug_nans` asks.
-        return jnp.where(weight > 0, total, jnp.zeros_like(total)) / jnp.where(weight > 0, weight, nothing)
+        some = weight > 0
+        meant = some | ((weight == 0) & (total == 0))
+        # NaN is added, not selected: a gradient that waits for the total costs a perceptron of 2 million parameters 2 %.
+        flaw = jax.lax.stop_gradient(jnp.where(meant, 0, jnp.nan).astype(total.dtype))
+        return jnp.where(some, total, jnp.zeros_like(total)) / jnp.where(some, weight, jnp.ones_like(weight)) + flaw
 
 
 def _no_check(*_: Any) -> None:

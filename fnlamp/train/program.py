@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
 from fnlamp import tree
@@ -54,7 +55,7 @@ class Program:
     validate_every: int
     on_epoch: Callable[..., Effect[object, Any] | None] | None
     bound: float | None
-    described: dict[Hashable, Init] = field(default_factory=dict, repr=False)
+    described: dict[Hashable, tuple[Init, Hashable]] = field(default_factory=dict, repr=False)
 
     def context(self, purpose: str, epoch: int, losses: tuple[float | None, float | None]) -> LoopContext:
         """What a factory is given in this epoch; `losses` are the last and the best of earlier validations."""
@@ -63,16 +64,24 @@ class Program:
 
     def describe(self, stream: BatchStream) -> Init:
         """Specs and tags of the model for the stream's rows."""
-        features, _ = pair(stream.spec)
-        key = describe(tree.map(lambda leaf: array_spec(leaf.shape[1:], leaf.dtype), features)), identity(self.model)
-        if key not in self.described:
-            self.described.clear()
-            self.described[key] = self.model.describe(features)
-        return self.described[key]
+        return self._looked(stream)[0]
 
     def body(self, stream: BatchStream) -> Body:
         """The step for the stream's rows, by what the functions read now."""
-        return training_body(self.model, self.optimizer, self.schedule, self.describe(stream).tags, self.bound)
+        made, parts = self._looked(stream)
+        return training_body(self.model, self.optimizer, self.schedule, made.tags, self.bound, parts)
+
+    def _looked(self, stream: BatchStream) -> tuple[Init, Hashable]:
+        """The description of the model, and what it and its tags are a function of: looked at once an epoch."""
+        features, _ = pair(stream.spec)
+        model = identity(self.model)
+        key = describe(tree.map(lambda leaf: array_spec(leaf.shape[1:], leaf.dtype), features)), model
+        if key not in self.described:
+            made = self.model.describe(features)
+            tags = identity(tree.leaves(made.tags)), str(jax.tree.structure(made.tags))
+            self.described.clear()
+            self.described[key] = made, (model, tags)
+        return self.described[key]
 
     def plan(self, train: BatchStream, validation: BatchStream | None) -> Plan:
         """The figures; raises the fault that a run is sure to end with."""

@@ -51,6 +51,7 @@ class Run:
         self.classes: tuple[str, ...] | None = None
         self.body: Body | None = None
         self.recipe: tuple[Any, ...] | None = None  # identity of the functions of the stream's map
+        self.hook_keeps = program.on_epoch is not None and takes_trained(program.on_epoch)
 
     # ---- what comes out
 
@@ -130,7 +131,7 @@ class Run:
     def hook(self, report: EpochReport) -> Effect[Any, Any]:
         """What `on_epoch` makes of the report: a program, or nothing if it is a plain function as `print`."""
         function: Any = self.of.on_epoch
-        if takes_trained(function):
+        if self.hook_keeps:
             trained = self.trained()
             self.carry = self.bench.copy(self.carry)  # the next steps write over their own; the hook may keep what it is given
             made = function(report, trained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import http.server
@@ -125,7 +126,10 @@ MODEL = train.supervised(nn.linear(8) >> nn.tanh >> nn.dropout(0.1) >> nn.linear
 
 def left_behind() -> tuple[int, int, int]:
     """How many memory files and sockets, workers and threads there are."""
-    links = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed by a thread meanwhile, or the one that lists the folder
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
     server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     children = Path(f"/proc/{server}/task/{server}/children").read_text().split() if server else []
     threads = [thread for thread in threading.enumerate() if thread.name.startswith("fnlamp")]
