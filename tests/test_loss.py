@@ -322,6 +322,7 @@ def test_a_loss_whose_gradient_is_zero_everywhere_is_found(name: str, way: Calla
     assert caught.value.fault == NotDifferentiable(name)
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("name", SMOOTH)
 def test_real_losses_are_not_taken_for_flat(name: str, way: Callable[..., object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -26,7 +27,7 @@ def constant(factor: float = 1.0) -> Schedule:
     >>> constant(0.5)(7)
     0.5
     """
-    plain = number("constant: factor", factor)
+    plain = _factor("constant: factor", factor)
     return lambda step: plain
 
 
@@ -39,7 +40,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     >>> [float(linear(1.0, 0.0, 4)(step)) for step in (0, 1, 4, 9)]
     [1.0, 0.75, 0.0, 0.0]
     """
-    ends, last = (number("linear: start", start), number("linear: end", end)), _steps("linear", steps)
+    ends, last = (_factor("linear: start", start), _factor("linear: end", end)), _steps("linear", steps)
     return lambda step: _between(*ends, *_shares(step, last))
 
 
@@ -50,7 +51,7 @@ def cosine(steps: int, end: float = 0.0) -> Schedule:
     >>> [round(float(cosine(4)(step)), 4) for step in (0, 2, 4, 9)]
     [1.0, 0.5, 0.0, 0.0]
     """
-    last, final = _steps("cosine", steps), number("cosine: end", end)
+    last, final = _steps("cosine", steps), _factor("cosine: end", end)
 
     def schedule(step: Array) -> Array:
         # (1 + cos(pi t)) / 2 = 1 - sin^2(pi t / 2) = sin^2(pi (1 - t) / 2), each where it does not cancel
@@ -70,7 +71,7 @@ def warmup(steps: int, then: Schedule) -> Schedule:
     first, after = _steps("warmup", steps), checked(then, "warmup: then")
 
     def schedule(step: Array) -> Array:
-        at = jnp.asarray(step)
+        at = _counted(step)
         largest = _largest(at)
         within = jnp.asarray(min(first, largest) if largest > 0 else float(first), at.dtype)
         rise = jnp.minimum(at.astype(_float()) + 1, float(first)) / float(first)
@@ -133,6 +134,10 @@ def _named(given: Any) -> str:
     return str(getattr(given, "__name__", None) or f"{given!r} ({type(given).__name__})")
 
 
+def _factor(name: str, factor: Any) -> float:
+    return number(name, factor, "a number of 0 or more", lambda factor: math.isfinite(factor) and factor >= 0)
+
+
 def _steps(name: str, steps: Any) -> int:
     try:
         return whole(f"{name}: steps", steps)
@@ -145,9 +150,16 @@ def _float() -> Any:
     return jax.dtypes.canonicalize_dtype(float)
 
 
+def _counted(step: ArrayLike) -> Array:
+    try:
+        return jnp.asarray(step)
+    except OverflowError:
+        raise ValueError(f"a step is a whole number below 2^31, got {step}") from None
+
+
 def _shares(step: ArrayLike, steps: int) -> tuple[Array, Array]:
     """How much of `steps` is done and how much is left, from 0 to 1; from whole numbers, so that near 0 no digit is lost."""
-    at = jnp.asarray(step)
+    at = _counted(step)
     total = jnp.asarray(steps, at.dtype) if steps <= _largest(at) else jnp.asarray(float(steps), _float())
     done = jnp.clip(at.astype(total.dtype), 0, total)
     left = total - done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnlamp.arrays import Array
 from fnlamp.given import flag
 from fnlamp.optim.optimizer import Decay, Numbers, Optimizer, Slots, check_decay, lift
-from fnlamp.tag import Hyper, Tag
+from fnlamp.tag import Hyper, Tag, check_hyper
 
 
 def sgdw(
@@ -33,6 +33,8 @@ def sgdw(
     nesterov, decay = flag("sgdw: nesterov", nesterov), check_decay("sgdw", decay)
     if nesterov and momentum is None:
         raise ValueError("nesterov needs a momentum")
+    if momentum is not None and check_hyper("momentum", momentum) >= 1:
+        raise ValueError(f"momentum is a share of the last step, from 0 to below 1, got {momentum}")
 
     def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag, h: Numbers) -> tuple[Array, Slots]:
         a, w = f * h["learning_rate"], h["weight_decay"]

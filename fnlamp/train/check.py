@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 import jax
@@ -106,6 +107,8 @@ def check_start(name: str, start: Any, *kinds: type) -> None:
         raise TypeError(f"{name} is what a run gave, got {_shown(start)}: run it first, or program.bind(lambda trained: ...)")
     if isinstance(start, BaseContainer):
         raise TypeError(f"{name} is a Trained, got {_shown(start)}: take it out, as in case IOSuccess(Success(trained))")
+    if isinstance(start, str | bytes | PathLike):
+        raise TypeError(f"{name} is what a run gave or a tree of arrays, got {_shown(start)}: read the file first")
     if kinds and not isinstance(start, kinds):
         hint = "; to start from parameters, write initial=" if isinstance(start, dict) else ""
         raise TypeError(f"{name} is a {' or a '.join(kind.__name__ for kind in kinds)}, got {_shown(start)}{hint}")

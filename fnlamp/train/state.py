@@ -83,7 +83,7 @@ class EpochReport:
     train_loss_of_batches: float
     validation_loss: float | None = None
     validation_loss_of_batches: float | None = None
-    validation_metrics: Mapping[str, float] = field(default_factory=dict)
+    validation_metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
     seconds: float = 0.0
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Params, State, Tree, is_float
+from fnlamp.arrays import Array, Params, State, Tree, is_float, is_integer
 from fnlamp.identity import identity
 from fnlamp.loss import LossValue, Metric, differentiable
 from fnlamp.mode import Eval, Train
@@ -66,7 +66,7 @@ def _training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, 
             (~_finite((carry.layer_state, carry.optimizer_state)), STATE_BROKE),
             (~_finite(carry.params, bound), PARAMS_BROKE),
             (~jnp.isfinite(carry.tally[0, tally.OF_BATCHES]), LOSS_BROKE),
-            (carry.step < 0, STEPS_BROKE),
+            (_wrapped((carry.step, carry.optimizer_state)), STEPS_BROKE),
         ):
             found = jnp.where(holds, jnp.int32(code), found)
         return found
@@ -79,6 +79,12 @@ def _finite(arrays: Tree, bound: float | None = None) -> Array:
     largest = [jnp.max(jnp.abs(x), initial=0) for x in tree.leaves(arrays) if is_float(x)]
     sound = [jnp.isfinite(x) if bound is None else x <= bound for x in largest]
     return jnp.stack(sound).all() if sound else jnp.array(True)
+
+
+def _wrapped(counters: Tree) -> Array:
+    """Whether one of the counters, which are the integers that are no arrays, went past the last that it can hold."""
+    counts = [leaf for leaf in tree.leaves(counters) if is_integer(leaf) and leaf.ndim == 0]
+    return jnp.stack([count < 0 for count in counts]).any()
 
 
 def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:

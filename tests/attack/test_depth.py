@@ -98,6 +98,7 @@ def rows(s: BatchStream) -> list[list[int]]:
     return [np.asarray(batch).tolist() for batch in stream.items(s)]
 
 
+@pytest.mark.slow
 @SOURCES
 def test_ten_thousand_filters_and_maps(source: Any) -> None:
     whole = rows(source())
@@ -112,6 +113,7 @@ def test_filters_and_maps_keep_their_order() -> None:
     assert rows(s) == [[10, 10], [30, 30]]
 
 
+@pytest.mark.slow
 @SOURCES
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_ten_thousand_concats(source: Any, side: str) -> None:
@@ -131,6 +133,7 @@ def test_a_concat_goes_on_from_any_state(source: Any) -> None:
         at, state = at + isinstance(came, stream.Emit), came.state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [on_the_host, in_memory], ids=lambda source: source.__name__)
 def test_ten_thousand_choices_of_an_indexed_stream(source: Any) -> None:
     whole = rows(source())

@@ -161,6 +161,7 @@ def test_the_body_of_a_redirect_is_not_read(server, tmp_path):
 # ------------------------------------------------------------------------------- servers that keep one waiting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [HEAD + b"Content-Length: 50000\r\n\r\n", HEAD + b"\r\n", HEAD, b"HTTP/1.1 200 "])
 def test_a_server_that_drips_is_given_up(server, tmp_path, head):
     server.script["/bad"] = server.drip(b"x", head)

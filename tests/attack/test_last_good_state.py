@@ -148,7 +148,12 @@ def leaves(trained: Any) -> list[Any]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="starts processes from a server")
 @pytest.mark.parametrize(
-    "name", ["an item fails", "a worker is killed", "on_epoch fails", "a metric raises", "a second Ctrl-C"]
+    "name",
+    [
+        "a worker is killed",
+        "a second Ctrl-C",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("an item fails", "on_epoch fails", "a metric raises")),
+    ],
 )
 def test_the_end_holds_what_was_reached_and_resuming_gives_the_whole(whole: list[Any], name: str) -> None:
     ends_and_resumes(whole, name, None)

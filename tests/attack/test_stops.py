@@ -182,6 +182,7 @@ def test_a_wait_of_ones_own_can_listen() -> None:
     assert time.monotonic() - started < SOON
 
 
+@pytest.mark.slow
 def test_the_position_can_be_asked_for_again_after_a_stop_and_gives_the_same() -> None:
     def use(batches: Any) -> Effect[Any, Any]:
         token = Runtime(log=None)
@@ -204,6 +205,7 @@ def test_the_position_can_be_asked_for_again_after_a_stop_and_gives_the_same() -
         assert program.run_exit(Runtime(log=None)) == Success([3.0, 4.0, 2.0])
 
 
+@pytest.mark.slow
 def test_after_an_exception_in_the_parent_the_same_position_can_be_asked_for() -> None:
     def use(batches: Any) -> Effect[Any, Any]:
         def again() -> list[float]:

@@ -87,9 +87,7 @@ def attacked(folder: Path, after: float, number: int) -> subprocess.CompletedPro
 
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    "after", [0.3, 1.2, pytest.param(2.2, marks=pytest.mark.slow), pytest.param(3.5, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("after", [1.2, *(pytest.param(after, marks=pytest.mark.slow) for after in (0.3, 2.2, 3.5))])
 def test_a_signal_to_the_group_while_workers_start_is_the_interruption(tmp_path: Path, after: float, number: int) -> None:
     done = attacked(tmp_path, after, number)
     # With the epoch that was reached, or the batches that the fold had put together if it was waiting for one.

@@ -219,6 +219,7 @@ def test_only_the_wanted_columns_are_looked_at(write):
         assert (found.row, found.column) == (row, column)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 3, 100_000])
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_cell_that_spans_lines_is_a_fault_wherever_it_is(write, before, after):

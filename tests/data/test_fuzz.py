@@ -574,7 +574,7 @@ def check(form, count, folder, seed=0):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_mutated_file_reads_right_or_fails_typed(tmp_path, form):
-    check(form, 100, tmp_path)
+    check(form, 50, tmp_path)
 
 
 @pytest.mark.slow

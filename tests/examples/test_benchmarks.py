@@ -24,7 +24,7 @@ def benchmarks(monkeypatch):
 SMALL = {"logistic": 0.01, "simple": 0.02, "lamp": 0.02, "wide": 0.1, "cnn": 0.1, "lstm": 0.2, "gpt": 1.0}
 
 
-SLOW = dict.fromkeys(("wide", "cnn", "lstm", "gpt"), pytest.mark.slow)
+SLOW = dict.fromkeys(("simple", "lamp", "wide", "cnn", "lstm", "gpt"), pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in SMALL])
@@ -61,6 +61,7 @@ def test_the_figures_are_written(benchmarks, tmp_path, monkeypatch, capsys):
     assert "simple: batch 32, uint8 pixels" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_growth_of_the_leaves_is_measured(benchmarks):
     growth = benchmarks("growth")
     point = growth.measure(growth.wide_tree(3), 256, 32)

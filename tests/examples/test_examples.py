@@ -35,6 +35,7 @@ def test_every_example_is_tested():
     assert names == {name for name in names if f'example("{name}")' in source}
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_the_digits(tmp_path, capsys):
     curve, picture = tmp_path / "curve.json", tmp_path / "digits.png"
     assert example("classifier").main(["--json", str(curve), "--plot", str(picture)]) == 0
@@ -56,8 +57,7 @@ def test_the_classifier_learns_the_digits(tmp_path, capsys):
     [
         ("logistic", "sgdw"),
         *(pytest.param(*both, marks=SLOW) for both in (("logistic", "adamw"), ("scratch", "sgdw"), ("scratch", "adamw"))),
-        ("lamp", "adamw"),
-        pytest.param("lamp", "sgdw", marks=SLOW),
+        *(pytest.param("lamp", rule, marks=SLOW) for rule in ("adamw", "sgdw")),
     ],
 )
 def test_every_model_trains_with_both_rules(model, optimizer, tmp_path):
@@ -142,6 +142,7 @@ def test_the_character_model_learns_what_comes_next(model, epochs, most, tmp_pat
     assert "FileMissing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_character_model_finds_a_text_in_python(capsys):
     assert example("character_model").main(["--characters", "12000", "--epochs", "1", "--length", "1"]) == 0
     assert "Validation Loss" in capsys.readouterr().out

@@ -144,10 +144,12 @@ def test_a_case_that_hangs_is_ended_and_fails(benchmarks, monkeypatch, tmp_path,
 NEVER_FAILS = {"mapped", "kills", "resume"}
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("csv", "memory", "jpeg64", "overlap", "kills", "resume")]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("mapped", "csv", "memory", "jpeg64", "overlap", "kills", "resume")
+]
 
 
-@pytest.mark.parametrize("name", ["idx", "mapped", *SLOW])
+@pytest.mark.parametrize("name", ["idx", *SLOW])
 def test_every_case_runs(benchmarks, tmp_path, name):
     for package in {"csv": ["pandas", "pyarrow"], "memory": ["torch"], "jpeg64": ["torch"]}.get(name, []):
         pytest.importorskip(package)

@@ -94,6 +94,7 @@ def test_the_abstract_init_is_the_shape_of_the_real_one(case):
     assert f"{tree.count(init.params):,}" in table(case.layer, case.spec).splitlines()[-1]
 
 
+@pytest.mark.slow
 @each_layer
 @each_mode
 def test_gradients_are_finite_differences(case, mode):

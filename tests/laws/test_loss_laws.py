@@ -12,6 +12,7 @@ PREDICTION = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (6, 3)))
 each_loss = pytest.mark.parametrize(("loss", "target"), LOSSES.values(), ids=LOSSES)
 
 
+@pytest.mark.slow
 @each_loss
 def test_totals_and_weights_of_parts_add_up_to_the_whole(loss, target):
     whole = loss(PREDICTION, target)

@@ -45,6 +45,7 @@ def test_numbers(causal: bool) -> None:
     assert state == {}
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_one_part_as_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
     params, x = made()
     x = jnp.concatenate([x, -x, x + 1, x - 1, 2 * x, x / 2, 1 - x, 1 / (1 + x * x)])  # 8 parts on CPU
@@ -89,6 +90,7 @@ def test_large_scores_do_not_overflow(causal: bool) -> None:
     assert np.isfinite(pull(y)[0]).all()
 
 
+@pytest.mark.slow
 def test_half_precision_flows_through_with_a_softmax_in_float32() -> None:
     params, x = made()
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)

@@ -74,6 +74,7 @@ def same(a, b):
         np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
 
 
+@pytest.mark.slow
 def test_executors_agree_bit_for_bit_and_so_does_resuming() -> None:
     whole = trained(program(3), train.Fused())
     same(whole.params, trained(program(3), train.Stepwise()).params)

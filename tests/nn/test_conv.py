@@ -169,6 +169,7 @@ def test_derivatives_of_derivatives_forward_and_in_reverse(layer: Any) -> None:
     near(others, [forward, forward])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [nn.conv2d(4, 2, groups=2), nn.conv_pool(4, 3)], ids=str)
 def test_an_axis_of_models_and_an_empty_batch(layer: Any) -> None:
     spec = array_spec((2, 6, 6, 2), jnp.float32)

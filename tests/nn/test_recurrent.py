@@ -73,12 +73,14 @@ def test_every_batch_starts_from_zeros() -> None:
     np.testing.assert_allclose(together[1:2], alone, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (5, 1, 2)])
 def test_sizes_of_one(shape: tuple[int, ...]) -> None:
     params, x = made(shape, 2)
     np.testing.assert_allclose(nn.lstm(2).apply(params, {}, x, Eval())[0], by_hand(params, x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_precision_flows_through_and_gradients_come_in_it() -> None:
     params, x = made(hidden=8)
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)

@@ -63,6 +63,7 @@ def test_numbers() -> None:
     assert state == {}
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_differences() -> None:
     with jax.enable_x64(True):
         params = small_params(jnp.float64)
@@ -90,6 +91,7 @@ def test_a_shorter_text_has_the_logits_of_its_place_in_a_longer_one() -> None:
     np.testing.assert_allclose(whole[:, :3], part, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_initial_deviations_are_those_of_gpt_2() -> None:
     params = nn.gpt(500, layers=2, width=128, heads=2, context=200).init(KEY, array_spec((1, 200), jnp.int32)).params
     deviations = {path: float(jnp.std(leaf)) for path, leaf in tree.paths(params).items() if path.endswith("weight")}

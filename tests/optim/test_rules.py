@@ -132,13 +132,15 @@ def test_half_precision_parameters_have_float32_moments():
     [
         lambda: optim.sgdw(0.1, nesterov=True),
         lambda: optim.sgdw(0.1, clip=0.0),
+        lambda: optim.sgdw(0.1, momentum=1.0),
+        lambda: optim.sgdw(0.1, momentum=90),
         lambda: optim.adamw(b1=1.0),
         lambda: optim.cosine(0),
         lambda: optim.linear(1, 0, 0),
     ],
 )
 def test_wrong_arguments_are_bugs(wrong):
-    with pytest.raises(ValueError, match=r"needs|above"):
+    with pytest.raises(ValueError, match=r"needs|above|below 1"):
         wrong()
 
 

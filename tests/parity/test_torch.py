@@ -298,7 +298,7 @@ def check_grads(ours, params, theirs, grads):
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (optim.adamw(1e-2), lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0)),
+        pytest.param(optim.adamw(1e-2), lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0), marks=pytest.mark.slow),
         (optim.adamw(1e-2, 0.1), lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1)),
         (optim.sgdw(1e-2, momentum=0.9), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9)),
         (optim.sgdw(1e-2, momentum=0.9, nesterov=True), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9, nesterov=True)),

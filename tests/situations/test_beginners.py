@@ -203,6 +203,8 @@ MISTAKES: dict[str, str] = {
     "epochs(resume=IOSuccess(Success(1)))": "resume | case IOSuccess(Success(trained))",
     "epochs(initial=epochs().run(Runtime(log=None)))": "initial | case IOSuccess(Success(trained))",
     "epochs(resume=epochs())": "resume | run it first",
+    "epochs(initial='weights.npz')": "initial | read the file first",
+    "epochs(resume=__import__('pathlib').Path('run.npz'))": "resume | read the file first",
     "epochs(initial=epochs())": "initial | run it first",
     "epochs(resume=trained().params)": "resume | initial=",
     "epochs(resume=trained().state, initial=trained())": "initial | resume",

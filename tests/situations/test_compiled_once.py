@@ -68,7 +68,7 @@ AGAIN = {
 }
 
 
-@pytest.mark.parametrize("executor", [train.Fused(), train.Stepwise()], ids=str)
+@pytest.mark.parametrize("executor", [train.Fused(), pytest.param(train.Stepwise(), marks=pytest.mark.slow)], ids=str)
 def test_a_second_description_of_the_same_parts_compiles_nothing(compiled, executor):
     runtime = Runtime(log=None, executor=executor)
     first = describe().run(runtime).unwrap()._inner_value
@@ -105,6 +105,7 @@ def test_a_rate_that_is_an_argument_gives_the_numbers_of_a_program_of_its_own(on
             params, state = expected, after
 
 
+@pytest.mark.slow
 def test_other_parts_are_other_programs():
     def loss_of(**options):
         return describe(**options).run(Runtime(log=None)).unwrap()._inner_value.curve[-1].train_loss
@@ -141,6 +142,7 @@ def test_old_programs_are_dropped():
     assert kept.get(9, lambda: "made") == "made"
 
 
+@pytest.mark.slow
 def test_programs_of_a_map_that_captures_something_new_each_epoch_do_not_pile_up(monkeypatch):
     monkeypatch.setattr(PROGRAMS, "most", 3)
     alive = []

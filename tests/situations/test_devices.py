@@ -59,9 +59,12 @@ print(json.dumps(out))
 """
 
 SECOND = {"default device", "runtime device"}
-ORDINARY = ["plain", "default device", "runtime device", "runtime device inside another default", "strict promotion"]
+ORDINARY = ["plain", "default device"]
 MORE = [
     "plain",
+    "runtime device",
+    "runtime device inside another default",
+    "strict promotion",
     "default platform",
     "runtime platform",
     "rank promotion",

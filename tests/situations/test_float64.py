@@ -147,6 +147,7 @@ WEIGHTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "x"), WEIGHTED.values(), ids=WEIGHTED)
 def test_initialisers_have_all_digits(layer, x):
     made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct(x.shape, x.dtype))

@@ -333,7 +333,11 @@ def outcomes(read, executor):
 
 @pytest.mark.parametrize(
     ("way", "executor"),
-    [("a global", train.Fused()), ("a bound method", train.Stepwise()), ("an array filled in place", train.Fused())],
+    [
+        ("a global", train.Fused()),
+        pytest.param("a bound method", train.Stepwise(), marks=pytest.mark.slow),
+        pytest.param("an array filled in place", train.Fused(), marks=pytest.mark.slow),
+    ],
 )
 def test_a_function_gives_the_numbers_of_now(way, executor):
     read, write = WAYS[way]

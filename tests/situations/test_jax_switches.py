@@ -59,6 +59,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", CASES)
 def test_layers_under_strict_promotion(name, dtype):
@@ -172,6 +173,7 @@ SOME = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_layers_have_no_nan_inside(name):
     layer, spec = CASES[name]
@@ -180,6 +182,7 @@ def test_layers_have_no_nan_inside(name):
         jax.jit(partial(forward_and_back, layer))(made.params, made.state, x, Train(jax.random.key(1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOSSES, *METRICS])
 def test_nor_have_losses(name):
     made, target = {**LOSSES, **METRICS}[name]

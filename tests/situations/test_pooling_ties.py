@@ -109,6 +109,7 @@ def test_of_integers(form, dtype):
     np.testing.assert_array_equal(np.asarray(y)[0, :, :, 0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [max_pool, native_max_pool], ids=["cpu", "native"])
 @pytest.mark.parametrize("size", [(5, 4), (6, 6), (3, 7)])
 def test_same_padding_gives_no_gradient_to_the_border(form, size):
@@ -118,6 +119,7 @@ def test_same_padding_gives_no_gradient_to_the_border(form, size):
     assert float(slope.sum()) == 2 * places
 
 
+@pytest.mark.slow
 def test_the_layer_takes_the_same_form_twice_differentiated():
     layer, x = nn.max_pool2d(3, stride=2, padding=1), jnp.asarray(RANDOM)
 

@@ -182,6 +182,7 @@ def test_without_workers_a_generator_draws_on() -> None:
     assert len(np.unique(values)) == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2, 3, "threads"])
 def test_augment_draws_the_same_numbers_whoever_loads(workers: Any) -> None:
     options = {"dataset": Rows(), "augment": noisy, "seed": 7, "shuffle": True, "batch_size": 5}
@@ -209,7 +210,14 @@ class OwnGenerator(Rows):
         return np.random.default_rng(row).random() + random.Random(row).random()
 
 
-@pytest.mark.parametrize("dataset", [Unused(), OwnGenerator(), Rows(), from_arrays(np.arange(12.0))], ids=repr)
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        OwnGenerator(),
+        *(pytest.param(rows, marks=pytest.mark.slow) for rows in (Unused(), Rows(), from_arrays(np.arange(12.0)))),
+    ],
+    ids=repr,
+)
 def test_what_is_a_function_of_the_row_is_loaded(dataset: Any) -> None:
     options = {"dataset": dataset, "transform": keep_item}
     alone = run(options, 0)._inner_value.unwrap()

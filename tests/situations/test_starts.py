@@ -158,6 +158,7 @@ for trained in (there, chosen, *further):
 """
 
 
+@pytest.mark.slow
 def test_a_state_is_on_one_device():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", ON_TWO_DEVICES], env={**os.environ, **flags}, capture_output=True, text=True)
@@ -249,6 +250,7 @@ def test_reports_evaluations_states_and_faults_are_plain_data(middle, trained):
         assert pickle.loads(pickle.dumps(value)) == copy.deepcopy(value) == value
         assert asdict(value) == asdict(copy.copy(value))
     assert asdict(report)["validation_metrics"] == {"error": report.validation_loss}
+    assert hash(report) == hash(copy.copy(report))
     for state in (pickle.loads(pickle.dumps(middle.state)), copy.deepcopy(middle.state)):
         jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(state), jax.tree.leaves(middle.state))
         assert (state.epoch, state.stream_state, state.stream) == (1, 3, middle.state.stream)

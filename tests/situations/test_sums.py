@@ -137,13 +137,15 @@ def describe(**options):
 
 @pytest.mark.parametrize("executor", [train.Fused(), train.Fused(chunk=2), train.Stepwise()], ids=str)
 @pytest.mark.parametrize("left", [0, 1, 2])
-def test_a_step_past_the_last_that_32_bits_count_is_a_fault_with_the_state_before_it(executor, left):
+@pytest.mark.parametrize("both", [True, False], ids=["both counters", "the optimizer's"])
+def test_a_step_past_the_last_that_32_bits_count_is_a_fault_with_the_state_before_it(executor, left, both):
     trained = describe(epochs=1).run(Runtime(log=None)).unwrap()._inner_value
     far = jnp.int32(2**31 - 1 - left)
-    state = replace(trained.state, step=far, optimizer_state={**trained.state.optimizer_state, "step": far})
+    state = replace(trained.state, optimizer_state={**trained.state.optimizer_state, "step": far})
+    state = replace(state, step=far) if both else state
     found = describe(resume=state).run(Runtime(log=None, executor=executor)).failure()._inner_value
     assert isinstance(found, StepsExceeded)
-    assert int(found.state.state.step) == 2**31 - 1
+    assert int(found.state.state.optimizer_state["step"]) == 2**31 - 1
     again = describe(initial=found.state).run(Runtime(log=None)).unwrap()._inner_value
     assert int(again.state.step) == 6
 

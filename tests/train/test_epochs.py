@@ -317,7 +317,14 @@ class Alarm:
         return batch
 
 
-@pytest.mark.parametrize(("at", "how"), [(1, "token"), (5, "SIGINT"), (11, "token"), (17, "SIGINT"), (33, "token")])
+@pytest.mark.parametrize(
+    ("at", "how"),
+    [
+        (1, "token"),
+        (17, "SIGINT"),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in ((5, "SIGINT"), (11, "token"), (33, "token"))),
+    ],
+)
 @pytest.mark.parametrize("executor", [None, train.Stepwise()], ids=str)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(at, how, executor):
     runtime = Runtime(log=None, executor=executor)
@@ -508,6 +515,7 @@ def test_hyperparameters_by_tag_see_paths():
     assert (start["out"]["weight"] != end["out"]["weight"]).any()
 
 
+@pytest.mark.slow
 def test_mixed_precision_keeps_parameters_in_their_own_dtype():
     model = train.supervised(SIMPLE, loss.cross_entropy(), compute_dtype=jnp.bfloat16)
     trained = run(train.epochs(model=model, optimizer=optim.adamw(1e-2), train_batches=batches, epochs=20))

@@ -49,7 +49,11 @@ def by_hand(trained):
     return -logp[np.arange(37), label] * counted, WEIGHTS[label] * counted, counted, logits.argmax(-1) == Y
 
 
-@pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=2), train.Fused()], ids=str)
+@pytest.mark.parametrize(
+    "executor",
+    [*(pytest.param(e, marks=pytest.mark.slow) for e in (train.Stepwise(), train.Fused(chunk=2))), train.Fused()],
+    ids=str,
+)
 def test_the_figures_are_numpys(trained, executor):
     each, weight, counted, right = by_hand(trained)
     means = [(each * weight)[i : i + 8].sum() / weight[i : i + 8].sum() for i in range(0, 37, 8)]

@@ -29,8 +29,10 @@ def outcome(model, **options):
     return unsafe_perform_io(came.unwrap() if is_successful(came) else came.failure())
 
 
-@pytest.mark.parametrize("stored", [HALF, FULL])
-@pytest.mark.parametrize("used", [HALF, FULL])
+@pytest.mark.parametrize(
+    ("stored", "used"),
+    [(HALF, FULL), (FULL, HALF), *(pytest.param(dtype, dtype, marks=pytest.mark.slow) for dtype in (HALF, FULL))],
+)
 def test_parameters_are_stored_in_one_dtype_and_used_in_the_other(stored, used):
     seen = []
     spy = nn.fun(lambda x: seen.append(x.dtype) or x, "spy")

@@ -193,6 +193,7 @@ def leaves(trained):
     return [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(trained.state)]
 
 
+@pytest.mark.slow
 def test_every_executor_and_a_mapped_file_train_to_the_same_bits(tmp_path):
     program = describe()
     first = run(program, train.Stepwise())
@@ -222,6 +223,7 @@ def test_other_seeds_and_offsets_compile_nothing_anew():
     assert traced(6) == traced(1)
 
 
+@pytest.mark.slow
 def test_a_small_model_learns_what_follows_what():
     corpus = np.tile(np.array([0, 1, 2, 0, 3, 4, 0], np.int32), 100)
     layer = nn.embedding(5, 8) >> nn.lstm(16) >> nn.linear(5)
