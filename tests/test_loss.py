@@ -77,6 +77,7 @@ def test_positions_are_rows() -> None:
     assert float(value.weight) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint32, np.int64])
 @pytest.mark.parametrize("classes", [4, 100, 300, 1000])
 def test_narrow_labels_are_compared_as_numbers(dtype: type, classes: int) -> None:

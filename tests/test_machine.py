@@ -46,6 +46,7 @@ print(kept, faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's C library alone can be told")
 def test_memory_that_is_kept_is_not_mapped_again():
     def process(keep):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -27,7 +26,7 @@ def constant(factor: float = 1.0) -> Schedule:
     >>> constant(0.5)(7)
     0.5
     """
-    plain = _factor("constant: factor", factor)
+    plain = number("constant: factor", factor)
     return lambda step: plain
 
 
@@ -40,7 +39,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     >>> [float(linear(1.0, 0.0, 4)(step)) for step in (0, 1, 4, 9)]
     [1.0, 0.75, 0.0, 0.0]
     """
-    ends, last = (_factor("linear: start", start), _factor("linear: end", end)), _steps("linear", steps)
+    ends, last = (number("linear: start", start), number("linear: end", end)), _steps("linear", steps)
     return lambda step: _between(*ends, *_shares(step, last))
 
 
@@ -51,7 +50,7 @@ def cosine(steps: int, end: float = 0.0) -> Schedule:
     >>> [round(float(cosine(4)(step)), 4) for step in (0, 2, 4, 9)]
     [1.0, 0.5, 0.0, 0.0]
     """
-    last, final = _steps("cosine", steps), _factor("cosine: end", end)
+    last, final = _steps("cosine", steps), number("cosine: end", end)
 
     def schedule(step: Array) -> Array:
         # (1 + cos(pi t)) / 2 = 1 - sin^2(pi t / 2) = sin^2(pi (1 - t) / 2), each where it does not cancel
@@ -132,10 +131,6 @@ MAKERS = {"constant", "linear", "cosine", "warmup"}
 
 def _named(given: Any) -> str:
     return str(getattr(given, "__name__", None) or f"{given!r} ({type(given).__name__})")
-
-
-def _factor(name: str, factor: Any) -> float:
-    return number(name, factor, "a number of 0 or more", lambda factor: math.isfinite(factor) and factor >= 0)
 
 
 def _steps(name: str, steps: Any) -> int:

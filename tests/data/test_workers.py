@@ -800,6 +800,7 @@ def running(pid):
         return False
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_the_process_that_asked_them(how, tmp_path):

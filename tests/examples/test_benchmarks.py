@@ -48,6 +48,7 @@ def test_torch_trains_the_same_model(benchmarks, name):
     assert ran.last_loss["torch eager"] == pytest.approx(ran.last_loss["fnlamp"], rel=5e-3)
 
 
+@pytest.mark.slow
 def test_the_figures_are_written(benchmarks, tmp_path, monkeypatch, capsys):
     training, out = benchmarks("training"), tmp_path / "figures.json"
     monkeypatch.setattr(training.fnlamp, "keep_memory", lambda: False)  # the other tests' memory is not ours to keep

@@ -51,6 +51,7 @@ def test_every_parameter_has_a_tag(case):
     assert paths == {"/".join(tag.path) for tag in jax.tree.leaves(init.tags)}
 
 
+@pytest.mark.slow
 @each_layer
 def test_eval_is_deterministic_and_leaves_the_state(case):
     init, x = made(case)

@@ -94,6 +94,7 @@ def test_both_forms_agree_in_values_and_gradients(image, kernel, stride, padding
     assert layer.init(KEY, array_spec(x.shape, x.dtype)).spec.shape == ours[0].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "channels", "kernel", "pool", "padding"),
     [

@@ -76,6 +76,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [lambda f: f, jax.jit], ids=["eager", "compiled"])
 @pytest.mark.parametrize(("made", "target", "expected"), LOSSES.values(), ids=LOSSES)
 def test_losses(made, target, expected, how):

@@ -320,9 +320,11 @@ class Alarm:
 @pytest.mark.parametrize(
     ("at", "how"),
     [
-        (1, "token"),
         (17, "SIGINT"),
-        *(pytest.param(*both, marks=pytest.mark.slow) for both in ((5, "SIGINT"), (11, "token"), (33, "token"))),
+        *(
+            pytest.param(at, how, marks=pytest.mark.slow)
+            for at, how in ((1, "token"), (5, "SIGINT"), (11, "token"), (33, "token"))
+        ),
     ],
 )
 @pytest.mark.parametrize("executor", [None, train.Stepwise()], ids=str)

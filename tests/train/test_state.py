@@ -56,7 +56,8 @@ class Stopping:
             yield item
 
 
-@pytest.mark.parametrize("executor", [pytest.param(train.Stepwise(), marks=pytest.mark.slow), train.Fused(chunk=3)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=3)], ids=str)
 def test_a_run_stopped_at_any_moment_goes_on_to_the_same_bits(executor):
     validated = {"validation_batches": lambda c: stream.full_batch(X, Y)}
     program = describe(**validated)

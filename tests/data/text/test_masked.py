@@ -262,7 +262,8 @@ def test_padding_has_no_weight_in_the_loss():
     assert float(value.weight) == targets["weights"].sum() < targets["weights"].size
 
 
-@pytest.mark.parametrize("executor", [pytest.param(train.Stepwise(), marks=pytest.mark.slow), train.Fused(chunk=2)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=2)], ids=str)
 def test_a_small_model_trains_on_them(executor):
     generator = np.random.default_rng(0)
     # The second half of a sentence repeats the first, so that a hidden token can be read off.
