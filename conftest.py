@@ -19,8 +19,8 @@ import pytest
 from fnlamp import fault, loss, nn, optim, stream
 from fnlamp.arrays import array_spec
 from fnlamp.effect import Effect, Runtime
-from fnlamp.layer import table
 from fnlamp.mode import Eval, Train
+from fnlamp.summary import table
 from fnlamp.train import supervised
 
 

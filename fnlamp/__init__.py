@@ -12,12 +12,12 @@ from fnlamp import train as train
 from fnlamp.elsewhere import tell as _tell
 from fnlamp.layer import Init as Init
 from fnlamp.layer import Layer as Layer
-from fnlamp.layer import table as table
 from fnlamp.machine import keep_memory as keep_memory
 from fnlamp.machine import keep_programs as keep_programs
 from fnlamp.mode import Eval as Eval
 from fnlamp.mode import Mode as Mode
 from fnlamp.mode import Train as Train
+from fnlamp.summary import table as table
 from fnlamp.tag import Role as Role
 from fnlamp.tag import Tag as Tag
 

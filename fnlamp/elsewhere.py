@@ -52,7 +52,7 @@ MODEL = {
     "forward": "it is used by layer.apply(params, state, x, mode)",
     "predict": "what is trained predicts: trained = program.run_or_raise(), then trained.predict(x)",
     "evaluate": "what is trained is evaluated: train.evaluate(batches)(trained).run()",
-    "summary": "nn.table(layer, spec) is the table of a model",
+    "summary": "fnlamp.table(layer, spec) is the table of a model",
 }
 TRAINED = {"fit": TRAINING, "parameters": "its parameters are trained.params", "evaluate": MODEL["evaluate"], "to": MOVED}
 OPTIMIZER = {

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import jax
 
 from fnlamp import tree
-from fnlamp.arrays import Key, Params, Spec, State, Tree, array_spec, describe, spec_after
+from fnlamp.arrays import Key, Params, Spec, State, Tree, array_spec, spec_after
 from fnlamp.elsewhere import MODEL, Elsewhere
+from fnlamp.fault import located
 from fnlamp.given import function, shown, text
-from fnlamp.mode import Mode
+from fnlamp.mode import Mode, name_key
 from fnlamp.tag import Role, Tag
 
 
@@ -56,8 +57,6 @@ class Layer(Elsewhere):
 
     def __rshift__(self, other: Layer) -> Layer:
         """First this layer, then the other: `sequence` of both, flattened, hence associative."""
-        from fnlamp.nn.combine import chain  # combinators are written on layers, and `>>` is one of them
-
         other = as_layer(other, f"the right of {self} >>")
         if self.chain == () or other.chain == ():  # `sequence()` is the identity
             return other if self.chain == () else self
@@ -96,20 +95,25 @@ def as_layer(given: Any, where: str) -> Layer:
     raise TypeError(f"expected a Layer at {where}, got {got}; {hint}")
 
 
+READY = frozenset(
+    (
+        *("elu", "gelu", "gelu_tanh", "hard_swish", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax"),
+        *("softplus", "tanh", "flatten", "global_avg_pool"),
+    )
+)
+"""Names of `nn` that are layers, and not functions that make one."""
+
 PEERS = {"torch", "keras", "tensorflow", "flax", "equinox", "haiku", "torchvision", "transformers"}
 """Libraries whose modules hold parameters of their own."""
 
 
 def _instead(given: Any) -> tuple[str, str]:
     """What is given in place of a layer, and what to write."""
-    from fnlamp import nn
-
     name, module = (str(getattr(given, of, None) or "") for of in ("__name__", "__module__"))
     library = (module or type(given).__module__).split(".")[0]
-    ready = f"write nn.{name}; " if isinstance(getattr(nn, name or "-", None), Layer) else ""
+    ready = f"write nn.{name}; " if name in READY else ""
     if isinstance(given, str):
-        known = isinstance(getattr(nn, given, None), Layer)
-        return shown(given), f"write nn.{given}" if known else "layers are values, such as nn.relu and nn.linear(10)"
+        return shown(given), f"write nn.{given}" if given in READY else "layers are values, such as nn.relu and nn.linear(10)"
     if isinstance(given, list | tuple):
         return f"a {type(given).__name__} of {len(given)}", "layers are given one by one: nn.sequence(*layers)"
     if library in PEERS:
@@ -151,32 +155,56 @@ def _specs_only(init: Init) -> Init:
     return Init(params, state, init.spec, init.tags, parts)
 
 
-def table(layer: Layer, spec: Spec) -> str:
-    """The model as a table: layer, output shape, parameters, bytes; nothing is computed.
+def chain(*parts: tuple[str | None, Layer]) -> Layer:
+    """`sequence` with optional names; what `>>` calls."""
+    children = named_children(parts)
 
-    >>> import jax, jax.numpy as jnp
-    >>> from fnlamp import nn
-    >>> print(table(nn.linear(128) >> nn.relu >> nn.linear(10), jax.ShapeDtypeStruct((32, 784), jnp.float32)))
-    layer        output            parameters    bytes
-    input        float32[32, 784]
-    linear(128)  float32[32, 128]     100,480  401,920
-    relu         float32[32, 128]           0        0
-    linear(10)   float32[32, 10]        1,290    5,160
-    total                             101,770  407,080
-    """
-    init = abstract_init(as_layer(layer, "table: layer"), spec)
-    rows = [("layer", "output", "parameters", "bytes"), ("input", describe(spec), "", "")]
-    rows += _rows(layer, init, "", "")
-    rows.append(("total", "", f"{tree.count(init.params):,}", f"{tree.nbytes(init.params):,}"))
-    left, middle, right, last = (max(len(row[i]) for row in rows) for i in range(4))
-    return "\n".join(f"{a:<{left}}  {b:<{middle}}  {c:>{right}}  {d:>{last}}".rstrip() for a, b, c, d in rows)
+    def init(key: Key, spec: Tree) -> Init:
+        made: dict[str, Init] = {}
+        for name, layer in children.items():
+            made[name] = init_child(name, layer, key, spec)
+            spec = made[name].spec
+        return gather(children, made, spec)
+
+    def apply(params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
+        new = {}
+        for name, layer in children.items():
+            x, new[name] = apply_child(name, layer, params, state, x, mode)
+        return x, without_empty(new)
+
+    return Layer(init, apply, " >> ".join(map(str, children.values())) or "identity", chain=parts)
 
 
-def _rows(layer: Layer, init: Init, name: str, indent: str) -> list[tuple[str, str, str, str]]:
-    inner = [row for part in init.parts for row in _rows(part[1], part[2], part[0], indent + "  " * bool(name))]
-    if layer.chain is not None and not name:  # the outermost sequence needs no line of its own
-        return inner
-    kind = "sequence" if layer.chain is not None else layer.name
-    label = kind if not name or name.isdigit() else f"{name}: {kind}"
-    own = (indent + label, describe(init.spec), f"{tree.count(init.params):,}", f"{tree.nbytes(init.params):,}")
-    return [own, *inner]
+def named_children(parts: Sequence[tuple[str | None, Layer]]) -> dict[str, Layer]:
+    children: dict[str, Layer] = {}
+    for position, (name, layer) in enumerate(parts):
+        layer = as_layer(layer, str(position) if name is None else name)
+        key = str(position) if name is None else name
+        if key in children:
+            raise ValueError(f"two layers are called {key!r}; give one of them another name")
+        children[key] = layer
+    return children
+
+
+def init_child(name: str, layer: Layer, key: Key, spec: Tree) -> Init:
+    with located(name):
+        return layer.init(name_key(key, name), spec)
+
+
+def apply_child(name: str, layer: Layer, params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
+    with located(name):
+        return layer.apply(params.get(name, {}), state.get(name, {}), x, mode.inside(name))
+
+
+def gather(children: dict[str, Layer], made: dict[str, Init], spec: Tree) -> Init:
+    return Init(
+        params=without_empty({name: one.params for name, one in made.items()}),
+        state=without_empty({name: one.state for name, one in made.items()}),
+        spec=spec,
+        tags=without_empty({name: tree.map(lambda tag, n=name: tag.inside(n), one.tags) for name, one in made.items()}),
+        parts=tuple((name, children[name], one) for name, one in made.items()),
+    )
+
+
+def without_empty(parts: Mapping[str, Tree]) -> dict[str, Tree]:
+    return {name: part for name, part in parts.items() if part}

@@ -56,7 +56,7 @@ def show_images(
             _save(figure, file)
         return file
 
-    return Effect.attempt(draw, FaultError, lambda error: error.fault)
+    return Effect.checked(draw)
 
 
 def _on_display(pixels: np.ndarray[Any, Any], titles: list[str], rows: int, columns: int) -> None:

@@ -128,7 +128,7 @@ def test_messages_say_what_was_expected_and_what_came(fault: Fault, message: str
 
 def test_the_state_of_a_fault_is_not_compared_and_not_printed_in_full() -> None:
     assert NonFinite("loss", 0, 1, object()) == NonFinite("loss", 0, 1, object()) != NonFinite("loss", 0, 2, None)
-    assert NonFinite("loss", 0, 1, None) != NonFinite("gradient norm", 0, 1, None)
+    assert NonFinite("loss", 0, 1, None) != NonFinite("update", 0, 1, None)
     assert Interrupted(object()) == Interrupted() != Interrupted(where="epochs")
     assert repr(NonFinite("loss", 0, 1, object())) == "NonFinite(loss, epoch=0, step=1)"
     assert repr(Interrupted()) == "Interrupted()"

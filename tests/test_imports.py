@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "fnlamp"
 BASE = {"elsewhere", "fault", "arrays", "tree", "given", "convert", "identity"}
-LAYERS = BASE | {"mode", "tag", "layer"}
+LAYERS = BASE | {"mode", "tag", "layer", "summary"}
 EFFECT = BASE | {"effect"}
 ALLOWED = {
     "elsewhere": set(),
@@ -23,7 +23,8 @@ ALLOWED = {
     "convert": {"fault", "arrays", "given"},
     "mode": BASE,
     "tag": BASE,
-    "layer": LAYERS | {"nn"},  # `>>` is a combinator, imported where it is called
+    "layer": BASE | {"mode", "tag"},
+    "summary": LAYERS,
     "nn": LAYERS | {"nn"},
     "augment": BASE,
     "machine": set(),
@@ -48,6 +49,7 @@ PURE = {
     "mode",
     "tag",
     "layer",
+    "summary",
     "nn",
     "loss",
     "optim",
@@ -86,6 +88,49 @@ def test_a_room_imports_only_the_rooms_below_it(path):
         assert "returns" not in packages
     if here in {"effect", "stream", "data"}:
         assert "jax" not in packages
+
+
+DATA = {"option": set(), "readers": {"option"}, "sets": {"option", "readers"}, "text": {"option", "readers"}, "loading": set()}
+"""The rooms inside `data`, and which others of them each may import."""
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) == "data"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_of_data_imports_only_the_rooms_below_it(path):
+    parts = path.relative_to(ROOT / "data").parts
+    here = parts[0].removesuffix(".py")
+    if here != "__init__":
+        rooms = {name.split(".")[2] for name in imported(path) if name.startswith("fnlamp.data.")}
+        assert rooms - {here} <= DATA[here]
+
+
+def modules() -> dict[str, Path]:
+    """The files by the names that they are imported by."""
+    named = {".".join(("fnlamp", *path.relative_to(ROOT).with_suffix("").parts)): path for path in FILES}
+    return {name.removesuffix(".__init__"): path for name, path in named.items()}
+
+
+def arrows() -> dict[str, set[str]]:
+    """Which files each file imports, inside functions and for type checkers too."""
+    found, files = {}, modules()
+    for module, path in files.items():
+        names = imported(path)
+        # Of `from fnlamp.nn import window` what it takes, and not the package, which every file inside it loads first.
+        taken = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
+        found[module] = {next(filter(files.__contains__, above(name)), module) for name in taken} - {module, "fnlamp"}
+    return found
+
+
+def above(name: str) -> list[str]:
+    """The name, and those of what it is inside of: a function, its file, its package."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    remaining = arrows()
+    while free := {module for module, names in remaining.items() if not names & remaining.keys()}:
+        remaining = {module: names for module, names in remaining.items() if module not in free}
+    assert not remaining, f"these import each other: {sorted(remaining)}"
 
 
 def test_every_room_has_a_place_in_the_order():

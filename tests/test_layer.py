@@ -7,8 +7,9 @@ import pytest
 from fnlamp import nn, tree
 from fnlamp.arrays import array_spec
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
-from fnlamp.layer import Init, Layer, abstract_init, table, tag_all
+from fnlamp.layer import READY, Init, Layer, abstract_init, tag_all
 from fnlamp.mode import Eval
+from fnlamp.summary import table
 from fnlamp.tag import Role, Tag
 
 SPEC = array_spec((32, 784), jnp.float32)
@@ -75,3 +76,7 @@ def test_table_of_a_single_layer_and_of_a_tuple() -> None:
         "total                              7,850  31,400",
     ]
     assert "(float32[32, 784], float32[32, 784])" in table(nn.branch(nn.relu, nn.tanh), SPEC)
+
+
+def test_the_layers_that_are_ready_are_those_of_nn() -> None:
+    assert {name for name in dir(nn) if isinstance(getattr(nn, name), Layer)} == READY

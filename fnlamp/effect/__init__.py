@@ -5,6 +5,8 @@ from fnlamp.effect.do import do as do
 from fnlamp.effect.do import iterate as iterate
 from fnlamp.effect.do import sequence as sequence
 from fnlamp.effect.effect import Effect as Effect
+from fnlamp.effect.effect import ask as ask
+from fnlamp.effect.effect import sleep as sleep
 from fnlamp.effect.explain import UNKNOWN as UNKNOWN
 from fnlamp.effect.explain import Explanation as Explanation
 from fnlamp.effect.explain import Outline as Outline
@@ -20,6 +22,4 @@ from fnlamp.effect.runtime import Clock as Clock
 from fnlamp.effect.runtime import Executor as Executor
 from fnlamp.effect.runtime import Runtime as Runtime
 from fnlamp.effect.runtime import SystemClock as SystemClock
-from fnlamp.effect.runtime import ask as ask
-from fnlamp.effect.runtime import sleep as sleep
 from fnlamp.fault import Interrupted as Interrupted

@@ -15,7 +15,7 @@ from returns.primitives.hkt import Kind2, SupportsKind2
 from returns.result import Failure, Result, Success
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp.effect.explain import Explanation, explain
+from fnlamp.effect.explain import Explanation, Outline, explain
 from fnlamp.effect.failed import FailedRun, exception_of, line_of
 from fnlamp.effect.interpret import interpret, outcome
 from fnlamp.effect.misuse import RUN, Undone, called, check_delegated, program
@@ -32,12 +32,14 @@ from fnlamp.effect.node import (
     Local,
     Named,
     Node,
+    Outlined,
     Pure,
+    Salvaged,
 )
-from fnlamp.effect.runtime import Runtime, sleep
-from fnlamp.effect.then import COLLECT_ALL, Applied, Attempted, Composed, Finalized, Kept, Lashed, Suspended, Tapped
+from fnlamp.effect.runtime import Runtime
+from fnlamp.effect.then import COLLECT_ALL, Applied, Attempted, Checked, Composed, Finalized, Kept, Lashed, Suspended, Tapped
 from fnlamp.fault import FaultError, Interrupted
-from fnlamp.given import function, instance, text, whole
+from fnlamp.given import function, instance, number, text, whole
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -127,9 +129,24 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return Effect(Call(Attempted(called("thunk", thunk), _caught(catch), called("error", error))))
 
     @classmethod
+    def checked(cls, thunk: Callable[[], A]) -> Effect[A, Any]:
+        """A side effect that raises its faults: the failure is what a `FaultError` carries; other exceptions stay bugs.
+
+        >>> def load():
+        ...     raise fault.FaultError(fault.FileMissing("rows.csv", "no such file"))
+        >>> Effect.checked(load).alt(lambda missing: missing.path).run()
+        failed: ...
+        <IOResult: <Failure: rows.csv>>
+        """
+        return Effect(Call(Checked(Suspended(called("thunk", thunk)))))
+
+    @classmethod
     def call(cls, function: Callable[[Runtime], Result[A, E] | Interrupted]) -> Effect[A, E]:
-        """A side effect that needs the runtime; a long loop in it polls `runtime.cancel` and returns `Interrupted(state)`."""
-        return Effect(Call(called("function", function)))
+        """A side effect that needs the runtime; a long loop in it polls `runtime.cancel` and returns `Interrupted(state)`.
+
+        As in `checked`, a `FaultError` that it raises is its failure.
+        """
+        return Effect(Call(Checked(called("function", function))))
 
     @classmethod
     def asks(cls, function: Callable[[Runtime], A]) -> Effect[A, Never]:
@@ -239,6 +256,14 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         """A name that `explain` shows and that a bug's traceback carries as a note."""
         return Effect(Named(self._inner_value, text("name", name)))
 
+    def outlined(self: Effect[A, E], outline: Callable[[], Outline]) -> Effect[A, E]:
+        """What `explain` shows of this program, in place of what it can see; running it is the same."""
+        return Effect(Outlined(self._inner_value, called("outline", outline)))
+
+    def salvaged(self: Effect[A, E], state: Callable[[], Any]) -> Effect[A, E]:
+        """The last good state: whatever ends this before it succeeds (an interruption, a fault, a bug) holds `state()`."""
+        return Effect(Salvaged(self._inner_value, called("state", state)))
+
     def __iter__(self: Effect[A, E]) -> Generator[Effect[A, E], Any, A]:
         """`a = yield from effect`, inside a `@do` function."""
         check_delegated()
@@ -311,10 +336,25 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     def __repr__(self) -> str:
         node = self._inner_value
         depth = 0
-        while isinstance(node, Bind | Handle) and depth < 100:
-            node, depth = node.source, depth + 1
+        while isinstance(node, Bind | Handle | Outlined | Salvaged) and depth < 100:
+            node, depth = node.source, depth + isinstance(node, Bind | Handle)
         label = node.name if isinstance(node, Named) else type(node).__name__.lower()
         return f"<Effect: {label}{f' and {depth} more' if depth else ''}>"
+
+
+def ask() -> Effect[Runtime, Never]:
+    """The runtime that the program is run with."""
+    return Effect.asks(lambda runtime: runtime)
+
+
+def sleep(seconds: float) -> Effect[None, Never]:
+    """Wait that many seconds by the runtime's clock; Ctrl-C ends the wait."""
+    time = number("seconds", seconds, "a time of 0 or more", lambda time: time >= 0)
+
+    def sleep(runtime: Runtime) -> None:  # by this name `explain` shows it
+        runtime.sleep(time)
+
+    return Effect.asks(sleep)
 
 
 def _caught(catch: Any) -> Any:

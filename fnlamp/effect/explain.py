@@ -10,7 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from fnlamp.effect.node import Access, Always, Bind, Bracket, Call, Do, Fail, Handle, Local, Named, Node, Pure, name_of, node_of
+from fnlamp.effect.node import (
+    Access,
+    Always,
+    Bind,
+    Bracket,
+    Call,
+    Do,
+    Fail,
+    Handle,
+    Local,
+    Named,
+    Node,
+    Outlined,
+    Pure,
+    Salvaged,
+    name_of,
+    node_of,
+)
 from fnlamp.fault import Fault
 
 
@@ -79,16 +96,16 @@ def explain(root: Node) -> Explanation:
 
 def _down(node: Node, pending: list[Any]) -> tuple[Node | None, Outline]:
     match node:
-        case Named(source, name, outline):
-            if outline is not None:
-                return None, outline()
+        case Outlined(_, outline):
+            return None, outline()
+        case Named(source, name):
             if isinstance(source, Do):
                 return None, Outline((f"{name}: a do block, not looked into",))
             return source, Outline((f"{name}:",))
         case Bind(source) | Handle(source):
             pending.append(node)
             return source, Outline(())
-        case Local(source):
+        case Local(source) | Salvaged(source):
             return source, Outline(())
         case Bracket(Pure(), Always(effect)):  # `ensuring`
             pending.append(node)

@@ -22,7 +22,9 @@ from fnlamp.effect.node import (
     Local,
     Named,
     Node,
+    Outlined,
     Pure,
+    Salvaged,
     name_of,
     node_of,
 )
@@ -161,7 +163,7 @@ class _Machine:
             raise TypeError(f"{name_of(node.function)} returned {type(exit).__name__}, expected Success or Failure")
         self.exit = exit
 
-    def _bind(self, node: Bind | Handle) -> None:
+    def _enter(self, node: Bind | Handle | Named | Salvaged) -> None:
         self.stack.append(node)
         self.node = node.source
 
@@ -183,21 +185,22 @@ class _Machine:
         self.use(node.change(self.runtime))
         self.node = node.source
 
-    def _named(self, node: Named) -> None:
-        self.stack.append(node)
+    def _outlined(self, node: Outlined) -> None:
         self.node = node.source
 
     _down: Final[dict[type, Callable[[Any, Any], None]]] = {
         Pure: _pure,
         Fail: _fail,
         Call: _call,
-        Bind: _bind,
-        Handle: _bind,
+        Bind: _enter,
+        Handle: _enter,
         Bracket: _bracket,
         Do: _do,
         Access: _access,
         Local: _local,
-        Named: _named,
+        Named: _enter,
+        Outlined: _outlined,
+        Salvaged: _enter,
     }
 
     # ---- up
@@ -249,21 +252,24 @@ class _Machine:
         self.use(frame.runtime)
 
     def _left(self, frame: Named) -> None:
-        if self._interrupts() and frame.salvage is not None:
+        if isinstance(self.exit, Defect):
+            note(self.exit.cause, f"in effect {frame.name!r}")
+
+    def _salvaged(self, frame: Salvaged) -> None:
+        if self._interrupts():
             self.exit = Interrupted()
         if type(self.exit) is Success:
             return
         self.guard.shields += 1  # another Ctrl-C does not lose what was reached
         try:
-            if isinstance(self.exit, Defect):
-                note(self.exit.cause, f"in effect {frame.name!r}")
-            if frame.salvage is not None:
-                state = frame.salvage()
-                self.exit = salvaged(self.exit, state)
-                if type(self.exit) is Failure and self.exit._inner_value is not self.reached[0]:
-                    self.reached = self.exit._inner_value, state
+            state = frame.state()
+            self.exit = salvaged(self.exit, state)
+            if type(self.exit) is Failure and self.exit._inner_value is not self.reached[0]:
+                self.reached = self.exit._inner_value, state
         except Exception as error:  # the end that is under way is what the caller is to see
-            self.runtime.say(f"the last good state of {frame.name} cannot be had: {shown(error)}")
+            self.runtime.say(
+                f"the last good state of {getattr(frame.source, 'name', 'the program')} cannot be had: {shown(error)}"
+            )
         finally:
             self.guard.shields -= 1
 
@@ -276,4 +282,5 @@ class _Machine:
         _Resume: _resumed,
         _Restore: _restored,
         Named: _left,
+        Salvaged: _salvaged,
     }

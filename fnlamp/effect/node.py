@@ -94,15 +94,26 @@ class Local(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Named(Node):
-    """A name for tracebacks; `outline` gives `explain` an abstract meaning.
-
-    `salvage` tells the last good state, for whatever ends the source before it succeeds: an interruption, a fault, a bug.
-    """
+    """A name for tracebacks and plans."""
 
     source: Node
     name: str
-    outline: Callable[[], Any] | None = None
-    salvage: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlined(Node):
+    """What `explain` shows instead of looking into the source."""
+
+    source: Node
+    outline: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Salvaged(Node):
+    """`state` is the last good state, for whatever ends the source before it succeeds: an interruption, a fault, a bug."""
+
+    source: Node
+    state: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

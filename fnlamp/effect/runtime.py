@@ -8,12 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Never, Protocol, final
+from typing import Any, Final, Protocol, final
 
-from fnlamp.given import function, number, shown
-
-if TYPE_CHECKING:
-    from fnlamp.effect.effect import Effect
+from fnlamp.given import function, shown
 
 
 @final
@@ -140,21 +137,6 @@ class Runtime:
         if self.log is not None:
             self.log(line)
 
-
-def ask() -> Effect[Runtime, Never]:
-    """The runtime that the program is run with."""
-    from fnlamp.effect.effect import Effect
-
-    return Effect.asks(lambda runtime: runtime)
-
-
-def sleep(seconds: float) -> Effect[None, Never]:
-    """Wait that many seconds by the runtime's clock; Ctrl-C ends the wait."""
-    from fnlamp.effect.effect import Effect
-
-    number("seconds", seconds, "a time of 0 or more", lambda time: time >= 0)
-
-    def sleep(runtime: Runtime) -> None:
-        runtime.clock.sleep(seconds, runtime.cancel)
-
-    return Effect.asks(sleep)
+    def sleep(self, seconds: float) -> None:
+        """Wait by the clock; a cancelled run ends the wait."""
+        self.clock.sleep(seconds, self.cancel)

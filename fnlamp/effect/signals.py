@@ -30,11 +30,13 @@ _OTHERS: Final = [
 """The signals whose handlers programs write, and let raise."""
 
 _NOT_THE_CALLERS: Final = frozenset(
-    [
-        f"fnlamp.effect.{name}"
-        for name in ["do", "effect", "failed", "interpret", "node", "resource", "salvage", "signals", "then"]
-    ]
-    + [f"fnlamp.{name}" for name in ["stream.ahead", "data.loader", "data.process", "data.shared", "data.workers"]]
+    f"fnlamp.{room}.{name}"
+    for room, names in {
+        "effect": ["do", "effect", "failed", "interpret", "node", "resource", "salvage", "signals", "then"],
+        "stream": ["ahead"],
+        "data.loading": ["loader", "pool", "processes", "shared", "threads"],
+    }.items()
+    for name in names
 )
 """Modules that keep account of what is held, and that wait in no other way than by `polled`."""
 

@@ -12,6 +12,7 @@ from returns.result import Failure, Result, Success
 from fnlamp.effect.explain import Outline
 from fnlamp.effect.node import Always, Bind, Exit, Handle, Node, Pure, name_of, node_of
 from fnlamp.effect.runtime import Runtime
+from fnlamp.fault import FaultError, Interrupted
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -25,6 +26,19 @@ class Suspended(Generic[A]):
 
     def __call__(self, runtime: Runtime) -> Result[A, Never]:
         return Success(self.func())
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Generic[A, E]):
+    """A function that raises faults: what a `FaultError` carries is the failure."""
+
+    func: Callable[[Runtime], Result[A, E] | Interrupted]
+
+    def __call__(self, runtime: Runtime) -> Result[A, E] | Interrupted:
+        try:
+            return self.func(runtime)
+        except FaultError as error:
+            return Failure(error.fault)  # type: ignore[arg-type]  # an exception's fault has no type that a checker could follow
 
 
 @dataclass(frozen=True, slots=True)

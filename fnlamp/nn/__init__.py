@@ -1,6 +1,5 @@
 """Layers: pure functions over parameter trees, one family a file."""
 
-from fnlamp.layer import table as table
 from fnlamp.nn.activation import elu as elu
 from fnlamp.nn.activation import gelu as gelu
 from fnlamp.nn.activation import gelu_tanh as gelu_tanh

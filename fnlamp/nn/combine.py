@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, State, Tree, describe
-from fnlamp.fault import FaultError, ShapeMismatch, located
+from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.given import flag, whole
-from fnlamp.layer import Init, Layer, as_layer
-from fnlamp.mode import Mode, name_key
+from fnlamp.layer import Init, Layer, apply_child, as_layer, chain, gather, init_child, named_children, without_empty
+from fnlamp.mode import Mode
 
 
 def sequence(*layers: Layer, **named: Layer) -> Layer:
@@ -30,26 +30,6 @@ def sequence(*layers: Layer, **named: Layer) -> Layer:
     return chain(*((None, layer) for layer in layers), *named.items())
 
 
-def chain(*parts: tuple[str | None, Layer]) -> Layer:
-    """`sequence` with optional names; what `>>` calls."""
-    children = _named(parts)
-
-    def init(key: Key, spec: Tree) -> Init:
-        made: dict[str, Init] = {}
-        for name, layer in children.items():
-            made[name] = _init(name, layer, key, spec)
-            spec = made[name].spec
-        return _gather(children, made, spec)
-
-    def apply(params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
-        new = {}
-        for name, layer in children.items():
-            x, new[name] = _apply(name, layer, params, state, x, mode)
-        return x, _drop_empty(new)
-
-    return Layer(init, apply, " >> ".join(map(str, children.values())) or "identity", chain=parts)
-
-
 def residual(layer: Layer, shortcut: Layer | None = None) -> Layer:
     """`x + layer(x)`, or `shortcut(x) + layer(x)` where shapes differ.
 
@@ -61,17 +41,17 @@ def residual(layer: Layer, shortcut: Layer | None = None) -> Layer:
         children["shortcut"] = as_layer(shortcut, "residual: shortcut")
 
     def init(key: Key, spec: Tree) -> Init:
-        made = {name: _init(name, child, key, spec) for name, child in children.items()}
+        made = {name: init_child(name, child, key, spec) for name, child in children.items()}
         _check_sum(made["layer"].spec, spec if shortcut is None else made["shortcut"].spec)
-        return _gather(children, made, made["layer"].spec)
+        return gather(children, made, made["layer"].spec)
 
     def apply(params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
         new = {}
-        y, new["layer"] = _apply("layer", layer, params, state, x, mode)
+        y, new["layer"] = apply_child("layer", layer, params, state, x, mode)
         if shortcut is not None:
-            x, new["shortcut"] = _apply("shortcut", shortcut, params, state, x, mode)
+            x, new["shortcut"] = apply_child("shortcut", shortcut, params, state, x, mode)
         _check_sum(y, x)
-        return jax.tree.map(jax.numpy.add, x, y), _drop_empty(new)
+        return jax.tree.map(jax.numpy.add, x, y), without_empty(new)
 
     return Layer(init, apply, f"residual({', '.join(map(str, children.values()))})")
 
@@ -81,7 +61,7 @@ def branch(*layers: Layer, **named: Layer) -> Layer:
 
     >>> both = nn.branch(nn.linear(4), nn.linear(4)) >> nn.fun(lambda ys: jnp.concatenate(ys, axis=-1))
     """
-    children = _named((*((None, layer) for layer in layers), *named.items()))
+    children = named_children((*((None, layer) for layer in layers), *named.items()))
     return _side_by_side("branch", children, lambda x: (x,) * len(children))
 
 
@@ -90,7 +70,7 @@ def parallel(*layers: Layer, **named: Layer) -> Layer:
 
     Fails: `ShapeMismatch` for an input that is no tuple of as many components as there are layers.
     """
-    children = _named((*((None, layer) for layer in layers), *named.items()))
+    children = named_children((*((None, layer) for layer in layers), *named.items()))
 
     def split(x: Tree) -> Sequence[Tree]:
         if not isinstance(x, tuple | list) or len(x) != len(children):
@@ -132,52 +112,18 @@ def repeat(layer: Layer, times: int, *, shared: bool = False) -> Layer:
 
 def _side_by_side(kind: str, children: dict[str, Layer], split: Any) -> Layer:
     def init(key: Key, spec: Tree) -> Init:
-        made = {name: _init(name, layer, key, part) for (name, layer), part in zip(children.items(), split(spec), strict=True)}
-        return _gather(children, made, tuple(one.spec for one in made.values()))
+        parts = zip(children.items(), split(spec), strict=True)
+        made = {name: init_child(name, layer, key, part) for (name, layer), part in parts}
+        return gather(children, made, tuple(one.spec for one in made.values()))
 
     def apply(params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
         ys, new = [], {}
         for (name, layer), part in zip(children.items(), split(x), strict=True):
-            y, new[name] = _apply(name, layer, params, state, part, mode)
+            y, new[name] = apply_child(name, layer, params, state, part, mode)
             ys.append(y)
-        return tuple(ys), _drop_empty(new)
+        return tuple(ys), without_empty(new)
 
     return Layer(init, apply, f"{kind}({', '.join(map(str, children.values()))})")
-
-
-def _named(parts: Sequence[tuple[str | None, Layer]]) -> dict[str, Layer]:
-    children: dict[str, Layer] = {}
-    for position, (name, layer) in enumerate(parts):
-        layer = as_layer(layer, str(position) if name is None else name)
-        key = str(position) if name is None else name
-        if key in children:
-            raise ValueError(f"two layers are called {key!r}; give one of them another name")
-        children[key] = layer
-    return children
-
-
-def _init(name: str, layer: Layer, key: Key, spec: Tree) -> Init:
-    with located(name):
-        return layer.init(name_key(key, name), spec)
-
-
-def _apply(name: str, layer: Layer, params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
-    with located(name):
-        return layer.apply(params.get(name, {}), state.get(name, {}), x, mode.inside(name))
-
-
-def _gather(children: dict[str, Layer], made: dict[str, Init], spec: Tree) -> Init:
-    return Init(
-        params=_drop_empty({name: one.params for name, one in made.items()}),
-        state=_drop_empty({name: one.state for name, one in made.items()}),
-        spec=spec,
-        tags=_drop_empty({name: tree.map(lambda tag, n=name: tag.inside(n), one.tags) for name, one in made.items()}),
-        parts=tuple((name, children[name], one) for name, one in made.items()),
-    )
-
-
-def _drop_empty(parts: Mapping[str, Tree]) -> dict[str, Tree]:
-    return {name: part for name, part in parts.items() if part}
 
 
 def _check_sum(a: Tree, b: Tree) -> None:

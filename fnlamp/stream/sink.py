@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from returns.result import Failure, Result, Success
+from returns.result import Result, Success
 
 from fnlamp.arrays import Tree
 from fnlamp.effect import Effect, Interrupted, Resource, Runtime
@@ -44,8 +44,6 @@ def fold(stream: BatchStream, initial: A, function: Callable[[A, Any], A]) -> Ef
                     return Interrupted(so_far)
         except Stopped:
             return Interrupted(so_far)
-        except FaultError as error:
-            return Failure(error.fault)
         return Success(so_far)
 
     return Effect.call(call)

@@ -193,8 +193,7 @@ def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
 
 def _seen(make: Callable[[], BatchStream]) -> Resource[BatchStream, Any]:
     """A stream whose first batch may have to be looked at; what that fails with is a failure of the resource."""
-    looked: Effect[BatchStream, Any] = Effect.attempt(make, FaultError, lambda error: error.fault)
-    return Resource.make(looked, lambda stream, _: Effect.from_value(None))
+    return Resource.make(Effect.checked(make), lambda stream, _: Effect.from_value(None))
 
 
 class _Reading:

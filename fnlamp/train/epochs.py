@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from fnlamp.arrays import Params, State
 from fnlamp.effect import Effect, Resource, Runtime
-from fnlamp.effect.node import Named
 from fnlamp.fault import TrainFault
 from fnlamp.given import whole
 from fnlamp.layer import Init
@@ -113,6 +112,6 @@ def epochs(
 
     def fresh(runtime: Runtime) -> Effect[Trained, Any]:
         run = Run(program, runtime)
-        return Effect(Named(run.program()._inner_value, name, salvage=run.salvage))
+        return run.program().salvaged(run.salvage)
 
-    return Effect(Named(Effect.access(fresh)._inner_value, name, outline=program.outline))
+    return Effect.access(fresh).named(name).outlined(program.outline)

@@ -12,8 +12,7 @@ from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Params, State, placed_on, to_device
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
-from fnlamp.effect.node import Named
-from fnlamp.fault import EmptyEpoch, FaultError, Interrupted, NoWeight, PlanFault
+from fnlamp.fault import EmptyEpoch, Interrupted, NoWeight, PlanFault
 from fnlamp.given import shown
 from fnlamp.loss import Metric
 from fnlamp.stream import BatchStream, Reread, items
@@ -49,7 +48,7 @@ def evaluate(
 ) -> Callable[[Trained], Effect[Evaluation, PlanFault | NoWeight | E]]:
     """The program that evaluates a trained model in `Eval`, curried so that `training.bind(evaluate(batches))` reads in order.
 
-    `batches` is a stream, a resource of one, or a factory of either, called with the last epoch's context.
+    `batches` is a stream, a resource of one, or a factory of either, called with a `LoopContext` of the last epoch and seed 0.
     Fails: `EmptyEpoch`, `ShapeMismatch`, `LabelOutOfRange`, `NoWeight`, and what the stream fails with.
     """
     if not isinstance(batches, BatchStream | Resource):
@@ -82,8 +81,8 @@ class _Evaluate:
 
             return Effect.call(call)
 
-        node = use_stream(factory, context, program, "batches")._inner_value
-        return Effect(Named(node, "evaluate", salvage=lambda: trained))  # an interruption does not cost the training
+        evaluation = use_stream(factory, context, program, "batches").named("evaluate")
+        return evaluation.salvaged(lambda: trained)  # an interruption does not cost the training
 
     def outline(self, trained: Any) -> Outline:
         names = ", ".join(["loss", *self.metrics])
@@ -101,7 +100,7 @@ def use_stream(
     def go(made: Any) -> Effect[Any, Any]:
         return made.use(lambda stream: body(check_stream_type(stream, name))) if isinstance(made, Resource) else body(made)
 
-    return Effect.attempt(lambda: make_stream(factory, context, name), FaultError, lambda error: error.fault).bind(go)
+    return Effect.checked(lambda: make_stream(factory, context, name)).bind(go)
 
 
 def make_stream(factory: Batches, context: LoopContext, name: str) -> Any:
@@ -132,22 +131,18 @@ def run_evaluation(
     """One pass over the stream, polling for cancellation between dispatches."""
     body = evaluation_body(model, metrics)
     executor = runtime.executor or Fused()
-    try:
-        check_stream(model, stream, weights, metrics=metrics)
-        with placed_on(bench.device):
-            carry: Any = to_device(tally.empty(len(metrics)), bench.device)
-            for after, _, _ in executor.fold(body, weights, carry, stream, stream.init, bench):
-                carry = after
-                if runtime.cancel.requested:
-                    return Interrupted()
-            steps, rows, of_batches, total, weight, *rest = tally.sums(carry)
-            if (
-                np.isnan([total, *rest]).any() and stream.reread is not Reread.NEVER
-            ):  # a label out of range, or the numbers themselves
-                for batch in items(stream):
-                    check_batch(model, weights, batch, metrics)
-    except FaultError as error:
-        return Failure(error.fault)
+    check_stream(model, stream, weights, metrics=metrics)
+    with placed_on(bench.device):
+        carry: Any = to_device(tally.empty(len(metrics)), bench.device)
+        for after, _, _ in executor.fold(body, weights, carry, stream, stream.init, bench):
+            carry = after
+            if runtime.cancel.requested:
+                return Interrupted()
+        steps, rows, of_batches, total, weight, *rest = tally.sums(carry)
+        # A label out of range, or the numbers themselves.
+        if np.isnan([total, *rest]).any() and stream.reread is not Reread.NEVER:
+            for batch in items(stream):
+                check_batch(model, weights, batch, metrics)
     if not steps:
         return Failure(EmptyEpoch())
     if not weight:

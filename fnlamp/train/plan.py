@@ -16,12 +16,12 @@ from fnlamp.arrays import Params, State, Tree, array_spec, describe, first_not_f
 from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.identity import draws
 from fnlamp.layer import Init
-from fnlamp.layer import table as layer_table
 from fnlamp.loss import Loss, Metric
 from fnlamp.loss.value import as_loss
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream, Reread
+from fnlamp.summary import table as layer_table
 from fnlamp.train import tally
 from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body, Fused

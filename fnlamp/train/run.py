@@ -15,7 +15,7 @@ from returns.result import Failure, Result, Success
 from fnlamp import tree
 from fnlamp.arrays import Tree, placed_on
 from fnlamp.effect import Effect, Runtime, do
-from fnlamp.fault import FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
+from fnlamp.fault import Broken, FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
 from fnlamp.mode import name_key, seed_key
 from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
@@ -30,8 +30,6 @@ from fnlamp.train.start import check_same_stream, filled, print_of, state_of, we
 from fnlamp.train.state import Carry, EpochReport, Trained, TrainState
 from fnlamp.train.step import LOSS_BROKE, PARAMS_BROKE, STEPS_BROKE
 from fnlamp.train.supervised import pair
-
-STATE = "state of the optimizer or of a layer"
 
 
 class Run:
@@ -120,10 +118,7 @@ class Run:
         weights = (self.carry.params, self.carry.layer_state)
 
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
-            try:
-                check_classes(self.classes, stream.classes)
-            except FaultError as error:
-                return Failure(error.fault)
+            check_classes(self.classes, stream.classes)
             return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.bench, self.epoch)
 
         return Effect.call(call)
@@ -213,7 +208,7 @@ class Run:
         except FaultError as error:
             if not isinstance(error.fault, NotRereadable):
                 return error.fault
-        what = "loss" if code == LOSS_BROKE else "update" if code == PARAMS_BROKE else STATE
+        what = Broken.LOSS if code == LOSS_BROKE else Broken.UPDATE if code == PARAMS_BROKE else Broken.STATE
         bound = self.of.bound if code == PARAMS_BROKE else None
         return NonFinite(what, self.epoch, int(self.carry.step), self.trained(), bound=bound)
 

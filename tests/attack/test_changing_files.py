@@ -16,6 +16,7 @@ from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import data
+from fnlamp.data.readers import csv
 from fnlamp.fault import FileCorrupt, FileMissing
 
 arrow = pytest.importorskip("pyarrow")
@@ -222,7 +223,7 @@ def test_a_file_that_is_cut_while_it_is_read_kills_nothing(tmp_path, form):
 def test_no_part_of_a_text_is_taken_for_all_of_it(tmp_path, monkeypatch, change):
     path = tmp_path / "a.csv"
     written("csv", path)
-    lines = data.csv.read_table
+    lines = csv.read_table
 
     def changing(*arguments):
         for number, line in enumerate(lines(*arguments)):
@@ -241,7 +242,7 @@ def test_no_part_of_a_text_is_taken_for_all_of_it(tmp_path, monkeypatch, change)
                             file.write(b"9.75,9.5\n")
             yield line
 
-    monkeypatch.setattr("fnlamp.data.csv.read_table", changing)
+    monkeypatch.setattr("fnlamp.data.readers.csv.read_table", changing)
     found = fault(data.read_csv(path))
     assert isinstance(found, FileCorrupt) and "stays as it is" in str(found)
 
@@ -256,7 +257,9 @@ def test_a_table_that_was_read_does_not_need_its_file(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-@pytest.mark.parametrize("where", ["fnlamp.data.arrow._chosen", "fnlamp.data.arrow._width", "fnlamp.data.arrow._table"])
+@pytest.mark.parametrize(
+    "where", ["fnlamp.data.readers.arrow._chosen", "fnlamp.data.readers.arrow._width", "fnlamp.data.readers.arrow._table"]
+)
 def test_cut_between_any_two_steps_of_pyarrow(tmp_path, monkeypatch, form, where):
     path = tmp_path / "file"
     written(form, path)

@@ -16,7 +16,6 @@ from returns.result import Success
 from fnlamp import stream
 from fnlamp.data import loader, processes, threads
 from fnlamp.effect import Defect, Effect, Interrupted, Runtime
-from fnlamp.effect.node import Named
 from fnlamp.effect.runtime import polled
 
 SOON = 1.0
@@ -174,7 +173,7 @@ def test_a_wait_of_ones_own_can_listen() -> None:
 
     runtime = Runtime(log=None)
     threading.Timer(0.2, runtime.cancel.cancel).start()
-    program: Effect[Any, Any] = Effect(Named(Effect.suspend(wait)._inner_value, "training", salvage=lambda: "reached"))
+    program: Effect[Any, Any] = Effect.suspend(wait).salvaged(lambda: "reached")
     started = time.monotonic()
     exit = program.run_exit(runtime)
     assert isinstance(exit, Interrupted)

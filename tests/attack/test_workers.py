@@ -51,7 +51,6 @@ if __name__ != "__main__":
 import numpy as np
 from fnlamp import data, stream
 from fnlamp.effect import Effect, Interrupted, Runtime
-from fnlamp.effect.node import Named
 
 class Rows:
     def __len__(self): return 400
@@ -69,8 +68,7 @@ if __name__ == "__main__":
     def epochs(n):
         reached.append(n)
         return epoch(n).bind(lambda _: epochs(n + 1)) if n < 50 else Effect.from_value(n)
-    node = Effect.suspend(lambda: 0).bind(epochs)._inner_value
-    training = Effect(Named(node, "training", salvage=lambda: ("epoch", reached[-1])))
+    training = Effect.suspend(lambda: 0).bind(epochs).salvaged(lambda: ("epoch", reached[-1]))
     threading.Thread(target=attack, daemon=True).start()
     exit = training.run_exit(Runtime(log=None, signals=(signal.SIGINT, signal.SIGTERM)))
     print(type(exit).__name__, getattr(exit, "state", exit), flush=True)
@@ -134,7 +132,7 @@ def values(batches: list[Any]) -> list[float]:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_stuck_worker_does_not_hang_later_loaders(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fnlamp.data.process.PATIENCE", 0.5)
+    monkeypatch.setattr("fnlamp.data.loading.processes.PATIENCE", 0.5)
 
     def use(team: Any) -> Effect[Any, Any]:
         stuck = loader(Sticky(str(tmp_path / "stuck")), batch_size=1, workers=team).use(first_only)
@@ -167,8 +165,8 @@ def test_hundreds_of_loaders_beside_a_stuck_worker_do_not_block_the_parent(tmp_p
 
 
 def load_of(dataset: Any) -> Any:
-    from fnlamp.data.collate import stack
-    from fnlamp.data.load import Load
+    from fnlamp.data.loading.collate import stack
+    from fnlamp.data.loading.load import Load
 
     return Load(dataset, None, None, stack, None)
 

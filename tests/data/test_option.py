@@ -84,7 +84,7 @@ def test_one_string_for_several_is_a_bug():
 
 
 def test_one_mirror_may_be_a_string(tmp_path, monkeypatch):
-    monkeypatch.setattr("fnlamp.data.download._WAIT", 0.0)
+    monkeypatch.setattr("fnlamp.data.sets.download._WAIT", 0.0)
     for reader in NAMED:
         found = fault(reader(tmp_path, "test", mirrors="http://localhost:1/there/"))
         assert isinstance(found, DownloadFailed)

@@ -9,7 +9,6 @@ import pytest
 from returns.result import Result, Success
 
 from fnlamp.effect import UNKNOWN, Effect, Explanation, Outline, bracket, do, iterate, sleep
-from fnlamp.effect.node import Named
 from fnlamp.fault import EmptyEpoch
 
 
@@ -34,7 +33,7 @@ def lines(program: Effect[Any, Any]) -> list[str]:
 
 def outlined(outline: Outline, source: Effect[Any, Any] | None = None) -> Effect[Any, Any]:
     """A program that fnlamp provides: it says what it would do."""
-    return Effect(Named((source or Effect.suspend(load))._inner_value, "outlined", outline=lambda: outline))
+    return (source or Effect.suspend(load)).outlined(lambda: outline)
 
 
 class Evaluate:

@@ -34,7 +34,6 @@ from fnlamp.effect import (
     sequence,
     sleep,
 )
-from fnlamp.effect.node import Named
 
 
 @pytest.fixture(autouse=True)
@@ -336,12 +335,12 @@ def test_a_run_after_an_interrupted_one_is_fresh() -> None:
 
 def test_salvage_fills_in_the_state_that_an_interruption_has_not() -> None:
     stop = Effect.suspend(ctrl_c).then(ZERO)
-    salvaged: Effect[int, Any] = Effect(Named(stop._inner_value, "train", salvage=lambda: "half"))
+    salvaged: Effect[int, Any] = stop.salvaged(lambda: "half")
     assert state_of(salvaged.run()) == "half"
     assert state_of(salvaged.ensuring(lambda _: ZERO).map(str).named("outer").run()) == "half"
-    known: Effect[int, Any] = Effect(Named(polling(3, [])._inner_value, "train", salvage=lambda: "half"))
+    known: Effect[int, Any] = polling(3, []).salvaged(lambda: "half")
     assert state_of(known.run()) == 4
-    untouched: Effect[int, Any] = Effect(Named(ZERO._inner_value, "train", salvage=broken))
+    untouched: Effect[int, Any] = ZERO.salvaged(broken)
     assert untouched.run() == IOSuccess(0)
 
 

@@ -11,7 +11,6 @@ import pytest
 from returns.result import Failure, Success
 
 from fnlamp.effect import Defect, Effect, Interrupted, Runtime, bracket
-from fnlamp.effect.node import Named
 from fnlamp.fault import Fault, FaultError, ItemFailed, NonFinite, WorkerLost
 
 
@@ -23,7 +22,7 @@ def training(body: Any, state: Any = "reached") -> Effect[Any, Any]:
             raise state
         return state() if callable(state) else state
 
-    return Effect(Named(body._inner_value, "training", salvage=salvage))
+    return body.named("training").salvaged(salvage)
 
 
 def raising(error: BaseException) -> Effect[Any, Any]:

@@ -11,7 +11,8 @@ import pytest
 from catalogue import KEY, LAYERS
 
 from fnlamp import Eval, Train, nn, tree
-from fnlamp.layer import abstract_init, table
+from fnlamp.layer import abstract_init
+from fnlamp.summary import table
 
 MODES = {"train": Train(KEY), "eval": Eval()}
 each_layer = pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS)

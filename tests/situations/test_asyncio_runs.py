@@ -16,7 +16,6 @@ from returns.io import IOSuccess
 from returns.result import Failure, Success
 
 from fnlamp.effect import Defect, Effect, Interrupted, Runtime, bracket, iterate, sleep
-from fnlamp.effect.node import Named
 
 SILENT = Runtime(log=None)
 
@@ -62,7 +61,7 @@ def training(log: list[Any], steps: int = 1_000, signals: dict[int, int] | None 
         lambda _: iterate(0, step),
         lambda _, outcome: Effect.suspend(lambda: log.append(type(outcome))),
     )
-    return Effect(Named(loop._inner_value, "training", salvage=lambda: reached[-1]))
+    return loop.named("training").salvaged(lambda: reached[-1])
 
 
 # ------------------------------------------------------------------------------- asyncio

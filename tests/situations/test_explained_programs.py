@@ -11,7 +11,6 @@ import pytest
 
 from fnlamp import data, loss, nn, optim, stream, train
 from fnlamp.effect import Effect, Outline, Standing, Unknown
-from fnlamp.effect.node import Named
 
 
 def classify(images: Any) -> Effect[Any, Any]:
@@ -125,7 +124,7 @@ def test_what_a_program_does_is_what_was_explained() -> None:
 
 def test_the_pieces() -> None:
     def made(value: Any) -> Effect[Any, Any]:
-        return Effect(Named(Effect.from_value(0)._inner_value, "x", outline=lambda: Outline(("first",), value)))
+        return Effect.from_value(0).outlined(lambda: Outline(("first",), value))
 
     def second(value: Any) -> Effect[Any, Any]:
         return Effect.suspend(lambda: value).named(f"second of {value}")

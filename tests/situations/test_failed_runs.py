@@ -20,7 +20,6 @@ from returns.result import Failure, Result, Success
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp.effect import Effect, FailureError, Runtime, do
-from fnlamp.effect.node import Named
 from fnlamp.fault import EmptyEpoch, Fault, FaultError, Interrupted, ItemFailed, ShapeMismatch
 
 FAULT = ShapeMismatch("[2]", "[3]", "squeeze it", where="out")
@@ -61,7 +60,7 @@ EACH = pytest.mark.parametrize(("failure", "text"), FAILURES, ids=[type(failure)
 
 
 def training(body: Effect[Any, Any], state: Any = "reached") -> Effect[Any, Any]:
-    return Effect(Named(body._inner_value, "training", salvage=lambda: state))
+    return body.named("training").salvaged(lambda: state)
 
 
 # ------------------------------------------------------------------------------- the log

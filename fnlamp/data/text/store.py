@@ -10,8 +10,8 @@ import secrets
 from os import PathLike
 from typing import Any, Final
 
-from fnlamp.data.file import LIMIT, read_all, reading, text_size, within
 from fnlamp.data.option import limit_of, path_of
+from fnlamp.data.readers.file import LIMIT, read_all, reading, text_size, within
 from fnlamp.data.text.bpe import BpeCodec, working
 from fnlamp.data.text.codec import ByteCodec, CharacterCodec, Codec, WordCodec
 from fnlamp.effect import Effect

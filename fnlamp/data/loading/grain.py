@@ -1,0 +1,90 @@
+"""Grain's pipelines as streams, with Grain's own state."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from fnlamp.arrays import spec_of
+from fnlamp.convert import as_batch
+from fnlamp.effect import Effect, Resource
+from fnlamp.fault import EmptyEpoch, FaultError, ItemFailed, LoadFault
+from fnlamp.stream import BatchStream, Emit, End, Fail, Step
+
+
+def from_grain(source: Any) -> Resource[BatchStream, LoadFault]:
+    """The batches of a `DataLoader`, `MapDataset` or `IterDataset` of Grain, to be acquired and released.
+
+    The state of the stream is what Grain's iterator calls its state, so it goes on from any batch exactly as far as Grain
+    does. A new iterator is made each time the resource is used. The first batch is made when it is acquired, to see its spec.
+    Fails: `ItemFailed` for an exception in the pipeline, without a row, which Grain does not tell; `EmptyEpoch` for no batch.
+
+    >>> import grain
+    >>> batches = from_grain(grain.MapDataset.range(6).shuffle(seed=1).map(float).batch(4))
+    >>> batches.use(stream.to_list).map(lambda batches: [len(batch) for batch in batches]).run()
+    <IOResult: <Success: [4, 2]>>
+    """
+    pipeline = source.to_iter_dataset() if hasattr(source, "to_iter_dataset") else source
+    if not hasattr(pipeline, "__iter__"):
+        raise TypeError(f"source: expected a DataLoader, MapDataset or IterDataset of Grain, got {type(source).__name__}")
+
+    def acquire() -> _Pipeline:
+        return _Pipeline(iter(pipeline), _length(source))
+
+    made = Resource.make(Effect.checked(acquire), lambda it, _: Effect.suspend(it.close))
+    return made.map(lambda it: it.stream)
+
+
+class _Pipeline:
+    """An iterator that is at one state at a time, as a stream that may be asked for any."""
+
+    def __init__(self, iterator: Iterator[Any], length: int | None) -> None:
+        if not (hasattr(iterator, "get_state") and hasattr(iterator, "set_state")):
+            raise TypeError(f"expected an iterator with get_state and set_state, as Grain's, got {type(iterator).__name__}")
+        self.iterator: Any = iterator
+        self.at = self.iterator.get_state()
+        start, self.first = self.at, None
+        try:
+            first = self.step(start)
+            if not isinstance(first, Emit):
+                raise FaultError(first.fault if isinstance(first, Fail) else EmptyEpoch())
+        except BaseException:  # an interruption too: nobody else has this yet, to close it
+            self.close()
+            raise
+        self.first = (start, first)  # Grain goes back slowly: it may have to start workers anew
+        self.stream = BatchStream(start, self.step, spec_of(first.item), length)
+
+    def step(self, state: Any) -> Step:
+        if self.first is not None and self.first[0] == state:
+            return self.first[1]
+        try:
+            if self.at != state:
+                self.iterator.set_state(state)
+                self.at = state
+            item = next(self.iterator)
+        except StopIteration:
+            return End()
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            self.at = None  # where it stands now is not known
+            return Fail(ItemFailed(None, what, "".join(traceback.format_exception(error))))
+        self.at = self.iterator.get_state()
+        try:
+            return Emit(as_batch(item), self.at)
+        except FaultError as error:
+            return Fail(error.fault)
+
+    def close(self) -> None:
+        close = getattr(self.iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def _length(source: Any) -> int | None:
+    """The number of batches, where Grain knows it: of a data set that is not repeated for ever."""
+    try:
+        length = len(source)
+    except TypeError:
+        return None
+    return length if length < 2**62 else None

@@ -1,0 +1,231 @@
+"""Batches of a data set, loaded ahead by processes or threads, as a resource that is a stream."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from returns.result import Failure, Result, Success
+
+from fnlamp import tree
+from fnlamp.arrays import Spec, Tree, array_spec, describe, spec_of
+from fnlamp.convert import as_arrays, as_batch
+from fnlamp.data.loading.chance import Watched
+from fnlamp.data.loading.collate import Collate, stack
+from fnlamp.data.loading.dataset import Dataset, Subset, check_dataset, classes_of, is_array, labelled, rows_of
+from fnlamp.data.loading.load import Augment, Load
+from fnlamp.data.loading.pool import Job, Workers
+from fnlamp.data.loading.processes import processes
+from fnlamp.effect import Effect, Resource
+from fnlamp.effect.signals import locked
+from fnlamp.fault import EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
+from fnlamp.given import flag, function, whole
+from fnlamp.stream import BatchStream, Emit, End, Fail, Order, Step
+from fnlamp.stream import from_arrays as batches_of
+from fnlamp.stream.ahead import haste
+from fnlamp.stream.view import check_seed
+
+A = TypeVar("A")
+
+
+def loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int | None = None,
+    drop_last: bool = False,
+    transform: Callable[[Any], Any] | None = None,
+    augment: Augment | None = None,
+    collate: Collate = stack,
+    workers: int | Workers = 0,
+    prefetch: int = 2,
+) -> Resource[BatchStream, LoadFault]:
+    """Batches of `batch_size` items as a stream, to be acquired and released; nothing is loaded or started before.
+
+    The order is a function of the `seed` alone (`seed=context.seed` makes another one each epoch), and so is each batch: it
+    does not depend on who loads it or where the stream begins. `augment(generator, item)` is given the raw item and a generator
+    that is a function of the seed and the row; `transform` comes after it, then `collate` makes a batch of a list of items.
+
+    `workers`: 0 loads in the caller's thread when a batch is asked for; n starts n processes for this loader alone;
+    `processes(n)` and `threads(n)` can be shared by many. Each is `prefetch` batches ahead. A data set that has its rows in
+    memory is cut without workers, in a compiled view, if there is nothing to be done to its items.
+
+    Fails: `ItemFailed`, with the row, for an exception in the data set or in a function; `HiddenRandomness`, with workers, for
+    items that draw from another generator than that of `augment`; `WorkerLost` for a worker that is killed; `NotPicklable`;
+    `ShapeMismatch` and `DtypeMismatch` for items that do not fit together.
+
+    >>> from fnlamp.data import from_arrays
+    >>> data = from_arrays(np.arange(10).reshape(5, 2), np.arange(5))
+    >>> batches = loader(data, batch_size=2, shuffle=True, seed=1, transform=lambda item: (item[0] / 10, item[1]))
+    >>> batches.use(stream.to_list).map(lambda batches: [labels.tolist() for _, labels in batches]).run()
+    <IOResult: <Success: [[4, 0], [1, 2], [3]]>>
+    """
+    check_dataset(dataset)
+    batch_size, shuffle, drop_last = whole("batch_size", batch_size), flag("shuffle", shuffle), flag("drop_last", drop_last)
+    for name, given in (("transform", transform), ("augment", augment), ("collate", collate)):
+        if given is not None or name == "collate":
+            function(name, given, "a function of an item" if name != "collate" else "a function of a list of items")
+    if seed is None and (shuffle or augment is not None):
+        raise ValueError(
+            "shuffle and augment need a seed, which the order is a function of: seed=context.seed in a stream factory"
+        )
+    seed, prefetch, workers = check_seed(seed), whole("prefetch", prefetch), _workers(workers)
+    if not _touched(transform, augment, collate) and (labelled(dataset) or _arrays(dataset) is not None):
+        among = dataset.among if isinstance(dataset, Subset) else None
+        order = seed if shuffle else None
+
+        def cut() -> BatchStream:
+            arrays = as_arrays(_arrays(rows_of(dataset)), "loader")
+            made = batches_of(arrays, batch_size=batch_size, drop_last=drop_last, seed=order, among=among)
+            return replace(made, classes=classes_of(dataset))
+
+        return _planned(cut)
+
+    def planned() -> _Plan:
+        return _Plan(Load(rows_of(dataset), transform, augment, collate, seed), batch_size, shuffle, drop_last, workers != 0)
+
+    plan = _planned(planned)
+    if workers == 0:
+        return plan.map(lambda plan: plan.stream(lambda position: plan.load(plan.rows(position))))
+    hired = Resource.from_value(workers) if isinstance(workers, Workers) else processes(workers)
+    return plan.bind(
+        lambda plan: hired.bind(lambda team: _requests(plan, team, prefetch)).map(lambda made: plan.stream(made.take))
+    )
+
+
+def _workers(given: Any) -> int | Workers:
+    if isinstance(given, Workers):
+        return given
+    if isinstance(given, Resource):
+        hint = "give the team that it makes: threads(2).use(lambda team: loader(..., workers=team).use(...))"
+        raise TypeError(f"workers is a number or what processes and threads make, got a Resource of them; {hint}")
+    count = whole("workers", given, None)
+    if count < 0:
+        raise ValueError(f"expected workers of 0 or more (and prefetch of at least 1), got {count}")
+    return count
+
+
+def _touched(transform: Any, augment: Any, collate: Collate) -> bool:
+    return transform is not None or augment is not None or collate is not stack
+
+
+def _arrays(dataset: Any) -> Tree | None:
+    """The rows of a data set that has them in memory, or mapped from a file."""
+    return dataset if is_array(dataset) else getattr(dataset, "arrays", None)
+
+
+def _planned(make: Callable[[], A]) -> Resource[A, LoadFault]:
+    return Resource.make(Effect.checked(make), lambda value, _: Effect.from_value(None))
+
+
+class _Plan:
+    """Which rows make which batch, and what a batch looks like: the first item is loaded to see it."""
+
+    def __init__(self, load: Load, batch_size: int, shuffle: bool, drop_last: bool, shared: bool) -> None:
+        count = len(load.dataset)
+        self.load = load
+        self.order = Order(count, load.seed if shuffle else None)
+        self.batch_size = batch_size
+        self.length = count // batch_size if drop_last else -(-count // batch_size)
+        self.why_empty = EmptyEpoch(count, batch_size, drop_last)
+        first_load = Watched(load, alone=True) if shared else load
+        one = first_load([int(self.order[0])]) if count else Success(())
+        if isinstance(one, Failure):
+            raise FaultError(one.failure())
+        first = as_batch(one.unwrap())
+        rows = batch_size if drop_last else min(batch_size, count)
+        self.spec = tree.map(lambda leaf: _with_rows(leaf, rows), spec_of(first))
+        self.form = _form(first) if load.collate is stack else None
+
+    def rows(self, position: int) -> list[int]:
+        """The numbers of the rows of a batch."""
+        rows: list[int] = self.order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
+        return rows
+
+    def stream(self, load: Callable[[int], Result[Tree, Fault]]) -> BatchStream:
+        """The stream of what `load` makes of positions."""
+
+        def step(position: int) -> Step:
+            if not 0 <= position < self.length:
+                return End()
+            try:
+                outcome = load(position)
+            except FaultError as error:  # no more workers' memory is to be had
+                return Fail(error.fault)
+            if isinstance(outcome, Failure):
+                return Fail(outcome.failure())
+            try:
+                batch = as_batch(outcome.unwrap())
+            except FaultError as error:
+                return Fail(error.fault)
+            if self.form is not None and _form(batch) != self.form:  # each batch fits together, but not with the others
+                expected, actual = f"batches like {describe(self.spec)}", describe(batch)
+                return Fail(ShapeMismatch(expected, actual, "make all items alike in transform", where=f"batch {position}"))
+            return Emit(batch, position + 1)
+
+        classes = classes_of(self.load.dataset)
+        return BatchStream(0, step, self.spec, self.length, why_empty=self.why_empty, indexed=True, classes=classes)
+
+
+def _with_rows(leaf: Spec, rows: int) -> Spec:
+    shape = leaf.shape
+    return array_spec((shape[0] * rows, *shape[1:]) if shape else shape, leaf.dtype)
+
+
+def _form(batch: Tree) -> Any:
+    """What batches have in common: structure, shapes but for the rows, dtypes."""
+    if isinstance(batch, dict):
+        return {name: _form(part) for name, part in batch.items()}
+    return [_form(part) for part in batch] if isinstance(batch, tuple) else (batch.shape[1:], batch.dtype)
+
+
+class _Requests:
+    """Batches that workers were asked for before they are needed: as many as `count`, while the positions go on evenly."""
+
+    def __init__(self, plan: _Plan, job: Job, count: int) -> None:
+        self.plan = plan
+        self.job = job
+        self.count = count
+        self.lock = threading.Lock()  # two threads may read one loader
+        self.asked: dict[int, Any] = {}
+        self.last: int | None = None
+        self.stride = 1
+
+    def take(self, position: int) -> Result[Tree, Fault]:
+        """The batch at a position, and those after it are on their way."""
+        with locked(self.lock):
+            before = self.stride
+            if self.last not in (None, position):
+                self.stride = position - self.last
+            # A shard of the stream goes on in larger steps. Who jumps at random is not helped by what comes next.
+            count = self.count if self.stride in (1, before) and self.stride > 0 else 0
+            self.last = position
+            self._ask(position, max(count, 1))
+            ticket = self.asked.pop(position)
+            try:
+                outcome = self.job.take(ticket)
+            except BaseException:  # an interruption too: the same position may be asked for again
+                self.job.drop(ticket)
+                raise
+            self._ask(position + self.stride, count)
+            return outcome
+
+    def _ask(self, start: int, count: int) -> None:
+        wanted = range(start, start + count * self.stride, self.stride)
+        for position in [*self.asked]:
+            if position not in wanted:
+                self.job.drop(self.asked.pop(position))
+        for position in wanted:
+            if position < self.plan.length and position not in self.asked:
+                self.asked[position] = self.job.request(self.plan.rows(position))
+
+
+def _requests(plan: _Plan, workers: Workers, prefetch: int) -> Resource[_Requests, LoadFault]:
+    def start(load: Load) -> _Requests:
+        return _Requests(plan, workers.start(load), workers.count * prefetch)
+
+    begun = Effect.checked(lambda: start(plan.load))
+    return Resource.make(begun, lambda requests, end: Effect.suspend(lambda: requests.job.close(haste(end))))

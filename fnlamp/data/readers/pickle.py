@@ -1,0 +1,349 @@
+"""Pickles of arrays, as `mnist.pkl.gz`: the opcodes are read as data; nothing that a pickle names is looked up or called."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import sys
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, Final
+
+import numpy as np
+
+from fnlamp.data.option import limit_of, path_of
+from fnlamp.data.readers.file import LIMIT, decoding, read_all, reading, text_size, within
+from fnlamp.data.readers.opcodes import opcodes
+from fnlamp.effect import Effect
+from fnlamp.fault import FaultError, FileCorrupt, FileFault
+
+_EXPECTED: Final = "a pickle of NumPy arrays, numbers, strings, tuples, lists and dicts"
+
+
+def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[Any, FileFault]:
+    """What is in a pickle of arrays, numbers, strings, tuples, lists and dicts, packed with gzip or not, of Python 2 or 3.
+
+    `mnist.pkl.gz` gives `((images, labels), (images, labels), (images, labels))`: training, validation, test. Arrays are
+    read-only and in native byte order. No code is run: of all that a pickle may name, the few functions with which NumPy
+    spells an array are understood, and replaced by fnlamp's own. `limit` is how many bytes it may unpack to, 64 for each
+    object. Fails: `FileMissing`; `FileCorrupt` for what is damaged or cut, and for anything else, which is named; `TooLarge`.
+    Reference: Python's `pickletools`, protocols 0 to 5.
+
+    >>> import pathlib, pickle, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "small.pkl")
+    >>> _ = path.write_bytes(pickle.dumps({"x": np.eye(2), "names": ["a", "b"]}))
+    >>> read_pickle(path).map(lambda found: (found["x"].tolist(), found["names"])).run()
+    <IOResult: <Success: ([[1.0, 0.0], [0.0, 1.0]], ['a', 'b'])>>
+    >>> _ = path.write_bytes(pickle.dumps(print))
+    >>> print(read_pickle(path).run().failure())
+    failed: ...
+    <IO: ...small.pkl: expected a pickle of NumPy arrays, ... and dicts, got builtins.print>
+    """
+    name, limit = path_of(path), limit_of(limit)
+
+    def load() -> Any:
+        raw, machine, spent = read_all(name, limit), _Machine(name), 0
+        with decoding(name, "an intact pickle"):
+            if not (size := len(raw)):
+                raise FaultError(FileCorrupt(name, _EXPECTED, "an empty file"))
+            for opcode, argument in opcodes(raw, file := io.BytesIO(raw), lambda text: within(name, limit, text_size(text))):
+                spent += _SIZES.get(opcode, _OBJECT) + (sys.getsizeof(argument) if opcode in _LITERALS else 0)
+                within(name, limit, spent - size - _FREE)  # what is in the file itself is let pass
+                try:
+                    machine.step(opcode, argument)
+                except LookupError as error:
+                    raise ValueError(f"the opcode {opcode} without its operands") from error
+            if file.tell() != size or len(machine.stack) != 1 or machine.below:
+                raise ValueError("something after the end, or left over")
+            file.close()
+            del raw  # before arrays are copied
+            return _Values(name, size).value(machine.stack[0])
+
+    return reading(name, load)
+
+
+_OBJECT: Final = 64
+"""Bytes that are counted for each object, whatever it takes there."""
+_SIZES: Final = dict.fromkeys(("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"), 160)
+"""Bytes that are counted for an entry of the memo."""
+_FREE: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Global:
+    """A name; nothing is imported."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class _Dtype:
+    code: str
+    order: str = "="
+
+    def resolved(self) -> np.dtype[Any]:
+        return np.dtype(self.order + self.code)
+
+
+@dataclass(slots=True)
+class _Array:
+    """An array, whose shape and data come after others may already hold it."""
+
+    dtype: _Dtype | None = None
+    shape: tuple[int, ...] = ()
+    fortran: bool = False
+    data: bytes | bytearray = b""
+
+
+_MARKS: Final = ("TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS", "POP_MARK")
+_NUMBERS: Final = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
+_STRINGS: Final = ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
+_BYTES: Final = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
+_BITS: Final = 8192
+_LITERALS: Final = frozenset(_NUMBERS + _STRINGS + _BYTES)
+
+
+@dataclass(slots=True)
+class _Machine:
+    """The stack machine of pickles, of which only what builds data is there."""
+
+    path: str
+    stack: list[Any] = field(default_factory=list)
+    below: list[list[Any]] = field(default_factory=list)  # the stacks under the marks
+    memo: dict[int, Any] = field(default_factory=dict)
+    encoded: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+
+    def step(self, opcode: str, argument: Any) -> None:
+        stack = self.stack
+        match opcode:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case "MARK":
+                self.below.append(stack)
+                self.stack = []
+            case "POP":
+                stack.pop()
+            case "DUP":
+                stack.append(stack[-1])
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(opcode == "NEWTRUE")
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_DICT":
+                stack.append({})
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(self._popped(int(opcode[-1]))))
+            case "APPEND":
+                _extend(stack[-2], self._popped(1))
+            case "SETITEM":
+                _update(stack[-3], self._popped(2))
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "GLOBAL":
+                stack.append(self._named(argument))
+            case "STACK_GLOBAL":
+                stack.append(self._named(" ".join(self._popped(2))))
+            case "REDUCE":
+                function, arguments = self._popped(2)
+                stack.append(self._called(function, arguments))
+            case "BUILD":
+                (state,) = self._popped(1)
+                self._build(stack[-1], state)
+            case _ if opcode in _MARKS:
+                items, self.stack = stack, self.below.pop()
+                self._marked(opcode, items)
+            case _ if opcode in _LITERALS:
+                if type(argument) is int and argument.bit_length() > _BITS:  # which Python itself does not print
+                    raise ValueError(f"an integer of {argument.bit_length():,} bits")
+                stack.append(argument)
+            case _:
+                came = f"the opcode {opcode}" + (f" of {argument.replace(' ', '.')}" if opcode == "INST" else "")
+                raise FaultError(FileCorrupt(self.path, _EXPECTED, came))
+
+    def _popped(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise ValueError("an opcode without its operands")
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+    def _marked(self, opcode: str, items: list[Any]) -> None:
+        if opcode == "TUPLE":
+            self.stack.append(tuple(items))
+        elif opcode == "LIST":
+            self.stack.append(items)
+        elif opcode == "DICT":
+            self.stack.append({})
+            _update(self.stack[-1], items)
+        elif opcode == "APPENDS":
+            _extend(self.stack[-1], items)
+        elif opcode == "SETITEMS":
+            _update(self.stack[-1], items)
+
+    def _named(self, spelled: str) -> _Global:
+        module, _, name = spelled.partition(" ")
+        module = module.replace("numpy.core.", "numpy._core.").replace("__builtin__", "builtins")
+        if f"{module}.{name}" not in _KNOWN:
+            shown = f"{module}.{name}"
+            raise FaultError(FileCorrupt(self.path, _EXPECTED, shown if len(shown) <= 200 else shown[:197] + "..."))
+        return _Global(f"{module}.{name}")
+
+    def _called(self, function: Any, arguments: Any) -> Any:
+        """What NumPy's and Python's own functions of that name would make, of arguments that have been looked at."""
+        if type(function) is not _Global or type(arguments) is not tuple:
+            raise ValueError("a call of what is no function")
+        match function.name, arguments:
+            case "numpy._core.multiarray._reconstruct", (_Global("numpy.ndarray"), *_):
+                return _Array()
+            case "numpy._core.numeric._frombuffer", (data, _Dtype() as dtype, tuple(shape), "C" | "F" as order):
+                return _Array(dtype, _lengths(shape), order == "F", self._bytes(data))
+            case "numpy._core.multiarray.scalar", (_Dtype() as dtype, data):
+                kind, raw = dtype.resolved(), self._bytes(data)
+                if len(raw) != kind.itemsize:
+                    raise ValueError(f"{len(raw)} bytes for a number of {kind.itemsize}")
+                return np.frombuffer(raw, kind)[0] if raw else kind.type()
+            case "numpy.dtype", (str(code), *_):
+                if code.startswith("O"):
+                    raise FaultError(FileCorrupt(self.path, _EXPECTED, "an array of objects"))
+                if not re.fullmatch("[biufc][0-9]{1,2}|[SU][0-9]{1,9}", code):
+                    raise FaultError(FileCorrupt(self.path, _EXPECTED, f"the dtype {code[:40]!r}"))
+                return _Dtype(code)
+            case "_codecs.encode", (str(text), "latin1" | "latin-1"):
+                return self._bytes(text)
+            case "builtins.bytes", ():
+                return b""
+            case "builtins.complex", (float(real), float(imaginary)):
+                return complex(real, imaginary)
+        raise ValueError(f"other arguments than {function.name} takes")
+
+    def _build(self, target: Any, state: Any) -> None:
+        match target, state:
+            case _Array(), (1, tuple(shape), _Dtype() as dtype, bool() | 0 | 1 as fortran, data):
+                target.dtype, target.shape, target.fortran = dtype, _lengths(shape), bool(fortran)
+                target.data = self._bytes(data)
+            case _Dtype(), (3, "<" | ">" | "=" | "|" as order, None, None, None, *_):
+                target.order = order
+            case _:
+                raise ValueError("a state that no array of numbers has")
+
+    def _bytes(self, data: Any) -> bytes | bytearray:
+        """The bytes that Python 2, and protocols 0 to 2, write as text; each text is encoded once, however often it is used."""
+        if type(data) is bytes or type(data) is bytearray:
+            return data
+        if type(data) is not str:
+            raise ValueError("data that are no bytes")
+        if id(data) not in self.encoded:
+            self.encoded[id(data)] = (data, data.encode("latin-1"))
+        return self.encoded[id(data)][1]
+
+
+_KNOWN: Final = frozenset(
+    {
+        "numpy.ndarray",
+        "numpy.dtype",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "numpy._core.numeric._frombuffer",
+        "_codecs.encode",
+        "builtins.bytes",
+        "builtins.complex",
+    }
+)
+
+
+def _extend(target: Any, items: list[Any]) -> None:
+    if type(target) is not list:
+        raise ValueError("an item for what is no list")
+    target.extend(items)
+
+
+def _update(target: Any, items: list[Any]) -> None:
+    if type(target) is not dict or len(items) % 2:
+        raise ValueError("a key and a value for what is no dict")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        # Others could be made to have the same hash, or one that takes for ever to find.
+        if type(key) not in (str, bytes, bool) and not (type(key) is int and abs(key) < 2**60):
+            raise ValueError(f"a key that is no string, no bytes and no integer below 2**60, but {_kind(key)}")
+        target[key] = value
+
+
+def _kind(x: Any) -> str:
+    """What something is called in a message."""
+    if x is None or type(x) in (bool, int, float, complex):
+        shown = repr(x)
+        return shown if len(shown) <= 40 else shown[:37] + "..."
+    if isinstance(x, np.generic):
+        return f"a number of {x.dtype}"
+    return x.name if type(x) is _Global else f"a {type(x).__name__.strip('_').lower()}"
+
+
+def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    if len(shape) > 64 or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("a shape that no array can have")
+    return shape
+
+
+@dataclass(slots=True)
+class _Values:
+    """From what the machine holds to what the user gets; `room` is how many bytes there are for arrays."""
+
+    path: str
+    room: int
+    nodes: int = 0
+    done: dict[int, tuple[Any, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.nodes = self.room + 10**6
+
+    def value(self, root: Any) -> Any:
+        return self._value(root, 0)[0]
+
+    def _value(self, x: Any, depth: int) -> tuple[Any, int]:
+        """The value, and of how many it consists, each counted as often as it is met."""
+        if x is None or type(x) in (bool, int, float, complex, str, bytes) or isinstance(x, np.generic):
+            return x, 1
+        if id(x) not in self.done:
+            if depth > 100:
+                raise ValueError("a structure more than 100 deep, or one that holds itself")
+            self.done[id(x)] = self._made(x, depth)
+        return self.done[id(x)]
+
+    def _made(self, x: Any, depth: int) -> tuple[Any, int]:
+        if type(x) is _Array:
+            return self._array(x), 1
+        if type(x) not in (tuple, list, dict):
+            raise FaultError(FileCorrupt(self.path, _EXPECTED, f"{_kind(x)} by itself"))
+        parts = [self._value(part, depth + 1) for part in (x.values() if type(x) is dict else x)]
+        size = 1 + sum(count for _, count in parts)
+        if size > self.nodes:  # a few hundred bytes can stand for more than any memory holds
+            raise ValueError(f"a structure that repeats parts of itself {size:,} times")
+        values = [part for part, _ in parts]
+        return (dict(zip(x, values, strict=True)) if type(x) is dict else type(x)(values)), size
+
+    def _array(self, x: _Array) -> np.ndarray[Any, Any]:
+        if x.dtype is None:
+            raise ValueError("an array without data")
+        dtype, shape, data = x.dtype.resolved(), x.shape, x.data
+        wanted = math.prod(shape) * dtype.itemsize
+        if wanted != len(data):
+            raise ValueError(f"{len(data):,} bytes of data for shape {list(shape)} of {dtype}")
+        if math.prod(max(n, 1) for n in shape) * dtype.itemsize > sys.maxsize:
+            raise ValueError(f"lengths {list(shape)}")
+        self.room -= wanted
+        if self.room < 0:
+            raise ValueError("arrays that share their data")
+        flat = np.frombuffer(data, dtype) if wanted else np.zeros(0, dtype)
+        if dtype.kind == "b" and wanted and flat.view(np.uint8).max() > 1:
+            raise ValueError("booleans that are neither 0 nor 1")
+        array = flat.astype(dtype.newbyteorder("="), copy=False).reshape(shape, order="F" if x.fortran else "C")
+        array.flags.writeable = False
+        return array

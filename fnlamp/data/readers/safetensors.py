@@ -1,0 +1,81 @@
+"""The safetensors format of weights: a header of names, dtypes and shapes, then the numbers; nothing in it can be run."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any, Final
+
+import numpy as np
+
+from fnlamp.data.option import limit_of, path_of
+from fnlamp.data.readers.file import LIMIT, decoding, read_all, reading, within
+from fnlamp.effect import Effect
+from fnlamp.extra import need
+from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault
+
+_ENTRY: Final = 512
+_FEW: Final = 2**14
+"""Bytes that are counted for each array beyond so many: what it takes in memory, however small it is."""
+_DTYPES: Final = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "U32": "uint32",
+    "I32": "int32",
+    "F32": "float32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F64": "float64",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}
+
+
+def read_safetensors(
+    path: str | PathLike[str], *, limit: int | None = LIMIT
+) -> Effect[dict[str, np.ndarray[Any, Any]], FileFault | ExtraMissing]:
+    """All arrays of a safetensors file, by name; needs the extra `safetensors`. Nothing is opened before the program is run.
+
+    `bfloat16` and `float8_*` are JAX's own (of `ml_dtypes`). `limit` is how many bytes the file may have, unpacked if it is
+    packed with gzip. Shapes: as the file says. Fails: `FileMissing`; `FileCorrupt` for what is cut, damaged, another format, or
+    of numbers smaller than a byte; `TooLarge`; `ExtraMissing`. Reference: the format's description by Hugging Face.
+
+    >>> import pathlib, safetensors.numpy, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
+    >>> safetensors.numpy.save_file({"weight": np.eye(2, dtype=np.float32), "bias": np.zeros(2, np.float32)}, path)
+    >>> read_safetensors(path).map(lambda arrays: {name: array.shape for name, array in sorted(arrays.items())}).run()
+    <IOResult: <Success: {'bias': (2,), 'weight': (2, 2)}>>
+    """
+    name, limit = path_of(path), limit_of(limit)
+
+    def load() -> dict[str, np.ndarray[Any, Any]]:
+        library = need("safetensors", "safetensors")
+        raw = read_all(name, limit)
+        if not raw:
+            raise FaultError(FileCorrupt(name, "a safetensors file", "an empty file"))
+        header = raw[8 : 8 + int.from_bytes(raw[:8], "little")]
+        within(name, limit, len(raw) + _ENTRY * max(0, header.count(b"{") - _FEW))
+        del header
+        with decoding(name, "a safetensors file"):  # the library checks every size against the file's before it allocates
+            return {key: _array(f"{name}, {key}", **entry) for key, entry in library.deserialize(raw)}
+
+    return reading(name, load)
+
+
+def _array(path: str, dtype: str, shape: list[int], data: bytearray) -> np.ndarray[Any, Any]:
+    if dtype not in _DTYPES:
+        raise FaultError(FileCorrupt(path, "a dtype of whole bytes that NumPy or ml_dtypes has", dtype))
+    known = _DTYPES[dtype]
+    kind = np.dtype(getattr(np, known) if hasattr(np, known) else getattr(need("ml_dtypes", "safetensors"), known))
+    array = np.frombuffer(data, kind) if len(data) else np.zeros(0, kind)
+    if kind.kind == "b" and len(data) and array.view(np.uint8).max() > 1:
+        raise FaultError(FileCorrupt(path, "booleans, bytes of 0 and 1", f"{array.view(np.uint8).max()}"))
+    return array.reshape(shape)

@@ -1,0 +1,49 @@
+"""Expected failures, as values: frozen dataclasses named as facts, which say what was expected, what came, where, what to do.
+
+The pure wing raises them inside a `FaultError`; `Effect.checked` turns that into a `Failure`. This room imports nothing of
+fnlamp, so every other room may name a fault.
+"""
+
+from fnlamp.fault.array import DtypeMismatch as DtypeMismatch
+from fnlamp.fault.array import PredictionMismatch as PredictionMismatch
+from fnlamp.fault.array import ShapeMismatch as ShapeMismatch
+from fnlamp.fault.array import SizesMismatch as SizesMismatch
+from fnlamp.fault.base import Fault as Fault
+from fnlamp.fault.base import FaultError as FaultError
+from fnlamp.fault.base import located as located
+from fnlamp.fault.base import printable as printable
+from fnlamp.fault.download import ChecksumMismatch as ChecksumMismatch
+from fnlamp.fault.download import DownloadFailed as DownloadFailed
+from fnlamp.fault.extra import ExtraMissing as ExtraMissing
+from fnlamp.fault.extra import NoDisplay as NoDisplay
+from fnlamp.fault.file import BadCell as BadCell
+from fnlamp.fault.file import FileCorrupt as FileCorrupt
+from fnlamp.fault.file import FileFault as FileFault
+from fnlamp.fault.file import FileMissing as FileMissing
+from fnlamp.fault.file import FileUnwritable as FileUnwritable
+from fnlamp.fault.file import OutOfMemory as OutOfMemory
+from fnlamp.fault.file import TooLarge as TooLarge
+from fnlamp.fault.file import UnknownClass as UnknownClass
+from fnlamp.fault.loading import BufferReused as BufferReused
+from fnlamp.fault.loading import HiddenRandomness as HiddenRandomness
+from fnlamp.fault.loading import ItemFailed as ItemFailed
+from fnlamp.fault.loading import LoadFault as LoadFault
+from fnlamp.fault.loading import NotPicklable as NotPicklable
+from fnlamp.fault.loading import NotRereadable as NotRereadable
+from fnlamp.fault.loading import ResourceExhausted as ResourceExhausted
+from fnlamp.fault.loading import WorkerLost as WorkerLost
+from fnlamp.fault.text import CodecFailed as CodecFailed
+from fnlamp.fault.text import UnknownToken as UnknownToken
+from fnlamp.fault.training import BatchTooSmall as BatchTooSmall
+from fnlamp.fault.training import Broken as Broken
+from fnlamp.fault.training import ClassesDiffer as ClassesDiffer
+from fnlamp.fault.training import EmptyEpoch as EmptyEpoch
+from fnlamp.fault.training import Interrupted as Interrupted
+from fnlamp.fault.training import LabelOutOfRange as LabelOutOfRange
+from fnlamp.fault.training import NonFinite as NonFinite
+from fnlamp.fault.training import NotDifferentiable as NotDifferentiable
+from fnlamp.fault.training import NoWeight as NoWeight
+from fnlamp.fault.training import PlanFault as PlanFault
+from fnlamp.fault.training import ResumedElsewhere as ResumedElsewhere
+from fnlamp.fault.training import StepsExceeded as StepsExceeded
+from fnlamp.fault.training import TrainFault as TrainFault

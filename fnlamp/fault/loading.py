@@ -1,0 +1,153 @@
+"""Data sets, loaders, workers and streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fnlamp.fault.array import DtypeMismatch, ShapeMismatch
+from fnlamp.fault.base import Fault
+from fnlamp.fault.training import EmptyEpoch
+
+
+@dataclass(frozen=True, repr=False)
+class ItemFailed(Fault):
+    """The data set, a transform or the collation raised an exception for the item at `index`; `error` is its traceback.
+
+    `index` is `None` for an engine that does not tell it.
+
+    >>> print(ItemFailed(7, "ValueError: not an image"))
+    item 7 failed: ValueError: not an image
+    """
+
+    index: int | None
+    what: str
+    error: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        item = "an item" if self.index is None else f"item {self.index:,}"
+        return self._say(f"{item} failed: {self.what}" + (f"\n{self.error}" if self.error else ""))
+
+    def __repr__(self) -> str:
+        return f"ItemFailed({self.index}, {self.what!r})"
+
+
+@dataclass(frozen=True)
+class WorkerLost(Fault):
+    """A worker process died, killed or crashed, while it loaded the item at `index`.
+
+    >>> print(WorkerLost(7, exit_code=-9))
+    a worker was killed by signal 9 while it loaded item 7; ...
+    """
+
+    index: int
+    exit_code: int | None
+
+    def __str__(self) -> str:
+        code = self.exit_code
+        how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        why = (
+            "a machine that runs out of memory kills workers: use fewer, or smaller batches"
+            if code is None or code < 0
+            else "what it wrote to standard error says why; a script that starts processes does its own work under "
+            'if __name__ == "__main__":'
+        )
+        return self._say(f"a worker {how} while it loaded item {self.index:,}; {why}")
+
+
+@dataclass(frozen=True)
+class NotPicklable(Fault):
+    """Something cannot be sent to a worker process: it was made inside a function, or holds a handle of this process.
+
+    >>> print(NotPicklable("a transform", "it is a lambda"))
+    expected a transform that can be sent to a worker process, got: it is a lambda; ...
+    """
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected {self.what} that can be sent to a worker process, got: {self.reason}; "
+            "write it at the top of a module that can be imported, or use workers=threads(n), which send nothing"
+        )
+
+
+@dataclass(frozen=True)
+class HiddenRandomness(Fault):
+    """An item of a loader with workers draws random numbers from `source`, which each worker has a copy of, or shares.
+
+    `index` is the first row of the batch.
+
+    >>> print(HiddenRandomness(32, "numpy.random"))
+    expected items that are functions of their row, ...
+    """
+
+    index: int
+    source: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected items that are functions of their row, got random numbers drawn from {self.source} in the batch that "
+            f"begins with item {self.index:,}; workers would repeat them, or draw them in an order of chance: draw them in "
+            "augment=lambda generator, item: ..., whose generator is a function of the seed and the row, or use workers=0"
+        )
+
+
+@dataclass(frozen=True)
+class ResourceExhausted(Fault):
+    """The system gives this program no more of something: open files, memory, processes.
+
+    >>> print(ResourceExhausted("open files", "Too many open files"))
+    the system gives no more open files (Too many open files); use fewer workers or loaders at once, ...
+    """
+
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"the system gives no more {self.what} ({self.reason}); use fewer workers or loaders at once, or raise the limit"
+        )
+
+
+@dataclass(frozen=True)
+class BufferReused(Fault):
+    """A producer wrote a batch into the memory of an earlier one that was still waiting to be used.
+
+    >>> print(BufferReused("features"))
+    expected every batch in memory of its own, ...
+    """
+
+    leaf: str = ""
+
+    def __str__(self) -> str:
+        leaf = f" ({self.leaf})" if self.leaf else ""
+        return self._say(
+            f"expected every batch in memory of its own, got one{leaf} that overwrites an earlier one which is still in use; "
+            "let the producer hand over a copy"
+        )
+
+
+@dataclass(frozen=True)
+class NotRereadable(Fault):
+    """A source that can be read only once was asked for a position that it has passed, or has not reached.
+
+    >>> print(NotRereadable(wanted=0, at=2))
+    expected the position 2, where this source stands, got 0: it can be read only once and in order; ...
+    """
+
+    wanted: Any
+    at: Any
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected the position {self.at}, where this source stands, got {self.wanted}: it can be read only once and in "
+            "order; make the stream of something that can be opened again"
+        )
+
+
+LoadFault = (
+    ResourceExhausted | HiddenRandomness | ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch | EmptyEpoch
+)
+"""What a loader can fail with."""
