@@ -138,12 +138,14 @@ def test_the_key_alone_decides_and_jit_changes_nothing(name):
     assert jax.eval_shape(function, KEY, BYTES).dtype == np.uint8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_equal_images_are_treated_differently(name):
     images = jnp.tile(jnp.asarray(BYTES[:1]), (30, 1, 1, 1))
     assert len(np.unique(EVERY[name](KEY, images), axis=0)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_the_gradient_goes_where_the_pixel_went(name):
     function = EVERY[name]

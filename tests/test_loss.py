@@ -333,6 +333,7 @@ def test_real_losses_are_not_taken_for_flat(name: str, way: Callable[..., object
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(way(objective)))
 
 
+@pytest.mark.slow
 @ways
 def test_one_parameter_with_a_gradient_is_enough(way: Callable[..., object]) -> None:
     def objective(params: dict[str, dict[str, jax.Array]]) -> jax.Array:

@@ -24,7 +24,7 @@ def benchmarks(monkeypatch):
 SMALL = {"logistic": 0.01, "simple": 0.02, "lamp": 0.02, "wide": 0.1, "cnn": 0.1, "lstm": 0.2, "gpt": 1.0}
 
 
-SLOW = dict.fromkeys(("simple", "lamp", "wide", "cnn", "lstm", "gpt"), pytest.mark.slow)
+SLOW = dict.fromkeys(("logistic", "simple", "lamp", "wide", "cnn", "lstm", "gpt"), pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in SMALL])

@@ -80,7 +80,7 @@ GRID = [  # and against torch in tests/parity
     ((9, 8), (2, 3), (2, 2), "same", (1, 1), 1),
     ((9, 10), (3, 2), (1, 2), ((2, 1), (0, 3)), (2, 3), 1),
     pytest.param((6, 5), (1, 1), (1, 1), 0, (1, 1), 1, marks=pytest.mark.slow),
-    ((7, 8), (3, 3), (2, 2), "same", (2, 1), 4),
+    pytest.param((7, 8), (3, 3), (2, 2), "same", (2, 1), 4, marks=pytest.mark.slow),
 ]
 
 
@@ -150,6 +150,7 @@ def test_patches_made_anew_give_the_same_gradients(monkeypatch: pytest.MonkeyPat
     near(kept, pulled(lambda *at: conv.convolve(*at, None, Window((3, 3))), x, weight), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [nn.conv2d(3, 2), nn.conv_pool(3, 3)], ids=str)
 def test_derivatives_of_derivatives_forward_and_in_reverse(layer: Any) -> None:
     made = layer.init(KEY, array_spec((2, 6, 6, 2), jnp.float32))
@@ -200,6 +201,7 @@ def test_it_computes_in_the_dtype_of_the_weight(layer: Any) -> None:
     near([y], [apply(wide, {}, x, Eval())[0]], 0.02)
 
 
+@pytest.mark.slow
 def test_a_training_loop_has_no_convolution_of_xlas_and_turns_nothing_between_layers() -> None:
     model = nn.conv_pool(4, 5) >> nn.conv_pool(6, 3)
     made = model.init(KEY, array_spec((8, 16, 16, 1), jnp.float32))

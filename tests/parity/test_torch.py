@@ -160,10 +160,10 @@ def check_layer(ours, theirs, params, x):
     ("kernel", "options"),
     [
         ((3, 3), {}),
-        ((3, 5), {"padding": "same"}),
-        ((5, 5), {"padding": 2, "bias": False}),
+        pytest.param((3, 5), {"padding": "same"}, marks=pytest.mark.slow),
+        pytest.param((5, 5), {"padding": 2, "bias": False}, marks=pytest.mark.slow),
         ((3, 2), {"stride": (2, 3), "padding": (1, 2)}),
-        ((1, 1), {"stride": 2}),
+        pytest.param((1, 1), {"stride": 2}, marks=pytest.mark.slow),
         ((2, 3), {"stride": (1, 2), "dilation": (3, 2), "padding": 1}),
         ((3, 3), {"stride": 2, "dilation": (1, 2), "groups": 2}),
         ((3, 3), {"padding": 1, "groups": 4}),
@@ -302,7 +302,7 @@ def check_grads(ours, params, theirs, grads):
         (optim.adamw(1e-2, 0.1), lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1)),
         (optim.sgdw(1e-2, momentum=0.9), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9)),
         (optim.sgdw(1e-2, momentum=0.9, nesterov=True), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9, nesterov=True)),
-        (optim.sgdw(0.1), lambda p: torch.optim.SGD(p, 0.1)),
+        pytest.param(optim.sgdw(0.1), lambda p: torch.optim.SGD(p, 0.1), marks=pytest.mark.slow),
     ],
     ids=["adam", "adamw", "momentum", "nesterov", "sgd"],
 )

@@ -132,6 +132,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "x", "expected"), LAYERS.values(), ids=LAYERS)
 def test_layers_without_weights(layer, x, expected):
     made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct(x.shape, x.dtype))

@@ -66,7 +66,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-@pytest.mark.parametrize("executor", [train.Fused(), train.Stepwise()], ids=str)
+@pytest.mark.parametrize("executor", [train.Fused(), pytest.param(train.Stepwise(), marks=pytest.mark.slow)], ids=str)
 def test_a_late_fault_holds_what_was_reached(name, executor):
     options, kind = FAULTS[name]
     found = describe(**options).run(Runtime(log=None, executor=executor)).failure()._inner_value

@@ -116,7 +116,7 @@ def test_metrics_without_validation_are_told():
         assert "not computed: accuracy, other, which need validation_batches" in text
 
 
-@pytest.mark.parametrize("executor", [train.Fused(), train.Stepwise()], ids=str)
+@pytest.mark.parametrize("executor", [train.Fused(), pytest.param(train.Stepwise(), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize(
     ("layer", "words"),
     [

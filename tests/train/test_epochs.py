@@ -327,7 +327,7 @@ class Alarm:
         ),
     ],
 )
-@pytest.mark.parametrize("executor", [None, train.Stepwise()], ids=str)
+@pytest.mark.parametrize("executor", [None, pytest.param(train.Stepwise(), marks=pytest.mark.slow)], ids=str)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(at, how, executor):
     runtime = Runtime(log=None, executor=executor)
     alarm = Alarm(at, runtime.cancel.cancel if how == "token" else lambda: os.kill(os.getpid(), signal.SIGINT))

@@ -118,6 +118,7 @@ def test_a_combined_stream_gives_the_same_bits_in_every_executor(combined):
         same(first, run(program, executor))
 
 
+@pytest.mark.slow
 def test_a_stream_without_a_view_and_arrays_on_the_device_give_the_bits_of_arrays_on_the_host():
     in_order = stream.minibatches(PIXELS, LABELS, batch_size=10)
     first = run(describe(train_batches=lambda c: in_order))

@@ -38,7 +38,8 @@ def whole_run(steps):
     )
 
 
-@pytest.mark.parametrize("runs", [30, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [40, 200])
 def test_no_interrupt_tears_the_state(runs):
     program = whole_run(256)
     runtime = Runtime(log=None, executor=train.Fused(chunk=2))

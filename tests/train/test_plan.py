@@ -89,6 +89,7 @@ def test_one_epoch_and_one_step_are_singular():
     assert "train 1 epoch of 1 step of 25 rows\n" in plan
 
 
+@pytest.mark.slow
 def test_the_data_of_validation_is_checked_before_the_first_step():
     def validating(x, y, **options):
         return describe(validation_batches=lambda c: stream.minibatches(x, y, batch_size=10, **options))
@@ -146,6 +147,7 @@ def test_a_resource_is_not_acquired_by_a_plan():
     assert describe(validation_batches=lambda c: resource).explain().fault is None
 
 
+@pytest.mark.slow
 def test_initial_parameters_are_checked_path_by_path():
     came = describe(epochs=0).run(Runtime(log=None))
     params = jax.tree.map(np.asarray, unsafe_perform_io(came.unwrap()).params)

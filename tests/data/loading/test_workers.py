@@ -846,6 +846,7 @@ for function in (data.compose(), own):
 """
 
 
+@pytest.mark.slow
 def test_a_program_from_standard_input_has_workers_but_no_functions_for_them(tmp_path):
     said, errors = program(UNGUARDED, by_input=True, folder=tmp_path)
     assert said[0] == "<IOResult: <Success: [array([1, 2], dtype=int32)]>>"
@@ -853,6 +854,7 @@ def test_a_program_from_standard_input_has_workers_but_no_functions_for_them(tmp
     assert errors == ""
 
 
+@pytest.mark.slow
 def test_a_program_that_starts_workers_while_they_import_it_is_told_so(tmp_path):
     said, errors = program(UNGUARDED, by_input=False, folder=tmp_path)
     assert len(said) == 2

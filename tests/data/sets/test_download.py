@@ -383,6 +383,7 @@ fetch(url, path, sha256=sha).run(Runtime(log=None)).unwrap()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_share_one_download(server, tmp_path):
     server.script += [{"cut": 100_000}, {"cut": 100_000}]
     command = [sys.executable, "-c", FETCH, server.url, str(tmp_path / "a"), SHA]
