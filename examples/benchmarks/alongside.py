@@ -66,7 +66,7 @@ class Supply:
     def at_once(self) -> stream.BatchStream:
         return stream.from_function(len(self.x) // BATCH, self)
 
-    def ahead(self) -> Resource[stream.BatchStream, Any]:
+    def ahead(self) -> Resource[stream.BatchStream[Any], Any]:
         return self.at_once().prefetch(AHEAD)
 
 
@@ -118,7 +118,7 @@ def overlap(given: Given) -> Outcome:
 
 
 def _trained_and_alone(
-    loaders: Mapping[str, Resource[stream.BatchStream, Any]], alone: Supply, rounds: int, width: int
+    loaders: Mapping[str, Resource[stream.BatchStream[Any], Any]], alone: Supply, rounds: int, width: int
 ) -> Rounds:
     """One program whose epochs go round: training alone, then behind each loader; each loader alone when a round is over.
 

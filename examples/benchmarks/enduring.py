@@ -93,7 +93,7 @@ def _killed(rows: Noted, workers: Callable[[], set[int]], delay: float) -> tuple
         at.append(time.perf_counter())
         os.kill(random.Random(delay).choice(sorted(workers())), signal.SIGKILL)
 
-    def read(batches: stream.BatchStream) -> Effect[int, Any]:
+    def read(batches: stream.BatchStream[Any]) -> Effect[int, Any]:
         def count() -> int:
             return len(np.unique(np.concatenate([batch[:, 0] for batch in stream.items(batches)])))
 
@@ -159,7 +159,7 @@ def resume(given: Given) -> Outcome:
     return Outcome(findings, {"batches": len(whole), "rows": rows})
 
 
-def _read(batches: stream.BatchStream, state: Any) -> list[tuple[bytes, bytes]]:
+def _read(batches: stream.BatchStream[Any], state: Any) -> list[tuple[bytes, bytes]]:
     found = []
     for batch, after in steps(batches, batches.init if state is None else state):
         digest = hashlib.sha256()

@@ -20,6 +20,7 @@ from fnlamp.effect.resource import bracket as bracket
 from fnlamp.effect.runtime import CancelToken as CancelToken
 from fnlamp.effect.runtime import Clock as Clock
 from fnlamp.effect.runtime import Executor as Executor
+from fnlamp.effect.runtime import Reached as Reached
 from fnlamp.effect.runtime import Runtime as Runtime
 from fnlamp.effect.runtime import SystemClock as SystemClock
 from fnlamp.fault import Interrupted as Interrupted

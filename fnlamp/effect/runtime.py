@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, NamedTuple, Protocol, final
 
 from fnlamp.given import function, shown
 
@@ -90,15 +90,22 @@ class SystemClock:
             time.sleep(min(left, GLANCE))
 
 
+class Reached(NamedTuple):
+    """What a fold has reached: the carry, the position in the stream, and a code for the next step if it breaks the carry."""
+
+    carry: Any
+    position: Any
+    broken: int = 0
+
+
 class Executor(Protocol):
     """How a fold over a stream is carried out: step by step, many steps in one compiled program, ...
 
-    `fold` yields `(carry, position, broken)` after each dispatch; between two of them the caller may look, report or stop.
+    `fold` yields what it has reached after each dispatch; between two of them the caller may look, report or stop. Nothing
+    comes after a step that breaks the carry, and the carry is the one before it.
     """
 
-    def fold(
-        self, body: Any, shared: Any, carry: Any, stream: Any, position: Any, bench: Any
-    ) -> Iterator[tuple[Any, Any, int]]: ...
+    def fold(self, body: Any, shared: Any, carry: Any, stream: Any, position: Any, bench: Any) -> Iterator[Reached]: ...
 
 
 @dataclass(frozen=True)

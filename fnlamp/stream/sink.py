@@ -18,9 +18,10 @@ from fnlamp.stream.step import Emit, Fail
 from fnlamp.stream.stream import BatchStream
 
 A = TypeVar("A")
+E = TypeVar("E")
 
 
-def fold(stream: BatchStream, initial: A, function: Callable[[A, Any], A]) -> Effect[A, Any]:
+def fold(stream: BatchStream[E], initial: A, function: Callable[[A, Any], A]) -> Effect[A, E | BufferReused]:
     """The program that puts all batches together: `function(so_far, batch)` for each, from `initial` on.
 
     Fails: with what the stream fails with, and `BufferReused`. Ctrl-C ends it between two batches, with what was put together.
@@ -49,7 +50,7 @@ def fold(stream: BatchStream, initial: A, function: Callable[[A, Any], A]) -> Ef
     return Effect.call(call)
 
 
-def to_list(stream: BatchStream) -> Effect[list[Tree], Any]:
+def to_list(stream: BatchStream[E]) -> Effect[list[Tree], E | BufferReused]:
     """The program that yields all batches, as `loader.use(to_list)`.  Fails: with what the stream fails with.
 
     >>> to_list(stream.from_items([np.ones(2), np.ones(1)])).map(len).run()
@@ -57,7 +58,7 @@ def to_list(stream: BatchStream) -> Effect[list[Tree], Any]:
     """
     _check(stream)
     # Each run has a list of its own.
-    return Effect.suspend(list).bind(lambda batches: fold(stream, batches, _append))
+    return Effect.suspend(_empty).bind(lambda batches: fold(stream, batches, _append))
 
 
 def _check(stream: Any) -> None:
@@ -67,12 +68,16 @@ def _check(stream: Any) -> None:
         raise TypeError(f"stream is a BatchStream, got {shown(stream)}{hint}")
 
 
+def _empty() -> list[Tree]:
+    return []
+
+
 def _append(batches: list[Tree], batch: Tree) -> list[Tree]:
     batches.append(batch)
     return batches
 
 
-def items(stream: BatchStream, state: Any = None) -> Iterator[Tree]:
+def items(stream: BatchStream[Any], state: Any = None) -> Iterator[Tree]:
     """The batches from `state` (or from the start) to the end.
 
     Fails: with what the stream fails with, and `BufferReused` if a batch is written over the one before.
@@ -81,7 +86,7 @@ def items(stream: BatchStream, state: Any = None) -> Iterator[Tree]:
     return (item for item, _ in steps(stream, stream.init if state is None else state))
 
 
-def steps(stream: BatchStream, state: Any) -> Iterator[tuple[Tree, Any]]:
+def steps(stream: BatchStream[Any], state: Any) -> Iterator[tuple[Tree, Any]]:
     """Each batch with the state after it."""
     handed = Handed(1)
     while (came := _following(stream, state, handed)) is not None:
@@ -89,7 +94,7 @@ def steps(stream: BatchStream, state: Any) -> Iterator[tuple[Tree, Any]]:
         yield came.item, state
 
 
-def _following(stream: BatchStream, state: Any, handed: Handed) -> Emit | None:
+def _following(stream: BatchStream[Any], state: Any, handed: Handed) -> Emit | None:
     """The batch at a state, or `None` at the end."""
     came = pull(stream.step, state)
     if isinstance(came, Fail):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from fnlamp.stream.view import Order, Recipe, Segment, View, as_spec, row_number
 
 def minibatches(
     features: Tree, target: Tree, *, batch_size: int, drop_last: bool = False, seed: int | None = None
-) -> BatchStream:
+) -> BatchStream[Never]:
     """Batches `(features, target)` of `batch_size` rows: in order without a seed, else shuffled by it.
 
     The order is a function of the seed alone; `epochs` hands out another one each epoch. The last batch has the rows that are
@@ -47,7 +47,7 @@ def from_arrays(
     drop_last: bool = False,
     seed: int | None = None,
     among: Any = None,
-) -> BatchStream:
+) -> BatchStream[Never]:
     """`minibatches` of any pytree of arrays, rows first, or of the rows `among` them, by number.
 
     Arrays that are mapped from a file stay there: their rows are read batch by batch, without a compiled view.
@@ -66,7 +66,7 @@ def _check_features(features: Tree) -> None:
         raise TypeError("features are arrays whose first axis counts rows, got None")
 
 
-def _cut(arrays: Tree, batch_size: Any, drop_last: Any, seed: Any, among: Any, where: str) -> BatchStream:
+def _cut(arrays: Tree, batch_size: Any, drop_last: Any, seed: Any, among: Any, where: str) -> BatchStream[Never]:
     batch_size, drop_last = whole("batch_size", batch_size), flag("drop_last", drop_last)
     count = _rows(arrays, where)
     order = Order(count, seed, None if among is None else row_numbers(among, count))
@@ -90,7 +90,7 @@ def in_order(
     *,
     recipe: Recipe | None = None,
     on_host: bool = False,
-) -> BatchStream:
+) -> BatchStream[Never]:
     """What `recipe` takes of the arrays, `batch_size` rows of an order at a time; `spec(rows)` is that of a batch.
 
     `on_host` is for what does not belong on the device: then there is no compiled view.
@@ -107,7 +107,7 @@ def in_order(
     return BatchStream.of_view(view, of_batch, why_empty)
 
 
-def full_batch(features: Tree, target: Tree) -> BatchStream:
+def full_batch(features: Tree, target: Tree) -> BatchStream[Never]:
     """One batch of all rows, in order.
 
     >>> full_batch(np.zeros((20, 5), np.float32), np.zeros(20, np.float32))
@@ -118,7 +118,7 @@ def full_batch(features: Tree, target: Tree) -> BatchStream:
     return _cut(arrays, max(_rows(arrays, "full_batch"), 1), False, None, None, "full_batch")
 
 
-def from_items(batches: Sequence[Tree]) -> BatchStream:
+def from_items(batches: Sequence[Tree]) -> BatchStream[Never]:
     """The batches of a sequence, one by one on the host, without a compiled view; the state is the position.
 
     Fails: `EmptyEpoch` for an empty sequence, whose spec nobody knows.
@@ -131,7 +131,7 @@ def from_items(batches: Sequence[Tree]) -> BatchStream:
 
 def from_function(
     length: int, make: Callable[[int], Tree], *, spec: Tree | None = None, why_empty: EmptyEpoch | None = None
-) -> BatchStream:
+) -> BatchStream[Never]:
     """The batches `make(0)`, `make(1)`, ... `make(length - 1)`, each made when it is asked for; the state is the position.
 
     `make` must give the same batch for the same position whenever it is asked. Without the `spec` of a batch, the first is
@@ -155,7 +155,7 @@ def from_function(
     return BatchStream.at(batch, length, as_spec(spec), why_empty or EmptyEpoch())
 
 
-def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream, Any]:
+def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream[Any], Any]:
     """The batches of what can be iterated over again and again: `make()` is called for each pass, as `lambda: read(path)`.
 
     The state is the position. Going on in the middle reads again what came before. The iterator is closed when the resource
@@ -173,7 +173,7 @@ def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = Non
     return reading.bind(lambda reading: _seen(lambda: reading.stream(known)))
 
 
-def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
+def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream[NotRereadable]:
     """The batches of an iterator, which can be read only once, in order: a queue, a socket, a simulation.
 
     `spec` is that of a batch, or a batch like those that come: nothing is read before it is asked for. Asked for a position
@@ -191,7 +191,7 @@ def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream:
     return _Reading(lambda: iterator, again=False).stream(as_spec(spec))
 
 
-def _seen(make: Callable[[], BatchStream]) -> Resource[BatchStream, Any]:
+def _seen(make: Callable[[], BatchStream[Any]]) -> Resource[BatchStream[Any], Any]:
     """A stream whose first batch may have to be looked at; what that fails with is a failure of the resource."""
     return Resource.make(Effect.checked(make), lambda stream, _: Effect.from_value(None))
 
@@ -209,7 +209,7 @@ class _Reading:
         self.last: Emit | None = None
         self.ended: End | Fail | Exception | None = None
 
-    def stream(self, spec: Tree | None) -> BatchStream:
+    def stream(self, spec: Tree | None) -> BatchStream[Any]:
         if spec is None:
             first = self.step(0)
             if not isinstance(first, Emit):
@@ -293,7 +293,7 @@ def staged(
     drop_last: bool = False,
     seed: int | None = None,
     spec: Tree | None = None,
-) -> Resource[BatchStream, Any]:
+) -> Resource[BatchStream[Any], Any]:
     """Batches of examples that are loaded `bucket` batches at a time, each once, by a thread, while the last bucket is used.
 
     `load(numbers)` loads the examples of those row numbers, `batch(loaded, places)` makes a batch of those at the `places`
@@ -322,7 +322,7 @@ def staged(
 
     buckets = BatchStream.at(lambda number: load(numbers(number)), -(-kept // size), None, EmptyEpoch())
 
-    def stream(stage: Stage) -> BatchStream:
+    def stream(stage: Stage) -> BatchStream[Any]:
         known = spec
         if known is None:
             first = stage.step(0)

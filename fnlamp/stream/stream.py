@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
-from typing import Any, NamedTuple, Never, final
+from typing import Any, Generic, Never, final
+
+from typing_extensions import TypeVar
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, describe, spec_after
 from fnlamp.convert import as_batch
 from fnlamp.effect import Resource
-from fnlamp.fault import EmptyEpoch, FaultError, ShapeMismatch
+from fnlamp.fault import BufferReused, EmptyEpoch, FaultError, ShapeMismatch
 from fnlamp.given import shown, whole
 from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetched
@@ -20,25 +22,21 @@ from fnlamp.stream.nested import Stepper
 from fnlamp.stream.step import Emit, End, Reread, Step
 from fnlamp.stream.view import Recipe, View, as_spec, check_function, check_seed
 
-
-class Raw(NamedTuple):
-    """The steps of a stream before its functions of `jax.numpy`, those functions, and the steps after them."""
-
-    step: Callable[[Any], Step]
-    recipe: Recipe
-    mapped: Callable[[Any], Step]
+E_co = TypeVar("E_co", covariant=True, default=Never)
+E2 = TypeVar("E2")
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class BatchStream:
+class BatchStream(Generic[E_co]):
     """A stream of batches as a description: `step(state)` is the next batch and the state after it; `init` the first state.
 
-    `step` is a plain function that only an interpreter calls; asking twice with one state gives the same batch twice, so a
-    stream continues from any state; `reread` tells what that costs. `spec` describes a batch (shape and dtype, the batch axis
-    first; a batch may have fewer rows), `length` is the number of batches or `None`. A stream that is `indexed` has a position,
-    a plain integer, for a state, and a `length`. `view` is the compiled view where there is one; where there is none, `raw`
-    still tells which functions of batches can be compiled. `classes` are the names of the labels 0, 1, ..., where they are
+    `BatchStream[E]` can fail with an `E` where a batch is asked for. `step` is a plain function that only an interpreter calls;
+    asking twice with one state gives the same batch twice, so a stream continues from any state; `reread` says what that costs.
+    `spec` describes a batch (shape and dtype, the batch axis first; a batch may have fewer rows), `length` is the number of
+    batches or `None`. The state of an `indexed` stream is a position, a plain integer, and its `length` is known. `view` is the
+    compiled view, if there is one. `source` gives the batches before `finish`, the functions of `map` that an interpreter
+    can compile into its own step; `step` applies them on the host. `classes` are the names of the labels 0, 1, ..., if they are
     known: training and validation must agree on them. Make streams with `minibatches`, `from_items`, `from_function`,
     `from_iterable`, ...
 
@@ -48,11 +46,11 @@ class BatchStream:
     """
 
     init: Any
-    step: Callable[[Any], Step]
+    source: Stepper
     spec: Tree
     length: int | None
     view: View | None = None
-    raw: Raw | None = None
+    finish: Recipe = field(default_factory=Recipe)
     why_empty: EmptyEpoch = field(default_factory=EmptyEpoch)
     indexed: bool = False
     reread: Reread = Reread.DIRECT
@@ -62,13 +60,18 @@ class BatchStream:
         count = "" if self.length is None else f"{self.length} batches of "
         return f"<BatchStream: {count}{describe(self.spec)}>"
 
+    @cached_property
+    def step(self) -> Stepper:
+        """The batch at a state, and the state after it."""
+        return transform.map(self.source, self.finish.after) if self.finish.functions else self.source
+
     @classmethod
-    def of_view(cls, view: View, spec: Tree, why_empty: EmptyEpoch) -> BatchStream:
+    def of_view(cls, view: View, spec: Tree, why_empty: EmptyEpoch) -> BatchStream[Any]:
         """The stream of a compiled view."""
         return replace(cls.at(view.batch, len(view), spec, why_empty), view=view)
 
     @classmethod
-    def at(cls, batch: Callable[[int], Tree], length: int, spec: Tree, why_empty: EmptyEpoch) -> BatchStream:
+    def at(cls, batch: Callable[[int], Tree], length: int, spec: Tree, why_empty: EmptyEpoch) -> BatchStream[Any]:
         """The indexed stream of `batch(0)` to `batch(length - 1)`."""
 
         def step(position: int) -> Step:
@@ -78,7 +81,7 @@ class BatchStream:
 
     # ---- streams from streams; the first five keep the compiled view
 
-    def map(self, function: Callable[..., Any], *arguments: Any, spec: Tree | None = None) -> BatchStream:
+    def map(self, function: Callable[..., Any], *arguments: Any, spec: Tree | None = None) -> BatchStream[E_co]:
         """Every batch through a function, which is written in `jax.numpy` and becomes part of the compiled step.
 
         The function is called with the batch and then the `arguments`, numbers or arrays (a key: `jax.random.key(seed)`). They
@@ -101,14 +104,15 @@ class BatchStream:
                 raise
             if self.view is not None:
                 return BatchStream.of_view(self.view.map(function, *arguments), spec, self.why_empty)
-            before, recipe = self.compiled
-            return before._finished(recipe.then(function, *arguments), spec)
+            return replace(self, finish=self.finish.then(function, *arguments), spec=spec)
         spec = as_spec(spec)
         return self._with(
-            step=transform.map(self.step, lambda batch: as_batch(function(batch, *arguments))), spec=spec, indexed=self.indexed
+            source=transform.map(self.step, lambda batch: as_batch(function(batch, *arguments))),
+            spec=spec,
+            indexed=self.indexed,
         )
 
-    def take(self, count: int) -> BatchStream:
+    def take(self, count: int) -> BatchStream[E_co]:
         """The first `count` batches, or all if there are fewer."""
         count = whole("count", count, 0)
         if self.view is not None:
@@ -118,7 +122,7 @@ class BatchStream:
         length = None if self.length is None else min(count, self.length)
         return self._chosen(transform.Taken(0, self.init), lambda step: transform.take(step, count), length)
 
-    def drop(self, count: int) -> BatchStream:
+    def drop(self, count: int) -> BatchStream[E_co]:
         """What comes after the first `count` batches; an indexed stream does not make them."""
         count = whole("count", count, 0)
         if self.view is not None:
@@ -128,7 +132,7 @@ class BatchStream:
         length = None if self.length is None else max(self.length - count, 0)
         return self._chosen(transform.Dropped(count, self.init), transform.drop, length)
 
-    def every_nth(self, n: int, offset: int = 0) -> BatchStream:
+    def every_nth(self, n: int, offset: int = 0) -> BatchStream[E_co]:
         """The batches at positions offset, offset + n, ...: one of n disjoint shards that cover the stream.
 
         An indexed stream does not make the batches in between.
@@ -143,7 +147,7 @@ class BatchStream:
         length = None if self.length is None else len(range(offset, self.length, n))
         return self._chosen(transform.Nth(0, self.init), lambda step: transform.every_nth(step, n, offset), length)
 
-    def concat(self, other: BatchStream) -> BatchStream:
+    def concat(self, other: BatchStream[E2]) -> BatchStream[E_co | E2]:
         """All batches of this stream, then all of the other.
 
         Fails: `ShapeMismatch` if their batches differ in more than the number of rows.
@@ -155,11 +159,11 @@ class BatchStream:
         return _of(
             (self, other),
             init=transform.Joined(0, joined.parts[0][1]),
-            step=joined,
+            source=joined,
             length=None if self.length is None or other.length is None else self.length + other.length,
         )
 
-    def repeat_or_take(self, count: int) -> BatchStream:
+    def repeat_or_take(self, count: int) -> BatchStream[E_co]:
         """`count` batches: from the beginning again as often as it takes, or only the first. Nothing stays nothing.
 
         >>> s = stream.minibatches(np.zeros(3), np.arange(3), batch_size=2)
@@ -176,7 +180,7 @@ class BatchStream:
         length, init = None if self.length is None else count, transform.Repeated(0, 0, self.init)
         return self._chosen(init, lambda step: transform.repeat_or_take(step, count, self.init), length)
 
-    def zip(self, other: BatchStream) -> BatchStream:
+    def zip(self, other: BatchStream[E2]) -> BatchStream[E_co | E2]:
         """Pairs of this stream's and the other's batches, until one of them ends.
 
         Raises: `ValueError` where pairs would be inside pairs to more than 400 levels.
@@ -191,12 +195,12 @@ class BatchStream:
         return _of(
             (self, other),
             init=transform.Zipped(self.init, other.init),
-            step=transform.zip(self.step, other.step),
+            source=transform.zip(self.step, other.step),
             spec=(self.spec, other.spec),
             length=min(lengths) if len(lengths) == 2 or 0 in lengths else None,
         )
 
-    def interleave(self, *others: BatchStream) -> BatchStream:
+    def interleave(self, *others: BatchStream[E2]) -> BatchStream[E_co | E2]:
         """A batch of each stream in turn; one that has ended is left out.
 
         Fails: `ShapeMismatch` if their batches differ in more than the number of rows.
@@ -208,16 +212,16 @@ class BatchStream:
         return _of(
             streams,
             init=transform.Interleaved(0, tuple((s.init,) for s in streams)),
-            step=transform.interleave(tuple(s.step for s in streams)),
+            source=transform.interleave(tuple(s.step for s in streams)),
             length=sum(lengths) if len(lengths) == len(streams) else None,
         )
 
-    def filter(self, predicate: Callable[[Any], Any]) -> BatchStream:
+    def filter(self, predicate: Callable[[Any], Any]) -> BatchStream[E_co]:
         """Only the batches for which the predicate, a host function, holds."""
         check_function(predicate, "filter")
-        return self._with(step=transform.filter(self.step, predicate), length=0 if self.length == 0 else None)
+        return self._with(source=transform.filter(self.step, predicate), length=0 if self.length == 0 else None)
 
-    def shuffle_buffer(self, size: int, seed: int) -> BatchStream:
+    def shuffle_buffer(self, size: int, seed: int) -> BatchStream[E_co]:
         """The batches in another order: every `size` of them are read together and come in an order of their own.
 
         The order is a function of the seed alone. An indexed stream needs no buffer; another one keeps `size` batches, and
@@ -238,13 +242,15 @@ class BatchStream:
         init = transform.Buffered(0, 0, self.init)
         return self._chosen(init, lambda step: transform.shuffle_buffer(step, size, seed), self.length)
 
-    def chunk(self, count: int) -> BatchStream:
+    def chunk(self, count: int) -> BatchStream[E_co]:
         """Every `count` batches as one, rows after rows; the last of what is left."""
         count = whole("count", count)
         length = None if self.length is None else -(-self.length // count)
-        return self._with(step=transform.chunk(self.step, count), spec=_of_rows(self.spec, lambda n: n * count), length=length)
+        return self._with(
+            source=transform.chunk(self.step, count), spec=_of_rows(self.spec, lambda n: n * count), length=length
+        )
 
-    def unchunk(self, size: int = 1) -> BatchStream:
+    def unchunk(self, size: int = 1) -> BatchStream[E_co]:
         """Each batch cut into batches of `size` rows; the last of each has the rows that are left.
 
         >>> s = stream.minibatches(np.zeros(5), np.arange(5), batch_size=3)
@@ -254,9 +260,9 @@ class BatchStream:
         size = whole("size", size)
         init, step = transform.Unchunked(0, self.init), transform.unchunk(self.step, size)
         length = 0 if self.length == 0 else None
-        return self._with(init=init, step=step, spec=_of_rows(self.spec, lambda n: min(n, size)), length=length)
+        return self._with(init=init, source=step, spec=_of_rows(self.spec, lambda n: min(n, size)), length=length)
 
-    def prefetch(self, count: int = 2) -> Resource[BatchStream, Never]:
+    def prefetch(self, count: int = 2) -> Resource[BatchStream[E_co | BufferReused], Never]:
         """The same batches, the next `count` of them made by a thread before they are asked for; released with the resource.
 
         What is in memory already, with a compiled view, is left as it is.
@@ -265,33 +271,22 @@ class BatchStream:
         count = whole("count", count)
         if self.view is not None:
             return Resource.from_value(self)
-        before, recipe = self.compiled
-        return prefetched(before.step, count).map(lambda step: before._with(step=step)._finished(recipe, self.spec))
+        return prefetched(self.source, count).map(lambda step: self._with(source=step, finish=self.finish))
 
     # ---- inside
 
     @property
-    def compiled(self) -> tuple[BatchStream, Recipe]:
-        """For interpreters of a stream without a view: the same with batches as they are sent to the device, and the rest."""
-        if self.raw is None or self.raw.mapped is not self.step:  # somebody has replaced the steps
-            return self, Recipe()
-        return replace(self, step=self.raw.step, raw=None), self.raw.recipe
+    def unfinished(self) -> BatchStream[E_co]:
+        """For interpreters of a stream without a view: batches as they are sent to the device, where `finish` is applied."""
+        return replace(self, finish=Recipe())
 
-    def _with(self, **changes: Any) -> BatchStream:
-        """A stream of other steps; what it was indexed by and compiled from is lost unless it is given anew."""
-        return replace(self, **({"view": None, "raw": None, "indexed": False} | changes))
+    def _with(self, **changes: Any) -> BatchStream[Any]:
+        """A stream of other steps: its view, its position and what can be compiled are lost unless they are given again."""
+        return replace(self, **({"view": None, "finish": Recipe(), "indexed": False} | changes))
 
-    def _finished(self, recipe: Recipe, spec: Tree) -> BatchStream:
-        """Every batch through a recipe that a compiled step can apply in place of these steps."""
-        if not recipe.functions:
-            return self
-        step = transform.map(self.step, recipe.after)
-        return self._with(step=step, spec=spec, raw=Raw(self.step, recipe, step), indexed=self.indexed)
-
-    def _chosen(self, init: Any, change: Callable[[Stepper], Stepper], length: int | None) -> BatchStream:
+    def _chosen(self, init: Any, change: Callable[[Stepper], Stepper], length: int | None) -> BatchStream[E_co]:
         """A stream of some of these batches, as they are: functions of batches come after the choice, to stay compiled."""
-        before, recipe = self.compiled
-        return before._with(init=init, step=change(before.step), length=length)._finished(recipe, self.spec)
+        return self._with(init=init, source=change(self.source), length=length, finish=self.finish)
 
     @property
     def _count(self) -> int:
@@ -299,15 +294,13 @@ class BatchStream:
         assert self.length is not None
         return self.length
 
-    def _reindexed(self, length: int, index: Callable[[int], int]) -> BatchStream:
+    def _reindexed(self, length: int, index: Callable[[int], int]) -> BatchStream[E_co]:
         """The indexed stream whose batch at a position is this one's at `index(position)`."""
-
-        before, recipe = self.compiled
-        step = transform.reindexed(before.step, length, index)
-        return before._with(init=0, step=step, length=length, indexed=True)._finished(recipe, self.spec)
+        source = transform.reindexed(self.source, length, index)
+        return self._with(init=0, source=source, length=length, indexed=True, finish=self.finish)
 
 
-def _of(streams: tuple[BatchStream, ...], **parts: Any) -> BatchStream:
+def _of(streams: tuple[BatchStream[Any], ...], **parts: Any) -> BatchStream[Any]:
     """A stream of several, which is as hard to read again as the hardest of them."""
     return streams[0]._with(reread=reduce(or_, (s.reread for s in streams)), **parts)
 
@@ -330,7 +323,7 @@ def _check_pairs(*specs: Tree) -> None:
             )
 
 
-def _check_like(one: BatchStream, other: Any, where: str) -> None:
+def _check_like(one: BatchStream[Any], other: Any, where: str) -> None:
     _check_stream(other, where)
 
     def per_row(spec: Tree) -> Tree:

@@ -28,7 +28,7 @@ from fnlamp.train.supervised import Supervised
 E = TypeVar("E")
 
 Batches: TypeAlias = Callable[[LoopContext], Any]
-"""A factory `LoopContext -> BatchStream | Resource[BatchStream, E]`."""
+"""A factory `LoopContext -> BatchStream[E] | Resource[BatchStream[E], E]`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Evaluation:
 
 
 def evaluate(
-    batches: BatchStream | Resource[BatchStream, E] | Callable[[LoopContext], BatchStream | Resource[BatchStream, E]],
+    batches: BatchStream[E]
+    | Resource[BatchStream[E], E]
+    | Callable[[LoopContext], BatchStream[E] | Resource[BatchStream[E], E]],
     metrics: Mapping[str, Metric] = MappingProxyType({}),
 ) -> Callable[[Trained], Effect[Evaluation, PlanFault | NoWeight | E]]:
     """The program that evaluates a trained model in `Eval`, curried so that `training.bind(evaluate(batches))` reads in order.
@@ -72,7 +74,7 @@ class _Evaluate:
         context = LoopContext(len(trained.curve), 0)
         factory = (lambda _: self.batches) if isinstance(self.batches, BatchStream | Resource) else self.batches
 
-        def program(stream: BatchStream) -> Effect[Evaluation, Any]:
+        def program(stream: BatchStream[Any]) -> Effect[Evaluation, Any]:
             def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
                 check_executor(runtime.executor)
                 bench = Bench(device_of(runtime.device))
@@ -93,7 +95,7 @@ class _Evaluate:
 
 
 def use_stream(
-    factory: Batches, context: LoopContext, body: Callable[[BatchStream], Effect[Any, Any]], name: str
+    factory: Batches, context: LoopContext, body: Callable[[BatchStream[Any]], Effect[Any, Any]], name: str
 ) -> Effect[Any, Any]:
     """Make the stream, acquire it if it is a resource, and run the body with it."""
 
@@ -109,7 +111,7 @@ def make_stream(factory: Batches, context: LoopContext, name: str) -> Any:
     return made if isinstance(made, Resource) else check_stream_type(made, name)
 
 
-def check_stream_type(made: Any, name: str) -> BatchStream:
+def check_stream_type(made: Any, name: str) -> BatchStream[Any]:
     """Raises: `TypeError` for what a factory made that is no stream."""
     if isinstance(made, BatchStream):
         return made
@@ -122,7 +124,7 @@ def check_stream_type(made: Any, name: str) -> BatchStream:
 def run_evaluation(
     model: Supervised,
     metrics: Mapping[str, Metric],
-    stream: BatchStream,
+    stream: BatchStream[Any],
     weights: tuple[Params, State],
     runtime: Runtime,
     bench: Bench,
@@ -134,8 +136,8 @@ def run_evaluation(
     check_stream(model, stream, weights, metrics=metrics)
     with placed_on(bench.device):
         carry: Any = to_device(tally.empty(len(metrics)), bench.device)
-        for after, _, _ in executor.fold(body, weights, carry, stream, stream.init, bench):
-            carry = after
+        for reached in executor.fold(body, weights, carry, stream, stream.init, bench):
+            carry = reached.carry
             if runtime.cancel.requested:
                 return Interrupted()
         steps, rows, of_batches, total, weight, *rest = tally.sums(carry)

@@ -33,7 +33,7 @@ from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised, measure, pair, rows_of
 
 
-def batch_specs(stream: BatchStream) -> Iterator[Tree]:
+def batch_specs(stream: BatchStream[Any]) -> Iterator[Tree]:
     """The specs of all batches, each different one once; of a stream without a view, the one that it declares."""
     if stream.view is None or not stream.view.segments:
         yield stream.spec
@@ -43,7 +43,7 @@ def batch_specs(stream: BatchStream) -> Iterator[Tree]:
 
 
 def check_stream(
-    model: Supervised, stream: BatchStream, weights: tuple[Params, State], *, metrics: Mapping[str, Metric]
+    model: Supervised, stream: BatchStream[Any], weights: tuple[Params, State], *, metrics: Mapping[str, Metric]
 ) -> None:
     """Raise the fault that evaluating the model with these weights (arrays or specs) on this stream is sure to end with."""
     if stream.length == 0:
@@ -68,7 +68,7 @@ def check_classes(train: tuple[str, ...] | None, validation: tuple[str, ...] | N
         raise FaultError(ClassesDiffer(train, validation))
 
 
-def check_targets(losses: tuple[Loss | Metric, ...], stream: BatchStream, prediction: Tree) -> None:
+def check_targets(losses: tuple[Loss | Metric, ...], stream: BatchStream[Any], prediction: Tree) -> None:
     """Check all targets that are in memory as they are; mapped and streamed ones are checked inside the step.
 
     They are the second of a view's arrays, also where its recipe takes rows in a way of its own, as windows of a corpus.
@@ -86,16 +86,16 @@ def check_target(losses: tuple[Loss | Metric, ...], prediction: Tree, target: Tr
         as_loss(each).check(prediction, on_host)
 
 
-def not_finite(stream: BatchStream, what: str) -> tuple[str, ...]:
+def not_finite(stream: BatchStream[Any], what: str) -> tuple[str, ...]:
     """A line for a number of a stream in memory that is NaN or infinite: it trains to nothing, or stops the run later."""
     arrays = [segment.arrays for segment in stream.view.segments[:1]] if stream.view is not None else []
     found = first_not_finite(arrays[0]) if arrays else None
     return () if found is None else (f"not finite: {what}, {found}",)
 
 
-def drawn_once(model: Supervised, stream: BatchStream) -> tuple[str, ...]:
+def drawn_once(model: Supervised, stream: BatchStream[Any]) -> tuple[str, ...]:
     """A line for random numbers that compiled functions draw outside JAX: once, while they are traced, for all steps."""
-    recipe = stream.view.segments[0].recipe if stream.view is not None and stream.view.segments else stream.compiled[1]
+    recipe = stream.view.segments[0].recipe if stream.view is not None and stream.view.segments else stream.finish
     found = draws((model.layer.apply, model.loss.apply, recipe.functions))
     hint = "draw with jax.random and a key, or give map a host function with spec="
     return () if found is None else (f"drawn once for all steps: {found} in a function that is compiled; {hint}",)
@@ -125,7 +125,7 @@ def abstract_shared(optimizer: Optimizer, made: Init) -> Any:
     return spec_after(jax.random.key, 0), spec_of(numbers)
 
 
-def check_training(model: Supervised, stream: BatchStream, body: Body, shared: Any, carry: Carry) -> tuple[str, ...]:
+def check_training(model: Supervised, stream: BatchStream[Any], body: Body, shared: Any, carry: Carry) -> tuple[str, ...]:
     """What should be known about the step; raises the fault that training on this stream is sure to end with."""
     if stream.length == 0:
         raise FaultError(stream.why_empty)
@@ -145,8 +145,8 @@ class Plan:
     made: Init
     shared: Any
     carry: Carry
-    train: BatchStream
-    validation: BatchStream | None
+    train: BatchStream[Any]
+    validation: BatchStream[Any] | None
     metrics: Mapping[str, Metric]
     epochs: int
     advice: tuple[str, ...]
@@ -191,7 +191,7 @@ class Plan:
         return tuple(lines)
 
 
-def rows_line(stream: BatchStream, one: str = "batch", many: str = "batches") -> str:
+def rows_line(stream: BatchStream[Any], one: str = "batch", many: str = "batches") -> str:
     """Batches, rows a batch, and the short last batch of a stream, in words."""
     rows = rows_of(stream.spec)
     if stream.length is None:
@@ -202,7 +202,7 @@ def rows_line(stream: BatchStream, one: str = "batch", many: str = "batches") ->
     return line
 
 
-def in_order(stream: BatchStream) -> bool:
+def in_order(stream: BatchStream[Any]) -> bool:
     """Whether each epoch takes the same rows one after the other, as `minibatches` without a seed."""
     segments = stream.view.segments if stream.view is not None else ()
     return sum(len(s.starts) for s in segments) > 1 and all(s.order.seed is None and s.order.among is None for s in segments)

@@ -62,16 +62,16 @@ class Program:
         words = np.random.SeedSequence([self.seed, zlib.crc32(purpose.encode()), epoch]).generate_state(1, np.uint64)
         return LoopContext(epoch, int(words[0] >> 1), *losses)
 
-    def describe(self, stream: BatchStream) -> Init:
+    def describe(self, stream: BatchStream[Any]) -> Init:
         """Specs and tags of the model for the stream's rows."""
         return self._looked(stream)[0]
 
-    def body(self, stream: BatchStream) -> Body:
+    def body(self, stream: BatchStream[Any]) -> Body:
         """The step for the stream's rows, by what the functions read now."""
         made, parts = self._looked(stream)
         return training_body(self.model, self.optimizer, self.schedule, made.tags, self.bound, parts)
 
-    def _looked(self, stream: BatchStream) -> tuple[Init, Hashable]:
+    def _looked(self, stream: BatchStream[Any]) -> tuple[Init, Hashable]:
         """The description of the model, and what it and its tags are a function of: looked at once an epoch."""
         features, _ = pair(stream.spec)
         model = identity(self.model)
@@ -83,7 +83,7 @@ class Program:
             self.described[key] = made, (model, tags)
         return self.described[key]
 
-    def plan(self, train: BatchStream, validation: BatchStream | None) -> Plan:
+    def plan(self, train: BatchStream[Any], validation: BatchStream[Any] | None) -> Plan:
         """The figures; raises the fault that a run is sure to end with."""
         if train.length == 0:
             raise FaultError(train.why_empty)

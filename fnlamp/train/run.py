@@ -99,7 +99,7 @@ class Run:
         state = state_of(start)
         self.epoch, self.position, self.print = state.epoch, state.stream_state, state.stream
 
-    def train_epoch(self, stream: BatchStream) -> Effect[None, Any]:
+    def train_epoch(self, stream: BatchStream[Any]) -> Effect[None, Any]:
         def call(runtime: Runtime) -> Result[None, Any] | Interrupted:
             try:
                 self.classes = stream.classes
@@ -114,7 +114,7 @@ class Run:
 
         return Effect.call(call)
 
-    def validate(self, stream: BatchStream) -> Effect[Evaluation, Any]:
+    def validate(self, stream: BatchStream[Any]) -> Effect[Evaluation, Any]:
         weights = (self.carry.params, self.carry.layer_state)
 
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
@@ -141,7 +141,7 @@ class Run:
 
     # ---- its steps
 
-    def begin(self, stream: BatchStream) -> None:
+    def begin(self, stream: BatchStream[Any]) -> None:
         """Check everything that shapes tell, then make or copy the first state."""
         runtime, of = self.runtime, self.of
         validation = None
@@ -171,16 +171,16 @@ class Run:
             params, layer_state, slots = tree.copy((params, layer_state, of.optimizer.init(params)), self.device)
             self.carry = Carry(jnp.zeros((), jnp.int32), params, layer_state, slots, jnp.asarray(tally.empty()))
 
-    def run_steps(self, stream: BatchStream, runtime: Runtime) -> Result[None, Any] | Interrupted:
+    def run_steps(self, stream: BatchStream[Any], runtime: Runtime) -> Result[None, Any] | Interrupted:
         """The steps of one epoch from the current position, looking at the tally and the cancel token between dispatches."""
         with placed_on(self.device):
             body = self.note_programs(stream)
             begin = stream.init if self.position is None else self.position
-            for carry, position, broken in self.executor.fold(body, self.shared, self.carry, stream, begin, self.bench):
-                self.carry, self.position = carry, position
-                if broken:
+            for reached in self.executor.fold(body, self.shared, self.carry, stream, begin, self.bench):
+                self.carry, self.position = reached.carry, reached.position
+                if reached.broken:
                     self.print_stream(stream)
-                    return Failure(self.broke(stream, broken))
+                    return Failure(self.broke(stream, reached.broken))
                 if runtime.cancel.requested:
                     self.print_stream(stream)
                     return Interrupted(self.trained())
@@ -192,13 +192,13 @@ class Run:
             return Failure(NoWeight(self.epoch))
         return Success(None)
 
-    def print_stream(self, stream: BatchStream) -> None:
+    def print_stream(self, stream: BatchStream[Any]) -> None:
         """Note which stream the position is one of; what it cannot be told from does not matter by now."""
         if self.position is not None:
             with contextlib.suppress(FaultError):
                 self.print = print_of(stream, self.of.seed)
 
-    def broke(self, stream: BatchStream, code: int) -> Any:
+    def broke(self, stream: BatchStream[Any], code: int) -> Any:
         """Why the next step breaks: a label out of range if its batch has one, else the numbers themselves."""
         if code == STEPS_BROKE:
             return StepsExceeded()
@@ -212,14 +212,14 @@ class Run:
         bound = self.of.bound if code == PARAMS_BROKE else None
         return NonFinite(what, self.epoch, int(self.carry.step), self.trained(), bound=bound)
 
-    def note_programs(self, stream: BatchStream) -> Body:
+    def note_programs(self, stream: BatchStream[Any]) -> Body:
         """The step as its functions read now; says what makes it compile again."""
         body = self.of.body(stream)
         if self.body is not None and body is not self.body:
             self.runtime.say("compiling again: the model, loss, optimizer or schedule reads a value that has changed")
             self.bench = Bench(self.device)
         view = stream.view
-        recipe = view.segments[0].recipe if view is not None and view.segments else stream.compiled[1]
+        recipe = view.segments[0].recipe if view is not None and view.segments else stream.finish
         if self.recipe is not None and (changed := recipe.changed(self.recipe)):
             self.runtime.say(
                 f"compiling again: {changed} in map captured new values; given as arguments, map(function, value), "
@@ -258,6 +258,6 @@ class Run:
         )
 
 
-def batch_at(stream: BatchStream, position: Any) -> Tree:
+def batch_at(stream: BatchStream[Any], position: Any) -> Tree:
     """The batch that comes at this position."""
     return stream.view.batch(position) if stream.view is not None else next(steps(stream, position))[0]

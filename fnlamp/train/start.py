@@ -91,7 +91,7 @@ def filled(wanted: Tree, given: Tree) -> Tree:
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
 
 
-def print_of(stream: BatchStream, seed: int) -> tuple[tuple[str, Any], ...]:
+def print_of(stream: BatchStream[Any], seed: int) -> tuple[tuple[str, Any], ...]:
     """What tells a stream from another one: of a stream in memory its rows too, of others what they declare."""
     batch = tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[1:])}", stream.spec)
     sizes = tuple(leaf.shape[0] for leaf in tree.leaves(stream.spec)[:1])
@@ -104,7 +104,7 @@ def print_of(stream: BatchStream, seed: int) -> tuple[tuple[str, Any], ...]:
     return tuple(found.items())
 
 
-def check_same_stream(resumed: TrainState, stream: BatchStream, seed: int) -> None:
+def check_same_stream(resumed: TrainState, stream: BatchStream[Any], seed: int) -> None:
     """Raise the fault of resuming in the middle of an epoch whose stream is another one now."""
     at = resumed.stream_state
     if at is None or not resumed.stream or same(at, stream.init):  # nothing of the epoch was taken

@@ -463,7 +463,7 @@ CASES: dict[str, Case] = {
 # Made by fnlamp, or described by a type: nobody calls them with arguments of a kind.
 RECORDS = {
     "fnlamp": {"Eval", "Init", "Mode", "Role", "Tag", "Train"},
-    "nn": {"Initializer", "forget_one", "table", "torch_weight"},
+    "nn": {"Initializer", "forget_one", "torch_weight"},
     "loss": {"LossValue", "Metric", "checked_value", "differentiable"},
     "optim": {"Decay", "Hyper", "Schedule"},
     "stream": {"BatchStream", "Emit", "End", "Fail", "Order", "Recipe", "Reread", "Segment", "Skip", "Step", "View"},
@@ -496,6 +496,7 @@ RECORDS = {
         "FailureError",
         "Interrupted",
         "Outline",
+        "Reached",
         "Standing",
         "Unknown",
         "Resource",
@@ -506,7 +507,7 @@ RECORDS = {
     "plots": {"PlotFault"},
 }
 METHODS = {"BatchStream": stream.BatchStream, "Effect": Effect, "Resource": Resource, "Trained": train.Trained}
-INSIDE = {"BatchStream.at", "BatchStream.of_view", "BatchStream.compiled"}
+INSIDE = {"BatchStream.at", "BatchStream.of_view", "BatchStream.step", "BatchStream.unfinished"}
 MODULES = [fnlamp, augment, data, effect, loss, nn, optim, plots, stream, train]
 
 

@@ -275,7 +275,7 @@ def test_faults_of_factories_and_streams_are_failures_and_nonsense_is_a_bug():
         raise FaultError(ShapeMismatch("a", "b"))
 
     assert fault(describe(train_batches=broken)) == ShapeMismatch("a", "b")
-    failing = replace(stream.from_items([(PIXELS[:4], LABELS[:4])]), step=lambda state: stream.Fail("disk on fire"))
+    failing = replace(stream.from_items([(PIXELS[:4], LABELS[:4])]), source=lambda state: stream.Fail("disk on fire"))
     assert fault(describe(train_batches=lambda c: failing)) == "disk on fire"
     with pytest.raises(TypeError, match="expected BatchStream or Resource"):
         describe(train_batches=lambda c: [1, 2]).run(Runtime(log=None))

@@ -179,7 +179,7 @@ def test_what_came_before_a_failure_of_the_stream_is_trained_on(executor):
     from fnlamp.train.execute import Body
 
     whole = replace(stream.minibatches(np.arange(40)[:, None], np.arange(40), batch_size=4), view=None)
-    failing = replace(whole, step=lambda position: whole.step(position) if position < 5 else stream.Fail("disk on fire"))
+    failing = replace(whole, source=lambda position: whole.step(position) if position < 5 else stream.Fail("disk on fire"))
     body, seen = Body(lambda shared, carry, batch: carry + 1, lambda carry: jnp.int32(0)), []
     with pytest.raises(FaultError, match="disk on fire"):
         for item in executor.fold(body, jnp.int32(0), jnp.int32(0), failing, 0, Bench()):

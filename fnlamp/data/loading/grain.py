@@ -13,7 +13,7 @@ from fnlamp.fault import EmptyEpoch, FaultError, ItemFailed, LoadFault
 from fnlamp.stream import BatchStream, Emit, End, Fail, Step
 
 
-def from_grain(source: Any) -> Resource[BatchStream, LoadFault]:
+def from_grain(source: Any) -> Resource[BatchStream[LoadFault], LoadFault]:
     """The batches of a `DataLoader`, `MapDataset` or `IterDataset` of Grain, to be acquired and released.
 
     The state of the stream is what Grain's iterator calls its state, so it goes on from any batch exactly as far as Grain
@@ -53,7 +53,7 @@ class _Pipeline:
             self.close()
             raise
         self.first = (start, first)  # Grain goes back slowly: it may have to start workers anew
-        self.stream = BatchStream(start, self.step, spec_of(first.item), length)
+        self.stream: BatchStream[LoadFault] = BatchStream(start, self.step, spec_of(first.item), length)
 
     def step(self, state: Any) -> Step:
         if self.first is not None and self.first[0] == state:

@@ -42,7 +42,7 @@ def loader(
     collate: Collate = stack,
     workers: int | Workers = 0,
     prefetch: int = 2,
-) -> Resource[BatchStream, LoadFault]:
+) -> Resource[BatchStream[LoadFault], LoadFault]:
     """Batches of `batch_size` items as a stream, to be acquired and released; nothing is loaded or started before.
 
     The order is a function of the `seed` alone (`seed=context.seed` makes another one each epoch), and so is each batch: it
@@ -77,7 +77,7 @@ def loader(
         among = dataset.among if isinstance(dataset, Subset) else None
         order = seed if shuffle else None
 
-        def cut() -> BatchStream:
+        def cut() -> BatchStream[Any]:
             arrays = as_arrays(_arrays(rows_of(dataset)), "loader")
             made = batches_of(arrays, batch_size=batch_size, drop_last=drop_last, seed=order, among=among)
             return replace(made, classes=classes_of(dataset))
@@ -145,7 +145,7 @@ class _Plan:
         rows: list[int] = self.order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
         return rows
 
-    def stream(self, load: Callable[[int], Result[Tree, Fault]]) -> BatchStream:
+    def stream(self, load: Callable[[int], Result[Tree, Fault]]) -> BatchStream[Any]:
         """The stream of what `load` makes of positions."""
 
         def step(position: int) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Never
 
 import numpy as np
 
@@ -21,7 +21,7 @@ WHERE: Final = "language_model_batches"
 
 def language_model_batches(
     corpus: Any, block: int, batch_size: int, *, seed: int | None = None, drop_last: bool = False
-) -> BatchStream:
+) -> BatchStream[Never]:
     """Batches `(inputs, targets)`: windows of `block` tokens of a corpus, and the tokens after each of theirs.
 
     Windows do not overlap, so that a token is predicted at most once an epoch. In order from the first token without a seed;

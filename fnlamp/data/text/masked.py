@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def masked_batches(
     seed: int,
     share: float = 0.15,
     drop_last: bool = False,
-) -> BatchStream:
+) -> BatchStream[Never]:
     """Batches `(features, targets)` for BERT's two tasks: hidden tokens, and whether one sentence follows another.
 
     A paragraph is a sequence of sentences, a sentence a sequence of ids; every two neighbours are one row an epoch. A row is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def padded_batches(
     seed: int | None = None,
     drop_last: bool = False,
     among: int = 0,
-) -> BatchStream:
+) -> BatchStream[Never]:
     """Batches `(ids, lengths)` of sequences of ids, each row filled up with `pad`; with targets, `((ids, lengths), targets)`.
 
     A batch is as wide as `maximum`, so that all have one shape and one program; without it, as its longest sequence, rounded

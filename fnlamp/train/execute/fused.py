@@ -16,6 +16,7 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Array, Tree, aligned, spec_of, to_device
+from fnlamp.effect import Reached
 from fnlamp.fault import FaultError
 from fnlamp.given import number, whole
 from fnlamp.stream import BatchStream, Recipe
@@ -53,9 +54,9 @@ class Fused:
         object.__setattr__(self, "seconds", number("Fused: seconds", self.seconds, "a time above 0", lambda time: time > 0))
 
     def fold(
-        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
-    ) -> Iterator[tuple[Tree, Any, int]]:
-        """`(carry, position, broken)` after each chunk; what broke is not in the carry, and nothing comes after it."""
+        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream[Any], position: Any, bench: Bench
+    ) -> Iterator[Reached]:
+        """What is reached after each chunk."""
         bench.begin(body)
         work = _Work()
 
@@ -87,7 +88,7 @@ class Fused:
                 work.end()
                 if int(broken):
                     good, at, broken = _last_good(run, bench, carry, at, stop, broken)
-                    yield good, supply.position(at), int(broken)
+                    yield Reached(good, supply.position(at), int(broken))
                     return
                 taken = (time.perf_counter() - started) / (stop - at)
                 # The first dispatch may have compiled: its time says nothing.
@@ -95,12 +96,12 @@ class Fused:
                     max(1, min(int(self.seconds / max(taken, 1e-9)), 4 * bench.paces[pace])) if pace in bench.paces else FIRST
                 )
                 bench.spares[body], carry, at = carry, new, stop
-                yield carry, supply.position(at), 0
+                yield Reached(carry, supply.position(at))
 
     def _steps(self, bench: Bench, body: Body, size: int) -> int:
         return self.chunk or bench.paces.get((body, size), FIRST)
 
-    def on(self, stream: BatchStream) -> str:
+    def on(self, stream: BatchStream[Any]) -> str:
         """What this executor makes of a stream, in words."""
         if stream.view is not None:
             return f"{self}, data on the device"
@@ -186,7 +187,7 @@ class _Early:
         return supply
 
 
-def _of_view(stream: BatchStream, position: int, body: Body, bench: Bench) -> Iterator[_Supply]:
+def _of_view(stream: BatchStream[Any], position: int, body: Body, bench: Bench) -> Iterator[_Supply]:
     assert stream.view is not None
     first = 0  # batches of earlier segments
     for segment in stream.view.segments:
@@ -198,12 +199,12 @@ def _of_view(stream: BatchStream, position: int, body: Body, bench: Bench) -> It
 
 
 def _of_host(
-    stream: BatchStream, position: Any, bench: Bench, chunk: int | None, enough: Callable[[_Filling, int, float], bool]
+    stream: BatchStream[Any], position: Any, bench: Bench, chunk: int | None, enough: Callable[[_Filling, int, float], bool]
 ) -> Iterator[_Supply]:
     """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
     filling: _Filling | None = None
     late: FaultError | None = None
-    before, recipe = stream.compiled
+    before, recipe = stream.unfinished, stream.finish
     threaded = is_ahead(before.step)  # else nothing is loaded while the host waits for the device, which is then the worse wait
     batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
     while True:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from fnlamp.arrays import Tree, to_device
+from fnlamp.effect import Reached
 from fnlamp.stream import BatchStream, Recipe
 from fnlamp.stream.sink import steps
 from fnlamp.train.execute.body import Bench, Body, form
@@ -19,9 +20,9 @@ class Stepwise:
     """One dispatch a batch, and nothing between the stream and the step: for debugging, and to compare others with."""
 
     def fold(
-        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream, position: Any, bench: Bench
-    ) -> Iterator[tuple[Tree, Any, int]]:
-        """`(carry, position, broken)` after each batch; what broke is not in the carry, and nothing comes after it."""
+        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream[Any], position: Any, bench: Bench
+    ) -> Iterator[Reached]:
+        """What is reached after each batch."""
         seen: Any = None
         for recipe, batch, before, after in _batches(stream, position):
             rows = jax.tree.map(lambda x: to_device(x, bench.device), batch)
@@ -29,21 +30,20 @@ class Stepwise:
                 seen, step, arguments = now, body.step(recipe, rows), bench.arguments(recipe)
             new, broken = step(arguments, shared, carry, bench.spare(body, carry), rows)
             if code := int(broken):
-                yield carry, before, code
+                yield Reached(carry, before, code)
                 return
             bench.spares[body], carry = carry, new
-            yield carry, after, 0
+            yield Reached(carry, after)
 
     def __str__(self) -> str:
         return "step by step"
 
 
-def _batches(stream: BatchStream, position: Any) -> Iterator[tuple[Recipe, Tree, Any, Any]]:
+def _batches(stream: BatchStream[Any], position: Any) -> Iterator[tuple[Recipe, Tree, Any, Any]]:
     """Each batch before the functions of its recipe, and the positions before and after it."""
     if stream.view is None:
-        before, recipe = stream.compiled
-        for batch, after in steps(before, position):
-            yield recipe, batch, position, after
+        for batch, after in steps(stream.unfinished, position):
+            yield stream.finish, batch, position, after
             position = after
         return
     first = 0  # batches of earlier segments
