@@ -105,7 +105,7 @@ class Executor(Protocol):
     comes after a step that breaks the carry, and the carry is the one before it.
     """
 
-    def fold(self, body: Any, shared: Any, carry: Any, stream: Any, position: Any, bench: Any) -> Iterator[Reached]: ...
+    def fold(self, body: Any, shared: Any, carry: Any, stream: Any, position: Any, workspace: Any) -> Iterator[Reached]: ...
 
 
 @dataclass(frozen=True)

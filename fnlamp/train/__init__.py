@@ -6,8 +6,8 @@ from fnlamp.train.evaluate import Evaluation as Evaluation
 from fnlamp.train.evaluate import evaluate as evaluate
 from fnlamp.train.execute import Fused as Fused
 from fnlamp.train.execute import Stepwise as Stepwise
+from fnlamp.train.factory import LoopContext as LoopContext
 from fnlamp.train.state import EpochReport as EpochReport
-from fnlamp.train.state import LoopContext as LoopContext
 from fnlamp.train.state import Trained as Trained
 from fnlamp.train.state import TrainState as TrainState
 from fnlamp.train.supervised import Supervised as Supervised

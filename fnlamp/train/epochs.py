@@ -18,9 +18,10 @@ from fnlamp.stream import BatchStream
 from fnlamp.stream.view import check_seed
 from fnlamp.tag import check_hyper
 from fnlamp.train import check
+from fnlamp.train.factory import LoopContext
 from fnlamp.train.program import Program
 from fnlamp.train.run import Run
-from fnlamp.train.state import EpochReport, LoopContext, Trained, TrainState
+from fnlamp.train.state import EpochReport, Trained, TrainState
 from fnlamp.train.supervised import Supervised
 
 E = TypeVar("E")

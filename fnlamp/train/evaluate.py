@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from returns.result import Failure, Result, Success
@@ -19,16 +19,14 @@ from fnlamp.stream import BatchStream, Reread, items
 from fnlamp.train import tally
 from fnlamp.train.check import check_executor, check_factory, check_metrics, check_start, device_of
 from fnlamp.train.execute import Fused
-from fnlamp.train.execute.body import Bench
+from fnlamp.train.execute.workspace import Workspace
+from fnlamp.train.factory import LoopContext, use_stream
 from fnlamp.train.plan import check_batch, check_stream, rows_line
-from fnlamp.train.state import LoopContext, Trained
+from fnlamp.train.state import Trained
 from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised
 
 E = TypeVar("E")
-
-Batches: TypeAlias = Callable[[LoopContext], Any]
-"""A factory `LoopContext -> BatchStream[E] | Resource[BatchStream[E], E]`."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,9 @@ class _Evaluate:
         def program(stream: BatchStream[Any]) -> Effect[Evaluation, Any]:
             def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
                 check_executor(runtime.executor)
-                bench = Bench(device_of(runtime.device))
+                workspace = Workspace(device_of(runtime.device))
                 weights = (trained.params, trained.layer_state)
-                return run_evaluation(trained.model, self.metrics, stream, weights, runtime, bench, context.epoch)
+                return run_evaluation(trained.model, self.metrics, stream, weights, runtime, workspace, context.epoch)
 
             return Effect.call(call)
 
@@ -94,53 +92,26 @@ class _Evaluate:
         return Outline((f"evaluate: {names}, on {rows_line(self.batches)}",), UNKNOWN, fault)
 
 
-def use_stream(
-    factory: Batches, context: LoopContext, body: Callable[[BatchStream[Any]], Effect[Any, Any]], name: str
-) -> Effect[Any, Any]:
-    """Make the stream, acquire it if it is a resource, and run the body with it."""
-
-    def go(made: Any) -> Effect[Any, Any]:
-        return made.use(lambda stream: body(check_stream_type(stream, name))) if isinstance(made, Resource) else body(made)
-
-    return Effect.checked(lambda: make_stream(factory, context, name)).bind(go)
-
-
-def make_stream(factory: Batches, context: LoopContext, name: str) -> Any:
-    """What the factory makes: a stream, or a resource of one."""
-    made = factory(context)
-    return made if isinstance(made, Resource) else check_stream_type(made, name)
-
-
-def check_stream_type(made: Any, name: str) -> BatchStream[Any]:
-    """Raises: `TypeError` for what a factory made that is no stream."""
-    if isinstance(made, BatchStream):
-        return made
-    hint = "stream.from_items or stream.from_iterable make streams of batches, stream.minibatches of arrays"
-    raise TypeError(
-        f"a stream factory ({name}) returned {type(made).__name__}, expected BatchStream or Resource of one; {hint}"
-    )
-
-
 def run_evaluation(
     model: Supervised,
     metrics: Mapping[str, Metric],
     stream: BatchStream[Any],
     weights: tuple[Params, State],
     runtime: Runtime,
-    bench: Bench,
+    workspace: Workspace,
     epoch: int,
 ) -> Result[Evaluation, Any] | Interrupted:
     """One pass over the stream, polling for cancellation between dispatches."""
     body = evaluation_body(model, metrics)
     executor = runtime.executor or Fused()
     check_stream(model, stream, weights, metrics=metrics)
-    with placed_on(bench.device):
-        carry: Any = to_device(tally.empty(len(metrics)), bench.device)
-        for reached in executor.fold(body, weights, carry, stream, stream.init, bench):
+    with placed_on(workspace.device):
+        carry: Any = to_device(tally.empty(len(metrics)), workspace.device)
+        for reached in executor.fold(body, weights, carry, stream, stream.init, workspace):
             carry = reached.carry
             if runtime.cancel.requested:
                 return Interrupted()
-        steps, rows, of_batches, total, weight, *rest = tally.sums(carry)
+        steps, rows, of_batches, total, weight, rest = tally.sums(carry)
         # A label out of range, or the numbers themselves.
         if np.isnan([total, *rest]).any() and stream.reread is not Reread.NEVER:
             for batch in items(stream):

@@ -20,8 +20,8 @@ from fnlamp.loss import Metric
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule
 from fnlamp.stream import BatchStream
-from fnlamp.train.evaluate import make_stream
 from fnlamp.train.execute import Body
+from fnlamp.train.factory import LoopContext, make_stream
 from fnlamp.train.plan import (
     Plan,
     abstract_carry,
@@ -33,7 +33,7 @@ from fnlamp.train.plan import (
     not_finite,
 )
 from fnlamp.train.start import check_initial, check_resumed, state_of
-from fnlamp.train.state import LoopContext, Trained, TrainState
+from fnlamp.train.state import Trained, TrainState
 from fnlamp.train.step import training_body
 from fnlamp.train.supervised import Supervised, pair
 

@@ -21,9 +21,10 @@ from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
 from fnlamp.train import tally
 from fnlamp.train.check import check_executor, device_of, takes_trained
-from fnlamp.train.evaluate import Evaluation, make_stream, run_evaluation, use_stream
+from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.execute import Body, Fused
-from fnlamp.train.execute.body import Bench
+from fnlamp.train.execute.workspace import Workspace
+from fnlamp.train.factory import make_stream, use_stream
 from fnlamp.train.plan import check_batch, check_classes
 from fnlamp.train.program import Program
 from fnlamp.train.start import check_same_stream, filled, print_of, state_of, weights_of
@@ -38,7 +39,7 @@ class Run:
     def __init__(self, program: Program, runtime: Runtime) -> None:
         check_executor(runtime.executor)
         self.of, self.runtime, self.device = program, runtime, device_of(runtime.device)
-        self.bench = Bench(self.device)
+        self.workspace = Workspace(self.device)
         self.executor = runtime.executor or Fused()
         self.carry: Any = None
         self.shared: Any = None
@@ -119,7 +120,7 @@ class Run:
 
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
             check_classes(self.classes, stream.classes)
-            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.bench, self.epoch)
+            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.workspace, self.epoch)
 
         return Effect.call(call)
 
@@ -128,7 +129,7 @@ class Run:
         function: Any = self.of.on_epoch
         if self.hook_keeps:
             trained = self.trained()
-            self.carry = self.bench.copy(self.carry)  # the next steps write over their own; the hook may keep what it is given
+            self.carry = self.workspace.copy(self.carry)  # the next steps overwrite theirs; the hook may keep its own
             made = function(report, trained)
         else:
             made = function(report)
@@ -176,7 +177,7 @@ class Run:
         with placed_on(self.device):
             body = self.note_programs(stream)
             begin = stream.init if self.position is None else self.position
-            for reached in self.executor.fold(body, self.shared, self.carry, stream, begin, self.bench):
+            for reached in self.executor.fold(body, self.shared, self.carry, stream, begin, self.workspace):
                 self.carry, self.position = reached.carry, reached.position
                 if reached.broken:
                     self.print_stream(stream)
@@ -185,9 +186,9 @@ class Run:
                     self.print_stream(stream)
                     return Interrupted(self.trained())
         sums = tally.sums(self.carry.tally)
-        if not sums[tally.STEPS]:
+        if not sums.steps:
             return Failure(stream.why_empty)
-        if not sums[tally.WEIGHT]:
+        if not sums.weight:
             self.print_stream(stream)
             return Failure(NoWeight(self.epoch))
         return Success(None)
@@ -217,7 +218,7 @@ class Run:
         body = self.of.body(stream)
         if self.body is not None and body is not self.body:
             self.runtime.say("compiling again: the model, loss, optimizer or schedule reads a value that has changed")
-            self.bench = Bench(self.device)
+            self.workspace = Workspace(self.device)
         view = stream.view
         recipe = view.segments[0].recipe if view is not None and view.segments else stream.finish
         if self.recipe is not None and (changed := recipe.changed(self.recipe)):
@@ -247,10 +248,10 @@ class Run:
         return EpochReport(
             epoch=self.epoch,
             epochs=self.of.epochs,
-            steps=int(sums[tally.STEPS]),
-            samples=int(sums[tally.ROWS]),
-            train_loss=float(sums[tally.TOTAL] / sums[tally.WEIGHT]),
-            train_loss_of_batches=float(sums[tally.OF_BATCHES] / sums[tally.STEPS]),
+            steps=int(sums.steps),
+            samples=int(sums.rows),
+            train_loss=float(sums.total / sums.weight),
+            train_loss_of_batches=float(sums.of_batches / sums.steps),
             validation_loss=None if validation is None else validation.loss,
             validation_loss_of_batches=None if validation is None else validation.loss_of_batches,
             validation_metrics={} if validation is None else dict(validation.metrics),

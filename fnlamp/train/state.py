@@ -53,20 +53,6 @@ class TrainState:
 
 
 @dataclass(frozen=True)
-class LoopContext:
-    """What a stream factory may depend on: host values only.
-
-    `epoch` counts from 1. `seed` is an integer that differs by epoch, and between training and validation; the losses are
-    those of earlier epochs' validations, `None` before the first.
-    """
-
-    epoch: int
-    seed: int
-    last_validation_loss: float | None = None
-    best_validation_loss: float | None = None
-
-
-@dataclass(frozen=True)
 class EpochReport:
     """The figures of one epoch, as plain data: `dataclasses.asdict(report)` is a row of a table. `str(report)` is logged.
 

@@ -5,7 +5,7 @@ A plain float32 sum stops at 2^24 = 16,777,216 when 1 is added, and is off by pa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,22 @@ import numpy as np
 
 from fnlamp.arrays import Array
 
-STEPS, ROWS, OF_BATCHES, TOTAL, WEIGHT = range(5)
-"""What a tally holds: counts, the sum of the batches' mean losses, total and weight of the loss; then those of each metric."""
+
+class Sums(NamedTuple):
+    """What a tally holds: counts, the sum of the batches' mean losses, total and weight of the loss, then of each metric."""
+
+    steps: Any
+    rows: Any
+    of_batches: Any
+    total: Any
+    weight: Any
+    metrics: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, values: Any) -> Sums:
+        """The sums in their order, with names."""
+        steps, rows, of_batches, total, weight, *metrics = values
+        return cls(steps, rows, of_batches, total, weight, tuple(metrics))
 
 
 def empty(metrics: int = 0) -> np.ndarray[Any, Any]:
@@ -42,11 +56,11 @@ def add(tally: Array, rows: int, values: list[Array]) -> Array:
     return jnp.stack([whole, rest - (whole - total)])
 
 
-def sums(tally: Any) -> np.ndarray[Any, Any]:
+def sums(tally: Any) -> Sums:
     """The sums in float64."""
     high, low = np.asarray(tally, np.float64)
     whole: np.ndarray[Any, Any] = np.where(np.isfinite(low), high + low, high)
-    return whole
+    return Sums.of(whole)
 
 
 def _rest(value: Array) -> Array:

@@ -36,8 +36,8 @@ def test_a_sum_of_equal_losses_does_not_drift(value, count):
         return tally.add(sums, 1, [one, one, jnp.float32(1)])
 
     sums = tally.sums(jax.jit(lambda: jax.lax.fori_loop(0, count, step, jnp.asarray(tally.empty())))())
-    assert (sums[tally.STEPS], sums[tally.ROWS], sums[tally.WEIGHT]) == (count, count, count)
-    assert sums[tally.TOTAL] == pytest.approx(count * float(np.float32(value)), rel=1e-12)
+    assert (sums.steps, sums.rows, sums.weight) == (count, count, count)
+    assert sums.total == pytest.approx(count * float(np.float32(value)), rel=1e-12)
 
 
 def test_counts_go_on_past_two_to_the_24():
@@ -47,7 +47,7 @@ def test_counts_go_on_past_two_to_the_24():
     for _ in range(5):
         sums = tally.add(sums, 1, [one, one, one])
     found = tally.sums(sums)
-    assert found[[tally.STEPS, tally.ROWS, tally.TOTAL, tally.WEIGHT]].tolist() == [2**24 + 5] * 4
+    assert (found.steps, found.rows, found.total, found.weight) == (2**24 + 5,) * 4
 
 
 @pytest.mark.parametrize("rows", [3, 2**24 + 1, 30_000_001, 2**31 - 1])
@@ -56,26 +56,26 @@ def test_rows_of_a_batch_of_any_size_are_exact(rows):
     sums = jnp.asarray(tally.empty())
     for _ in range(3):
         sums = tally.add(sums, rows, [one, one, one])
-    assert tally.sums(sums)[tally.ROWS] == 3 * rows
+    assert tally.sums(sums).rows == 3 * rows
 
 
 def test_sums_of_numbers_of_many_sizes_are_those_of_float64():
     numbers = (RNG.standard_normal(5000) * 10.0 ** RNG.integers(-6, 6, 5000)).astype(np.float32)
     sums = after([(1, n, n, 1.0) for n in numbers])
-    assert sums[tally.TOTAL] == pytest.approx(numbers.astype(np.float64).sum(), rel=1e-12)
+    assert sums.total == pytest.approx(numbers.astype(np.float64).sum(), rel=1e-12)
 
 
 def test_float64_is_kept_where_it_is_enabled():
     with jax.enable_x64(True):
         numbers = RNG.standard_normal(1000) + 1e6
         sums = after([(1, n, n, 1.0) for n in numbers], jnp.float64)
-        assert sums[tally.TOTAL] == pytest.approx(numbers.sum(), rel=1e-13)
+        assert sums.total == pytest.approx(numbers.sum(), rel=1e-13)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_so(value):
     sums = after([(1, 1.0, 1.0, 1.0), (1, value, value, 1.0), (1, 1.0, 1.0, 1.0)])
-    np.testing.assert_equal(sums[tally.TOTAL], value)
+    np.testing.assert_equal(sums.total, value)
 
 
 def counted(rows, epochs=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from dataclasses import replace
@@ -29,8 +30,8 @@ from fnlamp.fault import (
     ShapeMismatch,
 )
 from fnlamp.tag import Role
-from fnlamp.train.execute.fused import SUPER_BATCH
 from fnlamp.train.execute.programs import BODIES, PROGRAMS
+from fnlamp.train.execute.supply import SUPER_BATCH
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (107, 12)).astype(np.uint8)
@@ -182,6 +183,7 @@ def test_a_lambda_made_anew_each_epoch_compiles_once_and_one_that_captures_anew_
 
 def without_arrays(program, expected):
     """The plan has the fault, and so has a run, before anything is on the device."""
+    gc.collect()  # arrays of earlier tests, which would go in between
     lines, before = [], len(jax.live_arrays())
     found = fault(program, log=lines.append)
     assert isinstance(found, expected), found
@@ -530,12 +532,12 @@ def test_mixed_precision_keeps_parameters_in_their_own_dtype():
 
 
 def test_data_goes_to_the_device_once_in_its_own_dtype(monkeypatch):
-    from fnlamp.train.execute import body
+    from fnlamp.train.execute import workspace
 
     sent = []
-    original = body.to_device
+    original = workspace.to_device
     monkeypatch.setattr(
-        body, "to_device", lambda x, device, **how: sent.append((x.shape, x.dtype)) or original(x, device, **how)
+        workspace, "to_device", lambda x, device, **how: sent.append((x.shape, x.dtype)) or original(x, device, **how)
     )
     run(describe(validation_batches=None))
     assert sent == [((107, 12), np.uint8), ((107,), np.int64)]

@@ -16,8 +16,8 @@ from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
 from fnlamp.fault import FaultError, NonFinite
 from fnlamp.train.execute import fused
-from fnlamp.train.execute.body import Bench
 from fnlamp.train.execute.programs import BODIES, PROGRAMS
+from fnlamp.train.execute.workspace import Workspace
 
 RNG = np.random.default_rng(1)
 PIXELS = RNG.integers(0, 256, (47, 6)).astype(np.uint8)
@@ -145,7 +145,7 @@ def test_folding_from_any_position_gives_the_rest(executor):
     body = Body(lambda shared, carry, batch: carry + shared * jnp.sum(batch[1]), lambda carry: jnp.int32(0))
     sums = [int(y.sum()) for _, y in stream.items(s)]
     for begin in range(6):
-        pairs = list(executor.fold(body, jnp.int32(2), jnp.int32(0), s, begin, Bench()))
+        pairs = list(executor.fold(body, jnp.int32(2), jnp.int32(0), s, begin, Workspace()))
         assert pairs == [] if begin == 5 else int(pairs[-1][0]) == 2 * sum(sums[begin:])
         if pairs:
             assert pairs[-1][1] == 5
@@ -170,7 +170,7 @@ def test_the_step_that_breaks_the_carry_is_found_and_undone(executor, limit, vie
     s = stream.minibatches(np.arange(40)[:, None], np.arange(40), batch_size=4)
     s = s if view else replace(s, view=None)
     body = Body(lambda shared, carry, batch: carry + 1, lambda carry: jnp.where(carry > limit, 7, 0))
-    *_, (carry, position, broken) = executor.fold(body, jnp.int32(0), jnp.int32(0), s, 0, Bench())
+    *_, (carry, position, broken) = executor.fold(body, jnp.int32(0), jnp.int32(0), s, 0, Workspace())
     assert (int(carry), position, broken) == (limit, limit, 7)
 
 
@@ -182,7 +182,7 @@ def test_what_came_before_a_failure_of_the_stream_is_trained_on(executor):
     failing = replace(whole, source=lambda position: whole.step(position) if position < 5 else stream.Fail("disk on fire"))
     body, seen = Body(lambda shared, carry, batch: carry + 1, lambda carry: jnp.int32(0)), []
     with pytest.raises(FaultError, match="disk on fire"):
-        for item in executor.fold(body, jnp.int32(0), jnp.int32(0), failing, 0, Bench()):
+        for item in executor.fold(body, jnp.int32(0), jnp.int32(0), failing, 0, Workspace()):
             seen.append(item)
     assert int(seen[-1][0]) == seen[-1][1] == 5
 
@@ -244,22 +244,22 @@ def test_a_longer_run_of_the_same_description_traces_the_layer_no_more_often():
 # ------------------------------------------------------------------------------- what is on the device
 
 
-def bench_of(body="any body"):
-    bench = Bench()
-    bench.begin(body)
-    return bench, lambda tree: bench.place(body, tree)
+def workspace_of(body="any body"):
+    workspace = Workspace()
+    workspace.begin(body)
+    return workspace, lambda tree: workspace.place(body, tree)
 
 
 def test_an_array_is_placed_once_in_its_own_dtype():
-    bench, place = bench_of()
+    workspace, place = workspace_of()
     placed = place({"x": PIXELS, "y": PIXELS})
     assert placed["x"] is placed["y"]
     assert (placed["x"].dtype, placed["x"].shape) == (np.uint8, (47, 6))
     assert place(PIXELS.copy()) is not placed["x"]
-    bench.begin("another body")
-    assert bench.place("another body", PIXELS) is placed["x"]
+    workspace.begin("another body")
+    assert workspace.place("another body", PIXELS) is placed["x"]
     for _ in range(3):
-        bench.begin("any body")
+        workspace.begin("any body")
         assert place(PIXELS) is placed["x"]
 
 
@@ -267,7 +267,7 @@ def test_a_data_set_is_not_copied_where_the_device_can_read_it():
     buffer = np.zeros(4096 + 64, np.uint8)
     aligned = -buffer.ctypes.data % 64  # memory that JAX can share
     array = buffer[aligned : aligned + 4096].view(np.float32)
-    placed = bench_of()[1](array)
+    placed = workspace_of()[1](array)
     if placed.device.platform == "cpu":
         assert placed.unsafe_buffer_pointer() == array.ctypes.data
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Tree, platform, to_device
+from fnlamp.arrays import Array, Tree, platform
 from fnlamp.stream import Recipe
 from fnlamp.train.execute.programs import PROGRAMS
 
@@ -87,47 +87,3 @@ def form(arrays: Tree) -> Hashable:
     """The shapes and dtypes of a tree."""
     leaves, structure = jax.tree.flatten(arrays)
     return structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves)
-
-
-class Bench:
-    """Where one run works: its device, what is already there, and how many steps of a body fill a dispatch."""
-
-    def __init__(self, device: Any = None) -> None:
-        self.device = device
-        self.paces: dict[tuple[Body, int], int] = {}
-        self.spares: dict[Body, Tree] = {}
-        self._placed: dict[Body, dict[int, tuple[Any, Array]]] = {}
-        self._earlier: dict[int, tuple[Any, Array]] = {}
-
-    def begin(self, body: Body) -> None:
-        """A new fold: what the body's last one placed goes unless it is placed again."""
-        self._earlier = self._placed.pop(body, {})
-        self._placed[body] = {}
-
-    def place(self, body: Body, tree: Tree) -> Tree:
-        """The arrays on the device in their own dtype, each host array once for as long as folds go on using it.
-
-        Memory is shared where the device can: a data set may fill half of it, and streams ask that it is not changed.
-        """
-
-        def one(array: Any) -> Array:
-            for placed in (*self._placed.values(), self._earlier):
-                if id(array) in placed:
-                    return self._placed[body].setdefault(id(array), placed[id(array)])[1]
-            on_device = to_device(array, self.device, share=True)
-            self._placed[body][id(array)] = array, on_device  # held, so that no other array gets its id
-            return on_device
-
-        return jax.tree.map(one, tree)
-
-    def arguments(self, recipe: Recipe) -> Any:
-        """What the functions of a recipe are given, on the device; Python's numbers stay what they are, without a dtype."""
-        return jax.tree.map(lambda x: to_device(x, self.device) if hasattr(x, "dtype") else x, recipe.arguments)
-
-    def copy(self, carry: Tree) -> Tree:
-        """New buffers with the same numbers."""
-        return tree.copy(carry, self.device)
-
-    def spare(self, body: Body, carry: Tree) -> Tree:
-        """Buffers like the carry's that nobody needs any more, for the body's next program to write into."""
-        return self.spares.pop(body) if body in self.spares else self.copy(carry)

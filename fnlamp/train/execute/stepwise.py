@@ -12,7 +12,8 @@ from fnlamp.arrays import Tree, to_device
 from fnlamp.effect import Reached
 from fnlamp.stream import BatchStream, Recipe
 from fnlamp.stream.sink import steps
-from fnlamp.train.execute.body import Bench, Body, form
+from fnlamp.train.execute.body import Body, form
+from fnlamp.train.execute.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,19 @@ class Stepwise:
     """One dispatch a batch, and nothing between the stream and the step: for debugging, and to compare others with."""
 
     def fold(
-        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream[Any], position: Any, bench: Bench
+        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream[Any], position: Any, workspace: Workspace
     ) -> Iterator[Reached]:
         """What is reached after each batch."""
         seen: Any = None
         for recipe, batch, before, after in _batches(stream, position):
-            rows = jax.tree.map(lambda x: to_device(x, bench.device), batch)
+            rows = jax.tree.map(lambda x: to_device(x, workspace.device), batch)
             if seen != (now := (id(recipe), form(rows))):
-                seen, step, arguments = now, body.step(recipe, rows), bench.arguments(recipe)
-            new, broken = step(arguments, shared, carry, bench.spare(body, carry), rows)
+                seen, step, arguments = now, body.step(recipe, rows), workspace.arguments(recipe)
+            new, broken = step(arguments, shared, carry, workspace.spare(body, carry), rows)
             if code := int(broken):
                 yield Reached(carry, before, code)
                 return
-            bench.spares[body], carry = carry, new
+            workspace.spares[body], carry = carry, new
             yield Reached(carry, after)
 
     def __str__(self) -> str:

@@ -1,0 +1,150 @@
+"""Data for the fused executor: arrays of a view, placed once, or super-batches of a host stream, sent while others are used."""
+
+from __future__ import annotations
+
+import operator
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnlamp import tree
+from fnlamp.arrays import Array, Tree, aligned, spec_of, to_device
+from fnlamp.fault import FaultError
+from fnlamp.stream import BatchStream, Recipe
+from fnlamp.stream.ahead import is_ahead
+from fnlamp.stream.sink import steps
+from fnlamp.train.execute.body import Body
+from fnlamp.train.execute.workspace import Workspace
+from fnlamp.train.supervised import rows_of
+
+SUPER_BATCH = 64, 16 * 2**20
+"""How many batches of a host stream are sent to the device together, at most, and how many bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Supply:
+    """Steps that one program can run: data on the device, `start` to `stop` of its rows, and the position before each."""
+
+    recipe: Recipe
+    arrays: Tree
+    rows: Array
+    size: int
+    start: int
+    stop: int
+    position: Callable[[int], Any]
+
+
+class Early:
+    """An iterator that can be asked to make its next item early; what it fails with then is raised when the item is due."""
+
+    def __init__(self, supplies: Iterator[Supply]) -> None:
+        self.supplies = supplies
+        self.ready: tuple[Supply | None, FaultError | None] | None = None
+
+    def prepare(self) -> None:
+        if self.ready is None:
+            try:
+                self.ready = next(self.supplies, None), None
+            except FaultError as error:
+                self.ready = None, error
+
+    def take(self) -> Supply | None:
+        self.prepare()
+        assert self.ready is not None
+        (supply, error), self.ready = self.ready, None
+        if error is not None:
+            raise error
+        return supply
+
+
+def of_view(stream: BatchStream[Any], position: int, body: Body, workspace: Workspace) -> Iterator[Supply]:
+    assert stream.view is not None
+    first = 0  # batches of earlier segments
+    for segment in stream.view.segments:
+        at, count = max(position - first, 0), len(segment.starts)
+        if at < count:
+            arrays, rows = workspace.place(body, segment.arrays), to_device(segment.rows(), workspace.device)
+            yield Supply(segment.recipe, arrays, rows, segment.size, at, count, partial(operator.add, first))
+        first += count
+
+
+def of_host(
+    stream: BatchStream[Any],
+    position: Any,
+    workspace: Workspace,
+    chunk: int | None,
+    enough: Callable[[Filling, int, float], bool],
+) -> Iterator[Supply]:
+    """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
+    filling: Filling | None = None
+    late: FaultError | None = None
+    before, recipe = stream.unfinished, stream.finish
+    threaded = is_ahead(before.step)  # else nothing is loaded while the host waits for the device, which is then the worse wait
+    batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
+    while True:
+        asked = time.perf_counter()
+        try:
+            batch, after = next(batches)
+        except StopIteration:
+            break
+        except FaultError as error:  # what came before the fault is trained on first
+            late = error
+            break
+        gap = time.perf_counter() - asked if threaded else 0.0
+        if filling is not None and not filling.takes(batch):
+            yield filling.supply(recipe, workspace)
+            filling = None
+        filling = filling or Filling(batch, chunk, position)
+        filling.add(batch, after)
+        position, left = after, left - 1  # more than there are, where an epoch is gone on with
+        if enough(filling, max(left, 1), gap):
+            yield filling.supply(recipe, workspace)
+            filling = None
+    if filling is not None:
+        yield filling.supply(recipe, workspace)
+    if late is not None:
+        raise late
+
+
+class Filling:
+    """A super-batch that fills up: each batch is copied when it comes, so its memory is its producer's again."""
+
+    def __init__(self, batch: Tree, chunk: int | None, position: Any) -> None:
+        spec = spec_of(batch)
+        self.room, self.size, self.count = room(spec, chunk), rows_of(spec), 0
+        self.positions = [position]
+        self.form = _form(batch)
+        self.arrays = jax.tree.map(lambda leaf: aligned((self.room, *np.shape(leaf)), np.asarray(leaf).dtype), batch)
+
+    def takes(self, batch: Tree) -> bool:
+        """Whether the batch is like the others: in its dtype on the host too, which copying would change without a word."""
+        same: bool = _form(batch) == self.form
+        return same
+
+    def add(self, batch: Tree, after: Any) -> None:
+        for array, leaf in zip(jax.tree.leaves(self.arrays), jax.tree.leaves(batch), strict=True):
+            array[self.count] = leaf
+        self.count += 1
+        self.positions.append(after)
+
+    def supply(self, recipe: Recipe, workspace: Workspace) -> Supply:
+        # Nobody else has these arrays, and nobody writes to them any more: the device may have their memory.
+        arrays = jax.tree.map(lambda array: to_device(array, workspace.device, share=True), self.arrays)
+        rows = to_device(np.arange(self.room), workspace.device)
+        return Supply(recipe, arrays, rows, self.size, 0, self.count, tuple(self.positions).__getitem__)
+
+
+def _form(batch: Tree) -> Any:
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, [(np.shape(leaf), leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)) for leaf in leaves]
+
+
+def room(spec: Tree, chunk: int | None) -> int:
+    most, most_bytes = SUPER_BATCH
+    return max(1, min(chunk or most, most, most_bytes // max(tree.nbytes(spec), 1)))
