@@ -24,7 +24,7 @@ PATIENCE = 5.0
 
 
 def haste(exit: Exit[Any, Any]) -> float:
-    """The part of their patience that releases have: less for a person who asked the run to stop."""
+    """The share of its patience that a release has: less if the run is being stopped."""
     stopped = isinstance(exit, Interrupted) or (isinstance(exit, Defect) and not isinstance(exit.cause, Exception))
     return 0.1 if stopped else 1.0
 
@@ -41,7 +41,7 @@ def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda 
 
 
 def is_ahead(step: Stepper) -> bool:
-    """Whether a thread goes on making what this step gives while nobody asks for it."""
+    """Whether a thread makes the batches of this step before they are asked for."""
     return isinstance(getattr(step, "__self__", None), Ahead)
 
 
@@ -49,7 +49,7 @@ class _Ready(NamedTuple):
     """What was made at a state, and what was in it then."""
 
     state: Any
-    came: Step | BaseException
+    outcome: Step | BaseException
     prints: Prints
 
 
@@ -87,11 +87,11 @@ class Ahead:
                     self._begin(state)
             while True:
                 with shielded(), self._lock:
-                    came = self._taken(keep)
-                if isinstance(came, BaseException):
-                    raise came
-                if came is not None:
-                    return came
+                    got = self._taken(keep)
+                if isinstance(got, BaseException):
+                    raise got
+                if got is not None:
+                    return got
                 polled.check()
                 with contextlib.suppress(Empty):
                     self._news.get(timeout=GLANCE)
@@ -121,12 +121,12 @@ class Ahead:
         self._work.put(None)
         with contextlib.suppress(Empty):
             self._news.get_nowait()
-        if isinstance(first.came, Emit):
-            if (leaf := overwritten(first.came.item, first.prints)) is not None:
-                self._drop(first.came)
+        if isinstance(first.outcome, Emit):
+            if (leaf := overwritten(first.outcome.item, first.prints)) is not None:
+                self._drop(first.outcome)
                 return Fail(BufferReused(leaf))
-            keep(first.came.item)
-        return first.came
+            keep(first.outcome.item)
+        return first.outcome
 
     def _at(self, state: Any) -> bool:
         if not (self._ready or self._going):
@@ -146,14 +146,14 @@ class Ahead:
     def _clear(self) -> None:
         try:
             while self._ready:
-                self._drop(self._ready.popleft().came)
+                self._drop(self._ready.popleft().outcome)
         finally:
             if self._ready:  # one could not be discarded: the others are
                 self._clear()
 
-    def _drop(self, came: Step | BaseException) -> None:
-        if isinstance(came, Emit):
-            self._discard(came.item)
+    def _drop(self, got: Step | BaseException) -> None:
+        if isinstance(got, Emit):
+            self._discard(got.item)
 
     def _run(self) -> None:
         polled.cancel = self._token
@@ -172,11 +172,11 @@ class Ahead:
             with self._lock:
                 if wanted := asked == self._asked and not self._closed:
                     self._ready.append(made)
-                    self._going = isinstance(made.came, Emit)
-                    self._next = made.came.state if isinstance(made.came, Emit) else None
+                    self._going = isinstance(made.outcome, Emit)
+                    self._next = made.outcome.state if isinstance(made.outcome, Emit) else None
             try:
                 if not wanted:
-                    self._drop(made.came)
+                    self._drop(made.outcome)
             except BaseException as error:
                 with self._lock:
                     self._bug = error
@@ -184,13 +184,13 @@ class Ahead:
 
     def _made(self, state: Any) -> _Ready:
         try:
-            came = pull(self._make, state)
-            if not isinstance(came, Emit):
-                return _Ready(state, came, [])
-            prints = fingerprints(came.item)
-            if (leaf := self._handed.again(came.item, prints)) is not None:
+            got = pull(self._make, state)
+            if not isinstance(got, Emit):
+                return _Ready(state, got, [])
+            prints = fingerprints(got.item)
+            if (leaf := self._handed.again(got.item, prints)) is not None:
                 return _Ready(state, Fail(BufferReused(leaf)), [])
-            return _Ready(state, came, prints)
+            return _Ready(state, got, prints)
         except FaultError as error:
             return _Ready(state, Fail(error.fault), [])
         except BaseException as error:  # a bug: raised where the batch is asked for
@@ -231,9 +231,9 @@ class Stage:
             number, within = divmod(position, self._per_bucket)
             if not (self._held and self._held[0][0] == number):
                 self._empty()
-                came = self._buckets.step(number, lambda item: self._hold(number, item))
-                if not isinstance(came, Emit):
-                    return came
+                got = self._buckets.step(number, lambda item: self._hold(number, item))
+                if not isinstance(got, Emit):
+                    return got
             return Emit(self._cut(self._held[0][1], number, within), position + 1)
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ class Handed:
     def again(self, batch: Tree, prints: Prints) -> str | None:
         """The path of a leaf that overwrote one of an earlier batch, if there is one; else the batch is remembered.
 
-        `prints` are its `fingerprints`. The same numbers in the same place are no harm.
+        `prints` are its `fingerprints`. The same numbers in the same place do no harm.
         """
         leaves: dict[Any, tuple[Any, int]] = {}
         for leaf, now in zip(tree.leaves(batch), prints, strict=True):

@@ -59,16 +59,16 @@ def nested(function: Callable[[Any], Asks[Step]]) -> Stepper:
 
 def pulls(step: Stepper, state: Any) -> Asks[Emit | End | Fail]:
     """`yield from` this for the next batch, whatever is skipped before it."""
-    while isinstance(came := (yield step, state), Skip):
-        state = came.state
-    return came
+    while isinstance(got := (yield step, state), Skip):
+        state = got.state
+    return got
 
 
 def pull(step: Stepper, state: Any) -> Emit | End | Fail:
     """The next batch, whatever is skipped before it."""
-    while isinstance(came := step(state), Skip):
-        state = came.state
-    return came
+    while isinstance(got := step(state), Skip):
+        state = got.state
+    return got
 
 
 @final

@@ -39,8 +39,8 @@ def fold(stream: BatchStream[E], initial: A, function: Callable[[A, Any], A]) ->
         so_far = initial
         try:
             state, handed = stream.init, Handed(1)
-            while (came := _following(stream, state, handed)) is not None:  # a generator would lose a Ctrl-C as it is closed
-                so_far, state = function(so_far, came.item), came.state
+            while (got := _following(stream, state, handed)) is not None:  # a generator would lose a Ctrl-C as it is closed
+                so_far, state = function(so_far, got.item), got.state
                 if runtime.cancel.requested:
                     return Interrupted(so_far)
         except Stopped:
@@ -62,7 +62,7 @@ def to_list(stream: BatchStream[E]) -> Effect[list[Tree], E | BufferReused]:
 
 
 def _check(stream: Any) -> None:
-    """Raises: `TypeError` for what is no stream."""
+    """Raises: `TypeError` for what is not a stream."""
     if not isinstance(stream, BatchStream):
         hint = "; what a resource makes is read inside: resource.use(stream.to_list)" if isinstance(stream, Resource) else ""
         raise TypeError(f"stream is a BatchStream, got {shown(stream)}{hint}")
@@ -89,18 +89,18 @@ def items(stream: BatchStream[Any], state: Any = None) -> Iterator[Tree]:
 def steps(stream: BatchStream[Any], state: Any) -> Iterator[tuple[Tree, Any]]:
     """Each batch with the state after it."""
     handed = Handed(1)
-    while (came := _following(stream, state, handed)) is not None:
-        state = came.state
-        yield came.item, state
+    while (got := _following(stream, state, handed)) is not None:
+        state = got.state
+        yield got.item, state
 
 
 def _following(stream: BatchStream[Any], state: Any, handed: Handed) -> Emit | None:
     """The batch at a state, or `None` at the end."""
-    came = pull(stream.step, state)
-    if isinstance(came, Fail):
-        raise FaultError(came.fault)
-    if not isinstance(came, Emit):
+    got = pull(stream.step, state)
+    if isinstance(got, Fail):
+        raise FaultError(got.fault)
+    if not isinstance(got, Emit):
         return None
-    if stream.view is None and (leaf := handed.again(came.item, fingerprints(came.item))) is not None:
+    if stream.view is None and (leaf := handed.again(got.item, fingerprints(got.item))) is not None:
         raise FaultError(BufferReused(leaf))
-    return came
+    return got

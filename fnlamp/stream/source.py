@@ -29,7 +29,7 @@ def minibatches(
     left, and is left out with `drop_last` if it is not full. The arrays (or pytrees of arrays, rows first) are not copied and
     must not be changed while they are used; lists, Series, frames and tensors are made arrays once, whose rows are theirs by
     position.
-    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is no numbers. Raises: `TypeError`,
+    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is not numbers. Raises: `TypeError`,
     `ValueError` for a batch size or a seed that is none.
 
     >>> s = minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
@@ -51,7 +51,7 @@ def from_arrays(
     """`minibatches` of any pytree of arrays, rows first, or of the rows `among` them, by number.
 
     Arrays that are mapped from a file stay there: their rows are read batch by batch, without a compiled view.
-    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is no numbers. Raises: `IndexError` for a
+    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is not numbers. Raises: `IndexError` for a
     row that does not exist.
 
     >>> s = from_arrays({"x": np.arange(8)}, batch_size=2, among=np.array([1, 3, 5]))
@@ -91,9 +91,9 @@ def in_order(
     recipe: Recipe | None = None,
     on_host: bool = False,
 ) -> BatchStream[Never]:
-    """What `recipe` takes of the arrays, `batch_size` rows of an order at a time; `spec(rows)` is that of a batch.
+    """The batches that `recipe` makes of the arrays, `batch_size` rows of an order each; `spec(rows)` is that of a batch.
 
-    `on_host` is for what does not belong on the device: then there is no compiled view.
+    `on_host` is for arrays that do not belong on the device: their stream has no compiled view.
     """
     rows = len(order)
     full, rest = divmod(rows, batch_size)
@@ -158,8 +158,8 @@ def from_function(
 def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream[Any], Any]:
     """The batches of what can be iterated over again and again: `make()` is called for each pass, as `lambda: read(path)`.
 
-    The state is the position. Going on in the middle reads again what came before. The iterator is closed when the resource
-    is released. Without the `spec` of a batch, the first is read to see it.
+    The state is the position. Continuing in the middle reads the batches before it again. The iterator is closed when the
+    resource is released. Without the `spec` of a batch, the first is read to see it.
     Fails: `EmptyEpoch` without a first batch to see; `NotRereadable` if `make` gives the same iterator again; with what the
     iterable raises as a `FaultError`.
 
@@ -299,7 +299,7 @@ def staged(
     `load(numbers)` loads the examples of those row numbers, `batch(loaded, places)` makes a batch of those at the `places`
     (0, 1, ...) among them: without it their rows are taken, of each array of a pytree. `release(loaded)` is called when all
     batches of a bucket were used, and on every other exit. The order is a function of the `seed`; the state is the position,
-    and going on in the middle loads one bucket.
+    and continuing in the middle loads one bucket.
 
     >>> squares = staged(5, batch_size=2, bucket=2, load=lambda numbers: numbers**2)
     >>> squares.use(stream.to_list).map(lambda batches: [batch.tolist() for batch in batches]).run()

@@ -45,7 +45,7 @@ Step: TypeAlias = Emit | Skip | End | Fail
 
 @final
 class Reread(Enum):
-    """What it costs to go on from a state that the source does not stand at."""
+    """What it costs to continue from a state other than the one that the source is at."""
 
     DIRECT = "goes on anywhere at once"
     REPLAY = "goes on anywhere after reading what came before again"

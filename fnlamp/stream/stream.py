@@ -225,7 +225,7 @@ class BatchStream(Generic[E_co]):
         """The batches in another order: every `size` of them are read together and come in an order of their own.
 
         The order is a function of the seed alone. An indexed stream needs no buffer; another one keeps `size` batches, and
-        reads that many again at most when it goes on in the middle. To shuffle rows, shuffle where the batches are made, or
+        reads at most that many again when it continues in the middle. To shuffle rows, shuffle where the batches are made, or
         between `unchunk()` and `chunk(batch_size)`.
         """
         size = whole("size", size)

@@ -27,7 +27,7 @@ Collected: TypeAlias = tuple[list[Tree], Any, End | Fail]
 class Taken(NamedTuple):
     """How many batches have come."""
 
-    came: int
+    given: int
     inner: Any
 
 
@@ -69,7 +69,7 @@ class Interleaved(NamedTuple):
 class Repeated(NamedTuple):
     """How many batches have come, in all and since the last start."""
 
-    came: int
+    given: int
     since: int
     inner: Any
 
@@ -96,16 +96,16 @@ class Passed(Nested):
         self.step, self.stages = step, stages
 
     def asks(self, state: Any) -> Asks[Step]:
-        came = yield self.step, state
-        if not isinstance(came, Emit):
-            return came
-        item = came.item
+        got = yield self.step, state
+        if not isinstance(got, Emit):
+            return got
+        item = got.item
         for keeps, function in self.stages:
             if not keeps:
                 item = function(item)
             elif not function(item):
-                return Skip(came.state)
-        return Emit(item, came.state)
+                return Skip(got.state)
+        return Emit(item, got.state)
 
 
 def map(step: Stepper, function: Callable[[Any], Any]) -> Stepper:
@@ -135,8 +135,8 @@ class Reindexed(Nested):
             if at >= length:
                 return End()
             at = index(at)
-        came = yield self.step, at
-        return Emit(came.item, position + 1) if isinstance(came, Emit) else came
+        got = yield self.step, at
+        return Emit(got.item, position + 1) if isinstance(got, Emit) else got
 
 
 def reindexed(step: Stepper, length: int, index: Callable[[int], int]) -> Reindexed:
@@ -150,10 +150,10 @@ def take(step: Stepper, count: int) -> Stepper:
 
     @nested
     def taken(state: Taken) -> Asks[Step]:
-        if state.came == count:
+        if state.given == count:
             return End()
-        came = yield from pulls(step, state.inner)
-        return Emit(came.item, Taken(state.came + 1, came.state)) if isinstance(came, Emit) else came
+        got = yield from pulls(step, state.inner)
+        return Emit(got.item, Taken(state.given + 1, got.state)) if isinstance(got, Emit) else got
 
     return taken
 
@@ -163,10 +163,10 @@ def drop(step: Stepper) -> Stepper:
 
     @nested
     def dropped(state: Dropped) -> Asks[Step]:
-        came = yield from pulls(step, state.inner)
-        if not isinstance(came, Emit):
-            return came
-        return Skip(Dropped(state.left - 1, came.state)) if state.left else Emit(came.item, Dropped(0, came.state))
+        got = yield from pulls(step, state.inner)
+        if not isinstance(got, Emit):
+            return got
+        return Skip(Dropped(state.left - 1, got.state)) if state.left else Emit(got.item, Dropped(0, got.state))
 
     return dropped
 
@@ -176,11 +176,11 @@ def every_nth(step: Stepper, n: int, offset: int) -> Stepper:
 
     @nested
     def nth(state: Nth) -> Asks[Step]:
-        came = yield from pulls(step, state.inner)
-        if not isinstance(came, Emit):
-            return came
-        after = Nth((state.phase + 1) % n, came.state)
-        return Emit(came.item, after) if state.phase == offset else Skip(after)
+        got = yield from pulls(step, state.inner)
+        if not isinstance(got, Emit):
+            return got
+        after = Nth((state.phase + 1) % n, got.state)
+        return Emit(got.item, after) if state.phase == offset else Skip(after)
 
     return nth
 
@@ -192,10 +192,10 @@ class Concat(Nested):
         self.parts = parts  # each with its first state
 
     def asks(self, state: Joined) -> Asks[Step]:
-        came = yield from pulls(self.parts[state.which][0], state.inner)
-        if isinstance(came, End) and state.which + 1 < len(self.parts):
+        got = yield from pulls(self.parts[state.which][0], state.inner)
+        if isinstance(got, End) and state.which + 1 < len(self.parts):
             return Skip(Joined(state.which + 1, self.parts[state.which + 1][1]))
-        return Emit(came.item, Joined(state.which, came.state)) if isinstance(came, Emit) else came
+        return Emit(got.item, Joined(state.which, got.state)) if isinstance(got, Emit) else got
 
 
 def concat(first: Stepper, first_init: Any, second: Stepper, second_init: Any) -> Concat:
@@ -232,12 +232,12 @@ def interleave(steps: tuple[Stepper, ...]) -> Stepper:
         after = (turn + 1) % len(inners)
         if not inners[turn]:
             return Skip(Interleaved(after, inners))
-        came = yield from pulls(steps[turn], inners[turn][0])
-        if isinstance(came, Fail):
-            return came
-        left = () if isinstance(came, End) else (came.state,)
+        got = yield from pulls(steps[turn], inners[turn][0])
+        if isinstance(got, Fail):
+            return got
+        left = () if isinstance(got, End) else (got.state,)
         next_state = Interleaved(after, (*inners[:turn], left, *inners[turn + 1 :]))
-        return Skip(next_state) if isinstance(came, End) else Emit(came.item, next_state)
+        return Skip(next_state) if isinstance(got, End) else Emit(got.item, next_state)
 
     return interleaved
 
@@ -247,14 +247,14 @@ def repeat_or_take(step: Stepper, count: int, init: Any) -> Stepper:
 
     @nested
     def repeated(state: Repeated) -> Asks[Step]:
-        if state.came == count:
+        if state.given == count:
             return End()
-        came = yield from pulls(step, state.inner)
-        if isinstance(came, End) and state.since:
-            return Skip(Repeated(state.came, 0, init))
-        if not isinstance(came, Emit):
-            return came
-        return Emit(came.item, Repeated(state.came + 1, state.since + 1, came.state))
+        got = yield from pulls(step, state.inner)
+        if isinstance(got, End) and state.since:
+            return Skip(Repeated(state.given, 0, init))
+        if not isinstance(got, Emit):
+            return got
+        return Emit(got.item, Repeated(state.given + 1, state.since + 1, got.state))
 
     return repeated
 
@@ -278,13 +278,13 @@ def collect(step: Stepper, state: Any, count: int) -> Asks[Collected]:
     prints: list[Prints] = []
     ended: End | Fail = End()
     while len(batches) < count:
-        came = yield from pulls(step, state)
-        if not isinstance(came, Emit):
-            ended = came
+        got = yield from pulls(step, state)
+        if not isinstance(got, Emit):
+            ended = got
             break
-        batches.append(came.item)
-        prints.append(fingerprints(came.item))
-        state = came.state
+        batches.append(got.item)
+        prints.append(fingerprints(got.item))
+        state = got.state
     for batch, before in builtins.zip(batches, prints, strict=True):
         if (path := overwritten(batch, before)) is not None:
             return [], state, Fail(BufferReused(path))
@@ -297,18 +297,18 @@ def unchunk(step: Stepper, size: int) -> Stepper:
 
     @nested
     def unchunked(state: Unchunked) -> Asks[Step]:
-        came = last.of(state.inner) or last.keep(state.inner, (yield from pulls(step, state.inner)))
-        if not isinstance(came, Emit):
-            return came
-        start, rows = state.part * size, len(tree.leaves(came.item)[0])
-        part = tree.map(lambda leaf: take_rows(leaf, slice(start, start + size)), came.item)
-        return Emit(part, Unchunked(state.part + 1, state.inner) if start + size < rows else Unchunked(0, came.state))
+        got = last.of(state.inner) or last.keep(state.inner, (yield from pulls(step, state.inner)))
+        if not isinstance(got, Emit):
+            return got
+        start, rows = state.part * size, len(tree.leaves(got.item)[0])
+        part = tree.map(lambda leaf: take_rows(leaf, slice(start, start + size)), got.item)
+        return Emit(part, Unchunked(state.part + 1, state.inner) if start + size < rows else Unchunked(0, got.state))
 
     return unchunked
 
 
 def shuffle_buffer(step: Stepper, size: int, seed: int) -> Stepper:
-    """Buffers of `size` batches, each in an order of its own; going on reads one buffer again at most."""
+    """Buffers of `size` batches, each in an order of its own; continuing reads at most one buffer again."""
 
     last: Last[Collected] = Last()
 

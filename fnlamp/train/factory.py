@@ -46,7 +46,7 @@ def make_stream(factory: Batches, context: LoopContext, name: str) -> Any:
 
 
 def check_stream_type(made: Any, name: str) -> BatchStream[Any]:
-    """Raises: `TypeError` for what a factory made that is no stream."""
+    """Raises: `TypeError` if a factory made something that is not a stream."""
     if isinstance(made, BatchStream):
         return made
     hint = "stream.from_items or stream.from_iterable make streams of batches, stream.minibatches of arrays"

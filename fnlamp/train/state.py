@@ -84,7 +84,7 @@ class EpochReport:
 
 @dataclass(frozen=True, eq=False)
 class Trained(Elsewhere):
-    """A trained model: its parameters, its layer state, the learning curve, and the state to go on from."""
+    """A trained model: its parameters, its layer state, the learning curve, and the state to resume from."""
 
     model: Supervised
     params: Params

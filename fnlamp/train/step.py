@@ -82,7 +82,7 @@ def _finite(arrays: Tree, bound: float | None = None) -> Array:
 
 
 def _wrapped(counters: Tree) -> Array:
-    """Whether one of the counters, which are the integers that are no arrays, went past the last that it can hold."""
+    """Whether one of the counters (the integer scalars) has overflowed."""
     counts = [leaf for leaf in tree.leaves(counters) if is_integer(leaf) and leaf.ndim == 0]
     return jnp.stack([count < 0 for count in counts]).any()
 

@@ -17,7 +17,7 @@ from fnlamp.train.execute.programs import PROGRAMS
 Program: TypeAlias = Callable[..., tuple[Tree, Array]]
 """A compiled `(arguments, shared, carry, spare, ...) -> (carry, broken)`."""
 LARGE = 16 * 2**20
-"""Bytes of a carry whose copy, on a CPU, takes longer than compiling a step twice is worth."""
+"""Carry size, in bytes, above which peeling the first step beats copying the carry on CPU."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,7 +93,7 @@ def of_host(
             batch, after = next(batches)
         except StopIteration:
             break
-        except FaultError as error:  # what came before the fault is trained on first
+        except FaultError as error:  # batches before the fault are trained on first
             late = error
             break
         gap = time.perf_counter() - asked if threaded else 0.0

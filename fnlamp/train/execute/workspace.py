@@ -28,7 +28,7 @@ class Workspace:
         self._placed[body] = {}
 
     def place(self, body: Body, tree: Tree) -> Tree:
-        """The arrays on the device in their own dtype, each host array once for as long as folds go on using it.
+        """The arrays on the device in their own dtype, each host array once for as long as folds use it.
 
         Memory is shared where the device can: a data set may fill half of it, and streams ask that it is not changed.
         """
