@@ -120,6 +120,15 @@ def test_lamps_guide_prints_probabilities(tmp_path, capsys):
     assert "Class probabilities" in capsys.readouterr().out
 
 
+def test_the_learning_curve_is_drawn(tmp_path, capsys):
+    picture = tmp_path / "curve.png"
+    assert example("learning_curve").main(["--epochs", "2", "--picture", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.endswith(f"drawn: {picture}\n")
+    assert example("learning_curve").main(["--epochs", "1", "--picture", str(tmp_path / "nowhere" / "curve.png")]) == 1
+    assert "cannot be written (No such file or directory)" in capsys.readouterr().err
+
+
 @SLOW
 def test_the_convolutions_learn_the_digits(capsys):
     assert example("convolution").main([]) == 0
