@@ -23,6 +23,8 @@ from fnlamp.mode import Eval, Train
 from fnlamp.summary import table
 from fnlamp.train import supervised
 
+collect_ignore = ["docs/site"]  # what builds the site needs the extra `docs`
+
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads its options
 def pytest_cmdline_main(config: pytest.Config) -> None:
