@@ -16,7 +16,6 @@ PROJECT = {
     "CHANGELOG.md": "project/changelog.md",
     "CONTRIBUTING.md": "project/contributing.md",
 }
-ROOMS = ("nn", "loss", "optim", "stream", "data", "augment", "plots", "train", "effect", "fault")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^()\s]+)(\))")
 
@@ -27,11 +26,18 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
     examples = sorted((ROOT / "examples").glob("*.py"))
     pages |= {f"examples/{file.stem}.md": source(file) for file in examples}
     pages["examples/index.md"] = "# Examples\n\n" + "\n".join(f"- [`{file.name}`]({file.stem}.md)" for file in examples) + "\n"
-    pages |= {f"api/{room.rpartition('.')[2]}.md": docstrings(room) for room in ("fnlamp", *(f"fnlamp.{r}" for r in ROOMS))}
+    pages |= {f"api/{room.rpartition('.')[2]}.md": docstrings(room) for room in rooms()}
     for place, text in pages.items():
         files.append(File.generated(config, place, content=text))
     files.append(File.generated(config, "style.css", content=(Path(__file__).parent / "style.css").read_text()))
     return files
+
+
+def rooms() -> list[str]:
+    """fnlamp, the modules that it imports as its own, and the faults."""
+    code = ast.parse((ROOT / "fnlamp" / "__init__.py").read_text())
+    imports = [node for node in code.body if isinstance(node, ast.ImportFrom) and node.module == "fnlamp"]
+    return ["fnlamp", *(f"fnlamp.{alias.name}" for node in imports for alias in node.names), "fnlamp.fault"]
 
 
 def source(file: Path) -> str:
