@@ -103,6 +103,12 @@ def test_a_room_of_data_imports_only_the_rooms_below_it(path):
         assert rooms - {here} <= DATA[here]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "nn" / "lowering").glob("*.py")), ids=lambda path: path.name)
+def test_kernels_know_no_layer(path):
+    assert all(name.startswith("fnlamp.nn.lowering") for name in imported(path) if name.startswith("fnlamp.nn"))
+    assert not {"fnlamp.layer", "fnlamp.mode", "fnlamp.tag"} & imported(path)
+
+
 def modules() -> dict[str, Path]:
     """The files by the names that they are imported by."""
     named = {".".join(("fnlamp", *path.relative_to(ROOT).with_suffix("").parts)): path for path in FILES}
@@ -114,7 +120,7 @@ def arrows() -> dict[str, set[str]]:
     found, files = {}, modules()
     for module, path in files.items():
         names = imported(path)
-        # Of `from fnlamp.nn import window` what it takes, and not the package, which every file inside it loads first.
+        # Of `from fnlamp.nn.lowering import im2col` what it takes, and not the package, which every file inside it loads first.
         taken = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
         found[module] = {next(filter(files.__contains__, above(name)), module) for name in taken} - {module, "fnlamp"}
     return found

@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax import lax
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, array_spec, describe, is_float, platform
-from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec
 from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
-from fnlamp.nn import im2col
-from fnlamp.nn.im2col import batch_first, batch_last
+from fnlamp.nn.check import check_float, check_padding, check_shape, check_window, pair
 from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, check_initializers, glorot_normal
-from fnlamp.nn.pool import native_max_pool
-from fnlamp.nn.window import Padding, Pair, Size, Window, check_padding, pair
+from fnlamp.nn.lowering.images import convolve, convolve_pooled
+from fnlamp.nn.lowering.window import Padding, Pair, Size, Window
 from fnlamp.tag import Role
 
 
@@ -45,7 +42,7 @@ def conv2d(
     Fails: `DtypeMismatch` for integer input (cast it: `rescale`); `ShapeMismatch` for another rank or number of channels, for
     channels that `groups` does not divide, and for a kernel larger than the padded image.
     Default initialisers as in `linear`.  The gradients are of any order, forward and in reverse.
-    Source: Goodfellow, Bengio & Courville 2016, eq. 9.6; the form on the CPU is in `fnlamp.nn.im2col`.
+    Source: Goodfellow, Bengio & Courville 2016, eq. 9.6; the form on the CPU is in `fnlamp.nn.lowering.im2col`.
 
     >>> layer = conv2d(16, 3, padding="same", stride=2)
     >>> made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((32, 28, 28, 1), jnp.float32))
@@ -92,7 +89,7 @@ def conv_pool(
 
     The same numbers as pooling after bias and relu, since neither changes which is larger.  The pools lie side by side, rows
     and columns that fill no pool are left out; `padding` is the convolution's.  On the CPU, images of few channels are
-    convolved for all places in a pool at once (`fnlamp.nn.im2col.convolve_pooled`).
+    convolved for all places in a pool at once (`fnlamp.nn.lowering.im2col.convolve_pooled`).
     Shapes: `(batch, height, width, in) -> (batch, pools, pools, channels)`.  Params, faults and gradients as `conv2d`.
 
     >>> layer = conv_pool(20, 5)
@@ -110,7 +107,7 @@ def conv_pool(
 
     def places(x: Any, features: int | None) -> Pair:
         high, wide = _check(x, window, features, 1, "conv_pool")
-        return pools.over(array_spec((x.shape[0], high, wide, channels), x.dtype), "conv_pool")
+        return check_window(array_spec((x.shape[0], high, wide, channels), x.dtype), pools, "conv_pool")
 
     def init(key: Key, spec: Spec) -> Init:
         shape = (spec.shape[0], *places(spec, None), channels)
@@ -123,52 +120,6 @@ def conv_pool(
         return convolve_pooled(x.astype(weight.dtype), weight, params["bias"] if bias else None, window, pools), state
 
     return Layer(init, apply, f"conv_pool({channels}, {kernel}{f', pool={pool}' if size != (2, 2) else ''})")
-
-
-def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> Array:
-    """The convolution of images `(batch, height, width, channels)`, in the form for the platform."""
-    if platform() != "cpu":
-        return native(x, weight, bias, window, groups)
-    return batch_first(_plus(im2col.convolve(_padded(x, window), weight, window, groups), bias))
-
-
-def native(x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> Array:
-    """`convolve` as one operation of XLA."""
-    y = lax.conv_general_dilated(
-        x,
-        weight,
-        window.stride,
-        window.sides(*x.shape[1:3]),
-        rhs_dilation=window.dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-    return y if bias is None else y + along_last(bias, y.ndim)
-
-
-def convolve_pooled(x: Array, weight: Array, bias: Array | None, window: Window, pools: Window) -> Array:
-    """`relu(pool(convolve(x)) + bias)`, in the form for the platform."""
-    if platform() != "cpu":
-        return native_pooled(x, weight, bias, window, pools)
-    if im2col.phases_pay(weight.shape, pools.size):
-        y = im2col.convolve_pooled(_padded(x, window), weight, pools.size)
-    else:
-        y = im2col.max_pool(im2col.convolve(_padded(x, window), weight, window), pools)
-    return batch_first(jax.nn.relu(_plus(y, bias)))
-
-
-def native_pooled(x: Array, weight: Array, bias: Array | None, window: Window, pools: Window) -> Array:
-    """`convolve_pooled` as operations of XLA."""
-    y = native_max_pool(native(x, weight, None, window), pools)
-    return jax.nn.relu(y if bias is None else y + along_last(bias, y.ndim))
-
-
-def _padded(x: Array, window: Window) -> Array:
-    return im2col.pad(batch_last(x), window.sides(*x.shape[1:3]))
-
-
-def _plus(y: Array, bias: Array | None) -> Array:
-    return y if bias is None else y + bias[:, None, None, None]
 
 
 def _params(
@@ -195,14 +146,11 @@ def _roles(bias: bool) -> dict[str, Role]:
 
 
 def _check(x: Any, window: Window, each: int | None, groups: int, where: str) -> Pair:
-    places = window.over(x, where)
-    if x.shape[-1] == 0:
-        raise FaultError(ShapeMismatch("images of at least one channel", describe(x), where=where))
-    if not is_float(x):
-        hint = "cast first, as nn.rescale(1 / 255) does for pixels"
-        raise FaultError(DtypeMismatch("floating-point input", describe(x), hint, where=where))
-    if each is not None and x.shape[-1] != each * groups:
-        raise FaultError(ShapeMismatch(f"images of {each * groups} channels, the last axis", describe(x), where=where))
-    if x.shape[-1] % groups:
-        raise FaultError(ShapeMismatch(f"images whose channels {groups} groups divide", describe(x), where=where))
+    places = check_window(x, window, where)
+    check_shape(x, lambda shape: shape[-1] > 0, "images of at least one channel", where)
+    check_float(x, where)
+    if each is not None:
+        channels = each * groups
+        check_shape(x, lambda shape: shape[-1] == channels, f"images of {channels} channels, the last axis", where)
+    check_shape(x, lambda shape: shape[-1] % groups == 0, f"images whose channels {groups} groups divide", where)
     return places

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, describe, is_float
-from fnlamp.fault import DtypeMismatch, FaultError
+from fnlamp.arrays import Array, Key, Params, Spec, State
 from fnlamp.given import arguments, number
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode, Train
+from fnlamp.nn.check import check_float
 
 
 @arguments("the rate is the probability to drop: nn.dropout(0.5)")
@@ -27,12 +27,12 @@ def dropout(rate: float) -> Layer:
 
     def init(key: Key, spec: Spec) -> Init:
         del key
-        _check(spec)
+        check_float(spec, "dropout")
         return Init({}, {}, spec, {})
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del params
-        _check(x)
+        check_float(x, "dropout")
         if not isinstance(mode, Train) or rate == 0:
             return x, state
         kept = jax.random.bernoulli(mode.key, 1 - rate, x.shape)
@@ -48,8 +48,3 @@ def checked_rate(name: str, rate: float) -> float:
         hint = f"; write {rate / 100:g} for {rate:g} %" if 1 < rate < 100 else ""
         raise ValueError(f"{name}: dropout needs 0 <= rate < 1, got {rate:g}{hint}")
     return rate
-
-
-def _check(x: Array | Spec) -> None:
-    if not hasattr(x, "dtype") or not is_float(x):
-        raise FaultError(DtypeMismatch("floating-point input", describe(x), "cast first, as nn.rescale does", where="dropout"))

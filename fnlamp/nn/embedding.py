@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec, describe, is_integer
-from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec
 from fnlamp.given import arguments, whole
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
+from fnlamp.nn.check import check_integer, check_shape
 from fnlamp.nn.initial import Initializer, check_initializers
 from fnlamp.tag import Role
 
@@ -61,7 +61,5 @@ def rows_of(weight: Array, tokens: Array) -> Array:
 
 
 def _check(x: Any) -> None:
-    if not hasattr(x, "shape") or len(x.shape) < 1:
-        raise FaultError(ShapeMismatch("tokens of shape (batch, ...)", describe(x), where="embedding"))
-    if not is_integer(x):
-        raise FaultError(DtypeMismatch("integer tokens", describe(x), where="embedding"))
+    check_shape(x, lambda shape: len(shape) >= 1, "tokens of shape (batch, ...)", "embedding")
+    check_integer(x, "embedding", "integer tokens")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.arrays import Array, describe, is_float, is_integer
-from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.arrays import Array, describe
+from fnlamp.fault import FaultError, ShapeMismatch
+from fnlamp.nn.check import check_float, check_integer
 
 
 def gather_positions(hidden: Array, positions: Array) -> Array:
@@ -25,11 +26,8 @@ def gather_positions(hidden: Array, positions: Array) -> Array:
     if not given or hidden.ndim < 2 or positions.ndim != 2 or positions.shape[0] != hidden.shape[0]:
         expected = "arrays of shapes (batch, time, ...) and (batch, count)"
         raise FaultError(ShapeMismatch(expected, describe((hidden, positions)), where="gather_positions"))
-    if not is_integer(positions):
-        raise FaultError(DtypeMismatch("integer positions", describe(positions), where="gather_positions"))
-    if not is_float(hidden):
-        hint = "cast them first"
-        raise FaultError(DtypeMismatch("floating-point vectors", describe(hidden), hint, where="gather_positions"))
+    check_integer(positions, "gather_positions", "integer positions")
+    check_float(hidden, "gather_positions", "floating-point vectors", "cast them first")
     wide = positions.astype(jnp.int32) if positions.dtype.itemsize < 4 else positions
     known = (wide >= 0) & (wide < hidden.shape[1])
     index = jnp.where(known, wide, 0).reshape(*wide.shape, *(1,) * (hidden.ndim - 2))

@@ -7,11 +7,12 @@ import math
 import jax.numpy as jnp
 from jax.lax import rsqrt
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, describe, is_float, wide
-from fnlamp.fault import BatchTooSmall, DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, wide
+from fnlamp.fault import BatchTooSmall, FaultError
 from fnlamp.given import arguments, flag, number
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode, Train
+from fnlamp.nn.check import check_features
 from fnlamp.tag import Role
 
 INFERRED = "the number of features is inferred"
@@ -37,7 +38,7 @@ def batch_norm(decay: float = 0.9, eps: float = 1e-5) -> Layer:
 
     def init(key: Key, spec: Spec) -> Init:
         del key
-        _check_float(spec, "batch_norm")
+        check_features(spec, "batch_norm", least=2)
         features, dtype = spec.shape[-1:], spec.dtype
         params = {"scale": jnp.ones(features, dtype), "shift": jnp.zeros(features, dtype)}
         kept = wide(spec)  # in half precision a moving average stops moving
@@ -45,7 +46,7 @@ def batch_norm(decay: float = 0.9, eps: float = 1e-5) -> Layer:
         return Init(params, state, spec, tag_all("batch_norm", scale=Role.SCALE, shift=Role.SHIFT))
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
-        _check_features(x, params, "batch_norm")
+        _check_params(x, params, "batch_norm")
         x_wide = x.astype(wide(x))
         if not isinstance(mode, Train):
             return _affine(x_wide, state["mean"], state["variance"], eps, params).astype(x.dtype), state
@@ -78,7 +79,7 @@ def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> 
 
     def init(key: Key, spec: Spec) -> Init:
         del key
-        _check_float(spec, "layer_norm")
+        check_features(spec, "layer_norm", least=2)
         features, dtype = spec.shape[-1:], spec.dtype
         params, roles = {}, {}
         if scale:
@@ -89,7 +90,7 @@ def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> 
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del mode
-        _check_features(x, params, "layer_norm")
+        _check_params(x, params, "layer_norm")
         x_wide = x.astype(wide(x))
         mean, variance = moments(x_wide, -1)
         return _affine(x_wide, mean[..., None], variance[..., None], eps, params).astype(x.dtype), state
@@ -119,15 +120,6 @@ def _affine(x: Array, mean: Array, variance: Array, eps: float, params: Params) 
     return y + along_last(params["shift"], x.ndim).astype(x.dtype) if "shift" in params else y
 
 
-def _check_float(x: Array | Spec, name: str) -> None:
-    if not hasattr(x, "shape") or len(x.shape) < 2:
-        raise FaultError(ShapeMismatch("an array of shape (batch, ..., features)", describe(x), where=name))
-    if not is_float(x):
-        raise FaultError(DtypeMismatch("floating-point input", describe(x), "cast first, as nn.rescale does", where=name))
-
-
-def _check_features(x: Array, params: Params, name: str) -> None:
-    _check_float(x, name)
-    for param in params.values():
-        if param.shape != x.shape[-1:]:
-            raise FaultError(ShapeMismatch(f"an array of shape (batch, ..., {param.shape[0]})", describe(x), where=name))
+def _check_params(x: Array, params: Params, where: str) -> None:
+    for features in {param.shape[0] for param in params.values()} or {None}:
+        check_features(x, where, features, least=2)

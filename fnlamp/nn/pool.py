@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
-
-from fnlamp.arrays import Array, describe, is_float, is_integer, platform, wide
-from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.arrays import Array, describe, is_float, is_integer, wide
+from fnlamp.fault import DtypeMismatch, FaultError
 from fnlamp.given import arguments
 from fnlamp.layer import Layer
-from fnlamp.nn import im2col
-from fnlamp.nn.im2col import batch_first, batch_last
+from fnlamp.nn.check import check_float, check_images, check_padding, check_shape, check_window, pair
+from fnlamp.nn.lowering.images import max_pool, sum_pool
+from fnlamp.nn.lowering.window import Padding, Size, Window
 from fnlamp.nn.shape import fun
-from fnlamp.nn.window import Padding, Size, Window, check_padding, pair
 
 
 @arguments("nn.max_pool2d(2) has windows of 2 x 2, side by side")
@@ -36,7 +31,7 @@ def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0
     view = _window(window, stride, padding, "max_pool2d")
 
     def apply(x: Array) -> Array:
-        view.over(x, "max_pool2d")
+        check_window(x, view, "max_pool2d")
         if not (is_float(x) or is_integer(x)):
             raise FaultError(DtypeMismatch("numbers", describe(x), "cast first, as nn.rescale does", where="max_pool2d"))
         return max_pool(x, view)
@@ -61,61 +56,23 @@ def avg_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0
     view = _window(window, stride, padding, "avg_pool2d")
 
     def apply(x: Array) -> Array:
-        view.over(x, "avg_pool2d")
-        _check_float(x, "avg_pool2d")
+        check_window(x, view, "avg_pool2d")
+        check_float(x, "avg_pool2d")
         return (sum_pool(x.astype(wide(x)), view) / prod(view.size)).astype(x.dtype)
 
     return fun(apply, f"avg_pool2d({window})")
 
 
 def _global_avg_pool(x: Array) -> Array:
-    if not hasattr(x, "shape") or len(x.shape) != 4:
-        raise FaultError(ShapeMismatch("images (batch, height, width, channels)", describe(x), where="global_avg_pool"))
-    _check_float(x, "global_avg_pool")
-    if not x.shape[1] * x.shape[2]:
-        raise FaultError(ShapeMismatch("images of at least one pixel", describe(x), where="global_avg_pool"))
+    check_images(x, "global_avg_pool")
+    check_float(x, "global_avg_pool")
+    check_shape(x, lambda shape: shape[1] * shape[2] > 0, "images of at least one pixel", "global_avg_pool")
     return x.mean((1, 2))
 
 
 global_avg_pool = fun(_global_avg_pool, "global_avg_pool")
 """The mean of each channel over the image (Lin, Chen & Yan 2013, section 3.2).
 Shapes: `(batch, height, width, channels) -> (batch, channels)`. Fails: `ShapeMismatch`; `DtypeMismatch` for integers."""
-
-
-def max_pool(x: Array, window: Window) -> Array:
-    """The largest number in each window of images `(batch, height, width, channels)`, in the form for the platform."""
-    if platform() != "cpu":
-        return native_max_pool(x, window)
-    return batch_first(_max_pool(batch_last(x), window))
-
-
-def _max_pool(x: Array, window: Window) -> Array:
-    sides = window.sides(*x.shape[1:3])
-    return im2col.max_pool(im2col.pad(x, sides, lowest(x.dtype)), window, sides)
-
-
-def sum_pool(x: Array, window: Window) -> Array:
-    """The sum of each window of images `(batch, height, width, channels)`, in the form for the platform."""
-    if platform() != "cpu":
-        return native_sum_pool(x, window)
-    return batch_first(im2col.sum_pool(im2col.pad(batch_last(x), window.sides(*x.shape[1:3])), window))
-
-
-def native_max_pool(x: Array, window: Window) -> Array:
-    """The same, with the channels last: XLA's own operation gives the gradient to the padding, or beside a NaN."""
-    return _max_pool(x, window)
-
-
-def native_sum_pool(x: Array, window: Window) -> Array:
-    """The same as one operation of XLA."""
-    padding, zero = ((0, 0), *window.sides(*x.shape[1:3]), (0, 0)), np.zeros((), x.dtype)
-    y: Array = lax.reduce_window(x, zero, lax.add, (1, *window.size, 1), (1, *window.stride, 1), padding)
-    return y
-
-
-def lowest(dtype: Any) -> Any:
-    """The number of that dtype below or equal to all others."""
-    return np.array(-np.inf if jnp.issubdtype(dtype, jnp.floating) else np.iinfo(dtype).min, dtype)
 
 
 def _window(size: Size, stride: Size | None, padding: Padding, where: str) -> Window:
@@ -126,8 +83,3 @@ def _window(size: Size, stride: Size | None, padding: Padding, where: str) -> Wi
         if any(n >= length for side, length in zip(sides, both, strict=True) for n in side):
             raise ValueError(f"{where}: padding must be less than the window {both}, which else sees nothing, got {padding}")
     return window
-
-
-def _check_float(x: Array, where: str) -> None:
-    if not is_float(x):
-        raise FaultError(DtypeMismatch("floating-point input", describe(x), "cast first, as nn.rescale does", where=where))

@@ -18,7 +18,8 @@ from fnlamp.nn.combine import residual, sequence
 from fnlamp.nn.dropout import checked_rate, dropout
 from fnlamp.nn.embedding import embedding
 from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal
-from fnlamp.nn.linear import linear, product
+from fnlamp.nn.linear import linear
+from fnlamp.nn.lowering.matmul import product
 from fnlamp.nn.norm import layer_norm
 from fnlamp.tag import Role
 

@@ -52,7 +52,7 @@ def test_it_is_the_same_in_one_part_as_in_many(monkeypatch: pytest.MonkeyPatch) 
     layer = nn.self_attention(3, causal=True)
     values = {}
     for platform in ("cpu", "gpu"):
-        monkeypatch.setattr("fnlamp.nn.attention.platform", lambda name=platform: name)
+        monkeypatch.setattr("fnlamp.nn.lowering.attend.platform", lambda name=platform: name)
         values[platform] = jax.vjp(jax.jit(lambda p, at: layer.apply(p, {}, at, Eval())[0]), params, x)
     (cpu, pull_cpu), (gpu, pull_gpu) = values["cpu"], values["gpu"]
     np.testing.assert_allclose(cpu, gpu, atol=1e-6)

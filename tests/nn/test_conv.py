@@ -12,9 +12,9 @@ from fnlamp import nn
 from fnlamp.arrays import array_spec
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.mode import Eval
-from fnlamp.nn import conv, im2col
-from fnlamp.nn.pool import native_max_pool
-from fnlamp.nn.window import Window
+from fnlamp.nn.lowering import im2col, images
+from fnlamp.nn.lowering.images import native_max_pool
+from fnlamp.nn.lowering.window import Window
 from fnlamp.tag import Role, Tag
 
 KEY = jax.random.key(0)
@@ -88,8 +88,8 @@ GRID = [  # and against torch in tests/parity
 def test_both_forms_agree_in_values_and_gradients(image, kernel, stride, padding, dilation, groups) -> None:  # type: ignore[no-untyped-def]
     window = Window(kernel, stride, dilation, padding)
     x, weight, bias = normal(2, *image, 4), normal(*kernel, 4 // groups, 8), normal(8)
-    ours = pulled(lambda *at: conv.convolve(*at, window, groups), x, weight, bias)
-    near(ours, pulled(lambda *at: conv.native(*at, window, groups), x, weight, bias))
+    ours = pulled(lambda *at: images.convolve(*at, window, groups), x, weight, bias)
+    near(ours, pulled(lambda *at: images.native_convolve(*at, window, groups), x, weight, bias))
     layer = nn.conv2d(8, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
     assert layer.init(KEY, array_spec(x.shape, x.dtype)).spec.shape == ours[0].shape
 
@@ -118,12 +118,12 @@ def test_conv_pool_is_convolution_pooling_and_relu(image, channels, kernel, pool
         return y
 
     def apart(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-        return native_max_pool(jax.nn.relu(conv.native(x, weight, bias, window)), pools)
+        return native_max_pool(jax.nn.relu(images.native_convolve(x, weight, bias, window)), pools)
 
     y, *gradients = pulled(ours, x, weight, bias)
     near((y, *gradients), pulled(apart, x, weight, bias))
     assert layer.init(KEY, array_spec(x.shape, x.dtype)).spec.shape == y.shape
-    near([conv.native_pooled(x, weight, bias, window, pools)], [y])
+    near([images.native_convolve_pooled(x, weight, bias, window, pools)], [y])
 
 
 @pytest.mark.parametrize("pool", [(2, 2), pytest.param((4, 1), marks=pytest.mark.slow)])
@@ -145,9 +145,9 @@ def test_among_equal_phases_the_first_has_the_gradient_and_nan_is_seen() -> None
 
 def test_patches_made_anew_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = normal(2, 8, 8, 3), normal(3, 3, 3, 4)
-    kept = pulled(lambda *at: conv.convolve(*at, None, Window((3, 3))), x, weight)
+    kept = pulled(lambda *at: images.convolve(*at, None, Window((3, 3))), x, weight)
     monkeypatch.setattr(im2col, "KEPT", 0)
-    near(kept, pulled(lambda *at: conv.convolve(*at, None, Window((3, 3))), x, weight), 1e-6)
+    near(kept, pulled(lambda *at: images.convolve(*at, None, Window((3, 3))), x, weight), 1e-6)
 
 
 @pytest.mark.slow

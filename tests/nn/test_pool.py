@@ -12,8 +12,8 @@ from fnlamp import nn
 from fnlamp.arrays import array_spec
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.mode import Eval
-from fnlamp.nn import pool
-from fnlamp.nn.window import Window
+from fnlamp.nn.lowering import images
+from fnlamp.nn.lowering.window import Window
 
 KEY = jax.random.key(0)
 
@@ -82,7 +82,7 @@ def test_half_precision_is_averaged_in_float32() -> None:
 )
 def test_both_forms_agree_in_values_and_gradients(window: Window) -> None:
     x = np.random.default_rng(0).standard_normal((2, 8, 9, 3), np.float32)
-    for ours, native in ((pool.max_pool, pool.native_max_pool), (pool.sum_pool, pool.native_sum_pool)):
+    for ours, native in ((images.max_pool, images.native_max_pool), (images.sum_pool, images.native_sum_pool)):
 
         def pulled(function: Callable[..., jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
             y, pull = jax.vjp(lambda x: function(x, window), x)

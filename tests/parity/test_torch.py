@@ -10,7 +10,7 @@ from returns.unsafe import unsafe_perform_io
 
 from fnlamp import Eval, Train, loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
-from fnlamp.nn.attention import attend
+from fnlamp.nn.lowering.attend import attend
 
 torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
 

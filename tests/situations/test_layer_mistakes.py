@@ -12,7 +12,7 @@ import pytest
 from fnlamp import Eval, Train, augment, loss, nn
 from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.layer import abstract_init
-from fnlamp.nn.window import channels_first
+from fnlamp.nn.check import channels_first
 
 NO_LAYER = {
     "a lambda": (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fnlamp import Eval, nn
-from fnlamp.nn.pool import max_pool, native_max_pool
-from fnlamp.nn.window import Window
+from fnlamp.nn.lowering.images import max_pool, native_max_pool
+from fnlamp.nn.lowering.window import Window
 
 torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
 

@@ -20,29 +20,21 @@ import numpy as np
 from jax import lax
 
 from fnlamp.arrays import Array
-from fnlamp.nn.window import Pair, Sides, Window
+from fnlamp.nn.lowering.matmul import in_memory
+from fnlamp.nn.lowering.window import Pair, Sides, Window
 
 KEPT = 2**26
-"""Patches of at most this many bytes are kept for the gradient of the weight; larger ones are made anew from the image."""
+"""Patches of at most this many bytes are kept for the gradient of the weight; larger ones are computed again from the image."""
 
 
 def batch_last(x: Array) -> Array:
     """Images `(batch, height, width, channels)` as `(channels, height, width, batch)`."""
-    return fixed(jnp.swapaxes(x, 0, 3))
+    return in_memory(jnp.swapaxes(x, 0, 3))
 
 
 def batch_first(x: Array) -> Array:
-    """`(channels, height, width, batch)` as `(batch, height, width, channels)`; between two layers both turns cancel."""
-    return jnp.swapaxes(fixed(x), 0, 3)
-
-
-def fixed(x: Array) -> Array:
-    """The same, laid out as it is here: XLA does not draw the turns before and after into the copies and sums of slices.
-
-    Those would then read and write across memory; a stack of small convolutions takes up to twice as long.
-    """
-    y: Array = lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
-    return y
+    """`(channels, height, width, batch)` as `(batch, height, width, channels)`; between two layers both transposes cancel."""
+    return jnp.swapaxes(in_memory(x), 0, 3)
 
 
 def pad(x: Array, sides: Sides, value: Any = 0) -> Array:
@@ -66,7 +58,7 @@ def convolve(x: Array, weight: Array, window: Window, groups: int = 1) -> Array:
     """
     places = window.places((x.shape[1], x.shape[2]))
     size = prod(window.size) * x.shape[0] * prod(places) * x.shape[3] * x.dtype.itemsize
-    # Remaking costs about a tenth of a step and saves several times the activations.
+    # Computing them again costs about a tenth of a step and saves several times the activations.
     matmul = _convolve if size <= KEPT else jax.checkpoint(_convolve, static_argnums=(2, 3))
     y: Array = matmul(x, weight, window, groups)
     return y
@@ -78,7 +70,7 @@ def _convolve(x: Array, weight: Array, window: Window, groups: int) -> Array:
     each = channels // groups
     if groups == 1:  # the same as below, but XLA:CPU multiplies plain matrices faster than batches of one
         patches = jnp.concatenate(seen, 0).reshape(len(seen) * channels, prod(places))
-        y = fixed(weight.reshape(len(patches), weight.shape[3]).T) @ patches  # transposed in memory: up to a third faster
+        y = in_memory(weight.reshape(len(patches), weight.shape[3]).T) @ patches  # transposed in memory: up to a third faster
     else:
         patches = jnp.concatenate([s.reshape(groups, each, prod(places)) for s in seen], 1)
         by_group = weight.reshape(len(seen) * each, groups, weight.shape[3] // groups)
