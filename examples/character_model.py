@@ -17,7 +17,7 @@ from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
 
 import fnlamp
-from fnlamp import Layer, data, loss, nn, optim, train
+from fnlamp import Layer, data, loss, models, nn, optim, train
 from fnlamp.effect import Effect
 
 BLOCK, BATCH = 64, 32
@@ -26,7 +26,7 @@ BLOCK, BATCH = 64, 32
 def network(kind: str, vocabulary: int) -> Layer:
     """Characters to the logits of the next one, at every time."""
     if kind == "gpt":
-        return nn.gpt(vocabulary, layers=2, width=96, heads=4, context=BLOCK, drop_rate=0.1)
+        return models.gpt(vocabulary, layers=2, width=96, heads=4, context=BLOCK, drop_rate=0.1)
     return nn.sequence(tokens=nn.embedding(vocabulary, 32), memory=nn.lstm(128), out=nn.linear(vocabulary))
 
 

@@ -52,7 +52,7 @@ class Recipe:
     weight_decay: float = 0.0
 
 
-torch_linear = partial(nn.linear, weight_init=nn.torch_weight, bias_init=nn.torch_bias)
+torch_linear = partial(nn.linear, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
 
 
 def simple(top: int) -> Layer:

@@ -24,7 +24,7 @@ def describe(seed: int = 0, *, squeezed: bool = True) -> Effect[train.Trained, t
     """The program, on data that follows from the seed."""
     x = np.random.default_rng(seed).random((20, 5), dtype=np.float32)
     y = x @ np.array([0.3, 4.0, 0.2, 2.5, 18.0], np.float32) + 17.0
-    line: Layer = nn.linear(1, weight_init=nn.torch_weight, bias_init=nn.torch_bias)
+    line: Layer = nn.linear(1, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
     return train.epochs(
         model=train.supervised(line >> nn.fun(squeeze) if squeezed else line, loss.mse()),
         optimizer=optim.sgdw(learning_rate=1e-3),

@@ -4,6 +4,7 @@ from fnlamp import augment as augment
 from fnlamp import data as data
 from fnlamp import effect as effect
 from fnlamp import loss as loss
+from fnlamp import models as models
 from fnlamp import nn as nn
 from fnlamp import optim as optim
 from fnlamp import plots as plots

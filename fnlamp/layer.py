@@ -119,8 +119,8 @@ def _instead(given: Any) -> tuple[str, str]:
     if library in PEERS:
         what = name or type(given).__name__
         return f"{what} of {library}", "layers of fnlamp are pure functions; nn has layers, and nn.fun takes functions of JAX"
-    if module.startswith("fnlamp.nn") and callable(given):
-        return f"the function {name}", f"call it, it makes a layer: nn.{name}(...)"
+    if module.startswith(("fnlamp.nn", "fnlamp.models")) and callable(given):
+        return f"the function {name}", f"call it, it makes a layer: {module.split('.')[1]}.{name}(...)"
     if callable(given) and not isinstance(given, type) and (name or library != "fnlamp"):
         written = f"jax.nn.{name}" if hasattr(jax.nn, name or "-") else f"jnp.{name}" if library in {"jax", "numpy"} else name
         written = "lambda x: ..." if name in {"", "<lambda>"} else written

@@ -26,6 +26,7 @@ ALLOWED = {
     "layer": BASE | {"mode", "tag"},
     "summary": LAYERS,
     "nn": LAYERS | {"nn"},
+    "models": LAYERS | {"nn", "models"},
     "augment": BASE,
     "machine": set(),
     "extra": {"fault"},
@@ -35,7 +36,7 @@ ALLOWED = {
     "stream": EFFECT | {"stream"},
     "data": EFFECT | {"stream", "extra", "machine", "data"},
     "plots": EFFECT | {"extra"},
-    "train": LAYERS | EFFECT | {"nn", "loss", "optim", "stream", "train"},
+    "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "train"},
 }
 PURE = {
     "elsewhere",
@@ -51,6 +52,7 @@ PURE = {
     "layer",
     "summary",
     "nn",
+    "models",
     "loss",
     "optim",
     "augment",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp import loss, nn, optim
+from fnlamp import loss, models, nn, optim
 from fnlamp.layer import Layer
 from fnlamp.loss import Loss
 from fnlamp.optim import Optimizer
@@ -124,7 +124,7 @@ CASES = {
         ),
         Case(
             "gpt",
-            nn.gpt(**GPT),
+            models.gpt(**GPT),
             ADAMW,
             32,
             2,

@@ -26,8 +26,7 @@ from fnlamp.nn.embedding import embedding as embedding
 from fnlamp.nn.gather import gather_positions as gather_positions
 from fnlamp.nn.initial import Initializer as Initializer
 from fnlamp.nn.initial import by_fan_in as by_fan_in
-from fnlamp.nn.initial import torch_bias as torch_bias
-from fnlamp.nn.initial import torch_weight as torch_weight
+from fnlamp.nn.initial import torch_uniform as torch_uniform
 from fnlamp.nn.linear import linear as linear
 from fnlamp.nn.mlp import mlp as mlp
 from fnlamp.nn.norm import batch_norm as batch_norm
@@ -40,5 +39,4 @@ from fnlamp.nn.recurrent import lstm as lstm
 from fnlamp.nn.shape import flatten as flatten
 from fnlamp.nn.shape import fun as fun
 from fnlamp.nn.shape import rescale as rescale
-from fnlamp.nn.transformer import gpt as gpt
 from fnlamp.nn.transformer import transformer_block as transformer_block

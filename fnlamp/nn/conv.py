@@ -8,13 +8,12 @@ import jax
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec
 from fnlamp.given import arguments, flag, whole
-from fnlamp.layer import Init, Layer, tag_all
+from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
 from fnlamp.nn.check import check_float, check_padding, check_shape, check_window, pair
-from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, check_initializers, glorot_normal
+from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal, weight_and_bias
 from fnlamp.nn.lowering.images import convolve, convolve_pooled
 from fnlamp.nn.lowering.window import Padding, Pair, Size, Window
-from fnlamp.tag import Role
 
 
 @arguments("input channels are inferred: nn.conv2d(64, 3) has 64 output channels and a kernel of 3 x 3")
@@ -28,7 +27,7 @@ def conv2d(
     groups: int = 1,
     bias: bool = True,
     weight_init: Initializer = glorot_normal,
-    bias_init: Initializer | by_fan_in = jax.nn.initializers.zeros,
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Layer:
     """Correlate images with a kernel for each output channel, in the dtype of the weight.
 
@@ -63,8 +62,9 @@ def conv2d(
 
     def init(key: Key, spec: Spec) -> Init:
         places = _check(spec, window, None, groups, "conv2d")
-        made = _params(key, spec, window.size, groups, channels, bias, weight_init, bias_init)
-        return Init(made, {}, array_spec((spec.shape[0], *places, channels), spec.dtype), tag_all("conv2d", **_roles(bias)))
+        shape = *window.size, spec.shape[-1] // groups, channels
+        params, tags = weight_and_bias("conv2d", key, shape, spec.dtype, weight_init, bias_init if bias else None)
+        return Init(params, {}, array_spec((spec.shape[0], *places, channels), spec.dtype), tags)
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         weight = params["weight"]
@@ -83,7 +83,7 @@ def conv_pool(
     padding: Padding = 0,
     bias: bool = True,
     weight_init: Initializer = glorot_normal,
-    bias_init: Initializer | by_fan_in = jax.nn.initializers.zeros,
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Layer:
     """`relu(max_pool2d(conv2d(x)) + bias)`: convolution, bias, relu and pooling in the order that is the least work.
 
@@ -110,9 +110,9 @@ def conv_pool(
         return check_window(array_spec((x.shape[0], high, wide, channels), x.dtype), pools, "conv_pool")
 
     def init(key: Key, spec: Spec) -> Init:
-        shape = (spec.shape[0], *places(spec, None), channels)
-        made = _params(key, spec, window.size, 1, channels, bias, weight_init, bias_init)
-        return Init(made, {}, array_spec(shape, spec.dtype), tag_all("conv_pool", **_roles(bias)))
+        out, shape = (spec.shape[0], *places(spec, None), channels), (*window.size, spec.shape[-1], channels)
+        params, tags = weight_and_bias("conv_pool", key, shape, spec.dtype, weight_init, bias_init if bias else None)
+        return Init(params, {}, array_spec(out, spec.dtype), tags)
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         weight = params["weight"]
@@ -120,29 +120,6 @@ def conv_pool(
         return convolve_pooled(x.astype(weight.dtype), weight, params["bias"] if bias else None, window, pools), state
 
     return Layer(init, apply, f"conv_pool({channels}, {kernel}{f', pool={pool}' if size != (2, 2) else ''})")
-
-
-def _params(
-    key: Key,
-    spec: Spec,
-    kernel: Pair,
-    groups: int,
-    channels: int,
-    bias: bool,
-    weight_init: Initializer,
-    bias_init: Initializer | by_fan_in,
-) -> Params:
-    weight_key, bias_key = jax.random.split(key)
-    shape = (*kernel, spec.shape[-1] // groups, channels)
-    params = {"weight": weight_init(weight_key, shape, spec.dtype)}
-    if bias:
-        fan_in = shape[0] * shape[1] * shape[2]
-        params["bias"] = bias_of(bias_init, fan_in)(bias_key, (channels,), spec.dtype)
-    return params
-
-
-def _roles(bias: bool) -> dict[str, Role]:
-    return {"weight": Role.WEIGHT, "bias": Role.BIAS} if bias else {"weight": Role.WEIGHT}
 
 
 def _check(x: Any, window: Window, each: int | None, groups: int, where: str) -> Pair:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, TypeAlias
 
 import jax
 
-from fnlamp.arrays import Array, Key
-from fnlamp.given import function, shown
+from fnlamp.arrays import Array, Key, Params
+from fnlamp.given import function
+from fnlamp.layer import tag_all
+from fnlamp.tag import Role, Tag
 
 Initializer: TypeAlias = Callable[..., Array]
 """`(key, shape, dtype) -> array`."""
@@ -18,7 +20,7 @@ Initializer: TypeAlias = Callable[..., Array]
 
 @dataclass(frozen=True)
 class by_fan_in:
-    """An initialiser for a bias that depends on how many inputs its layer has, which the bias's own shape does not tell.
+    """An initialiser that depends on the number of inputs, of a weight (all its axes but the last) or of the bias beside it.
 
     >>> from fnlamp import nn
     >>> layer = nn.linear(10, bias_init=by_fan_in(lambda n: jax.nn.initializers.constant(1 / n)))
@@ -29,18 +31,34 @@ class by_fan_in:
     def __post_init__(self) -> None:
         function("by_fan_in: make", self.make, "a function from the number of inputs to an initialiser")
 
+    def __call__(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Raises: `TypeError` for one axis, which does not tell the number of inputs."""
+        if len(shape) < 2:
+            raise TypeError(f"by_fan_in: shape {shape} has no inputs; it is for weights, and biases of linear and conv2d")
+        return self.make(math.prod(shape[:-1]))(key, shape, dtype)
+
 
 def check_initializers(where: str, **given: Any) -> None:
-    """Raises: `TypeError` for what is not an initialiser; those of biases may be `by_fan_in`."""
+    """Raises: `TypeError` for what is not an initialiser."""
     for name, init in given.items():
-        if not (callable(init) or (name == "bias_init" and isinstance(init, by_fan_in))):
-            what = "a function (key, shape, dtype) -> array, as jax.nn.initializers.normal(0.02)"
-            raise TypeError(f"{where}: {name} is {what}, got {shown(init)}")
+        function(f"{where}: {name}", init, "a function (key, shape, dtype) -> array, as jax.nn.initializers.normal(0.02)")
 
 
-def bias_of(init: Initializer | by_fan_in, fan_in: int) -> Initializer:
-    """The plain initialiser for a layer with `fan_in` inputs."""
+def bias_of(init: Initializer, fan_in: int) -> Initializer:
+    """The initialiser of the bias of a layer with `fan_in` inputs."""
     return init.make(fan_in) if isinstance(init, by_fan_in) else init
+
+
+def weight_and_bias(
+    layer: str, key: Key, shape: tuple[int, ...], dtype: Any, weight_init: Initializer, bias_init: Initializer | None
+) -> tuple[Params, dict[str, Tag]]:
+    """Parameters and tags: a weight of that shape, its outputs last, and a bias if there is an initialiser for it."""
+    weight_key, bias_key = jax.random.split(key)
+    params, roles = {"weight": weight_init(weight_key, shape, dtype)}, {"weight": Role.WEIGHT}
+    if bias_init is not None:
+        params["bias"] = bias_of(bias_init, math.prod(shape[:-1]))(bias_key, shape[-1:], dtype)
+        roles["bias"] = Role.BIAS
+    return params, tag_all(layer, **roles)
 
 
 def _uniform(bound: float) -> Initializer:
@@ -53,8 +71,5 @@ def _uniform(bound: float) -> Initializer:
 glorot_normal: Initializer = jax.nn.initializers.glorot_normal()
 """Normal with variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, eq. 12's normal form)."""
 
-torch_weight: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""torch's default for weights: uniform in +-1/sqrt(fan_in) (Kaiming uniform with a = sqrt(5); `torch.nn.Linear`)."""
-
-torch_bias = by_fan_in(lambda fan_in: _uniform(1 / sqrt(fan_in)))
-"""torch's default for biases: uniform in +-1/sqrt(fan_in) of the layer's weight."""
+torch_uniform = by_fan_in(lambda fan_in: _uniform(1 / math.sqrt(fan_in)))
+"""torch's default for weights and biases: uniform in +-1/sqrt(fan_in) (Kaiming uniform with a = sqrt(5); `torch.nn.Linear`)."""

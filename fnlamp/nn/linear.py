@@ -6,12 +6,11 @@ import jax
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, array_spec
 from fnlamp.given import arguments, flag, whole
-from fnlamp.layer import Init, Layer, tag_all
+from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
 from fnlamp.nn.check import check_features
-from fnlamp.nn.initial import Initializer, bias_of, by_fan_in, check_initializers, glorot_normal
+from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal, weight_and_bias
 from fnlamp.nn.lowering.matmul import product
-from fnlamp.tag import Role
 
 
 @arguments("the input's size is inferred, only the output's is written: nn.linear(10)")
@@ -20,13 +19,13 @@ def linear(
     *,
     bias: bool = True,
     weight_init: Initializer = glorot_normal,
-    bias_init: Initializer | by_fan_in = jax.nn.initializers.zeros,
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Layer:
     """Multiply the last axis by a weight of shape `(features, out)` and add a bias, in the dtype of the weight.
 
     Shapes: `(batch, ..., features) -> (batch, ..., out)`.  Params: `weight`, and `bias` unless `bias=False`.
     Fails: `DtypeMismatch` for integer input (cast it: `rescale`, `fun`); `ShapeMismatch` for another number of features.
-    Default initialisers: Glorot & Bengio 2010, eq. 12's normal form, and zeros; torch's are `torch_weight`, `torch_bias`.
+    Default initialisers: Glorot & Bengio 2010, eq. 12's normal form, and zeros; torch's are `torch_uniform` for both.
 
     >>> import jax.numpy as jnp
     >>> layer = linear(10)
@@ -41,14 +40,9 @@ def linear(
 
     def init(key: Key, spec: Spec) -> Init:
         check_features(spec, "linear")
-        weight_key, bias_key = jax.random.split(key)
-        features = spec.shape[-1]
-        params = {"weight": weight_init(weight_key, (features, out), spec.dtype)}
-        roles = {"weight": Role.WEIGHT}
-        if bias:
-            params["bias"] = bias_of(bias_init, features)(bias_key, (out,), spec.dtype)
-            roles["bias"] = Role.BIAS
-        return Init(params, {}, array_spec((*spec.shape[:-1], out), spec.dtype), tag_all("linear", **roles))
+        shape = spec.shape[-1], out
+        params, tags = weight_and_bias("linear", key, shape, spec.dtype, weight_init, bias_init if bias else None)
+        return Init(params, {}, array_spec((*spec.shape[:-1], out), spec.dtype), tags)
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         weight = params["weight"]

@@ -13,7 +13,7 @@ from fnlamp.layer import Layer, abstract_init, as_layer
 from fnlamp.nn.activation import relu
 from fnlamp.nn.combine import sequence
 from fnlamp.nn.dropout import checked_rate, dropout
-from fnlamp.nn.initial import Initializer, by_fan_in, check_initializers, glorot_normal
+from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal
 from fnlamp.nn.linear import linear
 from fnlamp.nn.norm import batch_norm
 from fnlamp.tag import Role
@@ -32,7 +32,7 @@ def mlp(
     norm_last: bool = False,
     activation_last: bool = False,
     weight_init: Initializer = glorot_normal,
-    bias_init: Initializer | by_fan_in = jax.nn.initializers.zeros,
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Layer:
     """Fully connected blocks of linear, norm, activation, dropout, and a linear layer of `out` features at the end.
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp import Layer, augment, loss, nn, optim, stream
+from fnlamp import Layer, augment, loss, models, nn, optim, stream
 from fnlamp.arrays import array_spec
 from fnlamp.effect import Resource
 
@@ -37,7 +37,7 @@ concatenate = nn.fun(lambda ys: jnp.concatenate(ys, axis=-1), "concatenate")
 LAYERS: dict[str, LayerCase] = {
     "linear": LayerCase(nn.linear(3)),
     "linear without bias": LayerCase(nn.linear(3, bias=False), array_spec((2, 5, 4), jnp.float32)),
-    "linear as torch": LayerCase(nn.linear(3, weight_init=nn.torch_weight, bias_init=nn.torch_bias)),
+    "linear as torch": LayerCase(nn.linear(3, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)),
     "batch_norm": LayerCase(nn.batch_norm()),
     "layer_norm": LayerCase(nn.layer_norm()),
     "dropout": LayerCase(nn.dropout(0.4), smooth=False),
@@ -71,7 +71,7 @@ LAYERS: dict[str, LayerCase] = {
     "transformer_block": LayerCase(nn.transformer_block(2, causal=True), TIMES, forward=False),
     "transformer_block with dropout": LayerCase(nn.transformer_block(2, expansion=2, drop_rate=0.3), TIMES, smooth=False),
     # The norm of embeddings of size 0.02 curves too much for finite differences; test_transformer.py takes larger ones.
-    "gpt": LayerCase(tokens >> nn.gpt(7, layers=1, width=4, heads=2, context=6), TOKENS, smooth=False),
+    "gpt": LayerCase(tokens >> models.gpt(7, layers=1, width=4, heads=2, context=6), TOKENS, smooth=False),
     "sequence": LayerCase(nn.sequence(hidden=nn.linear(5), act=nn.tanh, norm=nn.batch_norm(), out=nn.linear(2))),
     "sequence of nothing": LayerCase(nn.sequence()),
     "residual": LayerCase(nn.residual(nn.linear(3) >> nn.tanh, nn.linear(3))),
@@ -123,7 +123,7 @@ ACQUIRED: dict[str, Resource[stream.BatchStream, Any]] = {
 }
 ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: stream.from_iterator(iter(LIST), spec=LIST[0])}
 
-NO_LAYERS = {"table", "Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_bias", "torch_weight"}
+NO_LAYERS = {"Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_uniform"}
 METRICS = {"accuracy", "binary_accuracy", "multilabel_accuracy"}
 NO_LOSSES = METRICS | {"Loss", "LossValue", "Metric", "as_loss", "checked_value", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "constant", "cosine", "linear", "warmup"}

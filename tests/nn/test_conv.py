@@ -69,7 +69,7 @@ def test_params_and_tags() -> None:
 
 
 def test_initialisers_see_what_an_output_sees() -> None:
-    layer = nn.conv2d(500, 4, groups=2, weight_init=nn.torch_weight, bias_init=nn.torch_bias)
+    layer = nn.conv2d(500, 4, groups=2, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
     params = layer.init(KEY, array_spec((1, 8, 8, 8), jnp.float32)).params
     for leaf in params.values():  # 4 x 4 pixels of 4 channels: 1 / sqrt(64)
         assert float(jnp.abs(leaf).max()) == pytest.approx(1 / 8, rel=0.02)

@@ -20,16 +20,16 @@ def test_glorot_normal_has_variance_two_over_the_sum_of_the_fans() -> None:
     assert weight.var() == pytest.approx(2 / 800, rel=0.02)
 
 
-def test_torch_weight_is_uniform_in_one_over_the_root_of_the_fan_in() -> None:
-    weight, bound = np.asarray(nn.torch_weight(KEY, SHAPE, jnp.float32)), 1 / np.sqrt(300)
+def test_a_weight_by_torch_uniform_is_uniform_in_one_over_the_root_of_the_fan_in() -> None:
+    weight, bound = np.asarray(nn.torch_uniform(KEY, SHAPE, jnp.float32)), 1 / np.sqrt(300)
     assert bound * 0.999 < weight.max() <= bound * (1 + 1e-6)
     assert bound * 0.999 < -weight.min() <= bound * (1 + 1e-6)
     assert weight.var() == pytest.approx(bound**2 / 3, rel=0.01)
     assert abs(weight.mean()) < 0.01 * bound
 
 
-def test_torch_bias_is_uniform_in_one_over_the_root_of_the_fan_in_of_the_weight() -> None:
-    layer = nn.linear(20_000, weight_init=nn.torch_weight, bias_init=nn.torch_bias)
+def test_a_bias_by_torch_uniform_is_uniform_in_one_over_the_root_of_the_fan_in_of_the_weight() -> None:
+    layer = nn.linear(20_000, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
     bias = np.asarray(layer.init(KEY, array_spec((1, 16), jnp.float32)).params["bias"])
     assert 0.249 < bias.max() <= 0.25
     assert -0.25 <= bias.min() < -0.249
@@ -51,6 +51,11 @@ def test_weight_and_bias_have_keys_of_their_own() -> None:
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_they_keep_the_dtype(dtype: type) -> None:
-    layer = nn.linear(5, weight_init=nn.torch_weight, bias_init=nn.torch_bias)
+    layer = nn.linear(5, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
     made = layer.init(KEY, array_spec((1, 4), dtype))
     assert {leaf.dtype for leaf in jax.tree.leaves(made.params)} == {jnp.dtype(dtype)}
+
+
+def test_a_bias_without_a_number_of_inputs_is_refused() -> None:
+    with pytest.raises(TypeError, match="by_fan_in: shape .24,. has no inputs"):
+        nn.lstm(6, bias_init=nn.torch_uniform).init(KEY, array_spec((3, 5, 4), jnp.float32))

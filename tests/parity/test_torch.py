@@ -333,7 +333,7 @@ def test_parameters_after_twenty_steps_of_the_loop(ours, theirs):
 
 
 def test_torchs_default_initialisers_have_torchs_bounds():
-    layer = nn.linear(2000, weight_init=nn.torch_weight, bias_init=nn.torch_bias)
+    layer = nn.linear(2000, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
     params = layer.init(KEY, jax.ShapeDtypeStruct((1, 64), jnp.float32)).params
     theirs = torch.nn.Linear(64, 2000)
     for ours, other in ((params["weight"], theirs.weight), (params["bias"], theirs.bias)):

@@ -141,7 +141,7 @@ def test_layers_without_weights(layer, x, expected):
 
 WEIGHTED = {
     "linear": (nn.linear(3), X),
-    "linear as torch": (nn.linear(3, weight_init=nn.torch_weight, bias_init=nn.torch_bias), X),
+    "linear as torch": (nn.linear(3, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform), X),
     "conv2d": (nn.conv2d(4, 3, padding=1), IMAGES),
     "lstm": (nn.lstm(3), IMAGES[0]),
     "self_attention": (nn.self_attention(1, causal=True), IMAGES[0]),

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
 
 from catalogue import LAYERS, LOSSES
 
-from fnlamp import Eval, Train, augment, loss, nn, optim
+from fnlamp import Eval, Train, augment, loss, models, nn, optim
 from fnlamp.layer import abstract_init
 from fnlamp.tree import global_norm
 
@@ -52,7 +52,10 @@ def forward_and_back(layer, params, state, x, mode):
 CASES = {
     **{name: (case.layer, case.spec) for name, case in LAYERS.items() if name not in {"fun", "embedding", "gpt"}},
     "embedding of tokens": (nn.embedding(7, 3), jax.ShapeDtypeStruct((2, 5), jnp.int32)),
-    "gpt of tokens": (nn.gpt(7, layers=2, width=4, heads=2, context=6, drop_rate=0.1), jax.ShapeDtypeStruct((2, 5), jnp.int32)),
+    "gpt of tokens": (
+        models.gpt(7, layers=2, width=4, heads=2, context=6, drop_rate=0.1),
+        jax.ShapeDtypeStruct((2, 5), jnp.int32),
+    ),
     "max_pool2d, padded": (nn.max_pool2d(3, stride=2, padding=1), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),
     "pixels": (nn.rescale(1 / 255, -0.5) >> nn.conv2d(3, 3), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.uint8)),
     "normalize": (nn.fun(augment.normalize((0.5, 0.4), (0.2, 0.3))), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnlamp import Eval, Train, augment, loss, nn
+from fnlamp import Eval, Train, augment, loss, models, nn
 from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.layer import abstract_init
 from fnlamp.nn.check import channels_first
@@ -29,6 +29,7 @@ NO_LAYER = {
     "in a sequence": (lambda: nn.sequence(nn.relu, jax.nn.relu), "a Layer at 1, got the function relu; write nn.relu"),
     "by name": (lambda: nn.sequence(act=jnp.tanh), "a Layer at act, got the function tanh; write nn.tanh"),
     "an uncalled maker": (lambda: nn.sequence(nn.linear(3), nn.batch_norm), r"call it, it makes a layer: nn.batch_norm\("),
+    "an uncalled network": (lambda: nn.linear(3) >> models.gpt, r"models.gpt\("),
     "an uncalled combinator": (lambda: nn.linear(3) >> nn.residual, r"nn.residual\("),
     "a list": (
         lambda: nn.sequence([nn.linear(3), nn.relu]),
@@ -102,8 +103,8 @@ ARGUMENTS = {
     "lstm as torch's": (lambda: nn.lstm(10, 20), "the number of features is inferred"),
     "attention as torch's": (lambda: nn.self_attention(64, 4), r"the width is inferred: nn.self_attention\(4\)"),
     "transformer_block": (lambda: nn.transformer_block(4.0), "transformer_block: heads is a whole number"),
-    "gpt": (lambda: nn.gpt(50257, 12, 768), "layers=12, width=768"),
-    "gpt of a word": (lambda: nn.gpt(10, layers="2", width=4, heads=2, context=3), "gpt: layers is a whole number"),
+    "gpt": (lambda: models.gpt(50257, 12, 768), "layers=12, width=768"),
+    "gpt of a word": (lambda: models.gpt(10, layers="2", width=4, heads=2, context=3), "gpt: layers is a whole number"),
     "mlp of one width": (
         lambda: nn.mlp(hidden=64, out=10),
         r"hidden is a sequence of widths, got 64 \(int\); write hidden=\(64,\)",

@@ -1,0 +1,147 @@
+"""gpt."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnlamp import models, tree
+from fnlamp.arrays import array_spec
+from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.layer import abstract_init
+from fnlamp.mode import Eval
+from fnlamp.tag import Role
+
+KEY = jax.random.key(0)
+SMALL = models.gpt(7, layers=2, width=8, heads=2, context=6)
+TOKENS = jnp.array([[1, 6, 0, 2, 2], [3, 3, 5, 4, 6]])
+
+
+def small_params(dtype: type = jnp.float32) -> dict:
+    """Parameters far from their initial values, so that nothing is nearly zero."""
+    params = SMALL.init(KEY, array_spec(TOKENS.shape, jnp.int32)).params
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda p: jnp.asarray(0.5 * rng.standard_normal(p.shape), dtype), params)
+
+
+def by_hand(params: dict, tokens: np.ndarray) -> np.ndarray:
+    """GPT-2 in NumPy and float64, from the papers' equations."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+    def norm(x, at):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * at["scale"] + at["shift"]
+
+    def linear(x, at):
+        return x @ at["weight"] + at["bias"]
+
+    def attention(x, at, heads=2):
+        batch, time, width = x.shape
+        q, k, v = np.moveaxis(linear(x, at["input"]).reshape(batch, time, 3, heads, -1), 2, 0)
+        scores = np.einsum("bthd,bshd->bhts", q, k) / np.sqrt(width / heads)
+        scores[:, :, *np.triu_indices(time, 1)] = -np.inf
+        e = np.exp(scores)
+        return linear(np.einsum("bhts,bshd->bthd", e / e.sum(-1, keepdims=True), v).reshape(x.shape), at["output"])
+
+    x = p["tokens"]["weight"][tokens] + p["positions"]["weight"][: tokens.shape[1]]
+    for i in range(2):
+        block = p[f"block_{i}"]
+        first, second = block["attention"]["layer"], block["perceptron"]["layer"]
+        x = x + attention(norm(x, first["norm"]), first["attention"])
+        u = linear(norm(x, second["norm"]), second["up"])
+        x = x + linear(0.5 * u * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3))), second["out"])
+    return norm(x, p["norm"]) @ p["tokens"]["weight"].T
+
+
+def test_numbers() -> None:
+    params = small_params()
+    y, state = jax.jit(SMALL.apply)(params, {}, TOKENS, Eval())
+    np.testing.assert_allclose(y, by_hand(params, np.asarray(TOKENS)), atol=1e-5)
+    assert state == {}
+
+
+@pytest.mark.slow
+def test_gradients_are_finite_differences() -> None:
+    with jax.enable_x64(True):
+        params = small_params(jnp.float64)
+        rng = np.random.default_rng(1)
+        weights = rng.standard_normal((*TOKENS.shape, 7))
+        direction = jax.tree.map(lambda p: rng.standard_normal(p.shape), params)
+        gradient = jax.jit(jax.grad(lambda p: jnp.sum(weights * SMALL.apply(p, {}, TOKENS, Eval())[0])))(params)
+        along = sum(jnp.sum(g * d) for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
+        shifted = [jax.tree.map(lambda p, d, e=e: p + e * d, params, direction) for e in (1e-6, -1e-6)]
+        above, below = (float((weights * by_hand(at, np.asarray(TOKENS))).sum()) for at in shifted)
+        np.testing.assert_allclose(float(along), (above - below) / 2e-6, rtol=1e-6)
+
+
+def test_a_later_token_leaves_earlier_logits_as_they_are() -> None:
+    params = small_params()
+    apply = jax.jit(lambda tokens: SMALL.apply(params, {}, tokens, Eval())[0])
+    first, second = apply(TOKENS), apply(TOKENS.at[:, 3].set(1))
+    np.testing.assert_array_equal(first[:, :3], second[:, :3])
+    assert np.all(first[:, 3:] != second[:, 3:])
+
+
+def test_a_shorter_text_has_the_logits_of_its_place_in_a_longer_one() -> None:
+    params = small_params()
+    whole, part = (jax.jit(SMALL.apply)(params, {}, tokens, Eval())[0] for tokens in (TOKENS, TOKENS[:, :3]))
+    np.testing.assert_allclose(whole[:, :3], part, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_initial_deviations_are_those_of_gpt_2() -> None:
+    params = models.gpt(500, layers=2, width=128, heads=2, context=200).init(KEY, array_spec((1, 200), jnp.int32)).params
+    deviations = {path: float(jnp.std(leaf)) for path, leaf in tree.paths(params).items() if path.endswith("weight")}
+    assert len(deviations) == 2 + 4 * 2
+    for path, deviation in deviations.items():
+        ends = path.endswith(("output/weight", "out/weight"))
+        np.testing.assert_allclose(deviation, 0.02 / 2 if ends else 0.02, rtol=0.03)
+    assert all(not leaf.any() for path, leaf in tree.paths(params).items() if path.endswith(("bias", "shift")))
+
+
+def test_the_smallest_gpt_2_has_its_number_of_parameters() -> None:
+    layer = models.gpt(50257, layers=12, width=768, heads=12, context=1024)
+    made = abstract_init(layer, array_spec((2, 1024), jnp.int32))
+    assert tree.count(made.params) == 124_439_808
+    assert made.spec.shape == (2, 1024, 50257)
+    assert {path for path, tag in tree.paths(made.tags).items() if tag.role is Role.EMBEDDING} == {
+        "tokens/weight",
+        "positions/weight",
+    }
+
+
+def test_a_token_out_of_range_is_nan() -> None:
+    logits = jax.jit(SMALL.apply)(small_params(), {}, TOKENS.at[0, 2].set(7), Eval())[0]
+    assert np.isnan(logits[0, 2]).all()
+    assert np.isfinite(logits[1]).all()
+
+
+def test_half_precision_flows_through() -> None:
+    params = tree.cast(small_params(), jnp.bfloat16)
+    y = jax.jit(SMALL.apply)(params, {}, TOKENS, Eval())[0]
+    assert y.dtype == jnp.bfloat16
+    scale = np.abs(by_hand(params, np.asarray(TOKENS))).max()
+    np.testing.assert_allclose(y.astype(jnp.float32), by_hand(params, np.asarray(TOKENS)), atol=0.05 * scale)
+
+
+@pytest.mark.parametrize("tokens", [jnp.ones(5, int), jnp.ones((2, 7), int), jnp.ones((2, 5, 1), int)])
+def test_another_rank_or_a_longer_text_is_a_fault(tokens: jax.Array) -> None:
+    for call in (
+        lambda: SMALL.init(KEY, array_spec(tokens.shape, tokens.dtype)),
+        lambda: SMALL.apply(small_params(), {}, tokens, Eval()),
+    ):
+        with pytest.raises(FaultError, match=r"gpt: expected tokens of shape \(batch, time\), time at most 6") as caught:
+            call()
+        assert isinstance(caught.value.fault, ShapeMismatch)
+
+
+def test_tokens_that_are_no_integers_are_a_fault() -> None:
+    with pytest.raises(FaultError, match="tokens/embedding: expected integer tokens") as caught:
+        SMALL.init(KEY, array_spec((2, 5), jnp.float32))
+    assert isinstance(caught.value.fault, DtypeMismatch)
+
+
+@pytest.mark.parametrize("wrong", [{"layers": 0}, {"heads": 0}, {"context": 0}, {"heads": 3}])
+def test_wrong_sizes(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="gpt needs layers, heads and context of at least 1"):
+        models.gpt(7, **({"layers": 1, "width": 8, "heads": 2, "context": 6} | wrong))
