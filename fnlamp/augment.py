@@ -1,7 +1,7 @@
-"""Augmentation on the device: pure functions of a key and a batch of images, the images of a batch each by themselves.
+"""Augmentation on the device: pure functions of a key and a batch of images, each image by itself, and the layer of them.
 
-Images are `(batch, height, width, channels)` of any dtype, which is kept: bytes stay bytes until the model casts them. Put the
-functions inside the model with `nn.augment`, and they are part of the compiled step.
+Images are `(batch, height, width, channels)` of any dtype, which is kept: bytes stay bytes until the model casts them. The
+layer `in_training` makes the functions part of the model, and so of the compiled step.
 """
 
 from __future__ import annotations
@@ -13,14 +13,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.arrays import Array, Key, along_last, describe, is_float
+from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, describe, is_float, spec_after
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.given import flag, number, shown, whole
+from fnlamp.layer import Init, Layer
+from fnlamp.mode import Mode, Train
 
 Augmentation: TypeAlias = Callable[[Key, Array], Array]
 """`(key, images) -> images`, pure."""
 Pixel: TypeAlias = float | Sequence[float]
 """One number for all channels, or one for each."""
+
+
+def in_training(*functions: Callable[[Key, Any], Any]) -> Layer:
+    """A layer that applies functions of a key and a batch, such as those of this module, one after the other in training.
+
+    `Train` gives each function a key of its own, by its position; `Eval` is the identity, so `normalize`, which both modes
+    need, is a layer of its own. Shapes: unchanged.
+    Fails: `ShapeMismatch` for a function that changes shape or dtype, which `Eval` would not do.
+
+    >>> in_training(random_crop(4), random_flip()) >> nn.rescale(1 / 255)
+    in_training(crop, flip) >> rescale(0.00392157)
+    """
+    for position, function in enumerate(functions):
+        # A public function of this module makes an augmentation; the augmentation is defined inside of it.
+        maker = getattr(function, "__module__", "") == __name__ and "<locals>" not in function.__qualname__
+        if maker or not callable(function):
+            expected = "functions (key, images) -> images, such as fnlamp.augment.random_flip()"
+            hint = "; call it, it makes one" if maker else ""
+            raise TypeError(f"in_training: functions: expected {expected}, got {shown(function)} at {position}{hint}")
+
+    def all_of(mode: Train, x: Any) -> Any:
+        for position, one in enumerate(functions):
+            x = one(mode.inside(str(position)).key, x)
+        return x
+
+    def init(key: Key, spec: Spec) -> Init:
+        after = spec_after(lambda key, x: all_of(Train(key), x), key, spec)
+        if describe(after) != describe(spec):
+            hint = "an augmentation keeps shape and dtype: evaluating leaves it out"
+            raise FaultError(ShapeMismatch(describe(spec), describe(after), hint, where="in_training"))
+        return Init({}, {}, spec, {})
+
+    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
+        del params
+        return (all_of(mode, x) if isinstance(mode, Train) else x), state
+
+    names = [getattr(one, "__name__", type(one).__name__) for one in functions]
+    return Layer(init, apply, f"in_training({', '.join(names)})")
 
 
 def random_crop(padding: int, size: tuple[int, int] | None = None, *, fill: Pixel = 0) -> Augmentation:

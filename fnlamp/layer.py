@@ -63,10 +63,10 @@ class Layer(Elsewhere):
         return chain(*(self.chain or ((None, self),)), *(other.chain or ((None, other),)))
 
     def __rrshift__(self, other: Any) -> Layer:
-        """Raises: `TypeError` for what is no layer on the left of `>>`."""
+        """Raises: `TypeError` for anything else than a layer on the left of `>>`."""
         return as_layer(other, f"the left of >> {self}")
 
-    if not TYPE_CHECKING:  # to a type checker a layer is nothing that can be called
+    if not TYPE_CHECKING:  # to a type checker a layer is not callable
 
         def __call__(self, *args, **kwargs):
             """Raises: `TypeError`, which says what to write."""

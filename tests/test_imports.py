@@ -27,7 +27,7 @@ ALLOWED = {
     "summary": LAYERS,
     "nn": LAYERS | {"nn"},
     "models": LAYERS | {"nn", "models"},
-    "augment": BASE,
+    "augment": BASE | {"mode", "layer"},
     "machine": set(),
     "extra": {"fault"},
     "loss": LAYERS,

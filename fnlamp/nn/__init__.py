@@ -13,7 +13,6 @@ from fnlamp.nn.activation import softmax as softmax
 from fnlamp.nn.activation import softplus as softplus
 from fnlamp.nn.activation import tanh as tanh
 from fnlamp.nn.attention import self_attention as self_attention
-from fnlamp.nn.augment import augment as augment
 from fnlamp.nn.combine import branch as branch
 from fnlamp.nn.combine import parallel as parallel
 from fnlamp.nn.combine import repeat as repeat

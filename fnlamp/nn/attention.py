@@ -26,7 +26,7 @@ def self_attention(
     weight_init: Initializer = glorot_normal,
     output_init: Initializer = glorot_normal,
 ) -> Layer:
-    """Every time looks at all times, or if `causal` at those up to its own: multi-head scaled dot-product attention.
+    """Multi-head scaled dot-product attention of every time step to all, or if `causal` to those up to its own.
 
     Shapes: `(batch, time, width) -> (batch, time, width)`, each head of `width / heads` features.
     Children: `input`, a linear layer to queries, keys and values, in this order and each head by head (as torch's

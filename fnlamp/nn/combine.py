@@ -68,7 +68,7 @@ def branch(*layers: Layer, **named: Layer) -> Layer:
 def parallel(*layers: Layer, **named: Layer) -> Layer:
     """The first layer on the first component of a tuple, the second on the second, ...; the outputs as a tuple.
 
-    Fails: `ShapeMismatch` for an input that is no tuple of as many components as there are layers.
+    Fails: `ShapeMismatch` for an input that is not a tuple of as many components as layers.
     """
     children = named_children((*((None, layer) for layer in layers), *named.items()))
 
@@ -81,7 +81,7 @@ def parallel(*layers: Layer, **named: Layer) -> Layer:
 
 
 def repeat(layer: Layer, times: int, *, shared: bool = False) -> Layer:
-    """The layer `times` times in a row: with weights of its own each time, or with the same weights (`shared`).
+    """The layer `times` times in a row: each with weights of its own, or all with the same (`shared`).
 
     Fails: `ShapeMismatch` if weights are shared and the output's spec differs from the input's.
     """

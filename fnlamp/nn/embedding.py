@@ -24,7 +24,7 @@ def embedding(vocabulary: int, width: int, *, weight_init: Initializer = _normal
 
     Shapes: `(batch, ...) -> (batch, ..., width)`.  Params: `weight`, with `Role.EMBEDDING`; made in float32.
     A token out of range, negative ones too, has a vector of NaN: the loss becomes NaN, and training stops with `NonFinite`.
-    Fails: `DtypeMismatch` for tokens that are no integers.  Default initialiser: normal with deviation 1, as torch's.
+    Fails: `DtypeMismatch` for tokens that are not integers.  Default initialiser: normal with deviation 1, as torch's.
     Reference: Bengio et al. 2003, section 2, the matrix C.
 
     >>> params = {"weight": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
@@ -52,7 +52,7 @@ def embedding(vocabulary: int, width: int, *, weight_init: Initializer = _normal
 
 
 def rows_of(weight: Array, tokens: Array) -> Array:
-    """`weight[tokens]`, NaN where there is no such row."""
+    """`weight[tokens]`, NaN where the row does not exist."""
     if tokens.dtype.itemsize < 4:  # in 8 bits, a vocabulary of 300 would be one of 44
         tokens = tokens.astype(jnp.int32)
     known = (tokens >= 0) & (tokens < weight.shape[0])

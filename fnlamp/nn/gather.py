@@ -15,7 +15,7 @@ def gather_positions(hidden: Array, positions: Array) -> Array:
 
     Shapes: `(batch, time, ...)` and `(batch, count) -> (batch, count, ...)`.  A position out of range, negative ones too, has
     a vector of NaN, as a token out of range in `embedding`.  Fails: `ShapeMismatch`; `DtypeMismatch` for positions that are
-    no integers, and for numbers to gather that have no NaN, as integers.
+    not integers, and for vectors that cannot hold NaN, such as integers.
 
     >>> hidden = jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]])
     >>> gather_positions(hidden, jnp.array([[1, 0], [0, 0]]))[..., 0]

@@ -13,7 +13,7 @@ from fnlamp.given import arguments, flag, number
 from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode, Train
 from fnlamp.nn.check import check_features
-from fnlamp.tag import Role
+from fnlamp.tag import Role, Tag
 
 INFERRED = "the number of features is inferred"
 
@@ -38,12 +38,10 @@ def batch_norm(decay: float = 0.9, eps: float = 1e-5) -> Layer:
 
     def init(key: Key, spec: Spec) -> Init:
         del key
-        check_features(spec, "batch_norm", least=2)
-        features, dtype = spec.shape[-1:], spec.dtype
-        params = {"scale": jnp.ones(features, dtype), "shift": jnp.zeros(features, dtype)}
-        kept = wide(spec)  # in half precision a moving average stops moving
+        params, tags = _scale_and_shift("batch_norm", spec)
+        features, kept = spec.shape[-1:], wide(spec)  # in half precision a moving average stops moving
         state = {"mean": jnp.zeros(features, kept), "variance": jnp.ones(features, kept)}
-        return Init(params, state, spec, tag_all("batch_norm", scale=Role.SCALE, shift=Role.SHIFT))
+        return Init(params, state, spec, tags)
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         _check_params(x, params, "batch_norm")
@@ -79,14 +77,8 @@ def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> 
 
     def init(key: Key, spec: Spec) -> Init:
         del key
-        check_features(spec, "layer_norm", least=2)
-        features, dtype = spec.shape[-1:], spec.dtype
-        params, roles = {}, {}
-        if scale:
-            params["scale"], roles["scale"] = jnp.ones(features, dtype), Role.SCALE
-        if shift:
-            params["shift"], roles["shift"] = jnp.zeros(features, dtype), Role.SHIFT
-        return Init(params, {}, spec, tag_all("layer_norm", **roles))
+        params, tags = _scale_and_shift("layer_norm", spec, scale, shift)
+        return Init(params, {}, spec, tags)
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del mode
@@ -96,6 +88,13 @@ def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> 
         return _affine(x_wide, mean[..., None], variance[..., None], eps, params).astype(x.dtype), state
 
     return Layer(init, apply, "layer_norm")
+
+
+def _scale_and_shift(layer: str, spec: Spec, scale: bool = True, shift: bool = True) -> tuple[Params, dict[str, Tag]]:
+    check_features(spec, layer, least=2)
+    shape, dtype = spec.shape[-1:], spec.dtype
+    params = ({"scale": jnp.ones(shape, dtype)} if scale else {}) | ({"shift": jnp.zeros(shape, dtype)} if shift else {})
+    return params, tag_all(layer, **{name: Role(name) for name in params})
 
 
 def _eps(name: str, eps: float) -> float:

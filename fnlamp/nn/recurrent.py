@@ -32,7 +32,7 @@ def forget_one(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def _orthogonal(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-    # there is no QR decomposition in half precision
+    # QR decomposition is not implemented in half precision
     weight: Array = jax.nn.initializers.orthogonal()(key, shape, wide(array_spec(shape, dtype))).astype(dtype)
     return weight
 
@@ -46,11 +46,11 @@ def lstm(
     recurrent_init: Initializer = _orthogonal,
     bias_init: Initializer = forget_one,
 ) -> Layer:
-    """Long short-term memory over the time axis, from a state of zeros in every batch; the output is the state at each time.
+    """Long short-term memory over the time axis, from a state of zeros in every batch; returns the state at each time step.
 
     With s the sigmoid and `[i f g o] = x_t W + h_(t-1) R + b`:
     `c_t = s(f) c_(t-1) + s(i) tanh(g)` and `h_t = s(o) tanh(c_t)`; the gates are in torch's order, with one bias for its two.
-    Shapes: `(batch, time, features) -> (batch, time, hidden)`; for the last state alone, `>> nn.fun(lambda h: h[:, -1])`.
+    Shapes: `(batch, time, features) -> (batch, time, hidden)`; for the last state only, `>> nn.fun(lambda h: h[:, -1])`.
     Params: `input_weight` W `(features, 4 hidden)`, `recurrent_weight` R `(hidden, 4 hidden)`, and `bias` unless `bias=False`.
     Fails: `DtypeMismatch` for integer input (embed it); `ShapeMismatch` for another rank or number of features.
     Default initialisers: Glorot normal, orthogonal, and `forget_one`.  The gradient is taken in reverse mode only.
@@ -83,7 +83,7 @@ def lstm(
         check_features(x, "lstm", weight.shape[0], axes="batch, time")
         if not x.size:
             return jnp.zeros((*x.shape[:2], hidden), weight.dtype), state
-        gates = product(x.astype(weight.dtype).swapaxes(0, 1), weight)  # of all times at once: only h R must wait for the loop
+        gates = product(x.astype(weight.dtype).swapaxes(0, 1), weight)  # of all time steps at once: only h R needs the loop
         gates = gates + along_last(params["bias"], gates.ndim) if bias else gates
         return recur(gates, params["recurrent_weight"]).swapaxes(0, 1), state
 

@@ -54,7 +54,9 @@ LAYERS: dict[str, LayerCase] = {
     "softplus": LayerCase(nn.softplus),
     "tanh": LayerCase(nn.tanh),
     "fun": LayerCase(nn.fun(jnp.sin)),
-    "augment": LayerCase(nn.augment(augment.random_crop(2), augment.random_flip(), augment.cutout(2)), IMAGES, smooth=False),
+    "in_training": LayerCase(
+        augment.in_training(augment.random_crop(2), augment.random_flip(), augment.cutout(2)), IMAGES, smooth=False
+    ),
     "flatten": LayerCase(nn.flatten, array_spec((2, 3, 4), jnp.float32)),
     "rescale": LayerCase(nn.rescale(0.5, 1.0, dtype=float)),
     "embedding": LayerCase(tokens >> nn.embedding(7, 3), TOKENS),

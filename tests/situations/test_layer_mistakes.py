@@ -245,8 +245,8 @@ AUGMENTATIONS = {
         "normalize: mean is a number, or a list of one for each channel",
     ),
     "normalize of nothing": (lambda: augment.normalize([0.5, None], 1.0), "normalize: mean is a number"),
-    "an uncalled maker": (lambda: nn.augment(augment.random_flip), "random_flip .*at 0; call it, it makes one"),
-    "no function": (lambda: nn.augment(augment.random_flip(), "flip"), "got 'flip' .*at 1"),
+    "an uncalled maker": (lambda: augment.in_training(augment.random_flip), "random_flip .*at 0; call it, it makes one"),
+    "no function": (lambda: augment.in_training(augment.random_flip(), "flip"), "got 'flip' .*at 1"),
 }
 
 

@@ -153,7 +153,6 @@ CASES: dict[str, Case] = {
     "fnlamp.keep_memory": case(fnlamp.keep_memory),
     "fnlamp.keep_programs": case(lambda folder: None, {"folder": "text"}, folder=ANYTHING),  # see below
     # ---- nn
-    "nn.augment": case(nn.augment, args=(augment.random_flip(),), **{"*": FUNCTION}),
     "nn.avg_pool2d": case(nn.avg_pool2d, {"window": 2}, stride=OPTIONAL, padding=COUNT),
     "nn.batch_norm": case(nn.batch_norm, decay=COUNT, eps="2.5 0"),
     "nn.branch": case(nn.branch, args=(LAYER,)),
@@ -396,6 +395,7 @@ CASES: dict[str, Case] = {
     "Trained.predict": case(lambda **given: trained().predict(**given), {"x": X}, x=ROWS, batch_size=OPTIONAL),
     # ---- augmentation and plots
     "augment.cutout": case(augment.cutout, {"size": 2}, fill="2.5 0 -1 nan inf"),
+    "augment.in_training": case(augment.in_training, args=(augment.random_flip(),), **{"*": FUNCTION}),
     "augment.normalize": case(augment.normalize, {"mean": 0.5, "std": 0.5}, mean=NUMBER, std=POSITIVE),
     "augment.random_crop": case(augment.random_crop, {"padding": 2}, padding=COUNT, size=OPTIONAL, fill="2.5 0 -1 nan inf"),
     "augment.random_flip": case(augment.random_flip, {"rate": 0.5}, rate=COUNT, vertical=FLAG),

@@ -22,7 +22,7 @@ def attend(x: Array, heads: int, causal: bool) -> Array:
 
 
 def _forward(x: Array, heads: int, causal: bool) -> tuple[Array, list[tuple[Array, ...]]]:
-    if not x.size:  # no rows, or no times, of which a softmax would be undefined
+    if not x.size:  # no rows, or no time steps: the softmax would be undefined
         empty = jnp.zeros((*x.shape[:2], x.shape[2] // 3), x.dtype)
         return empty, []
     made = [_forward_part(part, heads, causal) for part in jnp.split(x, _parts(x))]

@@ -112,7 +112,7 @@ def sum_pool(x: Array, window: Window) -> Array:
 def first_largest(xs: Sequence[Array], inside: Sequence[np.ndarray[Any, Any]] | None = None) -> Array:
     """The largest number at each position; the gradient goes to the first of equal ones, and NaN is larger than any.
 
-    Where `inside` is false, there is no number to be chosen, as long as there is one.
+    Where `inside` is false, a number is chosen only if none is inside.
     """
     largest = xs[0]
     seen = inside[0] if inside is not None else None

@@ -1,4 +1,4 @@
-"""augment as a layer: in training alone, the same in every executor and after resuming."""
+"""in_training: augmentation as a layer, in training alone, the same in every executor and after resuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (48, 8, 8, 1), np.uint8)
 LABELS = RNG.integers(0, 3, 48).astype(np.int32)
-LAYER = nn.augment(augment.random_crop(2), augment.random_flip(), augment.cutout(3))
+LAYER = augment.in_training(augment.random_crop(2), augment.random_flip(), augment.cutout(3))
 
 
 def test_train_applies_the_functions_in_turn_each_with_a_key_of_its_own() -> None:
@@ -29,20 +29,20 @@ def test_train_applies_the_functions_in_turn_each_with_a_key_of_its_own() -> Non
         x = function(Train(KEY).inside(str(i)).key, x)
     np.testing.assert_array_equal(y, x)
     assert y.dtype == np.uint8 and state == {}
-    twice = nn.augment(*[augment.random_flip()] * 2).apply({}, {}, IMAGES, Train(KEY))[0]
+    twice = augment.in_training(*[augment.random_flip()] * 2).apply({}, {}, IMAGES, Train(KEY))[0]
     assert not np.array_equal(twice, IMAGES)  # one key for both would undo the first
 
 
 def test_eval_and_no_function_are_the_identity() -> None:
     assert LAYER.apply({}, {}, IMAGES, Eval())[0] is IMAGES
-    assert nn.augment().apply({}, {}, IMAGES, Train(KEY))[0] is IMAGES
+    assert augment.in_training().apply({}, {}, IMAGES, Train(KEY))[0] is IMAGES
 
 
 def test_an_augmentation_that_changes_the_shape_or_the_dtype_is_a_fault() -> None:
     spec = jax.ShapeDtypeStruct(IMAGES.shape, jnp.uint8)
     for function in (augment.random_crop(0, (6, 6)), lambda key, x: x / 255):
         with pytest.raises(FaultError, match="keeps shape and dtype") as caught:
-            nn.augment(function).init(KEY, spec)
+            augment.in_training(function).init(KEY, spec)
         assert isinstance(caught.value.fault, ShapeMismatch)
 
 
