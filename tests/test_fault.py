@@ -117,7 +117,7 @@ def test_faults_are_values() -> None:
         (EmptyEpoch(0, 1000), "0 rows in batches of 1,000; the data set has no rows"),
         (NonFinite("loss", 1, 2000, None), "the loss became infinite or not a number in epoch 1 at step 2,000"),
         (Interrupted(), "interrupted"),
-        (Interrupted(5), "interrupted; what was reached is in .state"),
+        (Interrupted(5), "interrupted; the last good state is in .state"),
         (BadCell("a.csv", 3, None, "4 cells", "5"), "a.csv, row 3: expected 4 cells, got 5"),
         (BadCell("a.csv", 3, "age", "a number", "'x'"), "a.csv, row 3, column age: expected a number, got 'x'"),
     ],

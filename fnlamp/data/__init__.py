@@ -1,5 +1,5 @@
-"""Data: files, text and data sets in, batches out. Reading is a program that may fail with a typed fault, and runs no code of
-the file's."""
+"""Data: files, text and data sets in, batches out. Reading is a program that may fail with a typed fault; it never runs code
+from a file."""
 
 from fnlamp.data.loading.collate import stack as stack
 from fnlamp.data.loading.dataset import Arrays as Arrays

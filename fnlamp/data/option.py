@@ -1,4 +1,4 @@
-"""Options of readers and of batches, looked at when a program is built: a wrong one is the caller's bug, and raised."""
+"""Checks of the options of readers and batches when a program is built: a wrong option is the caller's bug, and raises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["column_of", "limit_of", "path_of", "seconds_of", "several"]
 
 
 def seconds_of(timeout: float, name: str = "timeout") -> float:
-    """The seconds to wait, some time above 0.
+    """The seconds to wait, above 0.
 
     >>> seconds_of(20)
     20
@@ -33,7 +33,7 @@ def limit_of(limit: int | None) -> int | None:
 
 
 def column_of(name: str, given: Any) -> str | int:
-    """A column by its name, or by its position as an `int`, of NumPy's integers too.
+    """A column by its name, or by its position as an `int`; NumPy's integers count too.
 
     >>> column_of("label", 2)
     2

@@ -31,9 +31,9 @@ Do = TypeAliasType("Do", Generator[Effect[Any, E], Any, A], type_params=(A, E))
 
 
 def do(function: Callable[P, Generator[Effect[Any, E], Any, A]]) -> Callable[P, Effect[A, E]]:
-    """A generator function as a function that returns a program; `x = yield from effect` runs an effect and gives its value.
+    """Turn a generator function into a function that returns a program; `x = yield from effect` runs an effect for its value.
 
-    Each run makes a new generator, so the program can be run again. A failure leaves the block at its `yield from`, where
+    Each run creates a new generator, so the program can be run again. A failure leaves the block at its `yield from`;
     `finally` and `with` blocks run.
 
     >>> from fnlamp.effect import Do, Effect, do
@@ -53,9 +53,7 @@ def do(function: Callable[P, Generator[Effect[Any, E], Any, A]]) -> Callable[P, 
         def block() -> Generator[Effect[Any, E], Any, A]:
             made = function(*args, **kwargs)
             if not isinstance(made, Generator):
-                raise TypeError(
-                    f"{name_of(function)} returned {type(made).__name__}: a @do function is one with a yield from in it"
-                )
+                raise TypeError(f"{name_of(function)} returned {type(made).__name__}: a @do function needs a yield from in it")
             return made
 
         return Effect(Named(DoNode(block), name_of(function)))
@@ -64,7 +62,7 @@ def do(function: Callable[P, Generator[Effect[Any, E], Any, A]]) -> Callable[P, 
 
 
 def sequence(effects: Iterable[Effect[A, E]]) -> Effect[tuple[A, ...], E]:
-    """Run the programs one after the other, and yield all values; the first failure ends it.
+    """Run the programs in order and yield all their values; the first failure ends the run.
 
     >>> sequence([Effect.from_value(1), Effect.from_value(2)]).run()
     <IOResult: <Success: (1, 2)>>
@@ -84,7 +82,7 @@ def sequence(effects: Iterable[Effect[A, E]]) -> Effect[tuple[A, ...], E]:
 
 
 def iterate(state: A, body: Callable[[A], Effect[Result[A, B], E]]) -> Effect[B, E]:
-    """A loop of any length in constant memory: `Success(state)` goes on with a new state, `Failure(value)` ends with a value.
+    """A loop of any length in constant memory: `Success(state)` continues with that state, `Failure(value)` ends with a value.
 
     >>> from returns.result import Failure, Success
     >>> iterate(0, lambda n: Effect.from_value(Success(n + 1) if n < 10**5 else Failure(n))).run()
@@ -93,13 +91,13 @@ def iterate(state: A, body: Callable[[A], Effect[Result[A, B], E]]) -> Effect[B,
 
     called("body", body)
 
-    def turn(state: A) -> Effect[B, E]:
-        return Effect(Bind(node_of(body(state), body), go_on))
+    def step(state: A) -> Effect[B, E]:
+        return Effect(Bind(node_of(body(state), body), proceed))
 
-    def go_on(result: Result[A, B]) -> Effect[B, E]:
-        return turn(result.unwrap()) if type(result) is Success else Effect.from_value(result.failure())
+    def proceed(result: Result[A, B]) -> Effect[B, E]:
+        return step(result.unwrap()) if type(result) is Success else Effect.from_value(result.failure())
 
     def iterate(_: Runtime) -> Effect[B, E]:
-        return turn(state)
+        return step(state)
 
     return Effect(Access(iterate))

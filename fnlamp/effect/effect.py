@@ -59,7 +59,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     IOResultLike2[A_co, E_co],
     Contextable["IOResult[A_co, E_co]", "Runtime | None"],
 ):
-    """A description of a program that yields an `A` or fails with an `E` when it is run. Building it does nothing.
+    """A description of a program that yields an `A` or fails with an `E` when run. Building it does nothing.
 
     >>> from fnlamp.effect import Effect, Runtime
     >>> program = Effect.suspend(lambda: 20).map(lambda n: n + 1).bind(lambda n: Effect.from_value(2 * n))
@@ -94,12 +94,12 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     @classmethod
     def from_io(cls, inner_value: IO[A]) -> Effect[A, Never]:
-        """The program that yields what the `IO` holds."""
+        """The program that yields the value in the `IO`."""
         return Effect(Pure(unsafe_perform_io(instance("inner_value", inner_value, IO, "an IO"))))
 
     @classmethod
     def from_failed_io(cls, inner_value: IO[E]) -> Effect[Never, E]:
-        """The program that fails with what the `IO` holds."""
+        """The program that fails with the value in the `IO`."""
         return Effect(Fail(unsafe_perform_io(instance("inner_value", inner_value, IO, "an IO"))))
 
     @classmethod
@@ -109,18 +109,18 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     @classmethod
     def from_reader(cls, reader: RequiresContextIOResult[A, E, Runtime]) -> Effect[A, E]:
-        """The program that calls returns' own reader with the runtime."""
+        """The program that calls a reader of the `returns` library with the runtime."""
         checked = function("reader", reader, "a RequiresContextIOResult, which is called with a Runtime")
         return Effect(Call(lambda runtime: checked(runtime)._inner_value))
 
     @classmethod
     def suspend(cls, thunk: Callable[[], A]) -> Effect[A, Never]:
-        """A side effect that has no expected failure: an exception in it is a bug and flies through."""
+        """A side effect without expected failures: an exception in it is a bug and propagates."""
         return Effect(Call(Suspended(called("thunk", thunk))))
 
     @classmethod
     def attempt(cls, thunk: Callable[[], A], catch: type[X] | tuple[type[X], ...], error: Callable[[X], E]) -> Effect[A, E]:
-        """A side effect whose exceptions of the named types become failures; others stay bugs.
+        """A side effect whose exceptions of the given types become failures; others stay bugs.
 
         >>> Effect.attempt(lambda: int("x"), ValueError, str).run()
         failed: ...
@@ -130,7 +130,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     @classmethod
     def checked(cls, thunk: Callable[[], A]) -> Effect[A, Any]:
-        """A side effect that raises its faults: the failure is what a `FaultError` carries; other exceptions stay bugs.
+        """A side effect that raises its faults: the fault in a `FaultError` becomes the failure; other exceptions stay bugs.
 
         >>> def load():
         ...     raise fault.FaultError(fault.FileMissing("rows.csv", "no such file"))
@@ -144,24 +144,24 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     def call(cls, function: Callable[[Runtime], Result[A, E] | Interrupted]) -> Effect[A, E]:
         """A side effect that needs the runtime; a long loop in it polls `runtime.cancel` and returns `Interrupted(state)`.
 
-        As in `checked`, a `FaultError` that it raises is its failure.
+        As in `checked`, a `FaultError` raised in it becomes its failure.
         """
         return Effect(Call(Checked(called("function", function))))
 
     @classmethod
     def asks(cls, function: Callable[[Runtime], A]) -> Effect[A, Never]:
-        """What `function` makes of the runtime."""
+        """The program that yields `function(runtime)`."""
         return Effect(Call(Composed(called("function", function), Success)))
 
     @classmethod
     def access(cls, function: Callable[[Runtime], Effect[A, E]]) -> Effect[A, E]:
-        """The program that `function` makes of the runtime."""
+        """Run the program `function(runtime)`."""
         return Effect(Access(called("function", function)))
 
     # ---- compose
 
     def bind(self: Effect[A, E], function: Callable[[A], Effect[B, E2]]) -> Effect[B, E | E2]:  # type: ignore[override]
-        """Run this, then the program that `function` makes of its value; errors union."""
+        """Run this, then the program `function(value)`; the error type is the union of both."""
         return Effect(Bind(self._inner_value, called("function", function)))
 
     def map(self: Effect[A, E], function: Callable[[A], B]) -> Effect[B, E]:
@@ -169,7 +169,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return Effect(Bind(self._inner_value, Composed(called("function", function), Effect.from_value)))
 
     def tap(self: Effect[A, E], function: Callable[[A], Effect[Any, E2]]) -> Effect[A, E | E2]:
-        """Run the program that `function` makes of the value, and keep the value."""
+        """Run the program `function(value)`, and keep the value."""
         return Effect(Bind(self._inner_value, Tapped(called("function", function))))
 
     def then(self: Effect[A, E], other: Effect[B, E2]) -> Effect[B, E | E2]:
@@ -186,7 +186,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return Effect(Bind(self._inner_value, Applied(program("container", container))))
 
     def lash(self: Effect[A, E], function: Callable[[E], Effect[B, E2]]) -> Effect[A | B, E2]:  # type: ignore[override]
-        """Turn a failure into the program that `function` makes of it; bugs and interruptions pass by."""
+        """After a failure, run the program `function(error)`; bugs and interruptions pass through."""
         node = self._inner_value
         if getattr(function, "__code__", self) is COLLECT_ALL and isinstance(node, Bind) and isinstance(node.then, Applied):
             return Effect(Bind(node.source, Kept(node.then.container)))
@@ -197,7 +197,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return Effect(Handle(self._inner_value, Lashed(Composed(called("function", function), Effect.from_failure))))
 
     def compose_result(self: Effect[A, E], function: Callable[[Result[A, E]], Effect[B, E2]]) -> Effect[B, E2]:  # type: ignore[override]
-        """Go on with the program that `function` makes of the outcome, success or failure."""
+        """Continue with the program `function(result)`, for success and failure alike."""
         return Effect(Handle(self._inner_value, called("function", function)))
 
     def attempted(self: Effect[A, E]) -> Effect[Result[A, E], Never]:
@@ -205,7 +205,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return self.compose_result(Effect.from_value)
 
     def swap(self: Effect[A, E]) -> Effect[E, A]:
-        """Success and failure exchanged."""
+        """Exchange success and failure."""
         return self.compose_result(lambda result: Effect.from_result(result.swap()))
 
     def bind_result(self: Effect[A, E], function: Callable[[A], Result[B, E2]]) -> Effect[B, E | E2]:
@@ -227,7 +227,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         delay: Callable[[int], float] = lambda attempt: 0.0,
         when: Callable[[E], bool] = lambda error: True,
     ) -> Effect[A, E]:
-        """After a failure for which `when` holds, run again, at most `times` times, `delay(0)`, `delay(1)`, ... seconds later.
+        """Run again after a failure for which `when` is true, at most `times` times, `delay(0)`, `delay(1)`, ... seconds later.
 
         >>> Effect.from_failure("busy").retry(3, delay=lambda attempt: 0.01 * 2.0**attempt).run()
         failed: ...
@@ -257,11 +257,11 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return Effect(Named(self._inner_value, text("name", name)))
 
     def outlined(self: Effect[A, E], outline: Callable[[], Outline]) -> Effect[A, E]:
-        """What `explain` shows of this program, in place of what it can see; running it is the same."""
+        """Replace what `explain` shows of this program; running it is unchanged."""
         return Effect(Outlined(self._inner_value, called("outline", outline)))
 
     def salvaged(self: Effect[A, E], state: Callable[[], Any]) -> Effect[A, E]:
-        """The last good state: whatever ends this before it succeeds (an interruption, a fault, a bug) holds `state()`."""
+        """Keep the last good state: an interruption, a fault or a bug that ends this program carries `state()`."""
         return Effect(Salvaged(self._inner_value, called("state", state)))
 
     def __iter__(self: Effect[A, E]) -> Generator[Effect[A, E], Any, A]:
@@ -275,13 +275,13 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     # ---- look, run
 
     def explain(self) -> Explanation:
-        """What running this would do, as far as it can be known without running any of it."""
+        """What a run would do, as far as that is known without running anything."""
         return explain(self._inner_value)
 
     def run(self, runtime: Runtime | None = None) -> IOResult[A_co, E_co | Interrupted]:
         """Run it. A failure is a value, an interruption is `IOFailure(Interrupted(state))`, a bug is raised.
 
-        The runtime logs what failed. In a script, where nobody looks at the value, use `run_or_raise`.
+        The runtime logs the failure. In a script that does not check the value, use `run_or_raise`.
         """
         runtime = Runtime() if runtime is None else runtime
         match interpret(self._inner_value, runtime):
@@ -293,14 +293,14 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
                 pass
             case exit:
                 return IOResult.from_result(exit)
-        with contextlib.suppress(Exception):  # a log that is closed does not cost the failure
+        with contextlib.suppress(Exception):  # a closed log must not hide the failure
             runtime.say(line_of(failure))
         return FailedRun(failure)
 
     def run_or_raise(self, runtime: Runtime | None = None) -> A_co:
-        """Run it, for the value alone: a failure or an interruption is raised, and has the last good state as its `state`.
+        """Run it and return the value; a failure or an interruption is raised, with the last good state as its `state`.
 
-        Raises: `FaultError`, whose `fault` it is; for a failure of another type `FailureError`, whose `failure` it is.
+        Raises: `FaultError` with the `fault`; `FailureError` with the `failure`, if that is of another type.
 
         >>> Effect.suspend(lambda: 42).run_or_raise()
         42
@@ -324,13 +324,13 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return interpret(self._inner_value, Runtime() if runtime is None else runtime)
 
     def __call__(self, deps: Runtime | None = None) -> IOResult[A_co, E_co]:
-        """`run`, under the name that returns' laws use."""
+        """`run`, under the name that the laws of the `returns` library use."""
         if not (deps is None or isinstance(deps, Runtime)):
             raise TypeError(f"an Effect is called with a Runtime, got {type(deps).__name__}: {RUN}")
         return self.run(deps)  # type: ignore[return-value]  # the laws' programs are not interrupted
 
     def to_reader(self: Effect[A, E]) -> RequiresContextIOResult[A, E | Interrupted, Runtime]:
-        """The same program as returns' own reader."""
+        """The same program as a reader of the `returns` library."""
         return RequiresContextIOResult(self.run)
 
     def __repr__(self) -> str:
@@ -343,22 +343,22 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
 
 def ask() -> Effect[Runtime, Never]:
-    """The runtime that the program is run with."""
+    """The runtime of the current run."""
     return Effect.asks(lambda runtime: runtime)
 
 
 def sleep(seconds: float) -> Effect[None, Never]:
-    """Wait that many seconds by the runtime's clock; Ctrl-C ends the wait."""
+    """Wait that many seconds on the runtime's clock; Ctrl-C ends the wait."""
     time = number("seconds", seconds, "a time of 0 or more", lambda time: time >= 0)
 
-    def sleep(runtime: Runtime) -> None:  # by this name `explain` shows it
+    def sleep(runtime: Runtime) -> None:  # `explain` shows this name
         runtime.sleep(time)
 
     return Effect.asks(sleep)
 
 
 def _caught(catch: Any) -> Any:
-    """Raises: `TypeError` for what is not a type of exceptions, or a tuple of some."""
+    """Raises: `TypeError` unless `catch` is an exception type or a tuple of them."""
     for kind in catch if isinstance(catch, tuple) else (catch,):
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"catch is a type of exceptions, as ValueError, or a tuple of some, got {kind!r}")

@@ -1,7 +1,7 @@
-"""What a program would do, as far as that can be known without running it.
+"""What a program would do, as far as that is known without running it.
 
-Nodes and continuations that fnlamp provides carry an abstract meaning, an `outline`; a user's own function is shown by its name
-and not looked into, nor is what depends on its result. No `Call` is run.
+Nodes and continuations of fnlamp carry an abstract meaning, an `outline`. A user's function is shown by name only; neither it
+nor anything that depends on its result is inspected. No `Call` is run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fnlamp.fault import Fault
 
 @dataclass(frozen=True)
 class Unknown:
-    """An abstract value that is known when the program is run; `why` tells what it depends on, for what follows to say."""
+    """An abstract value that only a run determines; `why` says what it depends on, for the lines that follow."""
 
     why: str = ""
 
@@ -42,19 +42,19 @@ class Unknown:
 
 
 UNKNOWN: Final = Unknown()
-"""The abstract value of what only a run can tell."""
+"""The abstract value of anything that only a run determines."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """An abstract value of the shapes and types that a run will give; functions that build programs can be applied to it."""
+    """An abstract value with the shapes and dtypes that a run will have; functions that build programs can take it."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class Outline:
-    """An abstract meaning: the lines to show, the abstract value that comes out, the fault that a run is sure to end with."""
+    """An abstract meaning: the lines to show, the abstract result, and the fault with which every run would end."""
 
     lines: tuple[str, ...]
     value: Any = UNKNOWN
@@ -62,7 +62,7 @@ class Outline:
 
 
 class Explanation(str):
-    """The text of a plan; `fault` is the failure that a run is sure to end with, or `None`."""
+    """The text of a plan; `fault` is the failure with which every run would end, or `None`."""
 
     __slots__ = ("fault",)
     fault: Fault | None
@@ -77,21 +77,21 @@ class Explanation(str):
 
 
 def explain(root: Node) -> Explanation:
-    """Walk the description, in program order and without recursion, and put its outlines together."""
+    """Walk the description in program order, without recursion, and join its outlines."""
     lines: list[str] = []
     pending: list[Any] = []
     node: Node | None = root
-    came: Outline = Outline(())
+    so_far: Outline = Outline(())
     while node is not None or pending:
         if node is not None:
-            node, came = _down(node, pending)
+            node, so_far = _down(node, pending)
         else:
-            node, came = _up(pending.pop(), came)
-        lines += came.lines
-        came = replace(came, lines=())
-    if came.fault is not None:
-        lines.append(f"this run would fail: {type(came.fault).__name__}: {came.fault}")
-    return Explanation("\n".join(lines), came.fault)
+            node, so_far = _up(pending.pop(), so_far)
+        lines += so_far.lines
+        so_far = replace(so_far, lines=())
+    if so_far.fault is not None:
+        lines.append(f"this run would fail: {type(so_far.fault).__name__}: {so_far.fault}")
+    return Explanation("\n".join(lines), so_far.fault)
 
 
 def _down(node: Node, pending: list[Any]) -> tuple[Node | None, Outline]:
@@ -124,29 +124,29 @@ def _down(node: Node, pending: list[Any]) -> tuple[Node | None, Outline]:
             return None, Outline((type(node).__name__.lower(),))
 
 
-def _up(frame: Bind | Handle | Bracket, came: Outline) -> tuple[Node | None, Outline]:
+def _up(frame: Bind | Handle | Bracket, so_far: Outline) -> tuple[Node | None, Outline]:
     if isinstance(frame, Handle):
-        # A handler may turn the failure into anything, so what comes out is unknown.
+        # A handler may turn the failure into anything, so the result is unknown.
         return None, Outline((f"on its outcome: {name_of(frame.then)}",))
     if isinstance(frame, Bracket):
         if isinstance(frame.use, Always):
-            return None, replace(came, lines=(f"whatever the outcome: {name_of(frame.release)}",))
-        return None, Outline((f"use: {name_of(frame.use)}", f"release: {name_of(frame.release)}"), fault=came.fault)
-    if came.fault is not None:
-        return None, came
+            return None, replace(so_far, lines=(f"whatever the outcome: {name_of(frame.release)}",))
+        return None, Outline((f"use: {name_of(frame.use)}", f"release: {name_of(frame.release)}"), fault=so_far.fault)
+    if so_far.fault is not None:
+        return None, so_far
     if isinstance(frame.then, Always):
         return node_of(frame.then.effect, frame.then), Outline(())
     outline: Callable[[Any], Outline] | None = getattr(frame.then, "outline", None)
     if outline is not None:
-        return None, outline(came.value)
+        return None, outline(so_far.value)
     name = name_of(frame.then)
-    if isinstance(came.value, Unknown) and came.value.why:
-        return None, Outline((f"then {name}, not looked into: {came.value.why}",))
-    if not isinstance(came.value, Standing):
+    if isinstance(so_far.value, Unknown) and so_far.value.why:
+        return None, Outline((f"then {name}, not looked into: {so_far.value.why}",))
+    if not isinstance(so_far.value, Standing):
         return None, Outline((f"then {name}",))
-    if hasattr(type(frame.then), "func"):  # of `map` and the like: a function of values, which may take long
+    if hasattr(type(frame.then), "func"):  # `map` and the like: a function of values may be slow
         return None, Outline((f"then {name}, not looked into: a function of the value itself",))
     try:
-        return node_of(frame.then(came.value.value), frame.then), Outline((f"then {name}:",))
-    except Exception as error:  # it reads more of the value than there is before a run
+        return node_of(frame.then(so_far.value.value), frame.then), Outline((f"then {name}:",))
+    except Exception as error:  # the user's function may need the values, which do not exist yet
         return None, Outline((f"then {name}, not looked into: applied to the shapes alone, it raises {type(error).__name__}",))

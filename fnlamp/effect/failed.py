@@ -1,4 +1,4 @@
-"""How a run that failed shows itself: as a line of the log, as an exception, and when it is unwrapped."""
+"""How a failed run is reported: as a log line, as an exception, and when it is unwrapped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ E2 = TypeVar("E2")
 
 
 class FailureError(Exception):
-    """The exception of a failure that is not a `Fault`: `failure` is the value, `state` the last good state of its run.
+    """The exception for a failure that is not a `Fault`: `failure` is the value, `state` the last good state of its run.
 
     >>> Effect.from_failure("no space left").run_or_raise()
     Traceback (most recent call last):
@@ -42,19 +42,19 @@ def exception_of(failure: Any, state: Any = None) -> FaultError | FailureError:
 
 
 def text_of(failure: Any) -> str:
-    """A failure for a person to read."""
+    """A failure as text."""
     if isinstance(failure, str):
         return failure
     if not isinstance(failure, Fault | BaseException):
         return shown(failure)
     try:
         return f"{type(failure).__name__}: {failure}"
-    except Exception:  # a class of the caller's
+    except Exception:  # the caller's class may have a `__str__` that raises
         return shown(failure)
 
 
 def line_of(failure: Any) -> str:
-    """What the log says at the end of a run that failed or was interrupted."""
+    """The log line of a run that failed or was interrupted."""
     if isinstance(failure, Interrupted):
         return str(failure)
     text = f"failed: {text_of(failure)}"
@@ -63,20 +63,20 @@ def line_of(failure: Any) -> str:
 
 
 class FailedRunError(UnwrapFailedError):
-    """The value of a failed run was asked for. Its text is the failure's."""
+    """A failed run was unwrapped. The message is the failure's."""
 
     def __str__(self) -> str:
         return f"the run failed: {text_of(self.halted_container.failure())}"
 
 
-class FailedRun(IOFailure[E]):  # type: ignore[misc]  # final for checkers only; to all others this is an `IOFailure`
-    """The `IOFailure` that a run gives: the same value, which says what failed when it is unwrapped."""
+class FailedRun(IOFailure[E]):  # type: ignore[misc]  # final for type checkers only; at runtime this is an `IOFailure`
+    """The `IOFailure` that a run returns; unwrapping it says what failed."""
 
     __slots__ = ()
 
     @classmethod
     def from_result(cls, inner_value: Result[A, E2]) -> IOResult[A, E2]:  # type: ignore[override]  # as returns itself does
-        """What `map` and the like make of this."""
+        """The constructor that `map` and the like use."""
         return FailedRun(inner_value.failure()) if isinstance(inner_value, Failure) else IOResult.from_result(inner_value)
 
     def unwrap(self) -> Never:

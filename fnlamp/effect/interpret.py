@@ -1,4 +1,4 @@
-"""The interpreter: one loop with a stack of its own, so that no chain of effects is too long."""
+"""The interpreter: one loop with its own stack, so that a chain of effects can have any length."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from fnlamp.fault import Interrupted
 
 
 def interpret(root: Node, runtime: Runtime) -> Exit[Any, Any]:
-    """Run a description to its end; every acquired resource has been released when this returns."""
+    """Run a description to its end; every acquired resource is released before this returns."""
     return outcome(root, runtime)[0]
 
 
 def outcome(root: Node, runtime: Runtime) -> tuple[Exit[Any, Any], Any]:
-    """`interpret`, and the last good state of a failure that has no place for it."""
+    """`interpret`, and the last good state for a failure that cannot carry it."""
     if not isinstance(runtime, Runtime):
         raise TypeError(f"a program is run with a Runtime, got {type(runtime).__name__}: write program.run(Runtime(...))")
     if tracing():
@@ -50,7 +50,7 @@ def outcome(root: Node, runtime: Runtime) -> tuple[Exit[Any, Any], Any]:
         )
     with guarded(runtime.signals) as guard:
         shields, running, before = guard.shields, guard.running, polled.cancel
-        # A run nested in a release is part of that release: its token is masked by the outer run's shields too.
+        # A run nested in a release is part of that release: the outer run's shields mask its token too.
         cancel = CancelToken(runtime.cancel, guard.token, masked=guard.shielded)
         machine = _Machine(replace(runtime, cancel=cancel), guard)
         try:
@@ -59,7 +59,7 @@ def outcome(root: Node, runtime: Runtime) -> tuple[Exit[Any, Any], Any]:
         finally:
             guard.shields, guard.running, polled.cancel = shields, running, before
     if type(exit) is Success and cancel.requested:
-        # A signal in the very last instant is not swallowed: the caller's own loop is to hear of it.
+        # A signal after the last step is not swallowed: the caller's own loop must see it.
         return Interrupted(exit._inner_value), None
     failed, state = machine.reached
     return exit, state if type(exit) is Failure and exit._inner_value is failed else None
@@ -102,9 +102,9 @@ _OUTCOMES: Final = frozenset((Success, Failure, Interrupted))
 
 
 class _Machine:
-    """Goes down into nodes, pushing what is to be done with their outcome, and up again through what was pushed.
+    """Descends into nodes, pushing a frame for what to do with each outcome, then pops the frames on the way up.
 
-    While it goes down, `node` is the next node; while it goes up, `node` is `None` and `exit` is the outcome so far.
+    On the way down, `node` is the next node; on the way up, `node` is `None` and `exit` is the outcome so far.
     """
 
     __slots__ = ("exit", "guard", "node", "reached", "runtime", "stack")
@@ -115,14 +115,14 @@ class _Machine:
         self.stack: list[Any] = []
         self.node: Node | None = None
         self.exit: Exit[Any, Any] = Success(None)
-        self.reached: tuple[Any, Any] = self, None  # the last failure of a run that has a state, and that state
+        self.reached: tuple[Any, Any] = self, None  # the last failure that has a state, and that state
 
     def run(self, root: Node) -> Exit[Any, Any]:
         self.node = root
         caught: BaseException | None = None
         while True:
             try:
-                if caught is not None:  # made in here, not where it is caught, because a second Ctrl-C may come meanwhile
+                if caught is not None:  # inside the try: a second Ctrl-C may arrive now
                     self.node, self.exit, caught = None, _end_by(caught), None
                 while self.node is not None or self.stack:
                     if not self.guard.shields and self.guard.held:
@@ -135,14 +135,14 @@ class _Machine:
                         frame = self.stack.pop()
                         self._up[type(frame)](self, frame)
                 return self.exit
-            except BaseException as error:  # a bug or a second Ctrl-C: unwind, and run the releases on the way
+            except BaseException as error:  # a bug or a second Ctrl-C: unwind and run the releases
                 caught = error
 
     def use(self, runtime: Runtime) -> None:
         self.runtime, polled.cancel = runtime, runtime.cancel
 
     def _interrupts(self) -> bool:
-        """Whether this is a success that the next step would turn into an interruption."""
+        """Whether the next step would turn this success into an interruption."""
         return type(self.exit) is Success and not self.guard.shields and self.runtime.cancel.requested
 
     def _may_stop(self) -> bool:
@@ -158,7 +158,7 @@ class _Machine:
 
     def _call(self, node: Call) -> None:
         self.node = None
-        exit: Any = node.function(self.runtime)  # a `Result` is a `Success` or a `Failure`, which the checker does not know
+        exit: Any = node.function(self.runtime)  # the type checker does not know that a `Result` is a `Success` or a `Failure`
         if type(exit) not in _OUTCOMES:
             raise TypeError(f"{name_of(node.function)} returned {type(exit).__name__}, expected Success or Failure")
         self.exit = exit
@@ -216,7 +216,7 @@ class _Machine:
     def _acquired(self, frame: _Acquired) -> None:
         if type(self.exit) is Success:
             resource = self.exit._inner_value
-            self.stack.append(_Release(frame.bracket.release, resource))  # before the shield is down
+            self.stack.append(_Release(frame.bracket.release, resource))  # before the shield drops
             self.guard.shields -= 1
             self.node = node_of(frame.bracket.use(resource), frame.bracket.use)
         else:
@@ -231,7 +231,7 @@ class _Machine:
         self.guard.shields -= 1
         before = frame.before
         if type(before) is Success and type(self.exit) is not Success:
-            return  # the use went well and the release did not: that is the outcome
+            return  # only the release failed: its failure is the outcome
         if isinstance(before, Defect) and type(self.exit) is not Success:
             note(before.cause, f"and the release failed too: {shown(self.exit)}")
         self.exit = before  # the first failure wins
@@ -260,15 +260,15 @@ class _Machine:
             self.exit = Interrupted()
         if type(self.exit) is Success:
             return
-        self.guard.shields += 1  # another Ctrl-C does not lose what was reached
+        self.guard.shields += 1  # another Ctrl-C must not lose the state
         try:
             state = frame.state()
             self.exit = salvaged(self.exit, state)
             if type(self.exit) is Failure and self.exit._inner_value is not self.reached[0]:
                 self.reached = self.exit._inner_value, state
-        except Exception as error:  # the end that is under way is what the caller is to see
+        except Exception as error:  # the caller must see the original outcome, not this error
             self.runtime.say(
-                f"the last good state of {getattr(frame.source, 'name', 'the program')} cannot be had: {shown(error)}"
+                f"cannot get the last good state of {getattr(frame.source, 'name', 'the program')}: {shown(error)}"
             )
         finally:
             self.guard.shields -= 1

@@ -1,4 +1,4 @@
-"""A description taken for the value that a run of it would give: what each such use says."""
+"""Error messages for an `Effect` that is used as if it were its value."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _USES: Final = {
 
 
 class Undone:
-    """The base class of `Effect`, whose methods tell that it has to be run."""
+    """The base class of `Effect`; its methods say that the program must be run first."""
 
     __slots__ = ()
 
@@ -45,14 +45,14 @@ class Undone:
 
 
 def called(name: str, given: Any) -> Any:
-    """The function that a program is made of.  Raises: `TypeError` for what is not one, another program among it."""
+    """Check the function that a program is built from.  Raises: `TypeError` if it is not one, such as another program."""
     if isinstance(given, Undone):
         raise TypeError(f"{name} is a function that makes a program, got a program; to run it next, write .then(program)")
     return function(name, given, "a function")
 
 
 def program(name: str, given: Any) -> Any:
-    """The program that another is made of.  Raises: `TypeError` for what is not one."""
+    """Check the program that another is built from.  Raises: `TypeError` if it is not one."""
     if not isinstance(given, Undone):
         hint = "a function of the value has .map and .bind" if callable(given) else "a value is one as Effect.from_value(value)"
         raise TypeError(f"{name} is an Effect, got {shown(given)}; {hint}")
@@ -60,7 +60,7 @@ def program(name: str, given: Any) -> Any:
 
 
 def _getattr(self: Undone, name: str) -> Any:
-    if name.startswith("_"):  # asked for by copying, pickling and notebooks, which can do without
+    if name.startswith("_"):  # copying, pickling and notebooks probe for these and can do without
         raise AttributeError(f"'Effect' object has no attribute {name!r}")
     raise AttributeError(
         f"'Effect' object has no attribute {name!r}: it is only a description of a program, which has not run; run it, "
@@ -77,7 +77,7 @@ def _misused(what: str) -> Callable[..., Any]:
     return misused
 
 
-# Set, not written out, so that type checkers go on to refuse what only raises.
+# Set at runtime, so that type checkers still reject these uses.
 Undone.__getattr__ = _getattr  # type: ignore[attr-defined]
 for _what, _names in _USES.items():
     for _name in _names.split():
@@ -85,7 +85,7 @@ for _what, _names in _USES.items():
 
 
 def check_delegated(depth: int = 2) -> None:
-    """Raises: `TypeError` unless the frame that many calls up, which asks for an iterator, is at a `yield from`."""
+    """Raises: `TypeError` unless the frame `depth` calls up, which asks for an iterator, is at a `yield from`."""
     frame = sys._getframe(depth)
     if frame.f_code.co_code[frame.f_lasti] != _YIELD_FROM:
         raise TypeError(f"an Effect cannot be iterated over or unpacked: {RUN}; in a @do function: value = yield from program")

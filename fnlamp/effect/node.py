@@ -1,4 +1,4 @@
-"""The description of a program as plain data, and how a run of it can end. Nothing here runs anything."""
+"""The description of a program as plain data, and how a run can end. Nothing here runs anything."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, eq=False)
 class Defect:
-    """A run ended by an exception that nobody declared: a bug, or a second Ctrl-C. No handler sees it.
+    """A run ended by an undeclared exception: a bug, or a second Ctrl-C. No handler sees it.
 
-    `state` is the last good state of the run, such as a `Trained`, which the exception has as an attribute too.
+    `state` is the last good state of the run, such as a `Trained`; the exception has it as an attribute too.
     """
 
     cause: BaseException
@@ -29,11 +29,11 @@ class Defect:
 
 
 Exit: TypeAlias = Success[A] | Failure[E] | Interrupted | Defect
-"""What a run ends with; `run_exit` returns it and `release` functions are given it."""
+"""What a run ends with; `run_exit` returns it, and `release` functions receive it."""
 
 
 class Node:
-    """One step of a description. `Effect` wraps it, the interpreter takes it apart."""
+    """One step of a description. `Effect` wraps it; the interpreter runs it."""
 
     __slots__ = ()
 
@@ -50,7 +50,7 @@ class Fail(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call(Node):
-    """A side effect. `Interrupted` as its outcome is how a loop that polls `runtime.cancel` says that it stopped."""
+    """A side effect. A loop that polls `runtime.cancel` returns `Interrupted` when it stops."""
 
     function: Callable[[Runtime], Result[Any, Any] | Interrupted]
 
@@ -63,7 +63,7 @@ class Bind(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Handle(Node):
-    """`then` sees the source's `Result`: success and typed failure, never an interruption or a defect."""
+    """`then` receives the source's `Result`: success or typed failure, never an interruption or a defect."""
 
     source: Node
     then: Callable[[Result[Any, Any]], Any]
@@ -110,7 +110,7 @@ class Outlined(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Salvaged(Node):
-    """`state` is the last good state, for whatever ends the source before it succeeds: an interruption, a fault, a bug."""
+    """`state` gives the last good state to an interruption, a fault or a bug that ends the source."""
 
     source: Node
     state: Callable[[], Any]
@@ -118,7 +118,7 @@ class Salvaged(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Always:
-    """A continuation that goes on with the same effect whatever came, so that `explain` can look into it."""
+    """A continuation that ignores its value and continues with a fixed effect, so that `explain` can look into it."""
 
     effect: Any
 
@@ -127,7 +127,7 @@ class Always:
 
 
 def name_of(function: Any) -> str:
-    """A function as a person would call it."""
+    """The name of a function, for messages."""
     while hasattr(type(function), "func"):  # functools.partial, and fnlamp's own continuations
         function = function.func
     name = getattr(function, "__qualname__", None) or repr(function)
@@ -135,7 +135,7 @@ def name_of(function: Any) -> str:
 
 
 def node_of(value: Any, function: Any) -> Node:
-    """The node of the effect that `function` returned; anything else is a bug that is told by name."""
+    """The node of the effect that `function` returned.  Raises: `TypeError`, which names the function, for anything else."""
     node = value if isinstance(value, Node) else getattr(value, "_inner_value", None)
     if not isinstance(node, Node):
         raise TypeError(

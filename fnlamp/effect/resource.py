@@ -1,4 +1,4 @@
-"""What must be acquired and released."""
+"""Resources: what must be acquired and released."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bracket(
 ) -> Effect[B, E | E2]:
     """Acquire, use, and release on every outcome: success, failure, interruption, bug.
 
-    Acquiring and releasing are not interrupted. `release` is given the outcome of the use; the first failure wins.
+    Acquisition and release are not interrupted. `release` receives the outcome of `use`; the first failure wins.
 
     >>> log = []
     >>> program = bracket(
@@ -54,22 +54,22 @@ class Resource(Generic[A_co, E_co]):
     """
 
     _base: Callable[[Callable[[Any], Effect[Any, Any]]], Effect[Any, Any]] | _Given
-    _then: _Chain = None  # what was bound and mapped to it, the last one first
+    _then: _Chain = None  # the bound and mapped functions, last one first
 
     @classmethod
     def make(cls, acquire: Effect[A, E], release: Callable[[A, Exit[Any, Any]], Effect[Any, Any]]) -> Resource[A, E]:
-        """A resource from the program that acquires it and the one that releases it."""
+        """A resource from a program that acquires it and a function that releases it."""
         program("acquire", acquire), called("release", release)
         return Resource(lambda body: bracket(acquire, body, release))
 
     @classmethod
     def from_value(cls, value: A) -> Resource[A, Never]:
-        """Something that needs no release."""
+        """A value that needs no release."""
         return Resource(_Given(value))
 
     @classmethod
     def from_context(cls, make: Callable[[], AbstractContextManager[A]]) -> Resource[A, Never]:
-        """A resource from a context manager, made anew at each use; it sees a bug's exception, and no failure."""
+        """A resource from a context manager, created again for each use; it sees a bug's exception, but no failure."""
 
         called("make", make)
 
@@ -85,16 +85,16 @@ class Resource(Generic[A_co, E_co]):
         return Resource(lambda body: bracket(Effect.suspend(acquire), lambda pair: body(pair[1]), release))
 
     def use(self, body: Callable[[A_co], Effect[B, E2]]) -> Effect[B, E_co | E2]:
-        """Acquire, run the program that `body` makes of it, release."""
+        """Acquire, run the program `body(value)`, release."""
         return _used(self, None, called("body", body))
 
     def bind(self, function: Callable[[A_co], Resource[B, E2]]) -> Resource[B, E_co | E2]:
-        """Acquire this, then the resource that `function` makes of it."""
+        """Acquire this, then the resource `function(value)`."""
         called("function", function)
         return Resource(self._base, (self._then, _Step(function, makes_resource=True)))
 
     def map(self, function: Callable[[A_co], B]) -> Resource[B, E_co]:
-        """A plain function of what was acquired."""
+        """Apply a plain function to the acquired value."""
         called("function", function)
         return Resource(self._base, (self._then, _Step(function, makes_resource=False)))
 
@@ -114,13 +114,13 @@ _Chain: TypeAlias = tuple[Any, _Step] | None  # the rest of the chain, and a ste
 
 
 def _used(resource: Resource[Any, Any], rest: _Chain, body: Callable[[Any], Effect[Any, Any]]) -> Effect[Any, Any]:
-    """The resource with the steps of `rest`, the first one first, and then the body; without recursion, however many."""
+    """Use the resource, then the steps of `rest` in order, then the body; without recursion, for any number of steps."""
     while True:
         base, chain = resource._base, resource._then
         while chain is not None:
             chain, rest = chain[0], (rest, chain[1])
         if not isinstance(base, _Given):
-            return base(body if rest is None else partial(_go_on, rest, body))
+            return base(body if rest is None else partial(_resume, rest, body))
         value = base.value
         while rest is not None:
             rest, step = rest
@@ -132,7 +132,7 @@ def _used(resource: Resource[Any, Any], rest: _Chain, body: Callable[[Any], Effe
             return body(value)
 
 
-def _go_on(rest: _Chain, body: Callable[[Any], Effect[Any, Any]], value: Any) -> Effect[Any, Any]:
+def _resume(rest: _Chain, body: Callable[[Any], Effect[Any, Any]], value: Any) -> Effect[Any, Any]:
     return _used(Resource(_Given(value)), rest, body)
 
 

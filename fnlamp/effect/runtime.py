@@ -1,4 +1,4 @@
-"""What a running program needs from the outside world, as one record of replaceable services."""
+"""The services that a running program needs from outside, as one record; each can be replaced."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fnlamp.given import function, shown
 
 @final
 class CancelToken:
-    """Cooperative cancellation: `cancel()` asks, the interpreter and polling loops look at `requested` between steps.
+    """Cooperative cancellation: `cancel()` sets it; the interpreter and polling loops check `requested` between steps.
 
-    A token is requested when one of its parents is, and is deaf while `masked()` holds: a run's own token is masked while
-    something is acquired or released, so that what polls and sleeps there is not cut short either.
+    A token is requested if one of its parents is, and never while `masked()` is true: a run's token is masked during
+    acquisition and release, so that a poll or a sleep there is not cut short either.
     """
 
     __slots__ = ("_masked", "_parents", "_set")
@@ -30,11 +30,11 @@ class CancelToken:
 
     @property
     def requested(self) -> bool:
-        # No generator expression: a second Ctrl-C while one is closed would be printed and lost.
+        # Not a generator expression: a second Ctrl-C while it is being closed would be printed and lost.
         return (self._set or any(map(_REQUESTED, self._parents))) and not self._masked()
 
     def cancel(self) -> None:
-        """Ask the run to stop at its next step; another thread may do this."""
+        """Ask the run to stop at its next step; any thread may call this."""
         self._set = True
 
 
@@ -42,21 +42,21 @@ _REQUESTED = attrgetter("requested")
 
 
 class Stopped(BaseException):
-    """Raised where something is waited for, when the run is to stop; the interpreter makes an interruption of it."""
+    """Raised by a wait when the run should stop; the interpreter turns it into an interruption."""
 
 
 class Polled(threading.local):
-    """The cancel token of what runs in this thread: for what waits in a place that is not given a runtime."""
+    """The cancel token of this thread's run, for code that waits and has no runtime."""
 
     cancel: CancelToken | None = None
 
     def check(self) -> None:
-        """Raises: `Stopped`, if the run is to stop. What waits for long calls this every `GLANCE` seconds."""
+        """Raises: `Stopped`, if the run should stop. A long wait calls this every `GLANCE` seconds."""
         if self.cancel is not None and self.cancel.requested:
             raise Stopped
 
     def wait(self, ready: Callable[[float], object]) -> None:
-        """Call `ready(seconds)`, which waits that long at most, until it returns something true.  Raises: `Stopped`."""
+        """Call `ready(seconds)`, which waits at most that long, until its result is true.  Raises: `Stopped`."""
         self.check()
         while not ready(GLANCE):
             self.check()
@@ -64,11 +64,11 @@ class Polled(threading.local):
 
 polled: Final = Polled()
 GLANCE: Final = 0.05
-"""Seconds after which what waits looks up."""
+"""Seconds between two checks of a wait."""
 
 
 class Clock(Protocol):
-    """Where seconds come from; tests pass one of their own."""
+    """The source of time; tests pass their own."""
 
     def now(self) -> float: ...
 
@@ -84,7 +84,7 @@ class SystemClock:
         return time.monotonic()
 
     def sleep(self, seconds: float, cancel: CancelToken) -> None:
-        """Wait, but not longer than a twentieth of a second after `cancel` was asked for."""
+        """Wait; a cancelled wait ends within a twentieth of a second."""
         end = self.now() + seconds
         while (left := end - self.now()) > 0 and not cancel.requested:
             time.sleep(min(left, GLANCE))
@@ -99,9 +99,9 @@ class Reached(NamedTuple):
 
 
 class Executor(Protocol):
-    """How a fold over a stream is carried out: step by step, many steps in one compiled program, ...
+    """How a fold over a stream is executed: step by step, many steps in one compiled program, ...
 
-    `fold` yields what it has reached after each dispatch; between two of them the caller may look, report or stop. Nothing
+    `fold` yields what it has reached after each dispatch; between two of them the caller may inspect, report or stop. Nothing
     comes after a step that breaks the carry, and the carry is the one before it.
     """
 
@@ -110,11 +110,11 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """The interpreter's settings: another `Runtime` runs the same program differently.
+    """The interpreter's settings: a different `Runtime` runs the same program differently.
 
     `executor`: how training steps are run; `None` lets `epochs` choose.  `log`: called with each line of progress; `None` is
-    silent.  `device`: a `jax.Device`; `None` is JAX's default.  `signals`: which signals stop the program between two steps
-    (in the main thread, where no other handler is installed); add `signal.SIGTERM` on machines that can be pre-empted.
+    silent.  `device`: a `jax.Device`; `None` is JAX's default.  `signals`: the signals that stop the program between two steps
+    (in the main thread, unless another handler is installed); add `signal.SIGTERM` on machines that can be pre-empted.
     """
 
     executor: Executor | None = None
@@ -140,10 +140,10 @@ class Runtime:
             raise TypeError(f"Runtime.signals is a tuple, as (signal.SIGINT, signal.SIGTERM), got {shown(self.signals)}")
 
     def say(self, line: str) -> None:
-        """One line of progress, if anyone listens."""
+        """Log one line of progress."""
         if self.log is not None:
             self.log(line)
 
     def sleep(self, seconds: float) -> None:
-        """Wait by the clock; a cancelled run ends the wait."""
+        """Wait on the clock; cancelling the run ends the wait."""
         self.clock.sleep(seconds, self.cancel)

@@ -1,4 +1,4 @@
-"""The last good state of a run, put into what ended it. An exception that resists does not get in the way."""
+"""The last good state of a run, attached to the outcome. An exception that cannot take it is left as it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTE: Final = "the last good state is in this exception's .state"
 
 
 def salvaged(exit: Exit[Any, Any], state: Any) -> Exit[Any, Any]:
-    """The same end with the state in it, if it has none of its own yet. One that is not a `Fault` has no place for it."""
+    """The same outcome with the state, unless it already has one. A failure that is not a `Fault` cannot carry it."""
     match exit:
         case _ if state is None:
             return exit
@@ -31,14 +31,14 @@ def salvaged(exit: Exit[Any, Any], state: Any) -> Exit[Any, Any]:
 
 
 def note(cause: BaseException, text: str) -> None:
-    """A line for the traceback, if the exception takes one; a class of the caller's may do anything when it is written to."""
-    with contextlib.suppress(BaseException):
+    """Add a line to the traceback, if the exception takes one."""
+    with contextlib.suppress(BaseException):  # the caller's exception class may raise anything when it is written to
         BaseException.add_note(cause, text)
 
 
 def shown(value: Any) -> str:
-    """`repr`, of a value whose own may raise."""
-    with contextlib.suppress(BaseException):
+    """`repr` of a value whose `__repr__` may raise."""
+    with contextlib.suppress(BaseException):  # the caller's class may raise anything
         return repr(value)
     return f"<{type(value).__name__}, whose repr failed>"
 
@@ -46,16 +46,16 @@ def shown(value: Any) -> str:
 def _holding(fault: Fault, state: Any) -> Fault:
     try:
         return replace(fault, state=state)
-    except Exception:  # a fault of the caller's, which is not made of its fields
+    except Exception:  # the caller's fault class may have another constructor
         return fault
 
 
 def _attach(cause: BaseException, state: Any) -> None:
-    with contextlib.suppress(BaseException):  # the class of an exception of the caller's may refuse, in any way
+    with contextlib.suppress(BaseException):  # the caller's exception class may refuse in any way
         if isinstance(cause, FaultError):
             cause.fault = _holding(cause.fault, state)
         elif getattr(cause, "state", None) is None or NOTE in getattr(cause, "__notes__", ()):
-            cause.state = state  # type: ignore[attr-defined]  # in place of that of an earlier run, if it is raised again
+            cause.state = state  # type: ignore[attr-defined]  # replaces an earlier run's, if raised again
         else:
             return
         if NOTE not in getattr(cause, "__notes__", ()):

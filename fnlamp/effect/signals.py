@@ -1,13 +1,13 @@
-"""Signals during a run: the first asks it to stop, and none takes away what the interpreter holds.
+"""Signals during a run: the first asks it to stop, and none makes the interpreter lose a resource.
 
-Ctrl-C is cooperative. The first signal only sets the run's cancel token, which the machine and polling loops look at between
-steps, because an exception in the middle of `params, loss = step(params)` would lose donated buffers. A second signal raises
-`KeyboardInterrupt` in the caller's code, but not while something is acquired or released; a third one raises there too, for
-releases that hang. None raises in the machine itself, which would lose track of what it holds, nor in a release that has not
-begun.
+Ctrl-C is cooperative. The first signal only sets the run's cancel token, which the machine and polling loops check between
+steps: an exception in the middle of `params, loss = step(params)` would lose donated buffers. A second signal raises
+`KeyboardInterrupt` in the caller's code, but not during acquisition or release; a third one raises there too, for releases
+that hang. No signal raises in the machine itself, which would lose track of its resources, nor in a release that has not
+started.
 
-What another library has put in place of Python's handlers is called as before, and may raise what it likes where a second
-Ctrl-C may; elsewhere it is called a moment later.
+Handlers that another library has installed are called as before, and may raise wherever a second Ctrl-C may; elsewhere the
+call is delayed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OTHERS: Final = [
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 ]
-"""The signals whose handlers programs write, and let raise."""
+"""The signals for which programs install handlers that may raise."""
 
 _NOT_THE_CALLERS: Final = frozenset(
     f"fnlamp.{room}.{name}"
@@ -38,13 +38,13 @@ _NOT_THE_CALLERS: Final = frozenset(
     }.items()
     for name in names
 )
-"""Modules that keep account of what is held, and that wait in no other way than by `polled`."""
+"""Modules that keep track of resources, and that wait only through `polled`."""
 
 
 class Guard:
-    """The signal handler of a run, and how many shields (acquire, release) are up.
+    """The signal handler of a run, and its number of active shields (acquire, release).
 
-    While it is not `running`, handlers are being installed or put back: an exception there would leave them behind.
+    While it is not `running`, handlers are being installed or restored: an exception then would leave them installed.
     """
 
     __slots__ = ("asking", "held", "other_signals", "others", "running", "shields", "signals", "token")
@@ -53,8 +53,8 @@ class Guard:
         self.running, self.shields, self.signals, self.other_signals = False, 0, 0, 0
         self.token = CancelToken()
         self.asking: set[int] = set()  # the signals that ask the run to stop
-        self.others: dict[int, Callable[[int, FrameType | None], Any]] = {}  # the handlers of others
-        self.held: list[tuple[int, FrameType | None]] = []  # signals for them that came at a wrong moment
+        self.others: dict[int, Callable[[int, FrameType | None], Any]] = {}  # the handlers of other libraries
+        self.held: list[tuple[int, FrameType | None]] = []  # their signals that arrived while nothing may raise
 
     def shielded(self) -> bool:
         return self.shields > 0
@@ -63,7 +63,7 @@ class Guard:
         at_work = self.running and frame is not None and not _in_machine(frame)
         if number in self.asking:
             self.signals += 1
-            self.token._set = True  # not `cancel()`: a signal that came while in there would not be seen to be in the machine
+            self.token._set = True  # not `cancel()`: a signal inside it would not count as in the machine
             if at_work and self.signals >= (3 if self.shields else 2):
                 raise KeyboardInterrupt
             return
@@ -74,14 +74,14 @@ class Guard:
             self.held.append((number, frame))
 
     def deliver(self) -> None:
-        """Call the handlers of others for the signals that were held back."""
+        """Call other libraries' handlers for the signals that were held back."""
         while self.held:
             number, frame = self.held.pop(0)
             self.others[number](number, frame)
 
 
 class shielded:
-    """A section of a use that hands something over or gives it back: a second Ctrl-C does not come between its statements."""
+    """A section that hands a resource over or returns it: a second Ctrl-C cannot interrupt between its statements."""
 
     __slots__ = ("guard",)
 
@@ -99,7 +99,7 @@ class shielded:
 
 
 class locked:
-    """A section that holds a lock which another thread may keep while it waits.  Raises: `Stopped`, if the run is to stop."""
+    """A section under a lock that another thread may hold while it waits.  Raises: `Stopped`, if the run should stop."""
 
     __slots__ = ("lock",)
 
@@ -115,17 +115,17 @@ class locked:
 
 
 def _in_machine(frame: FrameType) -> bool:
-    """Whether the machine is at work there, or a function of returns that it calls."""
+    """Whether the frame belongs to the machine, or to a function of `returns` that the machine calls."""
     name = str(frame.f_globals.get("__name__", ""))
     return name in _NOT_THE_CALLERS or name.startswith("returns.")
 
 
-_current: list[Guard] = []  # that of the run in the main thread, if there is one
+_current: list[Guard] = []  # the guard of the main thread's run, if any
 
 
 @contextlib.contextmanager
 def guarded(signals: tuple[signal.Signals, ...]) -> Iterator[Guard]:
-    """Install a guard; a nested run shares the outer one, and adds its signals to it."""
+    """Install a guard; a nested run shares the outer guard and adds its signals."""
     if threading.current_thread() is not threading.main_thread():
         yield Guard()
         return
@@ -145,7 +145,7 @@ def guarded(signals: tuple[signal.Signals, ...]) -> Iterator[Guard]:
                 if number not in signals:
                     continue
                 guard.asking.add(number)
-            elif callable(handler) and not _module(handler).startswith("asyncio."):  # asyncio's do nothing, and may be slow
+            elif callable(handler) and not _module(handler).startswith("asyncio."):  # asyncio's do nothing and may be slow
                 guard.others[number] = handler
             else:
                 continue
@@ -165,13 +165,13 @@ def guarded(signals: tuple[signal.Signals, ...]) -> Iterator[Guard]:
 
 
 def _put_back(handlers: dict[int, Any], guard: Guard) -> None:
-    """Ctrl-C's last, because from then on it raises; what a handler of others raises does not keep the rest from theirs."""
+    """Restore the handlers, Ctrl-C's last, because from then on it raises; an exception in one does not stop the rest."""
     raised: BaseException | None = None
     for number in sorted(handlers, key=lambda number: number == signal.SIGINT):
         try:
-            if signal.getsignal(number) == guard.handle:  # else somebody has put another one there meanwhile
+            if signal.getsignal(number) == guard.handle:  # else someone has replaced it meanwhile
                 signal.signal(number, handlers[number])
-        except BaseException as error:
+        except BaseException as error:  # a signal during the call above raises here: restore first, raise at the end
             signal.signal(number, handlers[number])
             raised = error
     if raised is not None:
@@ -179,7 +179,7 @@ def _put_back(handlers: dict[int, Any], guard: Guard) -> None:
 
 
 def _is_asyncio_runner(handler: Any) -> bool:
-    """Whether this is what `asyncio.run` puts in place of the default handler, to cancel its main task."""
+    """Whether this is the handler that `asyncio.run` installs to cancel its main task."""
     return getattr(getattr(handler, "func", None), "__qualname__", "") == "Runner._on_sigint" and _module(handler).startswith(
         "asyncio."
     )

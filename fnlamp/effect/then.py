@@ -1,4 +1,4 @@
-"""Continuations that keep the name of the function that they are made of."""
+"""Continuations that keep the name of the function that they wrap."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Suspended(Generic[A]):
 
 @dataclass(frozen=True, slots=True)
 class Checked(Generic[A, E]):
-    """A function that raises faults: what a `FaultError` carries is the failure."""
+    """A function that raises faults: the fault in a `FaultError` becomes the failure."""
 
     func: Callable[[Runtime], Result[A, E] | Interrupted]
 
@@ -38,7 +38,7 @@ class Checked(Generic[A, E]):
         try:
             return self.func(runtime)
         except FaultError as error:
-            return Failure(error.fault)  # type: ignore[arg-type]  # an exception's fault has no type that a checker could follow
+            return Failure(error.fault)  # type: ignore[arg-type]  # a checker cannot follow the type of an exception's fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """`Applied`, or the value itself where the container fails."""
+    """`Applied`, or the value itself if the container fails."""
 
     container: Any
 
@@ -95,8 +95,8 @@ class Kept:
         return Handle(node_of(Applied(self.container)(value), self), Lashed(Always(Pure(value))))
 
 
-# `Fold.collect_all` writes each step as `so_far.apply(item).lash(lambda _: so_far)`: the same outcome as keeping the value of
-# `so_far` where the item fails, but a description that is named twice runs twice, which for k failures made 2^k runs.
+# `Fold.collect_all` writes each step as `so_far.apply(item).lash(lambda _: so_far)`, which keeps the value of `so_far` if the
+# item fails. But a description that appears twice runs twice, which is 2^k runs for k failures; `Kept` runs it once.
 COLLECT_ALL: Final = next((c for c in iterables._concat_failable_safely.__code__.co_consts if hasattr(c, "co_code")), None)
 
 

@@ -1,7 +1,7 @@
-"""Expected failures, as values: frozen dataclasses named as facts, which say what was expected, what came, where, what to do.
+"""Expected failures as values: frozen dataclasses named as facts. Each says what it expected, what it got, where, what to do.
 
-The pure wing raises them inside a `FaultError`; `Effect.checked` turns that into a `Failure`. This room imports nothing of
-fnlamp, so every other room may name a fault.
+Pure code raises them inside a `FaultError`; `Effect.checked` turns that into a `Failure`. This package imports nothing else of
+fnlamp, so every other package may use a fault.
 """
 
 from fnlamp.fault.array import DtypeMismatch as DtypeMismatch

@@ -1,4 +1,4 @@
-"""Arrays of another shape or dtype than the one that is needed."""
+"""Arrays with the wrong shape or dtype."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Mismatch(Fault):
 
 @dataclass(frozen=True)
 class ShapeMismatch(_Mismatch):
-    """An array came in another shape than the one that is needed.
+    """An array has the wrong shape.
 
     >>> print(ShapeMismatch("(32, 4)", "(32, 3)", where="linear"))
     linear: expected (32, 4), got (32, 3)
@@ -29,7 +29,7 @@ class ShapeMismatch(_Mismatch):
 
 @dataclass(frozen=True)
 class DtypeMismatch(_Mismatch):
-    """An array came in a dtype that would have to be converted without being asked.
+    """An array has a dtype that would need a conversion that the caller did not ask for.
 
     >>> print(DtypeMismatch("numbers", "the dtype object", where="minibatches"))
     minibatches: expected numbers, got the dtype object
@@ -38,7 +38,7 @@ class DtypeMismatch(_Mismatch):
 
 @dataclass(frozen=True)
 class PredictionMismatch(_Mismatch):
-    """A prediction that means something else than the loss takes, as logits where it takes log-probabilities.
+    """A prediction is not what the loss takes, such as logits where it takes log-probabilities.
 
     >>> print(PredictionMismatch("log-probabilities", "numbers above 0", "end the model in nn.log_softmax"))
     expected log-probabilities, got numbers above 0; end the model in nn.log_softmax
@@ -47,7 +47,7 @@ class PredictionMismatch(_Mismatch):
 
 @dataclass(frozen=True)
 class SizesMismatch(Fault):
-    """The sizes of a split do not add up to the rows that there are, or its fractions to 1.
+    """The sizes of a split do not add up to the number of rows, or its fractions to 1.
 
     >>> print(SizesMismatch(10, (6, 3)))
     expected sizes that add up to 10 rows, or fractions to 1, got 6 + 3 = 9

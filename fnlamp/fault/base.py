@@ -1,4 +1,4 @@
-"""What all faults are, and the exception that carries one."""
+"""The base class of all faults, and the exception that carries one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Fault:
-    """What every fault has: a place (`where`, a path through the model or the program) and a message (`str(fault)`).
+    """The base of every fault: a place (`where`, a path through the model or the program) and a message (`str(fault)`).
 
-    `state` is the last good state of the run that failed, such as a `Trained`; `None` where there is none.
+    `state` is the last good state of the run that failed, such as a `Trained`, or `None`.
     """
 
     where: str = field(default="", kw_only=True)
-    state: Any = field(default=None, compare=False, kw_only=True, repr=False)  # arrays have no one answer to ==
+    state: Any = field(default=None, compare=False, kw_only=True, repr=False)  # == of arrays is an array
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle: functions cannot be stored, so of a `Trained` its `TrainState` is."""
+        """For pickle: functions cannot be stored, so a `Trained` is reduced to its `TrainState`."""
         return {**vars(self), "state": getattr(self.state, "state", self.state)}
 
     def __copy__(self) -> Self:
@@ -30,7 +30,7 @@ class Fault:
         return self
 
     def inside(self, name: str) -> Self:
-        """The same fault, seen from one level further out."""
+        """The same fault, one level further out."""
         return replace(self, where=f"{name}/{self.where}" if self.where else name)
 
     def _say(self, message: str) -> str:
@@ -38,9 +38,9 @@ class Fault:
 
 
 def printable(text: str) -> str:
-    """The text with escapes for what a terminal cannot show, or obeys: halves of surrogate pairs and control characters.
+    """The text with lone surrogates and control characters escaped, which a terminal cannot show, or obeys.
 
-    File names that are not UTF-8 have the former in Python; both can be in any file.
+    In Python, file names that are not UTF-8 contain lone surrogates; any file may contain both.
 
     >>> print(printable("caf\\udce9 \\x1b[31mred"))
     caf\\udce9 \\x1b[31mred
@@ -52,9 +52,9 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class FaultError(Exception):
-    """Carries a fault out of a pure function; `Effect.checked` makes a `Failure` of it."""
+    """Carries a fault out of a pure function; `Effect.checked` turns it into a `Failure`."""
 
-    __module__ = "fnlamp.fault"  # what a traceback shows is what can be imported
+    __module__ = "fnlamp.fault"  # a traceback shows the name that can be imported
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
@@ -71,7 +71,7 @@ class FaultError(Exception):
 
 @contextlib.contextmanager
 def located(name: str) -> Iterator[None]:
-    """Prefix the place of a fault raised inside with `name`."""
+    """Prefix `name` to the place of a fault raised inside."""
     try:
         yield
     except FaultError as error:

@@ -1,4 +1,4 @@
-"""Files from servers."""
+"""Downloads."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fnlamp.fault.base import Fault
 
 @dataclass(frozen=True)
 class DownloadFailed(Fault):
-    """No mirror gave the file; `reason` tells of each what came, `path` is where the file is looked for.
+    """No mirror served the file; `reason` gives each mirror's answer, `path` is where the file is expected.
 
-    `again` tells whether another try may do better: after a broken connection, not where there is no such file or place.
+    `again` says whether another attempt may succeed: after a broken connection, not if the file or the folder does not exist.
 
     >>> print(DownloadFailed("https://example.org/x.gz", "status 404", "x.gz", again=False))
     https://example.org/x.gz: cannot be downloaded (status 404); put the file at x.gz by hand
@@ -23,16 +23,16 @@ class DownloadFailed(Fault):
     again: bool = True
 
     def __str__(self) -> str:
-        again = "run it again, which goes on where it stopped, or " if self.again else ""
+        again = "run it again to resume, or " if self.again else ""
         return self._say(f"{self.url}: cannot be downloaded ({self.reason}); {again}put the file at {self.path} by hand")
 
 
 @dataclass(frozen=True)
 class ChecksumMismatch(Fault):
-    """The bytes at `path`, a file or a URL, are damaged or of another file than the one that is meant.
+    """The bytes at `path`, a file or a URL, are damaged or belong to a different file.
 
     >>> print(ChecksumMismatch("x.gz", "ab12", "cd34"))
-    x.gz: expected the SHA-256 ab12, got cd34; move it away, and it is downloaded anew
+    x.gz: expected the SHA-256 ab12, got cd34; move it away to download it again
     """
 
     path: str
@@ -40,5 +40,5 @@ class ChecksumMismatch(Fault):
     actual: str
 
     def __str__(self) -> str:
-        hint = "try another mirror" if "://" in self.path else "move it away, and it is downloaded anew"
+        hint = "try another mirror" if "://" in self.path else "move it away to download it again"
         return self._say(f"{self.path}: expected the SHA-256 {self.expected}, got {self.actual}; {hint}")

@@ -1,4 +1,4 @@
-"""What is not on this machine: optional packages, a display."""
+"""What this machine lacks: optional packages, a display."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnlamp.fault.base import Fault
 
 @dataclass(frozen=True)
 class ExtraMissing(Fault):
-    """An optional package that this needs is not installed.
+    """A required optional package is not installed.
 
     >>> print(ExtraMissing("pandas", "parquet"))
     expected the package pandas, got none: install it with pip install 'fnlamp[parquet]'

@@ -1,4 +1,4 @@
-"""Files that cannot be read or written, or do not hold what they claim."""
+"""Files that cannot be read or written, or whose contents are not what they claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnlamp.fault.base import Fault
 
 @dataclass(frozen=True)
 class FileMissing(Fault):
-    """There is no readable file at `path`.
+    """No file can be read at `path`.
 
     >>> print(FileMissing("rows.csv", "No such file or directory"))
     rows.csv: cannot be read (No such file or directory)
@@ -40,7 +40,7 @@ class FileCorrupt(Fault):
 
 @dataclass(frozen=True)
 class BadCell(Fault):
-    """A table has a row of another width, or a cell that is no number. `row` and `column` count from 1, the header included.
+    """A row has the wrong width, or a cell is not a number. `row` and `column` count from 1, the header included.
 
     >>> print(BadCell("rows.csv", row=3, column="age", expected="a number", actual="'n/a'"))
     rows.csv, row 3, column age: expected a number, got 'n/a'
@@ -59,7 +59,7 @@ class BadCell(Fault):
 
 @dataclass(frozen=True)
 class TooLarge(Fault):
-    """A file declares, or unpacks to, more bytes than the caller's limit admits; nothing of that size was allocated.
+    """A file declares, or unpacks to, more bytes than the caller's limit; nothing of that size was allocated.
 
     >>> print(TooLarge("rows.csv.gz", limit=1_000_000, size=2_000_000))
     rows.csv.gz: expected at most 1,000,000 bytes unpacked, got 2,000,000 or more; ...
@@ -78,7 +78,7 @@ class TooLarge(Fault):
 
 @dataclass(frozen=True)
 class OutOfMemory(Fault):
-    """The machine has not enough memory left for what a file holds, though its `limit` admits it.
+    """The machine lacks the memory for a file's contents, although they are within `limit`.
 
     >>> print(OutOfMemory("digits.npy", 2**40))
     digits.npy: expected no more than the machine's memory holds, got an array of 1,099,511,627,776 bytes; ...
@@ -88,16 +88,16 @@ class OutOfMemory(Fault):
     size: int | None = None
 
     def __str__(self) -> str:
-        came = "more" if self.size is None else f"an array of {self.size:,} bytes"
+        actual = "more" if self.size is None else f"an array of {self.size:,} bytes"
         return self._say(
-            f"{self.path}: expected no more than the machine's memory holds, got {came}; "
-            "free some, read less of it (columns=, rows=, size=), or map it, if it is a plain NPY file"
+            f"{self.path}: expected no more than the machine's memory holds, got {actual}; "
+            "free memory, read less of the file (columns=, rows=, size=), or map it, if it is a plain NPY file"
         )
 
 
 @dataclass(frozen=True)
 class FileUnwritable(Fault):
-    """Nothing can be written at `path`; what was there before is as it was.
+    """Nothing can be written at `path`; its previous contents are unchanged.
 
     >>> print(FileUnwritable("codec.json", "Permission denied"))
     codec.json: cannot be written (Permission denied)
@@ -112,7 +112,7 @@ class FileUnwritable(Fault):
 
 @dataclass(frozen=True)
 class UnknownClass(Fault):
-    """A class, named by the folder `path` or given as `name`, is not one of the `classes` that have numbers.
+    """A class, named by the folder `path` or given as `name`, is not one of the numbered `classes`.
 
     >>> print(UnknownClass("animals/cow", "cow", ("cat", "dog")))
     animals/cow: expected a folder of one of the 2 classes 'cat', 'dog', got 'cow'; rename it, ...
@@ -126,7 +126,7 @@ class UnknownClass(Fault):
         first = ", ".join(map(repr, self.classes[:20])) + (", ..." if len(self.classes) > 20 else "")
         return self._say(
             f"{self.path}: expected a folder of one of the {len(self.classes)} classes {first}, got {self.name!r}; "
-            "rename it, or read it with the classes of the data that has them all, as classes=train.classes"
+            "rename it, or pass the classes of the data set that has them all, as classes=train.classes"
         )
 
 

@@ -14,7 +14,7 @@ from fnlamp.fault.training import EmptyEpoch
 class ItemFailed(Fault):
     """The data set, a transform or the collation raised an exception for the item at `index`; `error` is its traceback.
 
-    `index` is `None` for an engine that does not tell it.
+    `index` is `None` for an engine that does not report it.
 
     >>> print(ItemFailed(7, "ValueError: not an image"))
     item 7 failed: ValueError: not an image
@@ -34,7 +34,7 @@ class ItemFailed(Fault):
 
 @dataclass(frozen=True)
 class WorkerLost(Fault):
-    """A worker process died, killed or crashed, while it loaded the item at `index`.
+    """A worker process was killed or crashed while it loaded the item at `index`.
 
     >>> print(WorkerLost(7, exit_code=-9))
     a worker was killed by signal 9 while it loaded item 7; ...
@@ -49,7 +49,7 @@ class WorkerLost(Fault):
         why = (
             "a machine that runs out of memory kills workers: use fewer, or smaller batches"
             if code is None or code < 0
-            else "what it wrote to standard error says why; a script that starts processes does its own work under "
+            else "its standard error says why; a script that starts processes does its own work under "
             'if __name__ == "__main__":'
         )
         return self._say(f"a worker {how} while it loaded item {self.index:,}; {why}")
@@ -57,7 +57,7 @@ class WorkerLost(Fault):
 
 @dataclass(frozen=True)
 class NotPicklable(Fault):
-    """Something cannot be sent to a worker process: it was made inside a function, or holds a handle of this process.
+    """An object cannot be sent to a worker process: it was defined inside a function, or holds a handle of this process.
 
     >>> print(NotPicklable("a transform", "it is a lambda"))
     expected a transform that can be sent to a worker process, got: it is a lambda; ...
@@ -75,7 +75,7 @@ class NotPicklable(Fault):
 
 @dataclass(frozen=True)
 class HiddenRandomness(Fault):
-    """An item of a loader with workers draws random numbers from `source`, which each worker has a copy of, or shares.
+    """An item of a loader with workers draws random numbers from `source`, of which each worker has a copy, or which all share.
 
     `index` is the first row of the batch.
 
@@ -89,17 +89,17 @@ class HiddenRandomness(Fault):
     def __str__(self) -> str:
         return self._say(
             f"expected items that are functions of their row, got random numbers drawn from {self.source} in the batch that "
-            f"begins with item {self.index:,}; workers would repeat them, or draw them in an order of chance: draw them in "
+            f"begins with item {self.index:,}; workers would repeat them, or draw them in an arbitrary order: draw them in "
             "augment=lambda generator, item: ..., whose generator is a function of the seed and the row, or use workers=0"
         )
 
 
 @dataclass(frozen=True)
 class ResourceExhausted(Fault):
-    """The system gives this program no more of something: open files, memory, processes.
+    """The operating system refuses more of a resource: open files, memory, processes.
 
     >>> print(ResourceExhausted("open files", "Too many open files"))
-    the system gives no more open files (Too many open files); use fewer workers or loaders at once, ...
+    the system has no more open files (Too many open files); use fewer workers or loaders at once, ...
     """
 
     what: str
@@ -107,13 +107,13 @@ class ResourceExhausted(Fault):
 
     def __str__(self) -> str:
         return self._say(
-            f"the system gives no more {self.what} ({self.reason}); use fewer workers or loaders at once, or raise the limit"
+            f"the system has no more {self.what} ({self.reason}); use fewer workers or loaders at once, or raise the limit"
         )
 
 
 @dataclass(frozen=True)
 class BufferReused(Fault):
-    """A producer wrote a batch into the memory of an earlier one that was still waiting to be used.
+    """A producer wrote a batch into the memory of an earlier one that is still in use.
 
     >>> print(BufferReused("features"))
     expected every batch in memory of its own, ...
@@ -125,16 +125,16 @@ class BufferReused(Fault):
         leaf = f" ({self.leaf})" if self.leaf else ""
         return self._say(
             f"expected every batch in memory of its own, got one{leaf} that overwrites an earlier one which is still in use; "
-            "let the producer hand over a copy"
+            "have the producer return a copy"
         )
 
 
 @dataclass(frozen=True)
 class NotRereadable(Fault):
-    """A source that can be read only once was asked for a position that it has passed, or has not reached.
+    """A source that can be read only once was asked for a position that it has passed or not reached.
 
     >>> print(NotRereadable(wanted=0, at=2))
-    expected the position 2, where this source stands, got 0: it can be read only once and in order; ...
+    expected the position 2, which this source has reached, got 0: it can be read only once and in order; ...
     """
 
     wanted: Any
@@ -142,8 +142,8 @@ class NotRereadable(Fault):
 
     def __str__(self) -> str:
         return self._say(
-            f"expected the position {self.at}, where this source stands, got {self.wanted}: it can be read only once and in "
-            "order; make the stream of something that can be opened again"
+            f"expected the position {self.at}, which this source has reached, got {self.wanted}: it can be read only once and "
+            "in order; make the stream of something that can be opened again"
         )
 
 

@@ -9,7 +9,7 @@ from fnlamp.fault.base import Fault
 
 @dataclass(frozen=True)
 class UnknownToken(Fault):
-    """A text has a character or word that a codec does not know, or an id is none of its `known` ids.
+    """A character or word is unknown to a codec, or an id is not one of its `known` ids.
 
     >>> print(UnknownToken("é", position=4, known=65))
     expected one of the 65 tokens of this codec, got 'é' at position 4; make the codec of a text that has it, ...
@@ -30,7 +30,7 @@ class UnknownToken(Fault):
 
 @dataclass(frozen=True)
 class CodecFailed(Fault):
-    """A tokenizer that was read from a file cannot do what it was asked for, as its library says in `reason`.
+    """A tokenizer that was read from a file failed; `reason` is its library's message.
 
     >>> print(CodecFailed("no unknown token"))
     expected a tokenizer that works, got no unknown token; its file is damaged, or lacks an unknown token

@@ -1,4 +1,4 @@
-"""What training can fail with: before its first step, and while it runs."""
+"""Faults of training: before its first step, and while it runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LabelOutOfRange(Fault):
 
 @dataclass(frozen=True)
 class ClassesDiffer(Fault):
-    """The labels of two streams of one run stand for other classes; the first label that does is named.
+    """The labels of a run's two streams stand for different classes; the first label that differs is named.
 
     >>> print(ClassesDiffer(("cat", "dog"), ("dog",)))
     expected the same classes in training and validation, got label 0 for 'cat' and for 'dog'; number both alike, ...
@@ -85,7 +85,7 @@ class NotDifferentiable(Fault):
 
 @dataclass(frozen=True)
 class EmptyEpoch(Fault):
-    """A stream that gives no batch at all.
+    """A stream has no batches.
 
     >>> print(EmptyEpoch(rows=3, batch_size=8, drop_last=True))
     expected at least one batch an epoch, got none: 3 rows in batches of 8 with drop_last; ...
@@ -107,7 +107,7 @@ class EmptyEpoch(Fault):
 
 @dataclass(frozen=True)
 class NoWeight(Fault):
-    """An epoch whose targets were all ignored, so that its mean loss is 0 / 0.
+    """All targets of an epoch were ignored, so that its mean loss is 0 / 0.
 
     >>> print(NoWeight(epoch=2))
     expected at least one row that counts in epoch 2, got none: every target is ignored or has weight 0
@@ -123,7 +123,7 @@ class NoWeight(Fault):
 
 @dataclass(frozen=True)
 class ResumedElsewhere(Fault):
-    """A run is resumed in the middle of an epoch, and its stream is another one now: rows would be skipped or taken twice.
+    """A run is resumed within an epoch with a different stream: rows would be skipped or taken twice.
 
     >>> print(ResumedElsewhere("batch size", "8", "4"))
     expected the stream of the run to resume, whose batch size is 8, got 4; give the same stream, ...
@@ -142,7 +142,7 @@ class ResumedElsewhere(Fault):
 
 @dataclass(frozen=True)
 class StepsExceeded(Fault):
-    """A run has taken as many steps as 32 bits count; the next one would be a negative number for schedules and keys.
+    """A run has taken as many steps as 32 bits can count; the next number would be negative for schedules and keys.
 
     >>> print(StepsExceeded())
     expected at most 2,147,483,647 steps, and the run has taken them; ...
@@ -184,7 +184,7 @@ class NonFinite(Fault):
     def __init__(
         self, what: Broken | str, epoch: int, step: int, state: Any = None, *, bound: float | None = None, where: str = ""
     ) -> None:
-        # By hand, because a generated one would keep the base's order and take `state` by name only.
+        # By hand: a generated one would keep the base's field order and take `state` by name only.
         given = {"what": Broken(what), "epoch": epoch, "step": step, "bound": bound, "state": state, "where": where}
         for name, value in given.items():
             object.__setattr__(self, name, value)
@@ -203,7 +203,7 @@ class NonFinite(Fault):
 
 @dataclass(frozen=True, repr=False)
 class Interrupted(Fault):
-    """Ctrl-C, SIGTERM or `Runtime.cancel` stopped the program between two steps; `state` is what was reached, if anything.
+    """Ctrl-C, SIGTERM or `Runtime.cancel` stopped the program between two steps; `state` is the last good state, if any.
 
     >>> print(Interrupted())
     interrupted
@@ -212,7 +212,7 @@ class Interrupted(Fault):
     state: Any = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        return self._say("interrupted" + ("; what was reached is in .state" if self.state is not None else ""))
+        return self._say("interrupted" + ("; the last good state is in .state" if self.state is not None else ""))
 
     def __repr__(self) -> str:
         return f"Interrupted({self.state!r})" if self.state is not None else "Interrupted()"
@@ -228,8 +228,8 @@ PlanFault = (
     | NotDifferentiable
     | EmptyEpoch
 )
-"""What can be found before the first step."""
+"""Faults that are found before the first step."""
 
 
 TrainFault = PlanFault | NoWeight | NonFinite | ResumedElsewhere | StepsExceeded
-"""What `epochs` can fail with, besides what the caller's own streams and hooks fail with."""
+"""The faults of `epochs`, besides those of the caller's own streams and hooks."""

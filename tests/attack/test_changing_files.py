@@ -244,7 +244,7 @@ def test_no_part_of_a_text_is_taken_for_all_of_it(tmp_path, monkeypatch, change)
 
     monkeypatch.setattr("fnlamp.data.readers.csv.read_table", changing)
     found = fault(data.read_csv(path))
-    assert isinstance(found, FileCorrupt) and "stays as it is" in str(found)
+    assert isinstance(found, FileCorrupt) and "does not change while" in str(found)
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "arrow, packed"])
@@ -273,7 +273,7 @@ def test_cut_between_any_two_steps_of_pyarrow(tmp_path, monkeypatch, form, where
     monkeypatch.setattr(where, cutting)
     outcome = FORMS[form](path).run()
     if not is_successful(outcome):
-        assert "stays as it is" in str(unsafe_perform_io(outcome.failure()))
+        assert "does not change while" in str(unsafe_perform_io(outcome.failure()))
 
 
 def test_a_file_that_grows_is_read_as_it_was_or_refused(tmp_path):

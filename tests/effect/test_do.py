@@ -167,7 +167,7 @@ def test_a_function_without_a_yield_is_named() -> None:
     def forgetful() -> Any:
         return Effect.from_value(1)
 
-    with pytest.raises(TypeError, match=r"forgetful returned Effect: a @do function is one with a yield from"):
+    with pytest.raises(TypeError, match=r"forgetful returned Effect: a @do function needs a yield from"):
         forgetful().run()
 
 

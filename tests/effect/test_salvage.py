@@ -195,7 +195,7 @@ def test_a_state_that_cannot_be_had_is_told_and_does_not_hide_the_failure() -> N
     lines: list[str] = []
     program = training(Effect.from_failure(Mine("x")), RuntimeError("deleted"))
     assert program.run_exit(Runtime(log=lines.append)) == Failure(Mine("x"))
-    assert lines == ["the last good state of training cannot be had: RuntimeError('deleted')"]
+    assert lines == ["cannot get the last good state of training: RuntimeError('deleted')"]
 
 
 def test_faults_with_a_state_are_pickled_and_replaced() -> None:

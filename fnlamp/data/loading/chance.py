@@ -1,7 +1,7 @@
-"""Whether items draw random numbers that depend on who loads them, and when.
+"""Detects items whose random numbers depend on which worker loads them, and when.
 
-A worker process has a copy of a generator that a data set holds, and of those of `random`, `numpy.random` and torch: each copy
-draws the same numbers. Threads share one, and draw in the order of chance. `augment` is given a generator of the row's own.
+A worker process has its own copy of a generator in the data set, and of those of `random`, `numpy.random` and torch: all copies
+draw the same numbers. Threads share a generator, and draw in arbitrary order. `augment` receives a generator for its row.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from fnlamp.fault import Fault, HiddenRandomness
 
 State: TypeAlias = Callable[[], Any]
 
-_MOST: Final = 20_000  # objects that are looked at
-_WIDEST: Final = 200  # items of one collection that are
+_MOST: Final = 20_000  # objects to visit
+_WIDEST: Final = 200  # items to visit in one collection
 
 
 class Watched:
-    """A load that fails where it draws from a generator that is not its own; `alone` is whether nobody else draws meanwhile.
+    """A load that fails if it draws from any generator but `augment`'s; `alone` says that no other code draws meanwhile.
 
-    `last`, in a worker process, where nobody draws between two batches either, has the states after the last batch.
+    `last`, in a worker process, where nothing draws between two batches either, holds the states after the last batch.
     """
 
     def __init__(self, load: Load, alone: bool, last: dict[str, Any] | None = None) -> None:
@@ -56,10 +56,10 @@ def _now(states: dict[str, State]) -> dict[str, Any]:
 
 
 def held(load: Load) -> Iterator[tuple[str, State]]:
-    """The generators that a data set or a function can reach, each by a name, with what tells its state."""
+    """The generators that a data set or a function can reach: a name, and a function that returns the state."""
     pending: list[tuple[str, Any]] = [(name, getattr(load, name)) for name in ("collate", "augment", "transform", "dataset")]
     seen: set[int] = set()
-    kept: list[Any] = []  # so that no later object is given the number of an earlier one
+    kept: list[Any] = []  # so that no `id` is used again
     while pending and len(seen) < _MOST:
         name, value = pending.pop()
         if id(value) in seen or isinstance(value, _PLAIN):
@@ -117,7 +117,7 @@ def _full(cell: Any) -> bool:
 
 
 def _state(value: Any) -> State | None:
-    """What tells the state of a generator; `None` if this is not one."""
+    """A function that returns the state of a generator; `None` if `value` is not one."""
     if isinstance(value, np.random.Generator):
         return lambda: _plain(value.bit_generator.state)
     if isinstance(value, np.random.BitGenerator):
@@ -132,14 +132,14 @@ def _state(value: Any) -> State | None:
 
 
 def _plain(state: Any) -> Any:
-    """What can be compared, of a state that has arrays in it."""
+    """A state with its arrays as bytes, which `==` compares."""
     if isinstance(state, dict):
         return {name: _plain(part) for name, part in state.items()}
     return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _numpys() -> bytes:
-    """The state of NumPy's global generator, without the copies that take most of the time of `get_state`."""
+    """The state of NumPy's global generator, without the copies that dominate `get_state`."""
     state: Any = np.random.mtrand._rand._bit_generator
     if type(state) is not np.random.MT19937:
         return repr(_plain(state.state)).encode()

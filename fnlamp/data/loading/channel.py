@@ -1,4 +1,4 @@
-"""Messages and file descriptors from the program to a worker, sent without ever waiting for it."""
+"""Messages and file descriptors from the program to a worker; sending never blocks."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ class _Parcel:
 
 
 class Outbox:
-    """What a worker is to be told. A worker that is stuck takes nothing: the rest is kept until it does, or is gone."""
+    """Messages to a worker. A stuck worker reads nothing: its messages are kept until it reads again or is lost."""
 
     def __init__(self, connection: Connection) -> None:
-        self.socket: socket.socket | None = socket.socket(fileno=connection.fileno())  # the same descriptor; not closed here
+        self.socket: socket.socket | None = socket.socket(fileno=connection.fileno())  # shares the descriptor; not closed here
         self.kept: deque[_Parcel] = deque()
 
     def put(self, message: Any, fd: int | None = None, job: int | None = None) -> None:
-        """A message as `Connection.recv` reads it, and then a file descriptor, if any; `job` is what it belongs to."""
+        """Queue a message in the format of `Connection.recv`, then a file descriptor, if any; `job` is the job of both."""
         if message is not None:
             body = ForkingPickler.dumps(message)
             self.kept.append(_Parcel(job, memoryview(struct.pack("!i", len(body)) + bytes(body))))
         if fd is not None:
             self.kept.append(_Parcel(job, memoryview(b"\0"), fd))
         self.flush()
-        for parcel in self.kept:  # the caller may close its own meanwhile
+        for parcel in self.kept:  # the caller may close its descriptor meanwhile
             if parcel.fd is not None and not parcel.own:
                 parcel.fd, parcel.own = os.dup(parcel.fd), True
 
     def forget(self, job: int) -> bool:
-        """Whether nothing of a job was sent yet; then it is not."""
+        """Withdraw a job's messages; `False` if one was sent already."""
         mine = [parcel for parcel in self.kept if parcel.job == job]
         if len(mine) < 2 or (mine[0] is self.kept[0] and len(mine[0].data) < 4):
             return False
@@ -57,7 +57,7 @@ class Outbox:
         return True
 
     def flush(self) -> None:
-        """Send what the worker takes now. To a lost worker nothing is sent: it is found to be lost when it is listened to."""
+        """Send what the worker can take now. A lost worker gets nothing; its loss is detected when it is read from."""
         while self.kept:
             parcel = self.kept[0]
             rights = [] if parcel.fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [parcel.fd]))]
@@ -84,7 +84,7 @@ class Outbox:
 
 
 def receive_fd(connection: Connection) -> int | None:
-    """The next descriptor; `None` if this process may have no more of them."""
+    """The next descriptor; `None` if this process is at its limit of open files."""
     receiver = socket.socket(fileno=connection.fileno())
     try:
         data, fds, _, _ = socket.recv_fds(receiver, 1, 1)

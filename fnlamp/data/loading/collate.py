@@ -1,4 +1,4 @@
-"""From items to a batch."""
+"""Collation: from items to a batch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.given import shown
 
 Collate: TypeAlias = Callable[[list[Any]], Tree]
-"""From a list of items to a batch: a tree of arrays, the batch axis first."""
+"""A function from a list of items to a batch: a tree of arrays, batch axis first."""
 
 
 def stack(items: Sequence[Any]) -> Tree:
-    """A batch of items of one structure: tuples, named tuples and dicts part by part, each part an array, the batch axis first.
+    """Stack items of one structure: tuples, named tuples and dicts part by part, each part an array, batch axis first.
 
-    Arrays keep their dtype, torch's tensors and Pillow's images become arrays; a Python `int` becomes int32, a `float` float32;
-    a list is an array. Fails: `ShapeMismatch` and `DtypeMismatch`, which name the item and the part of it that does not fit.
+    Arrays keep their dtype, torch tensors and Pillow images become arrays; a Python `int` becomes int32, a `float` float32;
+    a list becomes an array. Fails: `ShapeMismatch` and `DtypeMismatch`, which name the item and the part that does not fit.
 
     >>> stack([{"x": np.zeros(3, np.float32), "y": 1}, {"x": np.ones(3, np.float32), "y": 0}])
     {'x': array([[0., 0., 0.],
@@ -45,7 +45,7 @@ _names: ContextVar[Sequence[int]] = ContextVar("names", default=())
 
 @contextmanager
 def named(rows: Sequence[int]) -> Iterator[None]:
-    """Inside, the faults of `stack` name as many items by their row in the data set; also where another collate calls it."""
+    """Inside, faults of `stack` name items by their row in the data set, also if the caller's collate calls it on all items."""
     token = _names.set(rows)
     try:
         yield
@@ -60,7 +60,7 @@ def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
         return _arrays(items, names, path)
     if isinstance(first, np.number | np.bool_) and len(set(map(type, items))) == 1:
         return as_array(np.array(items), _place(names[0], path))
-    if is_arraylike(kind):  # a number of NumPy's, a tensor, a Series, an image
+    if is_arraylike(kind):  # a NumPy scalar, a tensor, a Series, an image
         return _arrays(items, names, path)
     if len(set(map(type, items))) > 1:
         raise _misfit(next(i for i, item in enumerate(items) if type(item) is not kind), items, names, path)
@@ -84,7 +84,7 @@ _NUMBERS: Final = {bool: np.bool_, int: np.int32, float: np.float32}
 
 
 def _arrays(items: Sequence[Any], names: Sequence[int], path: str) -> Any:
-    """Arrays of one shape and dtype, one over the other."""
+    """Stack arrays of one shape and dtype."""
     if not is_ready(items[0]) or any(type(item) is not np.ndarray or item.dtype != items[0].dtype for item in items):
         items = [_converted(item, name, path) for item, name in zip(items, names, strict=True)]
     shape, dtype = items[0].shape, items[0].dtype
@@ -95,12 +95,12 @@ def _arrays(items: Sequence[Any], names: Sequence[int], path: str) -> Any:
 
 
 def _converted(item: Any, name: int, path: str) -> Any:
-    """An array of what is one; anything else as it is, which does not fit."""
+    """An array-like as an array; anything else unchanged, which does not fit."""
     return np.asarray(as_array(item, _place(name, path))) if is_arraylike(type(item)) else item
 
 
 def _numbers(items: Sequence[Any], names: Sequence[int], path: str) -> Any:
-    """Python's numbers, all of one type; one that 32 bits cannot hold is a fault."""
+    """Python numbers, all of one type; a number that 32 bits cannot hold is a fault."""
     kind = type(items[0])
     if kind is bool:
         return np.array(items)
@@ -129,7 +129,7 @@ def _alike(of: Callable[[Any], Any], items: Sequence[Any], names: Sequence[int],
 
 
 def _misfit(i: int, items: Sequence[Any], names: Sequence[int], path: str) -> FaultError:
-    """Item i does not look as the first one does; of the two, that is blamed which fewer of the others look like."""
+    """The fault for item i, which differs from the first; of the two, it blames the one whose form is rarer among all items."""
     forms = [_form(item) for item in items]
     one, odd = (i, 0) if forms.count(forms[0]) < forms.count(forms[i]) else (0, i)
     first, other = items[one], items[odd]

@@ -1,4 +1,4 @@
-"""Data sets: anything with `__len__` and `__getitem__(int)`, and data sets from data sets."""
+"""Data sets: anything with `__len__` and `__getitem__(int)`, and data sets built from others."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Dataset(Protocol[T_co]):
-    """Rows that can be had by number: lists, arrays, memory maps, the data sets of torch and of Hugging Face.
+    """Rows by number: lists, arrays, memory maps, the data sets of torch and of Hugging Face.
 
-    One that has its rows in memory also has an attribute `arrays`: a tree of arrays, rows first, whose row i is item i.
-    One that knows a quicker way to many rows at once has `__getitems__(indices)`, which returns a list of items.
+    A data set with its rows in memory also has an attribute `arrays`: a tree of arrays, rows first, whose row i is item i.
+    A data set with a faster way to many rows has `__getitems__(indices)`, which returns a list of items.
     """
 
     def __len__(self) -> int: ...
@@ -36,7 +36,7 @@ class Dataset(Protocol[T_co]):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arrays:
-    """Arrays side by side: item i is the tuple, or the dict, of their rows i."""
+    """Parallel arrays: item i is the tuple, or the dict, of their rows i."""
 
     arrays: tuple[np.ndarray[Any, Any], ...] | dict[str, np.ndarray[Any, Any]]
 
@@ -59,11 +59,11 @@ class Arrays:
 
 
 def from_arrays(*arrays: Any) -> Arrays:
-    """The data set whose item i is the tuple of row i of each array, or of a dict of arrays the dict of them.
+    """The data set whose item i is the tuple of row i of each array; for a dict of arrays, the dict of them.
 
-    Nothing is copied; lists, Series and frames become arrays, whose rows are theirs by position.
+    Nothing is copied; lists, Series and frames become arrays, with rows by position.
 
-    Shapes: `(rows, ...)` each. Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is no numbers.
+    Shapes: `(rows, ...)` each. Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for anything but numbers.
 
     >>> data = from_arrays(np.zeros((3, 28, 28, 1), np.uint8), [7, 2, 1])
     >>> data
@@ -89,17 +89,17 @@ def _parts(arrays: Any) -> dict[Any, Any]:
 
 
 def is_array(value: Any) -> bool:
-    """Whether this is an array of NumPy's or of JAX's, whose rows are in memory or mapped from a file."""
+    """Whether this is a NumPy or JAX array, with its rows in memory or mapped from a file."""
     return isinstance(value, np.ndarray | Array)
 
 
 def check_dataset(dataset: Any) -> None:
-    """Raises: `TypeError` for what has no rows that can be had by number."""
+    """Raises: `TypeError` for anything without rows by number."""
     if isinstance(dataset, type):
         raise TypeError(f"dataset is a data set, got the class {dataset.__name__}; call it to make one")
     if isinstance(dataset, Effect):
         raise TypeError("dataset is a data set, got an Effect that has not run; bind it: effect.bind(lambda dataset: ...)")
-    # torch's base class has a __getitem__, which its data sets that can only be iterated over inherit.
+    # torch's iterable data sets inherit a __getitem__ from their base class, which only raises.
     get = getattr(type(dataset), "__getitem__", None)
     place = getattr(get, "__module__", ""), getattr(get, "__qualname__", "")
     unable = place == ("torch.utils.data.dataset", "Dataset.__getitem__")
@@ -109,7 +109,7 @@ def check_dataset(dataset: Any) -> None:
 
 
 def labelled(dataset: Any) -> bool:
-    """Whether indexing it, as a frame, a Series or a tensor, gives anything else than its rows as arrays."""
+    """Whether indexing, as of a frame, a Series or a tensor, gives anything but rows as arrays."""
     matrix = isinstance(dataset, np.ndarray) and not isinstance(dataset, np.memmap | np.ma.MaskedArray)
     return matrix if isinstance(dataset, np.ndarray) else any(hasattr(dataset, name) for name in _LABELLED)
 
@@ -118,10 +118,10 @@ _LABELLED = ("iloc", "to_numpy", "detach", "todense", "get_columns", "itercolumn
 
 
 def rows_of(dataset: Any) -> Any:
-    """The data set, or for what is indexed by labels, as a frame of pandas', the array of its rows.
+    """The data set; for one indexed by labels, such as a pandas frame, the array of its rows.
 
-    Fails: `ShapeMismatch` for a tuple or a dict of arrays, which is not a row for each row of them; `DtypeMismatch` for a
-    frame of anything but numbers. Raises: `TypeError` for what is no data set.
+    Fails: `ShapeMismatch` for a tuple or a dict of arrays, whose items are not rows; `DtypeMismatch` for a frame of anything
+    but numbers. Raises: `TypeError` for anything but a data set.
     """
     check_dataset(dataset)
     keyed = isinstance(dataset, dict) and 0 not in dataset
@@ -148,7 +148,7 @@ def rows_of(dataset: Any) -> Any:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Subset:
-    """The rows `among` those of a data set, by number, in that order."""
+    """The rows of a data set whose numbers are in `among`, in that order."""
 
     dataset: Dataset[Any]
     among: np.ndarray[Any, Any]
@@ -161,7 +161,7 @@ class Subset:
 
     @property
     def arrays(self) -> Tree:
-        """The arrays of the whole data set, of which these are the rows `among`; no attribute if it has none."""
+        """The arrays of the whole data set, to be indexed by `among`.  Raises: `AttributeError` if the data set has none."""
         return self.dataset if is_array(self.dataset) else self.dataset.arrays  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
@@ -169,7 +169,7 @@ class Subset:
 
 
 def subset(dataset: Dataset[Any], indices: Any) -> Subset:
-    """The rows of a data set that `indices` name, in that order; nothing is copied. A subset of a subset is one subset.
+    """The rows of a data set at `indices`, in that order; nothing is copied. A subset of a subset is one subset.
 
     Negative numbers count from the end. Raises: `IndexError` for a row that does not exist.
 
@@ -183,10 +183,10 @@ def subset(dataset: Dataset[Any], indices: Any) -> Subset:
 
 
 def random_split(dataset: Dataset[Any], sizes: Sequence[float], *, seed: int) -> tuple[Subset, ...]:
-    """Disjoint subsets of these sizes that cover the data set; which rows go where is a function of the seed alone.
+    """Disjoint subsets of these sizes that cover the data set; the assignment of rows is a function of the seed alone.
 
-    Sizes are numbers of rows, or, if one of them is a float, fractions that add up to 1: each is rounded down to whole rows,
-    and the rows that are left go one by one to the first subsets. Fails: `SizesMismatch` if they do not add up.
+    Sizes are numbers of rows, or, if any is a float, fractions that add up to 1: each is rounded down to whole rows,
+    and the remaining rows go one by one to the first subsets. Fails: `SizesMismatch` if they do not add up.
 
     >>> train, validation = random_split(range(10), [0.75, 0.25], seed=0)
     >>> len(train), len(validation), sorted([*train, *validation]) == list(range(10))
@@ -215,7 +215,7 @@ def random_split(dataset: Dataset[Any], sizes: Sequence[float], *, seed: int) ->
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Transformed:
-    """A data set whose items go through a function when they are asked for."""
+    """A data set whose items pass through a function on access."""
 
     dataset: Dataset[Any]
     function: Callable[[Any], Any]
@@ -231,7 +231,7 @@ class Transformed:
 
 
 def classes_of(dataset: Any) -> tuple[str, ...] | None:
-    """The names of a data set's classes, where it or the data set below it has them.
+    """The class names of a data set, or of the one below it, if any.
 
     >>> classes_of([1, 2]) is None
     True
@@ -244,7 +244,7 @@ def classes_of(dataset: Any) -> tuple[str, ...] | None:
 
 
 def with_transform(dataset: Dataset[Any], function: Callable[[Any], Any]) -> Transformed:
-    """The data set whose item i is `function(dataset[i])`, computed each time it is asked for.
+    """The data set whose item i is `function(dataset[i])`, computed at each access.
 
     >>> list(with_transform([1, 2, 3], lambda item: 10 * item))
     [10, 20, 30]

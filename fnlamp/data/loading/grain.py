@@ -1,4 +1,4 @@
-"""Grain's pipelines as streams, with Grain's own state."""
+"""Grain pipelines as streams, with Grain's own state."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fnlamp.stream import BatchStream, Emit, End, Fail, Step
 
 
 def from_grain(source: Any) -> Resource[BatchStream[LoadFault], LoadFault]:
-    """The batches of a `DataLoader`, `MapDataset` or `IterDataset` of Grain, to be acquired and released.
+    """The batches of a Grain `DataLoader`, `MapDataset` or `IterDataset`, to be acquired and released.
 
-    The state of the stream is what Grain's iterator calls its state, so it goes on from any batch exactly as far as Grain
-    does. A new iterator is made each time the resource is used. The first batch is made when it is acquired, to see its spec.
-    Fails: `ItemFailed` for an exception in the pipeline, without a row, which Grain does not tell; `EmptyEpoch` for no batch.
+    The state of the stream is that of Grain's iterator, so the stream resumes from any batch exactly as Grain does. Each use of
+    the resource creates an iterator. The first batch is loaded on acquisition, for its spec.
+    Fails: `ItemFailed` for an exception in the pipeline, without a row, which Grain does not report; `EmptyEpoch` for no batch.
 
     >>> import grain
     >>> batches = from_grain(grain.MapDataset.range(6).shuffle(seed=1).map(float).batch(4))
@@ -37,7 +37,7 @@ def from_grain(source: Any) -> Resource[BatchStream[LoadFault], LoadFault]:
 
 
 class _Pipeline:
-    """An iterator that is at one state at a time, as a stream that may be asked for any."""
+    """An iterator, which has one state at a time, as a stream, which takes any state."""
 
     def __init__(self, iterator: Iterator[Any], length: int | None) -> None:
         if not (hasattr(iterator, "get_state") and hasattr(iterator, "set_state")):
@@ -49,10 +49,10 @@ class _Pipeline:
             first = self.step(start)
             if not isinstance(first, Emit):
                 raise FaultError(first.fault if isinstance(first, Fail) else EmptyEpoch())
-        except BaseException:  # an interruption too: nobody else has this yet, to close it
+        except BaseException:  # an interruption too: the caller does not have this yet, to close it
             self.close()
             raise
-        self.first = (start, first)  # Grain goes back slowly: it may have to start workers anew
+        self.first = (start, first)  # Grain is slow to go back: it may restart its workers
         self.stream: BatchStream[LoadFault] = BatchStream(start, self.step, spec_of(first.item), length)
 
     def step(self, state: Any) -> Step:
@@ -65,9 +65,9 @@ class _Pipeline:
             item = next(self.iterator)
         except StopIteration:
             return End()
-        except Exception as error:
+        except Exception as error:  # the pipeline runs the caller's functions
             what = f"{type(error).__name__}: {error}"
-            self.at = None  # where it stands now is not known
+            self.at = None  # the iterator's state is unknown now
             return Fail(ItemFailed(None, what, "".join(traceback.format_exception(error))))
         self.at = self.iterator.get_state()
         try:
@@ -82,7 +82,7 @@ class _Pipeline:
 
 
 def _length(source: Any) -> int | None:
-    """The number of batches, where Grain knows it: of a data set that is not repeated for ever."""
+    """The number of batches, if Grain knows it: the data set is not repeated forever."""
     try:
         length = len(source)
     except TypeError:

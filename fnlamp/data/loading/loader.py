@@ -1,4 +1,4 @@
-"""Batches of a data set, loaded ahead by processes or threads, as a resource that is a stream."""
+"""Batches of a data set, loaded ahead by processes or threads, as a stream in a resource."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def loader(
 ) -> Resource[BatchStream[LoadFault], LoadFault]:
     """Batches of `batch_size` items as a stream, to be acquired and released; nothing is loaded or started before.
 
-    The order is a function of the `seed` alone (`seed=context.seed` makes another one each epoch), and so is each batch: it
-    does not depend on who loads it or where the stream begins. `augment(generator, item)` is given the raw item and a generator
-    that is a function of the seed and the row; `transform` comes after it, then `collate` makes a batch of a list of items.
+    The order is a function of the `seed` alone (`seed=context.seed` gives another one each epoch), and so is each batch: it
+    depends neither on the worker nor on where the stream starts. `augment(generator, item)` receives the raw item and a
+    generator seeded by the seed and the row; `transform` follows, then `collate` turns a list of items into a batch.
 
-    `workers`: 0 loads in the caller's thread when a batch is asked for; n starts n processes for this loader alone;
-    `processes(n)` and `threads(n)` can be shared by many. Each is `prefetch` batches ahead. A data set that has its rows in
-    memory is cut without workers, in a compiled view, if there is nothing to be done to its items.
+    `workers`: 0 loads in the caller's thread on demand; n starts n processes for this loader alone; `processes(n)` and
+    `threads(n)` can be shared by many loaders. Each worker is `prefetch` batches ahead. A data set with its rows in memory is
+    cut without workers, in a compiled view, if its items need no function.
 
     Fails: `ItemFailed`, with the row, for an exception in the data set or in a function; `HiddenRandomness`, with workers, for
-    items that draw from another generator than that of `augment`; `WorkerLost` for a worker that is killed; `NotPicklable`;
+    items that draw from any generator but that of `augment`; `WorkerLost` for a killed worker; `NotPicklable`;
     `ShapeMismatch` and `DtypeMismatch` for items that do not fit together.
 
     >>> from fnlamp.data import from_arrays
@@ -69,9 +69,7 @@ def loader(
         if given is not None or name == "collate":
             function(name, given, "a function of an item" if name != "collate" else "a function of a list of items")
     if seed is None and (shuffle or augment is not None):
-        raise ValueError(
-            "shuffle and augment need a seed, which the order is a function of: seed=context.seed in a stream factory"
-        )
+        raise ValueError("shuffle and augment need a seed, which determines the order: seed=context.seed in a stream factory")
     seed, prefetch, workers = check_seed(seed), whole("prefetch", prefetch), _workers(workers)
     if not _touched(transform, augment, collate) and (labelled(dataset) or _arrays(dataset) is not None):
         among = dataset.among if isinstance(dataset, Subset) else None
@@ -100,7 +98,7 @@ def _workers(given: Any) -> int | Workers:
     if isinstance(given, Workers):
         return given
     if isinstance(given, Resource):
-        hint = "give the team that it makes: threads(2).use(lambda team: loader(..., workers=team).use(...))"
+        hint = "give the team in it: threads(2).use(lambda team: loader(..., workers=team).use(...))"
         raise TypeError(f"workers is a number or what processes and threads make, got a Resource of them; {hint}")
     count = whole("workers", given, None)
     if count < 0:
@@ -113,7 +111,7 @@ def _touched(transform: Any, augment: Any, collate: Collate) -> bool:
 
 
 def _arrays(dataset: Any) -> Tree | None:
-    """The rows of a data set that has them in memory, or mapped from a file."""
+    """The rows of a data set in memory, or mapped from a file."""
     return dataset if is_array(dataset) else getattr(dataset, "arrays", None)
 
 
@@ -122,7 +120,7 @@ def _planned(make: Callable[[], A]) -> Resource[A, LoadFault]:
 
 
 class _Plan:
-    """Which rows make which batch, and what a batch looks like: the first item is loaded to see it."""
+    """Which rows form which batch, and the spec of a batch, for which the first item is loaded."""
 
     def __init__(self, load: Load, batch_size: int, shuffle: bool, drop_last: bool, shared: bool) -> None:
         count = len(load.dataset)
@@ -141,19 +139,19 @@ class _Plan:
         self.form = _form(first) if load.collate is stack else None
 
     def rows(self, position: int) -> list[int]:
-        """The numbers of the rows of a batch."""
+        """The row numbers of a batch."""
         rows: list[int] = self.order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
         return rows
 
     def stream(self, load: Callable[[int], Result[Tree, Fault]]) -> BatchStream[Any]:
-        """The stream of what `load` makes of positions."""
+        """The stream of batches that `load` returns for positions."""
 
         def step(position: int) -> Step:
             if not 0 <= position < self.length:
                 return End()
             try:
                 outcome = load(position)
-            except FaultError as error:  # no more workers' memory is to be had
+            except FaultError as error:  # the system has no more memory for workers
                 return Fail(error.fault)
             if isinstance(outcome, Failure):
                 return Fail(outcome.failure())
@@ -161,7 +159,7 @@ class _Plan:
                 batch = as_batch(outcome.unwrap())
             except FaultError as error:
                 return Fail(error.fault)
-            if self.form is not None and _form(batch) != self.form:  # each batch fits together, but not with the others
+            if self.form is not None and _form(batch) != self.form:  # consistent in itself, but not with the other batches
                 expected, actual = f"batches like {describe(self.spec)}", describe(batch)
                 return Fail(ShapeMismatch(expected, actual, "make all items alike in transform", where=f"batch {position}"))
             return Emit(batch, position + 1)
@@ -176,14 +174,14 @@ def _with_rows(leaf: Spec, rows: int) -> Spec:
 
 
 def _form(batch: Tree) -> Any:
-    """What batches have in common: structure, shapes but for the rows, dtypes."""
+    """What all batches share: structure, shapes without the batch axis, dtypes."""
     if isinstance(batch, dict):
         return {name: _form(part) for name, part in batch.items()}
     return [_form(part) for part in batch] if isinstance(batch, tuple) else (batch.shape[1:], batch.dtype)
 
 
 class _Requests:
-    """Batches that workers were asked for before they are needed: as many as `count`, while the positions go on evenly."""
+    """Batches requested from workers in advance: up to `count`, while positions advance by a constant stride."""
 
     def __init__(self, plan: _Plan, job: Job, count: int) -> None:
         self.plan = plan
@@ -195,19 +193,19 @@ class _Requests:
         self.stride = 1
 
     def take(self, position: int) -> Result[Tree, Fault]:
-        """The batch at a position, and those after it are on their way."""
+        """The batch at a position; the following ones are requested."""
         with locked(self.lock):
             before = self.stride
             if self.last not in (None, position):
                 self.stride = position - self.last
-            # A shard of the stream goes on in larger steps. Who jumps at random is not helped by what comes next.
+            # A shard of the stream advances in larger steps. For random access, requesting ahead is useless.
             count = self.count if self.stride in (1, before) and self.stride > 0 else 0
             self.last = position
             self._ask(position, max(count, 1))
             ticket = self.asked.pop(position)
             try:
                 outcome = self.job.take(ticket)
-            except BaseException:  # an interruption too: the same position may be asked for again
+            except BaseException:  # an interruption too: the position may be requested again
                 self.job.drop(ticket)
                 raise
             self._ask(position + self.stride, count)

@@ -1,4 +1,4 @@
-"""Who loads: what threads and processes have in common."""
+"""The common interface of worker threads and processes."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from fnlamp.given import whole
 A = TypeVar("A")
 
 PATIENCE: Final = 5.0
-"""Seconds that the release of a loader waits for the items that threads are reading."""
+"""Seconds that the release of a loader waits for items that threads are loading."""
 
 
 class Job(ABC):
-    """What workers do for one loader. It may be released by one thread while another one waits for a batch."""
+    """The work for one loader. One thread may release it while another one waits for a batch."""
 
     closed: bool
 
     @abstractmethod
     def request(self, rows: Sequence[int]) -> Any:
-        """Ask for the batch of these rows, without waiting; what is returned claims it."""
+        """Request the batch of these rows without waiting; returns its ticket."""
 
     @abstractmethod
     def take(self, ticket: Any) -> Result[Tree, Fault]:
-        """Wait for a batch that was asked for. A batch can be taken once."""
+        """Wait for a requested batch. Each batch can be taken once."""
 
     @abstractmethod
     def drop(self, ticket: Any) -> None:
-        """A batch that was asked for is not wanted any more."""
+        """Cancel the request for a batch."""
 
     @abstractmethod
     def close(self, part: float = 1.0) -> None:
-        """The loader is released; what has to be waited for has a part of the patience."""
+        """Release the loader; waits take at most `part` of `PATIENCE`."""
 
     def check_open(self) -> None:
         """Raises: `RuntimeError` after the release."""
@@ -49,17 +49,17 @@ class Job(ABC):
 
 
 class Workers(ABC):
-    """Processes or threads that load for any number of loaders, made with `processes(n)` or `threads(n)`."""
+    """Processes or threads that serve any number of loaders, from `processes(n)` or `threads(n)`."""
 
     count: int
 
     @abstractmethod
     def start(self, load: Load) -> Job:
-        """Begin to work for a loader.  Fails: `NotPicklable`, from processes."""
+        """Start the work for a loader.  Fails: `NotPicklable`, from processes."""
 
     @abstractmethod
     def close(self) -> None:
-        """End all of them."""
+        """End all workers."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.count}>"
@@ -74,7 +74,7 @@ def at_least_one(count: int) -> int:
 
 @contextlib.contextmanager
 def limited(what: str) -> Iterator[None]:
-    """Raises: `FaultError` of a `ResourceExhausted`, where the system gives no more."""
+    """Turns an `OSError` about limits of the system into a fault.  Fails: `ResourceExhausted`."""
     try:
         yield
     except OSError as error:
@@ -84,10 +84,10 @@ def limited(what: str) -> Iterator[None]:
 
 
 def each(function: Callable[[A], object], items: Sequence[A]) -> None:
-    """Call it for all of them, also where it raises for one."""
+    """Call the function for every item, even if it raises for one."""
     for i, item in enumerate(items):
         try:
             function(item)
-        except BaseException:
+        except BaseException:  # an interruption too: the other items are released before it is raised again
             each(function, items[i + 1 :])
             raise

@@ -1,4 +1,4 @@
-"""Worker processes, seen from the process that asks them."""
+"""Worker processes, as the parent process handles them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from fnlamp.effect.runtime import polled
 from fnlamp.effect.signals import shielded
 from fnlamp.fault import Fault, FaultError, NotPicklable, ResourceExhausted, WorkerLost
 
-_PATIENCE: Final = 1.0  # seconds that workers get to end by themselves
-_GLANCE: Final = 20  # milliseconds after which who waits looks up: what it waits for may be over, or taken in by another thread
+_PATIENCE: Final = 1.0  # seconds for workers to end by themselves
+_GLANCE: Final = 20  # milliseconds between two checks of a wait: the run may be over, or another thread have read the answer
 
 
 def processes(count: int) -> Resource[Workers, ResourceExhausted]:
     """Worker processes to share between loaders and epochs: started once, ended when the resource is released.
 
-    They begin as copies of a small server process that has imported fnlamp and has no threads (the "forkserver" of Python's
+    They are forked from a small server process that has imported fnlamp and has no threads (the "forkserver" of Python's
     multiprocessing), so a script that uses them keeps its own work under `if __name__ == "__main__":`. Python ends the server
-    with the program. A data set and functions are sent to them: write functions at the top of a module.
+    with the program. Data sets and functions are pickled: define functions at the top of a module.
     """
     count = at_least_one(count)
     return Resource.make(Effect.checked(lambda: Processes(count)), lambda workers, _: Effect.suspend(workers.close))
@@ -49,13 +49,13 @@ class Processes(Workers):
 
     def __init__(self, count: int) -> None:
         if getattr(process.current_process(), "_inheriting", False):
-            sys.exit(1)  # a worker that runs the program to import it: the fault of who started it says what is missing
+            sys.exit(1)  # a worker that imports the main module got here: the parent's fault says what is missing
         self.count = count
-        # A plain fork copies locks that JAX's threads hold; spawning imports everything again for each worker.
+        # A plain fork copies locks held by JAX's threads; spawning imports everything again for each worker.
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["fnlamp.data.loading.forked", "fnlamp.data.loading.serve", "PIL.Image"])
         self.tickets = itertools.count()
-        # Loaders that share workers may be read by different threads. Nobody waits for a worker and holds the lock.
+        # Different threads may read loaders that share workers. No thread waits for a worker while it holds the lock.
         self.lock = threading.RLock()
         self.jobs: list[_ProcessJob] = []
         self.workers: list[_Worker] = []
@@ -64,7 +64,7 @@ class Processes(Workers):
                 start_server()
                 for _ in range(count):
                     self.workers.append(_Worker(self.context))
-        except BaseException:  # an interruption too: nobody else has these yet, to end them
+        except BaseException:  # an interruption too: the caller does not have the workers yet, to end them
             self.close()
             raise
 
@@ -77,19 +77,19 @@ class Processes(Workers):
         try:
             with self.lock:
                 for worker in [*self.workers]:
-                    if worker.gone():  # the one that asked it is told
+                    if worker.gone():  # its own requests fail with the loss
                         worker.receive()
                         self._replace(worker)
                 self.jobs.append(job)
                 for worker in self.workers:
                     worker.open(job)
-        except BaseException:  # an interruption too: nobody else has the job yet, to close it
+        except BaseException:  # an interruption too: the caller does not have the job yet, to close it
             job.close()
             raise
         return job
 
     def relieve(self) -> None:
-        """Put new workers in place of those that are stuck in what nobody wants any more; the rest of their work is kept."""
+        """Replace workers that are stuck in a cancelled request; their other requests are kept."""
         for worker in [*self.workers]:
             if worker.stuck():
                 self._replace(worker)
@@ -119,10 +119,10 @@ class _ProcessJob(Job):
         self.number = next(pool.tickets)
         self.asked: dict[int, _Worker] = {}
         self.closed = False
-        self.block = Shared()  # kept for workers that begin later
+        self.block = Shared()  # kept for workers that start later
         try:
             self.layouts = _packed(self.block, load)
-        except BaseException:  # an interruption too: nobody else has the memory yet, to give it back
+        except BaseException:  # an interruption too: the caller does not have the memory yet, to release it
             self.block.close()
             raise
 
@@ -174,12 +174,12 @@ class _ProcessJob(Job):
 
 
 class _Worker:
-    """One process, the batches that it was asked for, and the memory that they come in."""
+    """One process, its requests, and the memory for their batches."""
 
     def __init__(self, context: ForkServerContext) -> None:
         self.unanswered: dict[int, Request] = {}
         self.answered: dict[int, tuple[int, Layout | Fault | None]] = {}
-        self.unwanted: dict[int, float] = {}  # since when
+        self.unwanted: dict[int, float] = {}  # ticket to time of cancellation
         self.slots: list[Shared] = []
         self.free: list[int] = []
         self.lost: WorkerLost | None = None
@@ -191,7 +191,7 @@ class _Worker:
         try:
             with no_main_without_file():
                 self.process.start()
-        except BaseException:  # an interruption too: nobody else has these yet, to close them
+        except BaseException:  # an interruption too: the caller does not have the worker yet, to close it
             self.connection.close()
             self.progress_block.close()
             raise
@@ -211,7 +211,7 @@ class _Worker:
             self.outbox.put(("end", job.number))
 
     def stuck(self) -> bool:
-        """Whether it has been at something for long that nobody wants any more."""
+        """Whether it has spent `PATIENCE` seconds on a cancelled request."""
         since = self.unwanted.get(int(self.progress[1])) if self.unwanted and not self.ended else None
         return since is not None and time.monotonic() - since > PATIENCE
 
@@ -221,19 +221,19 @@ class _Worker:
             self.slots.append(Shared())
             self.outbox.put(("slot", self.free[0]), self.slots[-1].fd)
         slot = self.free.pop()
-        (layout,) = self.slots[slot].write(rows)  # not through the pipe: one that is full makes the writer wait
+        (layout,) = self.slots[slot].write(rows)  # not through the pipe: a full one blocks the writer
         self.unanswered[ticket] = Request(job, ticket, slot, rows[0], layout)
         self.outbox.put(self.unanswered[ticket])
 
     def polling(self) -> select.poll:
-        """What waits for an answer or for the end; each thread that does needs its own."""
+        """A poll for an answer or the end of the process; each waiting thread needs its own."""
         poll = select.poll()
         for fd in self.fds:
             poll.register(fd, select.POLLIN)
         return poll
 
     def receive(self) -> None:
-        """Take the answers that are there."""
+        """Read the available answers."""
         self.outbox.flush()
         while self.lost is None and self.unanswered:
             events = self.poll.poll(0)
@@ -253,7 +253,7 @@ class _Worker:
                 self.answered[ticket] = slot, answer
 
     def outcome(self, ticket: int) -> Result[Tree, Fault] | None:
-        """What became of a batch; `None` if that is not known yet."""
+        """The outcome of a batch; `None` if it is not known yet."""
         if ticket in self.answered:
             slot, answer = self.answered[ticket]
             outcome: Result[Tree, Fault] = Failure(answer) if isinstance(answer, Fault) else self.slots[slot].read(answer or [])
@@ -279,7 +279,7 @@ class _Worker:
         return self.lost is not None or not self.process.is_alive()
 
     def _loss(self) -> WorkerLost:
-        """Which row it was at: the one that it wrote down, or the first one that it had not begun."""
+        """The loss, with the row at which it happened: the one in `progress`, or the first of the oldest request."""
         self.process.join(_PATIENCE)
         row, ticket = self.progress[0], self.progress[1]
         if ticket not in self.unanswered:
@@ -293,7 +293,7 @@ class _Worker:
             self.process.kill()
 
     def end(self, deadline: float) -> None:
-        """Give everything back, but for answers that are not taken yet."""
+        """Wait for the process, and release everything but answers that are not taken yet."""
         try:
             self.process.join(max(deadline - time.monotonic(), 0))
         finally:
@@ -313,11 +313,11 @@ class _Worker:
                 block.close()
 
 
-_STOPPED: Final = (1, -signal.SIGINT, -signal.SIGTERM)  # how a worker ends that a signal to all processes reached early
+_STOPPED: Final = (1, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a worker that a signal to all processes reached early
 
 
 def _hear() -> None:
-    """A moment for such a signal to be heard here too: then the run is interrupted, and its worker is not what was lost."""
+    """Wait for such a signal to arrive here too: then the run is interrupted, which is not a lost worker."""
     for _ in range(10):
         polled.check()
         time.sleep(_GLANCE / 1000)
@@ -327,10 +327,10 @@ def _packed(block: Shared, load: Load) -> dict[str, Layout]:
     names = [field.name for field in fields(load)]
     try:
         return dict(zip(names, block.write(*(getattr(load, name) for name in names)), strict=True))
-    except Exception:  # pickling runs the objects' own code; one by one, it is found out which of them fails
+    except Exception:  # pickling runs the objects' own code; try each object to find the one that fails
         for name in names:
             try:
                 block.write(getattr(load, name))
-            except Exception as error:
+            except Exception as error:  # as above
                 raise FaultError(NotPicklable(name, f"{type(error).__name__}: {error}")) from error
         raise

@@ -1,4 +1,4 @@
-"""What runs inside a worker process."""
+"""The code of a worker process."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ IDLE: Final = -1  # in place of a ticket
 
 
 def serve(connection: Connection) -> None:
-    """Answer requests until the other end hangs up, or is gone."""
+    """Answer requests until the other end closes or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent decides
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # not ignored: a program that this one starts would inherit that
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # not SIG_IGN, which child programs would inherit
     _end_with_server()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    random.seed()  # a copied process would repeat the chance of its siblings
+    random.seed()  # a forked process would draw the numbers of its siblings
     np.random.seed()
-    keep_memory()  # batch after batch takes as much: a third of the time of large images went into mapping it anew
-    gc.freeze()  # what was imported before stays: the collector need not look at it
+    keep_memory()  # mapping new memory for each batch took a third of the time with large images
+    gc.freeze()  # imported modules stay: the collector need not visit them
     counters = receive_fd(connection)
     if counters is None:
         return
@@ -56,20 +56,20 @@ def serve(connection: Connection) -> None:
 
 
 def _end_with_server() -> None:
-    """The system kills this process when the fork server ends, which ends with the program, also while an item holds the lock
-    of the interpreter. Each copy of the server keeps a pipe to it open, without which it sees the program's end.
+    """Have the system kill this process when the fork server ends, which ends with the program, even while an item holds the
+    GIL. Each child inherits an open pipe to the server, and must close it for the server to see the program's end.
     """
     fd = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
     if fd is not None:
         os.close(fd)
         forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     if sys.platform == "linux":
-        with contextlib.suppress(Exception):  # a system without it has the thread below
+        with contextlib.suppress(Exception):  # without prctl, the thread below does it
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:
-    """A worker inside a long item does not look at its pipe."""
+    """End with the parent: a worker inside a long item does not poll its pipe."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -78,7 +78,7 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """One batch to load: its first row, and the block of memory that all rows are in, and the batch is put into."""
+    """One batch to load: its first row, and the block of memory that holds all row numbers and receives the batch."""
 
     job: int
     ticket: int
@@ -88,13 +88,13 @@ class Request:
 
 
 class _Desk:
-    """What a worker has been given."""
+    """The jobs, memory and requests of a worker."""
 
     def __init__(self, connection: Connection, progress: memoryview) -> None:
         self.connection = connection
-        self.progress = progress  # the row and the ticket that it is at
+        self.progress = progress  # the current row and ticket
         self.progress[1] = IDLE
-        self.slots: dict[int, Shared | None] = {}  # `None`: this process may have no more files
+        self.slots: dict[int, Shared | None] = {}  # `None`: this process is at its limit of open files
         self.jobs: dict[int, _Opened] = {}
         self.queue: deque[Request] = deque()
 
@@ -115,7 +115,7 @@ class _Desk:
                 self.jobs.pop(number).close()
 
     def work(self) -> None:
-        """Load the batch that was asked for first."""
+        """Load the batch of the oldest request."""
         request = self.queue.popleft()
         self.progress[0], self.progress[1] = request.first, request.ticket
         slot, job = self.slots[request.slot], self.jobs.get(request.job)
@@ -131,12 +131,12 @@ class _Desk:
         self.progress[1] = IDLE
 
 
-_LAST: Final[dict[str, Any]] = {}  # the states of the process's own generators after the last batch
+_LAST: Final[dict[str, Any]] = {}  # the states of the process's generators after the last batch
 _NO_FILES: Final = ResourceExhausted("open files", os.strerror(errno.EMFILE))
 
 
 class _Opened:
-    """A job, unpacked when it is first needed."""
+    """A job, unpickled when first needed."""
 
     def __init__(self, block: Shared | None, layouts: dict[str, Layout]) -> None:
         self.block = block
@@ -154,7 +154,7 @@ class _Opened:
         for name, layout in self.layouts.items():
             try:
                 parts[name] = self.block.view(layout)
-            except Exception as error:
+            except Exception as error:  # unpickling runs the objects' own code
                 return NotPicklable(name, f"{type(error).__name__}: {error}")
         return Watched(Load(**parts), alone=True, last=_LAST)
 
@@ -167,5 +167,5 @@ class _Opened:
 def _written(slot: Shared, outcome: Result[Any, Any]) -> Layout:
     try:
         return slot.write(outcome)[0]
-    except Exception as error:
+    except Exception as error:  # pickling runs the objects' own code
         return slot.write(Failure(NotPicklable("a batch", f"{type(error).__name__}: {error}")))[0]

@@ -1,4 +1,4 @@
-"""What has to hold before the fork server copies itself for a worker."""
+"""Preconditions for the fork server to fork a worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiprocessing import forkserver, resource_tracker
 
 
 def check_room() -> None:
-    """Raises: `OSError`, if a process cannot be started for want of files; the fork server does not survive half a request."""
+    """Raises: `OSError`, if too few files can be opened to start a process; half a request kills the fork server."""
     fds: list[int] = []
     try:
         while len(fds) < 16:
@@ -22,9 +22,9 @@ def check_room() -> None:
 
 
 def start_server() -> None:
-    """With Ctrl-C and SIGTERM blocked, which what it starts inherits: `forked` opens them when it ignores them."""
+    """Start the server with Ctrl-C and SIGTERM blocked, as its children inherit; `forked` ignores, then unblocks them."""
     check_room()
-    resource_tracker.ensure_running()  # it unblocks them
+    resource_tracker.ensure_running()  # it unblocks both
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         forkserver.ensure_running()
@@ -34,7 +34,7 @@ def start_server() -> None:
 
 @contextmanager
 def no_main_without_file() -> Iterator[None]:
-    """A program that came through standard input names a file that is not there, and workers would try to run it."""
+    """A program read from standard input names a file that does not exist; workers would try to run it."""
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if file is None or os.path.exists(file):

@@ -1,7 +1,7 @@
-"""Memory that two processes see: how batches come from a worker without a pipe.
+"""Memory shared by two processes, by which batches get from a worker to the program without a pipe.
 
-It is an unnamed file in memory (an unlinked temporary file where the system has none such), so it needs no room in /dev/shm and
-is gone when the last process that holds it ends, however it ends.
+It is an anonymous file in memory (an unlinked temporary file on systems without memfd), so it needs no space in /dev/shm, and
+disappears when the last process that holds it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Layout: TypeAlias = list[tuple[int, int]]
-"""Where the parts of an object lie, as offset and length: its pickle, then the buffers of its arrays."""
+"""Offset and length of the parts of an object: its pickle, then the buffers of its arrays."""
 
-_LINE = 64  # bytes: what JAX wants arrays aligned to, to use them where they are
+_LINE = 64  # bytes: the alignment at which JAX uses an array without a copy
 
 
 class Shared:
@@ -29,7 +29,7 @@ class Shared:
         self._map: mmap.mmap | None = None
 
     def write(self, *values: Any) -> list[Layout]:
-        """Put objects in, over what was there."""
+        """Write objects over the previous contents."""
         layouts, parts, end = [], [], 0
         for value in values:
             buffers: list[pickle.PickleBuffer] = []
@@ -47,7 +47,7 @@ class Shared:
         return layouts
 
     def read(self, layout: Layout) -> Any:
-        """An object, in memory of its own."""
+        """An object, copied to its own memory."""
         end = sum(layout[-1])
         room = np.empty(end + _LINE, np.uint8)
         first = -room.ctypes.data % _LINE
@@ -56,15 +56,15 @@ class Shared:
         return _loaded(room.data, layout)
 
     def view(self, layout: Layout) -> Any:
-        """An object where it is, for as long as nothing else is written; who changes it changes it for this process alone."""
+        """An object in place, valid until the next write; changes to it are private to this process."""
         return _loaded(memoryview(mmap.mmap(self.fd, sum(layout[-1]), access=mmap.ACCESS_COPY)), layout)
 
     def counters(self) -> memoryview:
-        """The block as whole numbers of 64 bits, all 0 at first: what one process writes the others see at once."""
+        """The block as 64-bit integers, initially 0; other processes see a write at once."""
         return memoryview(self._mapped(mmap.PAGESIZE)).cast("q")
 
     def close(self) -> None:
-        """Give the memory back; a second time does nothing."""
+        """Release the memory; a second call does nothing."""
         fd, self.fd, self._map = self.fd, -1, None
         if fd >= 0:
             os.close(fd)
@@ -73,7 +73,7 @@ class Shared:
         if self._map is None or len(self._map) < size:
             there = os.fstat(self.fd).st_size
             if there < size:
-                there = -(-size * 5 // 4 // mmap.PAGESIZE) * mmap.PAGESIZE  # batches of many sizes grow it a few times only
+                there = -(-size * 5 // 4 // mmap.PAGESIZE) * mmap.PAGESIZE  # so that batches of many sizes rarely grow it
                 os.ftruncate(self.fd, there)
             self._map = mmap.mmap(self.fd, there)
         return self._map
@@ -92,14 +92,14 @@ def _loaded(memory: memoryview, layout: Layout) -> Any:
 
 
 class _Pickler(pickle.Pickler):
-    """Sends the name of a mapped file in place of what is in it."""
+    """Pickles the name of a mapped file instead of its contents."""
 
     def reducer_override(self, value: Any) -> Any:
         whole = _whole_map(value) if isinstance(value, np.ndarray) else None
         if whole is None:
             return NotImplemented
         reach = [(n - 1) * step for n, step in zip(value.shape, value.strides, strict=True)]
-        before = -sum(min(step, 0) for step in reach)  # bytes of the view that lie before its first number
+        before = -sum(min(step, 0) for step in reach)  # bytes of the view before its first element
         size = before + sum(max(step, 0) for step in reach) + value.itemsize
         start = _begin(whole) + value.ctypes.data - before - np.frombuffer(whole._mmap, np.uint8).ctypes.data
         view = value.shape, value.dtype, before, value.strides
@@ -107,7 +107,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _whole_map(array: np.ndarray[Any, Any]) -> Any:
-    """The map that an array is a view of, if its file holds the same: not if what is written to it stays in memory."""
+    """The map of which an array is a view, if the file has the same contents: not for a copy-on-write map."""
     if type(array) not in (np.ndarray, np.memmap) or not array.size or array.dtype.hasobject:
         return None
     whole: Any = array
@@ -118,7 +118,7 @@ def _whole_map(array: np.ndarray[Any, Any]) -> Any:
 
 
 def _same_file(whole: Any) -> bool:
-    """Whether the file is there, and not another one that was given its name; that one differs at its ends."""
+    """Whether the file exists and was not replaced by another, which is detected from its first and last bytes."""
     ends = [(0, 4096), (max(len(whole._mmap) - 4096, 0), 4096)]
     try:
         with open(whole.filename, "rb") as file:
@@ -128,12 +128,12 @@ def _same_file(whole: Any) -> bool:
 
 
 def _begin(whole: Any) -> int:
-    """Where in its file the memory of a map begins."""
+    """The offset in the file at which the memory of a map starts."""
     return int(whole.offset - whole.offset % mmap.ALLOCATIONGRANULARITY)
 
 
 def _map_again(part: tuple[str, int, int], view: tuple[Any, ...], named: bool) -> Any:
-    """The view of a part of a file; what is written into it stays in this process."""
+    """The view of a part of a file; writes to it are private to this process."""
     filename, start, size = part
     shape, dtype, offset, strides = view
     array: Any = np.ndarray(shape, dtype, np.memmap(filename, np.uint8, "c", start, (size,)), offset, strides)

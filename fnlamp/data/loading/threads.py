@@ -1,4 +1,4 @@
-"""Worker threads: any function will do, and they help where the work is done outside of Python's lock."""
+"""Worker threads: they take any function, and help if the work releases the GIL."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from fnlamp.fault import Fault
 def threads(count: int) -> Resource[Workers, Never]:
     """Worker threads to share between loaders and epochs.
 
-    Nothing is sent to them, so any function will do; they help where the work is done outside of Python's lock: reading,
-    waiting, decoding images. A thread cannot be stopped inside an item: a release waits some seconds for those that are being
-    read, and then leaves them behind.
+    Nothing is pickled, so they take any function; they help if the work releases the GIL: reading, waiting, decoding images.
+    A thread cannot be stopped inside an item: a release waits some seconds for items that are being loaded, then abandons them.
 
     >>> from fnlamp.data import loader
     >>> items = [(i / 10, i) for i in range(5)]
@@ -38,7 +37,7 @@ def threads(count: int) -> Resource[Workers, Never]:
 
 
 class Threads(Workers):
-    """Worker threads. One that is stuck in an item ends with the process, which an executor's would hold up."""
+    """Worker threads, as daemons: one that is stuck in an item does not keep the process alive, as an executor's would."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -49,7 +48,7 @@ class Threads(Workers):
                 thread = threading.Thread(target=self._work, name="fnlamp-worker", daemon=True)
                 thread.start()
                 self.threads.append(thread)
-        except BaseException:  # an interruption too: nobody else has these yet, to end them
+        except BaseException:  # an interruption too: the caller does not have the threads yet, to end them
             self.close()
             raise
 
@@ -59,7 +58,7 @@ class Threads(Workers):
     def close(self) -> None:
         for _ in self.threads:
             self.queue.put(None)
-        end = time.monotonic() + 1  # jobs were patient before
+        end = time.monotonic() + 1  # jobs waited for their items already
         for thread in self.threads:
             thread.join(max(end - time.monotonic(), 0))
 
@@ -69,11 +68,11 @@ class Threads(Workers):
 
 
 class _Released(BaseException):
-    """The loader was released while a batch was under way."""
+    """The loader was released while a batch was being loaded."""
 
 
 class _At(list[int]):
-    """Where a batch is: nothing more is read for a loader that was released."""
+    """The progress of a batch; setting it raises once the loader is released, so that no further item is loaded."""
 
     def __init__(self, job: _ThreadJob) -> None:
         super().__init__([0])
@@ -86,7 +85,7 @@ class _At(list[int]):
 
 
 class _Task:
-    """One batch that a thread is to load. Its queue and lock are the interpreter's own, which no signal leaves half taken."""
+    """One batch for a thread to load. Its queue and lock are implemented in C, so that no signal leaves them half acquired."""
 
     def __init__(self, job: _ThreadJob, rows: Sequence[int]) -> None:
         self.job, self.rows = job, rows
@@ -102,13 +101,13 @@ class _Task:
             self.begun = True
         try:
             self.answer.put(self.job.load(self.rows, _At(self.job)))
-        except BaseException as error:  # such as sys.exit(): raised where the batch is asked for
+        except BaseException as error:  # such as sys.exit(): raised where the batch is taken
             self.answer.put(error)
         self.job.unfinished.discard(self)
         self.at_work.release()
 
     def cancel(self) -> bool:
-        """Whether it will not be begun."""
+        """Cancel the task; `False` if it has started."""
         with self.job.lock:
             self.cancelled = not self.begun
         if self.cancelled:
@@ -122,7 +121,7 @@ class _ThreadJob(Job):
         self.load = Watched(load, alone=False)
         self.closed = False
         self.lock = threading.Lock()
-        self.unfinished: set[_Task] = set()  # those that were dropped at work too
+        self.unfinished: set[_Task] = set()  # dropped ones that are running too
 
     def request(self, rows: Sequence[int]) -> Any:
         task = _Task(self, rows)
@@ -150,9 +149,9 @@ class _ThreadJob(Job):
         ticket.cancel()
 
     def close(self, part: float = 1.0) -> None:
-        """Wait for the items that are being read, so that their data set can be released after this; no others are begun.
+        """Wait for the items that are being loaded, so that their data set can be released after this; no others are started.
 
-        An item that takes longer than the patience is left alone: its thread reads it to the end, and nothing after it.
+        An item that takes longer is abandoned: its thread loads it to the end, and nothing after it.
         """
         self.closed = True
         end = time.monotonic() + part * PATIENCE

@@ -1,4 +1,4 @@
-"""Functions of items, on the host: what `with_transform` and a loader's `transform` take."""
+"""Functions of items, on the host, for `with_transform` and a loader's `transform`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Composed:
 
 
 def compose(*functions: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The functions one after the other, the first one first; of none, what changes nothing.
+    """The composition of functions, applied from first to last; the identity without any.
 
     >>> compose(str, len)(1000)
     4
@@ -50,7 +50,7 @@ class _At:
 
 
 def at(place: int | str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function of one part of an item, a tuple or a dict; the other parts stay as they are.
+    """Apply a function to one part of an item, a tuple or a dict; the other parts are unchanged.
 
     >>> at(0, abs)((-5, "label")), at("x", abs)({"x": -5, "y": -1})
     ((5, 'label'), {'x': 5, 'y': -1})
@@ -63,7 +63,7 @@ def at(place: int | str, function: Callable[[Any], Any]) -> Callable[[Any], Any]
 def to_float(image: Any) -> Image:
     """An image of bytes, 0 to 255, as float32 from 0 to 1.
 
-    Shapes: any, kept. Fails: `DtypeMismatch` for another dtype, whose range nobody knows.
+    Shapes: any, kept. Fails: `DtypeMismatch` for another dtype, whose range is unknown.
 
     >>> to_float(np.array([0, 51, 255], np.uint8))
     array([0. , 0.2, 1. ], dtype=float32)
@@ -93,7 +93,7 @@ class _Normalize:
 
 
 def normalize(mean: float | Sequence[float], std: float | Sequence[float]) -> Callable[[Any], Image]:
-    """`(image - mean) / std` in float32, channel by channel; a single number is for all channels.
+    """`(image - mean) / std` in float32, channel by channel; a single number applies to all channels.
 
     Shapes: `(..., channels)`, kept. Fails: `DtypeMismatch` for integers, `ShapeMismatch` for another number of channels.
 

@@ -1,4 +1,4 @@
-"""Tables of numbers in Parquet files and in Arrow's own: IPC files and streams, Feather."""
+"""Tables of numbers in Parquet and Arrow files: IPC files and streams, Feather."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def read_parquet(
 ) -> Effect[Table, TableFault]:
     """The numbers in a Parquet file; needs the extra `tables`. Nothing is opened before the program is run.
 
-    `columns` are the names of the features, in the order that is wanted; no others are read. By default they are all but the
+    `columns` are the names of the features, in the order to return; no others are read. By default they are all but the
     label and a data frame's stored index, which the file's metadata names. `label` is the column of class labels as in
-    `read_csv`, by its name or its position in the file, the index not counted; it need not be among `columns`.
-    `limit` is how many bytes may be unpacked: as the file declares them of all its columns, and as its rows take for those
-    that are read; more is refused before anything is. Rows count from 1.
+    `read_csv`, by its name or its position in the file, not counting the index; it need not be among `columns`.
+    `limit` is how many bytes may be unpacked, both as the file declares for all its columns and as its rows take in the
+    columns that are read; a larger file is refused before anything is unpacked. Rows count from 1.
 
     Fails: `FileMissing`; `FileCorrupt` for another format, a damaged or cut file, one without rows or without the columns;
-    `BadCell` for a null, a string and whatever else is no finite number (in `dtype` too), and no whole number for a label;
+    `BadCell` for a null, a string and anything else but a finite number (in `dtype` too), or a whole number for a label;
     `TooLarge`; `ExtraMissing`.
 
     >>> import pathlib, pyarrow, pyarrow.parquet, tempfile
@@ -59,23 +59,23 @@ def read_parquet(
         with decoding(name, "a Parquet file"):
             pieces = _Pieces(name, file, size, limit)
             footer = parquet_footer(pieces.footer(), budget)
-            # Not of the file itself: damage makes pyarrow ask it for gigabytes, and a mapped one may be cut while it is read.
+            # From a copy, not the file: damage makes pyarrow read gigabytes, and a mapped file may be truncated meanwhile.
             with parquet.ParquetFile(_reader(pieces.whole), pre_buffer=False) as source:
                 names, schema = list(source.schema_arrow.names), source.schema_arrow
                 features, position = _chosen(name, schema, wanted, label)
                 needed = inside(features, position)
                 columns = [names[i] for i in needed]
                 chunks = [chunk for chunk in footer.chunks if chunk.column in columns]
-                # A run of one value takes no room in the file.
+                # A run of equal values takes no space in the file.
                 rows = max(footer.rows, source.metadata.num_rows, *_values(chunks).values(), 0)
                 width = _width(name, schema, needed, rows, np.dtype(dtype))
                 within(name, limit, footer.size)
                 within(name, limit, rows * width)
                 pieces.read(chunks)
                 within(name, limit, sum(pages_size(pieces.view, chunk, budget) for chunk in chunks))
-                # By one thread: where one of several meets damage, the rest run on after the file is gone, and crash.
+                # One thread: if one of several meets damage, the others keep running after the file is closed, and crash.
                 table = source.read(columns=columns, use_threads=False)
-            del source, pieces  # what is unpacked does not need them
+            del source, pieces  # the table does not need them
             return _table(name, table, names, features, position, np.dtype(dtype))
 
     return reading(name, _opening(name, (b"PAR1",), "a Parquet file", limit, load))
@@ -91,7 +91,7 @@ def read_arrow(
 ) -> Effect[Table, TableFault]:
     """The numbers in an Arrow IPC file (Feather) or stream; needs the extra `tables`. Options and faults: `read_parquet`.
 
-    Only the record batches' columns that are asked for are unpacked. What a file of before 2020 has, version 0.15, is not read.
+    Of the record batches, only the selected columns are unpacked. The format before version 0.15 (2019) is not supported.
 
     >>> import pathlib, pyarrow, pyarrow.feather, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.feather")
@@ -106,7 +106,7 @@ def read_arrow(
         ipc, budget = need("pyarrow.ipc", "tables"), Budget(name, limit)
         with decoding(name, "an Arrow IPC file or stream"):
             raw = memoryview(rest_of(name, file, limit))
-            # A file is a stream with a list of its batches after it.
+            # A file is a stream followed by a list of its batches.
             start = 8 if bytes(raw[:6]) == b"ARROW1" else 0
             batches = arrow_batches(raw, start, budget)
             within(name, limit, sum(batch.size for batch in batches))
@@ -138,11 +138,11 @@ def _reader(raw: Any) -> Any:
 
 
 class _Pieces:
-    """The parts of a Parquet file that are needed, at their places in memory of its length; the rest takes no memory."""
+    """The needed parts of a Parquet file, at their offsets in a mapping of its length; the rest takes no memory."""
 
     def __init__(self, path: str, file: File, size: int, limit: int | None) -> None:
         self.path, self.file, self.limit = path, file, limit
-        # What is packed with gzip cannot be read here and there.
+        # A file packed with gzip has no random access.
         packed = None if file.seekable() else rest_of(path, file, limit)
         self.whole: Any = packed
         if packed is None:
@@ -151,7 +151,7 @@ class _Pieces:
         self.is_whole, self.taken = packed is not None, 0
 
     def footer(self) -> bytes:
-        """What stands between the data and the length of itself, at the end."""
+        """The footer, which precedes its own length at the end of the file."""
         end = len(self.view) - 8
         if end < 4:
             raise ValueError(f"a file of {end + 8} bytes")
@@ -163,8 +163,8 @@ class _Pieces:
         return bytes(self.view[end - length : end])
 
     def read(self, chunks: list[Chunk]) -> None:
-        """Have the bytes of these columns."""
-        for chunk in chunks:  # some writers tell a length that lacks a header of a page, as pyarrow knows too
+        """Read the bytes of these columns."""
+        for chunk in chunks:  # some writers' lengths omit the header of a page; pyarrow handles this too
             self._take(chunk.start, min(chunk.start + chunk.length + 100, len(self.view) - 8))
 
     def _take(self, start: int, stop: int) -> None:
@@ -178,7 +178,7 @@ class _Pieces:
 
 
 def _values(chunks: list[Chunk]) -> Counter[str]:
-    """The numbers that each column says to have."""
+    """How many values each column declares."""
     counts: Counter[str] = Counter()
     for chunk in chunks:
         counts[chunk.column] += chunk.values
@@ -190,9 +190,9 @@ def _opening(
 ) -> Callable[[], Table]:
     def opening() -> Table:
         with opened(path) as (file, size):
-            came = file.peek(4)[:4]
-            if came not in magic:
-                raise FaultError(FileCorrupt(path, expected, f"the bytes {came.hex(' ')}" if came else "an empty file"))
+            start = file.peek(4)[:4]
+            if start not in magic:
+                raise FaultError(FileCorrupt(path, expected, f"the bytes {start.hex(' ')}" if start else "an empty file"))
             need("pyarrow", "tables")
             return load(file, size)
 
@@ -200,7 +200,7 @@ def _opening(
 
 
 def _width(path: str, schema: Any, places: list[int], rows: int, dtype: np.dtype[Any]) -> int:
-    """The bytes of a row when it is unpacked, before anything is.  Fails: `FileCorrupt`; `BadCell` for what is no number."""
+    """The bytes of an unpacked row, before anything is unpacked.  Fails: `FileCorrupt`; `BadCell` for other than numbers."""
     if rows < 1:
         raise FaultError(FileCorrupt(path, "at least one row of numbers", "none"))
     kinds, width = need("pyarrow.types", "tables"), 0
@@ -221,11 +221,11 @@ def _chosen(path: str, schema: Any, columns: Sequence[str] | None, label: str | 
 
 
 def _row_names(path: str, schema: Any) -> list[int]:
-    """The positions of the columns that hold a data frame's index, as the file's own metadata tells, or their names."""
+    """The positions of the columns that hold a data frame's index, by the file's metadata or by their names."""
     written = (schema.metadata or {}).get(b"pandas", b"{}")
     try:
         listed = json.loads(written).get("index_columns", [])
-        stored = {name for name in listed if isinstance(name, str)}  # a range is not stored: it is described, by a dict
+        stored = {name for name in listed if isinstance(name, str)}  # a range is a dict: it is described, not stored
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FaultError(
             FileCorrupt(path, "pandas' metadata as JSON, or columns=[...] without it", repr(written[:60]))
@@ -234,14 +234,14 @@ def _row_names(path: str, schema: Any) -> list[int]:
 
 
 _INDEX: Final = re.compile(r"__index_level_[0-9]+__|__null_dask_index__")
-"""What pyarrow and Dask call the columns of an index that has no name."""
+"""The column names that pyarrow and Dask give to an unnamed index."""
 
 
 def _table(path: str, table: Any, names: list[str], places: list[int], position: int | None, dtype: np.dtype[Any]) -> Table:
     features = np.empty((table.num_rows, len(places)), dtype)
     for i, at in enumerate(places):
         numbers = _numbers(path, table.column(names[at]), names[at])
-        with np.errstate(over="ignore"):  # looked for and named right below
+        with np.errstate(over="ignore"):  # checked and reported right below
             features[:, i] = numbers
         if not np.isfinite(features[:, i]).all():
             row = int(np.flatnonzero(~np.isfinite(features[:, i]))[0])
@@ -254,7 +254,7 @@ def _table(path: str, table: Any, names: list[str], places: list[int], position:
 
 
 def _numbers(path: str, column: Any, name: str) -> Numbers:
-    """The finite numbers of a column, booleans being 0 and 1.  Fails: `BadCell`."""
+    """The finite numbers of a column, with booleans as 0 and 1.  Fails: `BadCell`."""
     arrow = need("pyarrow", "tables")
     if arrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -269,5 +269,5 @@ def _numbers(path: str, column: Any, name: str) -> Numbers:
 
 
 def _refuse(path: str, row: int, column: Any, name: str) -> None:
-    came = column[row].as_py()
-    raise FaultError(BadCell(path, row + 1, name, "a finite number", "a null" if came is None else repr(came)))
+    value = column[row].as_py()
+    raise FaultError(BadCell(path, row + 1, name, "a finite number", "a null" if value is None else repr(value)))

@@ -1,4 +1,4 @@
-"""Many numbers at once: the text of a table's rows as one array, exactly as `float` reads every cell, or not at all."""
+"""Bulk parsing: the text of a table's rows as one array, bit for bit as `float` reads every cell, or not at all."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _EXACT: Final = 2**53
 _POWERS: Final = 10.0 ** np.arange(23)
 """The powers of ten that float64 holds exactly."""
 _MANY: Final = 2**14
-"""Bytes from which on it pays to ask whether pyarrow is there."""
+"""Bytes above which pyarrow pays off."""
 
 
 def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
-    """All cells of the rows, float64 or integers (then within 2**53), or `None` where they are not plainly numbers.
+    """All cells of the rows, float64 or integers (then within 2**53), or `None` if any is not a plain number.
 
-    `rows` ends with a line feed. What this takes, cell by cell `float` takes too, with the same result, bit for bit; blanks,
-    quotes, empty cells, rows of another width and numbers that float64 does not hold give `None`. Shapes: `(rows, width)`.
+    `rows` ends with a line feed. The result equals that of `float` for every cell, bit for bit; blanks, quotes, empty cells,
+    rows of another width and numbers that float64 cannot hold give `None`. Shapes: `(rows, width)`.
 
     >>> parse(b"1,2.5\\n-3e2,.5\\n", 2, b",")
     array([[   1. ,    2.5],
@@ -33,7 +33,7 @@ def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
     cells = _digits(rows, count, width, separator)
     if cells is not None:
         return cells
-    # Without the characters of numbers, what is left is the table's shape, and whatever else should not be there.
+    # Without the characters of numbers, only the separators and line feeds of the table's shape may remain.
     if rows.translate(None, _NUMERIC) != (separator * (width - 1) + b"\n") * count:
         return None
     cells = _arrow(rows.replace(separator, b"\n"), count * width) if len(rows) >= _MANY else None
@@ -47,7 +47,7 @@ def parse(rows: bytes, width: int, separator: bytes) -> Numbers | None:
 
 
 def _arrow(lines: bytes, count: int) -> Numbers | None:
-    """A number a line as pyarrow reads it, rounded as `float` rounds; `None` if it is not there, or one is malformed."""
+    """One number per line, as pyarrow reads it, rounded as `float` rounds; `None` without pyarrow, or if one is malformed."""
     try:
         arrow, csv = need("pyarrow", "tables"), need("pyarrow.csv", "tables")
     except FaultError:
@@ -65,11 +65,11 @@ def _arrow(lines: bytes, count: int) -> Numbers | None:
 
 
 def _digits(rows: bytes, count: int, width: int, separator: bytes) -> Numbers | None:
-    """Rows of nothing but short runs of digits, as small integers: one pass over the cells for each place that they reach."""
+    """Rows of short runs of digits only, as small integers: one pass over the cells for each decimal place."""
     if any(mark in rows for mark in (b".", b"-", b"e", b"E")):
-        return None  # which the rest would find out too, more slowly
+        return None  # the checks below would find this too, more slowly
     code = np.frombuffer(rows, np.uint8)
-    digit = code - np.uint8(ord("0"))  # what is below "0" wraps round, far above 9
+    digit = code - np.uint8(ord("0"))  # characters below "0" wrap around, far above 9
     stop = np.flatnonzero(digit > 9)
     if len(stop) != count * width:
         return None
@@ -93,7 +93,7 @@ def _whole(text: bytes, count: int) -> Numbers | None:
 
 
 def _decimal(text: bytes) -> Numbers | None:
-    """`-12.345` is -12345 / 10**3, rounded once; the few cells for which that is not known to be exact go through `float`."""
+    """`-12.345` is -12345 / 10**3, rounded once; the few cells for which that may be inexact go through `float`."""
     code = np.frombuffer(text, np.uint8)
     stop = np.flatnonzero(code == ord(","))
     start = np.concatenate(([0], stop[:-1] + 1))
@@ -104,7 +104,7 @@ def _decimal(text: bytes) -> Numbers | None:
     plain = _blanked(text, start[slow], stop[slow]) if len(slow) else text
     shape = np.frombuffer(plain.translate(None, b"0123456789+-"), np.uint8)
     dot = np.flatnonzero(shape == ord("."))
-    owner = dot - np.arange(len(dot))  # the cell of a dot: how many separators come before it
+    owner = dot - np.arange(len(dot))  # the cell of a dot: the number of separators before it
     if b".-" in plain or b".+" in plain or (owner[1:] == owner[:-1]).any():
         return None
     whole = _scan(plain.translate(None, b"."), len(stop), np.int64)
@@ -133,7 +133,7 @@ def _quotient(whole: Numbers, power: Numbers) -> tuple[Numbers, Numbers]:
     a, b = _halves(first), _halves(power)
     error = ((a[0] * b[0] - product) + a[0] * b[1] + a[1] * b[0]) + a[1] * b[1]  # first * power == product + error
     second = ((high - product) - error + low) / power
-    # `second` is good to some 2**-50 of itself: if that cannot move the sum across a rounding boundary, the sum is right.
+    # `second` has a relative error of some 2**-50: if that cannot move the sum across a rounding boundary, the sum is right.
     slack = second * 2.0**-40
     value = first + second
     return value, (first + (second - slack) == value) & (first + (second + slack) == value)
@@ -146,7 +146,7 @@ def _halves(x: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def _blanked(text: bytes, start: Numbers, stop: Numbers) -> bytes:
-    """The text with zeros for the named cells."""
+    """The text with zeros in the given cells."""
     plain = bytearray(text)
     for a, b in zip(start.tolist(), stop.tolist(), strict=True):
         plain[a:b] = b"0" * (b - a)
@@ -156,7 +156,7 @@ def _blanked(text: bytes, start: Numbers, stop: Numbers) -> bytes:
 def _scan(text: bytes, count: int, dtype: Any) -> Numbers | None:
     """`count` numbers, each followed by a comma; `None` if one is malformed."""
     if b"-," in text or b"+," in text:
-        return None  # NumPy's integer scanner takes a sign alone for 0
+        return None  # NumPy's integer scanner reads a lone sign as 0
     try:
         # The last number is a sentinel: before NumPy 2.3 a malformed cell only ends the scan, with a warning.
         numbers = np.fromstring(text + b"0", dtype, sep=",")

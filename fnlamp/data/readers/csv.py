@@ -38,14 +38,14 @@ def read_csv(
 ) -> Effect[Table, FileFault]:
     """The table in a file of numbers; nothing is opened before the program is run.
 
-    `columns` are the names of the features, in the order that is wanted, all by default; others may hold text. By default
-    each needs a name: one without holds the row numbers that pandas and R write. `label` is the column of class labels, by
-    its name or its position from 0; it need not be among `columns`. Without a `header`, columns are called "0", "1", ... Only
-    the first `rows` rows are read, and no more of the file than they take. Whether it is packed is told by its first bytes;
-    `limit` is how many bytes it may unpack to, and twice that its numbers may take. Fails: `FileMissing`; `FileCorrupt` for a
-    file that is damaged, empty, not UTF-8, with another separator or without the columns; `BadCell` for a row of another width
-    or of several lines, and a cell that is empty, not a number, not finite (in `dtype` too), or not a whole number for a
-    label; `TooLarge`. Reference: RFC 4180.
+    `columns` are the names of the features, in the order to return, all by default; other columns may hold text. By default
+    each column needs a name: one without holds the row numbers that pandas and R write. `label` is the column of class labels,
+    by its name or its position from 0; it need not be among `columns`. Without a `header`, columns are named "0", "1", ... Only
+    the first `rows` rows are read, and no more of the file. gzip is detected from the first bytes; `limit` is how many bytes
+    the file may unpack to, and its numbers may take twice that. Fails: `FileMissing`; `FileCorrupt` for a file that is damaged,
+    empty, not UTF-8, with another separator or without the columns; `BadCell` for a row of another width or of several lines,
+    and a cell that is empty, not a number, not finite (in `dtype` too), or not a whole number for a label; `TooLarge`.
+    Reference: RFC 4180.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.csv")
@@ -69,7 +69,7 @@ def read_csv(
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a file, and the places of the features and of the label, which are the ones that are read."""
+    """The columns of a file, and the positions of the features and of the label; only these are read."""
 
     names: list[str]
     header: bool
@@ -87,15 +87,15 @@ class _Columns:
 def _parse(
     path: str, lines: Iterator[bytes], header: bool, separator: str, wanted: tuple[str, ...] | None, label: str | int | None
 ) -> tuple[_Columns, Iterator[Numbers]]:
-    """The columns, and all cells that are read, block by block."""
+    """The columns, and the cells to read, block by block."""
     head = next(lines, b"") if header else b""
     block = next(lines, b"")
     above, _, below = block.partition(b"\n")
     _check_separator(path, *((head, above) if header else (above, below.partition(b"\n")[0])), separator.encode())
     records = list(records_of(path, head if header else above, separator, 1))
     first = records[0] if records else None
-    if len(records) > 1:  # or rows would be lost between the names and the numbers
-        raise FaultError(FileCorrupt(path, "cells as RFC 4180 quotes them", "a quote inside a name that has none around it"))
+    if len(records) > 1:  # else rows between the names and the numbers would be lost
+        raise FaultError(FileCorrupt(path, "cells as RFC 4180 quotes them", "a quote inside an unquoted name"))
     if not head + block:
         raise FaultError(FileCorrupt(path, "a table of numbers", "an empty file"))
     if not first:
@@ -108,22 +108,22 @@ def _parse(
 
 
 def _check_separator(path: str, first: bytes, second: bytes, separator: bytes) -> None:
-    """Nothing, or the fault of two lines that have one cell each, where another separator makes as many cells of both."""
+    """Check that two lines of one cell each do not split alike at another separator.  Fails: `FileCorrupt`."""
     first, second = first.strip(), second.strip()
     if separator in first:
         return
     for other in _SEPARATORS:
         if other in first and first.count(other) == second.count(other):
             cells = f"{first.count(other) + 1:,} cells a line"
-            came = f"one cell a line, or {cells} with separator={other.decode()!r}"
-            raise FaultError(FileCorrupt(path, f"cells with {separator.decode()!r} between them", came))
+            actual = f"one cell a line, or {cells} with separator={other.decode()!r}"
+            raise FaultError(FileCorrupt(path, f"cells with {separator.decode()!r} between them", actual))
 
 
 _SEPARATORS: Final = (b"\t", b";", b"|", b",", b" ")
 
 
 def _blocks(path: str, lines: Iterator[bytes], separator: str, columns: _Columns) -> Iterator[Numbers]:
-    """The columns that are read, some rows at a time: in bulk, where these are plainly numbers, else cell by cell."""
+    """The columns to read, some rows at a time: in bulk if all cells are plain numbers, else cell by cell."""
     number, width = 1 + columns.header, len(columns.names)
     for block in lines:
         block = block.replace(b"\r\n", b"\n")
@@ -138,14 +138,14 @@ def _blocks(path: str, lines: Iterator[bytes], separator: str, columns: _Columns
 
 
 def _misfits(block: bytes, width: int, separator: bytes) -> bool:
-    """Whether a block that is large, because its lines are, has other lines than `width` cells make."""
+    """Whether a block, large because its lines are, has lines of another width."""
     return len(block) > 4 * PIECE and block.count(separator) != block.count(b"\n") * (width - 1)
 
 
 def records_of(path: str, raw: bytes, separator: str, first: int, *, by_line: bool = False) -> Iterator[list[str]]:
-    """The rows, of which the first has the number `first`; `by_line`, none may span several, so that lines count rows.
+    """The rows, numbered from `first`; with `by_line`, a row may not span several lines, so that line numbers are row numbers.
 
-    Fails: `FileCorrupt`; `BadCell` for quotes and lines gone wrong.
+    Fails: `FileCorrupt`; `BadCell` for malformed quotes and lines.
     """
     number = first
     reader = csv.reader(_lines(path, raw, separator, first), delimiter=separator, strict=True)
@@ -156,8 +156,8 @@ def records_of(path: str, raw: bytes, separator: str, first: int, *, by_line: bo
             yield row
             number += 1
     except csv.Error as error:
-        expected, came = next((told for said, told in _SAID.items() if said in str(error)), _OTHER)
-        raise FaultError(BadCell(path, number, None, expected, came)) from error
+        expected, actual = next((message for said, message in _SAID.items() if said in str(error)), _OTHER)
+        raise FaultError(BadCell(path, number, None, expected, actual)) from error
 
 
 _OTHER: Final = ("cells as RFC 4180 quotes them", "others")
@@ -167,21 +167,21 @@ _SAID: Final = {
     "field limit": (f"a cell of at most {csv.field_size_limit():,} characters", "a longer one"),
     "new-line": ("rows that end with a line feed", "a carriage return by itself"),
 }
-"""What Python's reader says, by a part of it, and what is said here."""
+"""Part of a message of Python's reader, and what the fault expected and got."""
 
 
 def _lines(path: str, raw: bytes, separator: str, first: int) -> Iterator[str]:
-    """Text, line by line: only a line feed ends one, where str.splitlines would make two of one with a form feed in it."""
+    """Text, line by line: only a line feed ends a line; str.splitlines would also split at a form feed."""
     mark = separator.encode()
     for number, line in enumerate(io.BytesIO(raw), start=first):
-        if line.count(mark) >= COLUMNS:  # each becomes an object that takes many times its bytes
-            expected = f"at most {COLUMNS:,} columns; wider numbers can come in an NPY or a Parquet file"
+        if line.count(mark) >= COLUMNS:  # each cell becomes an object of many times its bytes
+            expected = f"at most {COLUMNS:,} columns; an NPY or a Parquet file can be wider"
             raise FaultError(BadCell(path, number, None, expected, f"{line.count(mark) + 1:,}"))
         try:
             yield line.decode()
         except UnicodeDecodeError as error:
-            came = f"the byte {line[error.start]:#04x} in {line[max(error.start - 20, 0) : error.start + 5]!r}"
-            raise FaultError(FileCorrupt(path, "UTF-8 text", came)) from error
+            actual = f"the byte {line[error.start]:#04x} in {line[max(error.start - 20, 0) : error.start + 5]!r}"
+            raise FaultError(FileCorrupt(path, "UTF-8 text", actual)) from error
 
 
 def _row(path: str, number: int, row: list[str], columns: _Columns) -> list[float]:
@@ -195,32 +195,32 @@ _NUMBER: Final = re.compile(r"[ \t]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-
 
 
 def _cell(path: str, row: int, columns: _Columns, at: int, cell: str) -> float:
-    # Python takes 1_000, nan and other scripts' digits for numbers too.
+    # Python's `float` also takes 1_000, nan and digits of other scripts.
     value = float(cell) if _NUMBER.fullmatch(cell) else math.nan
     if not math.isfinite(value):
-        came = "an empty cell" if not cell.strip() else repr(cell if len(cell) <= 40 else cell[:37] + "...")
+        actual = "an empty cell" if not cell.strip() else repr(cell if len(cell) <= 40 else cell[:37] + "...")
         if re.fullmatch("[ \t]*[+-]?[0-9]+,[0-9]+[ \t]*", cell):
-            came += ", whose decimal comma is to be a point"
+            actual += ", which has a decimal comma; write a point"
         elif other := next((mark for mark in "\t;|" if mark in cell.strip()), None):
-            came += f", which separator={other!r} would divide"
-        raise FaultError(BadCell(path, row, columns.shown(at), "a finite number", came))
+            actual += f", which separator={other!r} would split"
+        raise FaultError(BadCell(path, row, columns.shown(at), "a finite number", actual))
     return value
 
 
 def _table(path: str, columns: _Columns, blocks: Iterator[Numbers], dtype: np.dtype[Any], limit: int | None) -> Table:
-    """The numbers in their dtype, each block at once: what a line of text becomes would otherwise be kept several times."""
+    """The numbers in their dtype, converted block by block, so that no wider copy of the whole table is kept."""
     kept = {place: i for i, place in enumerate(columns.read)}
     copies = list(_runs([kept[place] for place in columns.features]))
     width = len(columns.features) * dtype.itemsize + 4 * (columns.label is not None)
     parts, label, number, size = [], [], 1 + columns.header, 0
     for block in blocks:
         size += len(block) * width
-        within(path, limit, size // 2)  # two bytes of text, a digit and its separator, are four as float32
+        within(path, limit, size // 2)  # two bytes of text, a digit and a separator, take four as float32
         part = np.empty((len(block), len(columns.features)), dtype)
-        with np.errstate(over="ignore"):  # looked for and named right below
+        with np.errstate(over="ignore"):  # checked and reported right below
             for to, of in copies:
                 part[:, to] = block[:, of]
-        # float32 holds every integer that there is
+        # float32 holds every integer that `parse` returns
         if (block.dtype.kind == "f" or dtype.itemsize < 4) and not np.isfinite(part).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
             shown = columns.shown(columns.features[column])
@@ -234,7 +234,7 @@ def _table(path: str, columns: _Columns, blocks: Iterator[Numbers], dtype: np.dt
 
 
 def _runs(places: list[int]) -> Iterator[tuple[slice, slice]]:
-    """Where columns come, and from where, of those that are side by side in both: a copy of these at once is quick."""
+    """Target and source slices of the columns that are adjacent in both, each copied at once."""
     start = 0
     for stop in range(1, len(places) + 1):
         if stop == len(places) or places[stop] != places[stop - 1] + 1:

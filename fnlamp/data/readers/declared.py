@@ -1,4 +1,4 @@
-"""What Parquet and Arrow files declare, read before pyarrow makes anything of it: a limit must hold whatever they claim."""
+"""The sizes that Parquet and Arrow files declare, read before pyarrow allocates: a limit must hold whatever they claim."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from fnlamp.data.readers.file import within
 
 _OBJECT: Final = 512
-"""Bytes that a part of a file's metadata takes in memory, whatever little it takes in the file."""
+"""Bytes that a part of a file's metadata takes in memory, however few it takes in the file."""
 _FREE: Final = 2**24
-"""Bytes of metadata in memory that are not counted."""
+"""Bytes of metadata in memory that do not count."""
 
 
 @dataclass
 class Budget:
-    """The memory that the metadata of a file may take; spending more fails with `TooLarge`."""
+    """The memory that a file's metadata may take; spending more fails with `TooLarge`."""
 
     path: str
     limit: int | None
     spent: int = -_FREE
 
     def spend(self, size: int) -> None:
-        """Count some bytes in memory.  Fails: `TooLarge`."""
+        """Count these bytes.  Fails: `TooLarge`."""
         self.spent += size
         within(self.path, self.limit, self.spent)
 
@@ -34,7 +34,7 @@ class Budget:
 # ------------------------------------------------------------------------------- Parquet
 
 Fields: TypeAlias = Mapping[int, "Fields | None"]
-"""The fields of a struct that are wanted, by number, with those of the structs in them."""
+"""The wanted fields of a struct, by number, each with the wanted fields of its own struct."""
 
 _CHUNK: Final[Fields] = {3: {3: None, 5: None, 7: None, 9: None, 11: None}}
 _FOOTER: Final[Fields] = {3: None, 4: {1: _CHUNK, 2: None, 3: None}, 5: {1: None, 2: None}}
@@ -43,7 +43,7 @@ _DATA, _INDEX, _DICTIONARY = 0, 1, 2
 
 
 class Chunk(NamedTuple):
-    """A column of a row group: where it is, and how many numbers it says to have."""
+    """A column of a row group: its place, and how many values it declares."""
 
     column: str
     start: int
@@ -52,7 +52,7 @@ class Chunk(NamedTuple):
 
 
 class Footer(NamedTuple):
-    """What the end of a Parquet file declares."""
+    """The declarations at the end of a Parquet file."""
 
     rows: int
     size: int
@@ -61,7 +61,7 @@ class Footer(NamedTuple):
 
 @contextlib.contextmanager
 def _complete() -> Iterator[None]:
-    """Where what is cut, or lacks a part, shows as a place that is not there."""
+    """Turn an access out of range, the sign of cut or incomplete metadata, into a `ValueError`."""
     try:
         yield
     except (LookupError, TypeError, struct.error, OverflowError) as error:
@@ -74,7 +74,7 @@ def parquet_footer(raw: bytes, budget: Budget) -> Footer:
     budget.spend(8 * len(raw))
     found = _Compact(raw, 0, budget).struct(_FOOTER)
     for pair in found.get(5, ()):
-        if pair.get(1) == b"ARROW:schema":  # pyarrow makes a schema of it, too
+        if pair.get(1) == b"ARROW:schema":  # pyarrow builds a schema from this too
             message = base64.b64decode(pair.get(2, b""))
             schema_size(message[8:] if message[:4] == b"\xff\xff\xff\xff" else message[4:], budget)
     groups = found.get(4, [])
@@ -88,14 +88,14 @@ def _chunk(found: dict[int, Any]) -> Chunk:
     start = min(data, dictionary) if dictionary > 0 else data
     path = found[3]
     if start < 0 or found[7] < 0 or found[5] < 0:
-        raise ValueError("a column at a place that no file has")
-    # Of nested columns, which are not numbers, nothing is read.
+        raise ValueError("a column at an impossible place")
+    # Nested columns are not numbers and never read.
     return Chunk(path[0].decode() if len(path) == 1 else "", start, found[7], found[5])
 
 
 @_complete()
 def pages_size(raw: Any, chunk: Chunk, budget: Budget) -> int:
-    """The bytes that the pages of a chunk unpack to, by their own headers, which are what pyarrow follows."""
+    """The bytes that the pages of a chunk unpack to, by their own headers, which pyarrow follows."""
     at, values, total = chunk.start, 0, 0
     while values < chunk.values and at < chunk.start + chunk.length:
         reader = _Compact(raw, at, budget)
@@ -118,10 +118,10 @@ class _Compact:
         self.raw, self.at, self.budget = raw, at, budget
 
     def struct(self, wanted: Fields, depth: int = 0) -> dict[int, Any]:
-        """The wanted fields; the others are passed over."""
+        """The wanted fields; others are skipped."""
         self.budget.spend(_OBJECT)
         if depth > 20:
-            raise ValueError("structs inside structs, deeper than any footer has")
+            raise ValueError("structs nested deeper than in any footer")
         found: dict[int, Any] = {}
         field = 0
         while head := self._byte():
@@ -191,18 +191,18 @@ class _Compact:
 
 
 class Batch(NamedTuple):
-    """What a record batch or a dictionary declares: its rows, the bytes of its buffers when unpacked, and its place."""
+    """The declarations of a record batch or a dictionary: rows, bytes of its unpacked buffers, and place."""
 
     rows: int
     size: int
     dictionary: bool
     place: tuple[int, int]
-    """Where it begins, and the bytes of its numbers."""
+    """Its offset, and the bytes of its numbers."""
 
 
 @_complete()
 def arrow_batches(raw: memoryview, at: int, budget: Budget) -> list[Batch]:
-    """What the messages of a stream declare.  Fails: `TooLarge`.  Reference: Arrow's Message.fbs, IPC format."""
+    """The declarations of a stream's messages.  Fails: `TooLarge`.  Reference: Arrow's Message.fbs, IPC format."""
     return list(_messages(raw, at, budget))
 
 
@@ -210,7 +210,7 @@ def _messages(raw: memoryview, at: int, budget: Budget) -> Iterator[Batch]:
     while at + 8 <= len(raw):
         mark, length = struct.unpack_from("<Ii", raw, at)
         if mark != 0xFFFFFFFF or length < 0:
-            raise ValueError("a message without its mark, as of a version before 0.15")
+            raise ValueError("a message without its mark, as before version 0.15")
         if not length:
             return
         message = Flat.root(raw[at + 8 : at + 8 + length])
@@ -228,7 +228,7 @@ def _messages(raw: memoryview, at: int, budget: Budget) -> Iterator[Batch]:
             for offset, room in batch.pairs(2):
                 if packed and room >= 8:
                     (unpacked,) = struct.unpack_from("<q", raw, body + offset)
-                    room = max(room, unpacked)  # -1 says that this one is not packed
+                    room = max(room, unpacked)  # -1 means that this buffer is not packed
                 total += max(room, 0)
             yield Batch(batch.number(0, "<q"), total, kind == 2, (at, size))
         at = body + size
@@ -236,7 +236,7 @@ def _messages(raw: memoryview, at: int, budget: Budget) -> Iterator[Batch]:
 
 @_complete()
 def check_list(raw: memoryview, batches: list[Batch], budget: Budget) -> None:
-    """Nothing, or an error where the list at the end of an Arrow file, which a cut file lacks, is of other batches."""
+    """Check the list of batches at the end of an Arrow file, which a cut file lacks.  Raises: `ValueError`."""
     (length,) = struct.unpack_from("<i", raw, len(raw) - 10)
     if bytes(raw[-6:]) != b"ARROW1" or not 0 < length <= len(raw) - 10:
         raise ValueError("a file that ends without its list of batches")
@@ -245,16 +245,16 @@ def check_list(raw: memoryview, batches: list[Batch], budget: Budget) -> None:
     for field, dictionary in ((2, True), (3, False)):
         listed = [struct.unpack_from("<q8xq", footer.raw, at) for at in range(*footer.span(field, 24))]
         if sorted(listed) != [batch.place for batch in batches if batch.dictionary is dictionary]:
-            raise ValueError(f"{len(batches)} batches where {len(listed)} others at its end are listed")
+            raise ValueError(f"{len(batches)} batches, where its end lists {len(listed)} others")
 
 
 def schema_size(message: bytes | memoryview, budget: Budget) -> None:
-    """Count what the schema in a message takes in memory."""
+    """Count the memory that the schema in a message takes."""
     _spend_schema(Flat.root(memoryview(message)).table(2), budget)
 
 
 def _spend_schema(schema: Flat, budget: Budget) -> None:
-    """Count the parts of a schema: in a FlatBuffer they may be shared, and are made as often as they are met."""
+    """Count the parts of a schema: a FlatBuffer may share them, but pyarrow builds one for each reference."""
     left = 8 * len(schema.raw)
     _spend_pairs(schema, 2, budget)
     waiting = [schema]
@@ -290,7 +290,7 @@ class Flat(NamedTuple):
         return cls(raw, *struct.unpack_from("<I", raw))
 
     def at(self, field: int) -> int | None:
-        """Where a field is, if it is there."""
+        """The offset of a field, or `None` if it is absent."""
         entries = self.start - struct.unpack_from("<i", self.raw, self.start)[0]
         if entries < 0:
             raise ValueError("a table outside its message")
@@ -322,7 +322,7 @@ class Flat(NamedTuple):
         return size
 
     def span(self, field: int, size: int) -> tuple[int, int, int]:
-        """Where the items of a vector are: the arguments of a range."""
+        """The offsets of a vector's items, as the arguments of `range`."""
         if self.at(field) is None:
             return 0, 0, size
         start = self._followed(field)

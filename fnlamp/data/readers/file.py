@@ -1,4 +1,4 @@
-"""The bytes of a file, unpacked if need be and never more than a limit, or a typed fault."""
+"""The bytes of a file, unpacked if packed and never more than a limit, or a typed fault."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ File: TypeAlias = "io.BufferedReader[Any]"
 
 
 class Bytes(Protocol):
-    """What an array can be read from."""
+    """A source of bytes that an array can be read from."""
 
     def read(self, size: int, /) -> bytes: ...
     def readinto(self, buffer: Any, /) -> int: ...
 
 
 LIMIT: Final = 2**32
-"""Bytes that a file may unpack to, unless the caller says otherwise."""
+"""Bytes that a file may unpack to, by default."""
 
 PIECE: Final = 2**17
-"""Bytes at a time: what fits a cache, and what a bad cell makes slow."""
+"""Bytes per read: they fit a cache, and bound what is parsed cell by cell because of one bad cell."""
 
 QUOTED: Final = 2**19
-"""Bytes in a header after which a quote that is still open is taken for one that nobody closed."""
+"""Bytes in a header after which an open quote counts as never closed."""
 
 DEFLATE: Final = 1032
-"""Bytes that one byte of deflate can stand for at the most: 258 for two bits, and none for free."""
+"""The most bytes that one byte of deflate can unpack to: 258 for each two bits."""
 
 
 LINE: Final = 2**23
-"""Bytes of a line of text: what many columns take, and not what fills the memory when it is looked at."""
+"""The most bytes in a line of text: enough for many columns, and little enough to parse in memory."""
 
 
 def reading(path: str, load: Callable[[], A]) -> Effect[A, Any]:
-    """The program that loads from `path`; the faults it raises become failures, as does running out of memory."""
+    """The program that loads from `path`; the faults that it raises become failures, as does running out of memory."""
 
     def loaded() -> A:
         try:
@@ -69,7 +69,7 @@ def read_all(path: str, limit: int | None = None) -> bytes:
 
 
 def rest_of(path: str, file: File, limit: int | None) -> bytes:
-    """What is left of a file, in memory once.  Fails: `FileCorrupt`, `TooLarge`."""
+    """The rest of a file, held in memory once.  Fails: `FileCorrupt`, `TooLarge`."""
     contents = io.BytesIO()
     while piece := file.read(PIECE):
         within(path, limit, contents.tell() + len(piece))
@@ -78,7 +78,7 @@ def rest_of(path: str, file: File, limit: int | None) -> bytes:
 
 
 def text_size(raw: bytes | bytearray | memoryview) -> int:
-    """An upper bound of the bytes that UTF-8 takes as Python's text: 1, 2 or 4 for each character, as the widest needs.
+    """An upper bound on the bytes that UTF-8 takes as a Python `str`: 1, 2 or 4 per character, by the widest one.
 
     >>> text_size("grün".encode()), text_size("🙂!".encode())
     (4, 8)
@@ -96,9 +96,9 @@ def text_size(raw: bytes | bytearray | memoryview) -> int:
 def read_array(
     path: str, file: Bytes, most: int, dtype: np.dtype[Any], shape: tuple[int, ...], limit: int | None = None
 ) -> np.ndarray[Any, Any]:
-    """The array whose numbers are all that is left of the file, `most` bytes or fewer, in C order and native byte order.
+    """The array whose numbers are the rest of the file, at most `most` bytes, in C order and native byte order.
 
-    Nothing of the declared size is allocated before it is known to be possible.  Fails: `FileCorrupt`, `TooLarge`.
+    Nothing of the declared size is allocated before that size is known to be possible.  Fails: `FileCorrupt`, `TooLarge`.
     """
     wanted = math.prod(shape) * dtype.itemsize
     expected = f"{wanted:,} bytes of data for shape {list(shape)}"
@@ -112,18 +112,19 @@ def read_array(
         array = np.empty(shape, dtype)
     except MemoryError as error:
         raise FaultError(OutOfMemory(path, wanted)) from error
-    room, came = array.reshape(-1).view(np.uint8).data, 0
-    while came < wanted and (count := file.readinto(room[came : came + PIECE])):
-        came += count
-    if came < wanted or file.read(1):
-        raise FaultError(FileCorrupt(path, expected, f"{came:,} bytes" if came < wanted else f"{came + 1:,} bytes or more"))
+    room, received = array.reshape(-1).view(np.uint8).data, 0
+    while received < wanted and (count := file.readinto(room[received : received + PIECE])):
+        received += count
+    if received < wanted or file.read(1):
+        actual = f"{received:,} bytes" if received < wanted else f"{received + 1:,} bytes or more"
+        raise FaultError(FileCorrupt(path, expected, actual))
     if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise FaultError(FileCorrupt(path, "booleans, bytes of 0 and 1", f"{array.view(np.uint8).max()}"))
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def plain(dtype: np.dtype[Any]) -> bool:
-    """Whether the bytes of an array are its values: numbers, times, strings of one length, and records of those."""
+    """Whether the bytes of an array are its values: numbers, times, strings of fixed length, and records of these."""
     if dtype.fields is not None:
         return not dtype.hasobject and all(plain(field[0]) for field in dtype.fields.values())
     return dtype.base.kind in "biufcmMSUV" and not dtype.hasobject and (dtype.subdtype is None or plain(dtype.base))
@@ -131,21 +132,21 @@ def plain(dtype: np.dtype[Any]) -> bool:
 
 @contextlib.contextmanager
 def decoding(path: str, expected: str) -> Iterator[None]:
-    """Where foreign code takes hostile bytes apart: whatever it raises says that they are not what they should be."""
+    """Run third-party code on untrusted bytes; an exception in it means that they are not what was expected."""
     try:
         yield
     except (FaultError, MemoryError):
         raise
-    except Exception as error:
-        came = str(error) or type(error).__name__
-        raise FaultError(FileCorrupt(path, expected, came if len(came) <= 200 else came[:197] + "...")) from error
+    except Exception as error:  # parsers document no list of what they raise for damaged bytes
+        actual = str(error) or type(error).__name__
+        raise FaultError(FileCorrupt(path, expected, actual if len(actual) <= 200 else actual[:197] + "...")) from error
 
 
 def read_table(path: str, header: bool, count: int | None, limit: int | None = None) -> Generator[bytes, None, None]:
-    """The header if there is one, then the first `count` lines after it, or all, some whole lines at a time.
+    """The header, if any, then the first `count` lines after it, or all, in blocks of whole lines.
 
-    A BOM and blank lines at the end are left out, and no more is read than needed. While a piece is looked at, the next is
-    unpacked. A header may span lines inside quotes; it ends where quotes are even.
+    A BOM and blank lines at the end are dropped, and no more is read than needed. While one piece is parsed, the next one is
+    unpacked. A header may span lines inside quotes; it ends where the number of quotes is even.
     Fails: `FileMissing`, `FileCorrupt`, `TooLarge`.
     """
     with opened(path) as (file, _), ThreadPoolExecutor(1) as aside:
@@ -169,7 +170,7 @@ def read_table(path: str, header: bool, count: int | None, limit: int | None = N
         left = sys.maxsize if count is None else count
         ahead = _soon(aside, file.read, PIECE)
         while left and (piece := ahead()):
-            ahead = _soon(aside, file.read, max(PIECE, len(rest)))  # a long line is not copied again and again
+            ahead = _soon(aside, file.read, max(PIECE, len(rest)))  # grows, so that a long line is not copied for each piece
             within(path, limit, size := size + len(piece))
             rest += piece
             stop = rest.rfind(b"\n", 0, len(rest.rstrip(b"\r\n"))) + 1
@@ -183,17 +184,17 @@ def read_table(path: str, header: bool, count: int | None, limit: int | None = N
 
 
 def _soon(aside: ThreadPoolExecutor, read: Callable[[int], bytes], size: int) -> Callable[[], bytes]:
-    """What gives the next piece, which another thread reads meanwhile, unless the system has no more threads."""
+    """A function that returns the next piece, which another thread reads meanwhile, if the system has a thread left."""
     try:
         return aside.submit(read, size).result
     except RuntimeError:
-        aside.shutdown(cancel_futures=True)  # or what waits there would take a piece if a thread could be started later
+        aside.shutdown(cancel_futures=True)  # else a queued read could take a piece once a thread starts
         return lambda: read(size)
 
 
 def _check_line(path: str, length: int) -> None:
     if length > LINE:
-        expected = f"lines of at most {LINE:,} bytes; wider numbers can come in an NPY or a Parquet file"
+        expected = f"lines of at most {LINE:,} bytes; an NPY or a Parquet file can be wider"
         raise FaultError(FileCorrupt(path, expected, "a longer one"))
 
 
@@ -206,16 +207,16 @@ def _first(lines: bytes, count: int) -> bytes:
 
 
 def within(path: str, limit: int | None, size: int) -> None:
-    """Nothing, or the fault of a file that is larger than the limit.  Fails: `TooLarge`."""
+    """Check the size against the limit.  Fails: `TooLarge`."""
     if limit is not None and size > limit:
         raise FaultError(TooLarge(path, limit, size))
 
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[tuple[File, int]]:
-    """The file, through gzip if its first bytes say so, and the bytes that it can hold at the most.
+    """The file, unpacked if its first bytes are gzip's, and the most bytes that it can hold.
 
-    Fails: `FileMissing`; `FileCorrupt` for a damaged stream, and for a file that changes meanwhile, whose rows may be of two.
+    Fails: `FileMissing`; `FileCorrupt` for a damaged stream, and for a file that changes meanwhile, which may mix two versions.
     """
     try:
         with open_file(path) as raw, _unchanged(path, raw):
@@ -233,11 +234,11 @@ def opened(path: str) -> Iterator[tuple[File, int]]:
 
 @contextlib.contextmanager
 def _unchanged(path: str, file: File) -> Iterator[None]:
-    """Whatever else goes wrong with a file that changes, the change is the cause."""
+    """If a file changes while it is read, report that as the cause of any other error."""
     before = os.fstat(file.fileno())
     try:
         yield
-    except (FaultError, zlib.error, GeneratorExit) as error:  # or who iterates over it has met a fault
+    except (FaultError, zlib.error, GeneratorExit) as error:  # GeneratorExit: the consumer met a fault
         _check_same(path, before, os.fstat(file.fileno()), error)
         raise
     _check_same(path, before, os.fstat(file.fileno()), None)
@@ -245,54 +246,54 @@ def _unchanged(path: str, file: File) -> Iterator[None]:
 
 def _check_same(path: str, before: os.stat_result, after: os.stat_result, cause: BaseException | None) -> None:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        came = f"one that was written to ({before.st_size:,} bytes, then {after.st_size:,}); read a copy"
-        raise FaultError(FileCorrupt(path, "a file that stays as it is while it is read", came)) from cause
+        actual = f"one that was written to ({before.st_size:,} bytes, then {after.st_size:,}); read a copy"
+        raise FaultError(FileCorrupt(path, "a file that does not change while it is read", actual)) from cause
 
 
 def open_file(path: str) -> File:
-    """A regular file, open for reading.  Fails: `FileMissing`, at once for pipes and devices, which may never have bytes."""
+    """A regular file, open for reading.  Fails: `FileMissing`, without waiting for pipes and devices."""
     openable(path)
     try:
-        check_regular(path, os.stat(path).st_mode)  # before it is opened, which alone does something to some devices
+        check_regular(path, os.stat(path).st_mode)  # first: opening some devices has an effect
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
         raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
     try:
         check_regular(path, os.fstat(file.fileno()).st_mode)  # it may have been replaced
-    except BaseException:
+    except BaseException:  # an interruption too: the caller has no file to close
         file.close()
         raise
     return file
 
 
 def check_regular(path: str, mode: int) -> None:
-    """Nothing, or the fault of what is not a file of bytes that stay.  Fails: `FileMissing`."""
+    """Check that this is a regular file.  Fails: `FileMissing`."""
     if S_ISREG(mode):
         return
     if S_ISDIR(mode):
         raise FaultError(FileMissing(path, os.strerror(errno.EISDIR)))
     kind = "a pipe" if S_ISFIFO(mode) else "a socket" if S_ISSOCK(mode) else "a device"
-    raise FaultError(FileMissing(path, f"{kind} and not a file; write what comes out of it to one"))
+    raise FaultError(FileMissing(path, f"{kind}, not a file; write its contents to a file"))
 
 
 def openable(path: str) -> None:
-    """Nothing, or the fault of a path that no file can have.  Fails: `FileMissing`."""
+    """Check that a file can have this path.  Fails: `FileMissing`."""
     try:
         if "\0" not in path:
             os.fsencode(path)
             return
     except UnicodeEncodeError:
         pass
-    raise FaultError(FileMissing(ascii(path)[1:-1], "no file has such a character in its name"))
+    raise FaultError(FileMissing(ascii(path)[1:-1], "a file name cannot have such a character"))
 
 
 _MAGIC: Final = b"\x1f\x8b"
 
 
 class _Gzip(io.RawIOBase):
-    """What is packed in a gzip file of one or several members; zlib checks their sums.  Reference: RFC 1952.
+    """The contents of a gzip file of one or more members; zlib verifies their checksums.  Reference: RFC 1952.
 
-    `gzip.open` gives the same bytes; this asks zlib for the checksum too, and for a cacheful at a time.
+    Unlike `gzip.open`, this lets zlib verify checksums while it unpacks, and unpacks a cacheful at a time.
     """
 
     def __init__(self, raw: File) -> None:
@@ -320,7 +321,7 @@ class _Gzip(io.RawIOBase):
                 return len(piece)
 
     def _next(self) -> bytes:
-        """The beginning of the next member; zeros may follow one, as tapes pad."""
+        """The start of the next member; zeros may follow a member, as padding on tapes."""
         packed = self._member.unused_data.lstrip(b"\0")
         while not packed and (more := self._raw.read(2**16)):
             packed = more.lstrip(b"\0")

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST: a magic number, the lengths of the axes, the numbers, all big-endian; packed with gzip or not."""
+"""MNIST's IDX format: a magic number, the lengths of the axes, the numbers, all big-endian; packed with gzip or not."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _DTYPES: Final = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4
 def read_idx(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[np.ndarray[Any, Any], FileFault]:
     """The array in an IDX file, in its own dtype and native byte order; nothing is opened before the program is run.
 
-    Whether the file is packed is told by its first bytes; `limit` is how many bytes it may unpack to. Shapes: as the file says.
+    gzip is detected from the first bytes; `limit` is how many bytes the file may unpack to. Shapes: as in the file.
     Fails: `FileMissing`; `FileCorrupt` for another format, a damaged or cut file, or bytes after the end; `TooLarge`.
-    Source: the format's description on LeCun, Cortes & Burges' page of MNIST.
+    Source: the description of the format on LeCun, Cortes & Burges' MNIST page.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "labels-idx1-ubyte")
@@ -41,15 +41,15 @@ def read_idx(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
 def _parse(path: str, file: File, most: int, limit: int | None) -> np.ndarray[Any, Any]:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
-        came = magic.hex(" ") or "an empty file"
+        actual = magic.hex(" ") or "an empty file"
         raise FaultError(
-            FileCorrupt(path, "an IDX file's magic number: 00 00, a dtype from 08 to 0e, the number of axes", came)
+            FileCorrupt(path, "an IDX file's magic number: 00 00, a dtype from 08 to 0e, the number of axes", actual)
         )
     dtype, axes = np.dtype(_DTYPES[magic[2]]), magic[3]
     lengths = file.read(4 * axes)
     if len(lengths) < 4 * axes:
         raise FaultError(FileCorrupt(path, f"a header with {axes} lengths", f"a file of {4 + len(lengths)} bytes"))
     if not 1 <= axes <= 64:
-        raise FaultError(FileCorrupt(path, "1 to 64 axes, which is what an array can have", f"{axes}"))
+        raise FaultError(FileCorrupt(path, "1 to 64 axes, as an array can have", f"{axes}"))
     shape = struct.unpack(f">{axes}I", lengths)
     return read_array(path, file, most - 4 - len(lengths), dtype, shape, limit)

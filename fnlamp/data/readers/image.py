@@ -1,4 +1,4 @@
-"""Images in files: one by one, or by a table of names and labels; decoded when they are asked for."""
+"""Images in files: one by one, or by a table of names and labels; decoded on access."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _CHANNELS: Final = {"L": 1, "RGB": 3, "RGBA": 4}
 _CLASSES: Final = 2**16
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""What is decoded; Pillow knows more, and starts another program for one of them."""
+"""The formats to decode; Pillow knows more, and starts another program for one of them."""
 ENDINGS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 _TURNS: Final = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """Pillow's `Transpose` for each orientation of EXIF."""
@@ -57,17 +57,17 @@ _TURNS: Final = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 def read_image(
     path: str | PathLike[str], *, mode: Mode = "RGB", size: Size | None = None, limit: int = PIXELS
 ) -> Effect[Image, ImageFault]:
-    """The image in a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM file; which one is told by its contents, not by its name.
+    """The image in a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM file; the format is detected from the contents, not the name.
 
-    Every image is converted to `mode`: "L" is grey (ITU-R 601's luma), "RGB", or "RGBA". Palettes are looked up, alpha is
-    dropped and not blended, of 16 bits a channel the upper 8 are taken, of an animation the first frame; numbers of 32 bits,
-    whose range nobody knows, are a fault. The image is turned as its EXIF orientation says, the way that viewers show it.
-    With `size`, `(height, width)`, it is resized by area-aware bilinear interpolation; a JPEG of more than twice that size
-    is decoded at a half, a quarter or an eighth, never below twice the size. The array may be read-only.
+    Every image is converted to `mode`: "L" is grey (ITU-R 601's luma), "RGB", or "RGBA". Palettes are looked up; alpha is
+    dropped, not blended; of 16 bits a channel the upper 8 are kept, of an animation the first frame; channels of 32 bits,
+    whose range is unknown, are a fault. The image is rotated by its EXIF orientation, as viewers show it. With `size`,
+    `(height, width)`, it is resized by area-aware bilinear interpolation; a JPEG of more than twice that size is decoded at a
+    half, a quarter or an eighth, never below twice the size. The array may be read-only.
 
     Shapes: `(height, width, channels)` uint8, with 1, 3 or 4 channels. Fails: `FileMissing`; `FileCorrupt`; `TooLarge` for
-    more than `limit` bytes of pixels; `ExtraMissing` without the extra `images`. Pillow decodes no more than twice
-    `PIL.Image.MAX_IMAGE_PIXELS`, whatever the limit is; its warnings about files are not shown.
+    more than `limit` bytes of pixels; `ExtraMissing` without the extra `images`. Pillow decodes at most twice
+    `PIL.Image.MAX_IMAGE_PIXELS` pixels, whatever the limit; its warnings about files are suppressed.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "two.pgm")
@@ -81,11 +81,11 @@ def read_image(
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Images in files, with labels: a data set whose item is `(image, label)`, the image decoded when it is asked for.
+    """Images in files, with labels: a data set whose item is `(image, label)`; the image is decoded on access.
 
-    Only names and labels are held, so it is small, and quick to send to another process. An image that is missing or damaged
-    raises a `FaultError` with `FileMissing`, `FileCorrupt` or `TooLarge`, which name the file. Shapes: `names` `(rows,)`
-    bytes, below `root`; `labels` `(rows,)` int32, numbers of `classes`; an image `(height, width, channels)` uint8.
+    Only names and labels are in memory, so it is small and quick to send to another process. A missing or damaged image
+    raises a `FaultError` with `FileMissing`, `FileCorrupt` or `TooLarge`, which names the file. Shapes: `names` `(rows,)`
+    bytes, below `root`; `labels` `(rows,)` int32, indices into `classes`; an image `(height, width, channels)` uint8.
     """
 
     root: str
@@ -97,7 +97,7 @@ class ImageFiles:
     limit: int = PIXELS
 
     def path(self, position: int) -> str:
-        """The file of an image."""
+        """The path of an image."""
         return os.path.join(self.root, os.fsdecode(self.names[index(position)]))
 
     def __len__(self) -> int:
@@ -124,15 +124,15 @@ def image_table(
     size: Size | None = None,
     limit: int = PIXELS,
 ) -> Effect[ImageFiles, ImageFault]:
-    """The images that a CSV file names, each with its label; the files are below `root`, and looked for when asked for.
+    """The images that a CSV file names, each with its label; the files are below `root`, and opened on access.
 
-    `file` and `label` are columns, by position from 0 or by name in the `header`. Labels that are whole numbers, 0 or more,
-    are taken as they are, written as 2 or as 2.0, their classes called "0", "1", ...; labels of which one is no number are
-    names of classes, numbered in sorted order; numbers of which one is negative or a fraction are a fault, since nobody knows
-    which of them is class 0. With `classes` given, every label must be one of those names. Other options are those of
+    `file` and `label` are columns, by position from 0 or by name in the `header`. Labels that are all whole numbers of 0 or
+    more, written as 2 or as 2.0, are used as they are; their classes are named "0", "1", ... If any label is not a number, the
+    labels are names of classes, numbered in sorted order. Numbers of which any is negative or a fraction are a fault, since
+    the number of each class would be a guess. With `classes`, every label must be one of those names. Other options:
     `read_image`.
     Fails: `FileMissing` and `FileCorrupt` for the table; `BadCell` for a row of another width, a name that leads out of
-    `root`, and a label that is empty or none of the classes; `ExtraMissing`. Reference: RFC 4180.
+    `root`, and a label that is empty or not one of the classes; `ExtraMissing`. Reference: RFC 4180.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "labels.csv")
@@ -144,15 +144,15 @@ def image_table(
     wanted = (column_of("file", file), column_of("label", label))
     given = None if classes is None else several("classes", classes)
     if given is not None and len(set(given)) < len(given):
-        raise ValueError(f"classes have names, each of its own, got {', '.join(given)}")
+        raise ValueError(f"classes have distinct names, got {', '.join(given)}")
     header = flag("header", header)
     if len(text("separator", separator)) != 1 or separator in '"\r\n\0':
-        raise ValueError(f"a separator is one character, no quote and no end of a line, got {separator!r}")
+        raise ValueError(f"a separator is one character, not a quote or a line end, got {separator!r}")
 
     def load() -> ImageFiles:
         need("PIL.Image", "images")
         raw = read_all(name, LIMIT).removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").rstrip(b"\n")
-        records = records_of(name, raw, separator, 1)  # one by one: rows of strings take many times their bytes
+        records = records_of(name, raw, separator, 1)  # lazily: rows of strings take many times their bytes
         head = next(records, [])
         columns = [_column(name, head, one, header) for one in wanted]
         shown = [head[column] if header else column + 1 for column in columns]
@@ -174,7 +174,7 @@ def image_table(
 
 
 def checked(mode: str, size: Size | None, limit: int) -> Size | None:
-    """The size as two of Python's integers; wrong options are raised."""
+    """The size as two `int`s.  Raises: for wrong options."""
     whole("limit", limit, 0)
     if not isinstance(mode, str) or mode not in _CHANNELS:
         raise ValueError(f'a mode is "L", "RGB" or "RGBA", got {mode!r}')
@@ -191,9 +191,9 @@ def checked(mode: str, size: Size | None, limit: int) -> Size | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: what they are about is in the fault, or harmless.
+    """Suppress Pillow's warnings: their subject is in the fault, or harmless.
 
-    `warnings.catch_warnings` would put back filters of another thread; here the last thread out takes away the one filter.
+    `warnings.catch_warnings` would restore the filters of another thread; here the last thread to leave removes one filter.
     """
     global _quiet_threads
     with _QUIET:
@@ -233,19 +233,19 @@ def _decoded(path: str, mode: str, size: Size | None, limit: int) -> Image:
                     raise FaultError(TooLarge(path, limit, pixels * _CHANNELS[mode])) from error
                 most = f"at most {2 * pillow.MAX_IMAGE_PIXELS:,} pixels, twice Pillow's PIL.Image.MAX_IMAGE_PIXELS"
                 raise FaultError(FileCorrupt(path, f"an image of {most}, which can be raised", f"{pixels:,}")) from error
-            except Exception as error:  # a decoder of a damaged file raises whatever it stumbles over
+            except Exception as error:  # decoders raise exceptions of any type for a damaged file
                 if isinstance(error, OSError) and error.errno in _LOST:
                     raise
-                came = f"one that is damaged ({type(error).__name__}: {_plain(str(error))})"
+                actual = f"one that is damaged ({type(error).__name__}: {_plain(str(error))})"
                 if isinstance(error, pillow.UnidentifiedImageError):
-                    came = "something else, or one damaged at its head" if file.seek(0, os.SEEK_END) else "an empty file"
-                raise FaultError(FileCorrupt(path, f"an image, {', '.join(_FORMATS)}", came)) from error
+                    actual = "something else, or one damaged at its head" if file.seek(0, os.SEEK_END) else "an empty file"
+                raise FaultError(FileCorrupt(path, f"an image, {', '.join(_FORMATS)}", actual)) from error
     except OSError as error:
         raise FaultError(FileMissing(path, error.strerror or type(error).__name__)) from error
 
 
 class _Clamped(io.BufferedReader):
-    """A file of which no more is asked for than it has: room for all that a damaged length claims would be made first."""
+    """A file that limits each read to the bytes it has: a read of a damaged length would first allocate all of it."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _SLACK // 32:
@@ -254,15 +254,15 @@ class _Clamped(io.BufferedReader):
 
 
 _LOST: Final = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EMFILE, errno.ENFILE)
-"""What a disk or the system says; other errors are of a file that sends its decoder to places that are not there."""
+"""Errors of the disk or the system; all others are those of a damaged file that makes its decoder seek out of range."""
 _SLACK: Final = 2**25
-"""Bytes that an image may take above four times its limit: a decoder's own."""
+"""Bytes that an image may take beyond four times its limit, for the decoder itself."""
 
 
 def _check_length(path: str, file: Any, limit: int) -> None:
-    """Nothing, or the fault of a file that is kept in memory and is much larger than its pixels may be."""
+    """Check the size of a file that Pillow holds in memory against what its pixels may take.  Fails: `TooLarge`."""
     start, length = file.peek(12)[:12], os.fstat(file.fileno()).st_size
-    if start[:2] == b"\xff\xd8" or start[8:] == b"WEBP":  # a JPEG's notes are kept, and a WebP as a whole
+    if start[:2] == b"\xff\xd8" or start[8:] == b"WEBP":  # Pillow holds a JPEG's metadata, and all of a WebP
         if length > limit + _SLACK // 4:
             raise FaultError(TooLarge(path, limit, length))
     elif start[:4] == b"\x89PNG" and length > 4 * limit + _SLACK:
@@ -270,7 +270,7 @@ def _check_length(path: str, file: Any, limit: int) -> None:
 
 
 def _plain(message: str) -> str:
-    """One line, without addresses of objects, which differ from run to run."""
+    """The first line, without addresses of objects, which differ from run to run."""
     return re.sub(r"<[^>]*>", "the file", message).partition("\n")[0]
 
 
@@ -285,7 +285,7 @@ def _pixels(path: str, image: Any, mode: str, size: Size | None, limit: int, pil
         height, width = size[::-1] if _orientation(image) >= 5 else size
         image.draft(None, (2 * width, 2 * height))
     image.load()
-    turn = _orientation(image)  # not before: Pillow itself turns a TIFF when it is loaded
+    turn = _orientation(image)  # only now: Pillow itself rotates a TIFF on load
     image = _converted(path, image, mode, pillow)
     if turn in _TURNS:
         image = image.transpose(_TURNS[turn])
@@ -296,7 +296,7 @@ def _pixels(path: str, image: Any, mode: str, size: Size | None, limit: int, pil
 
 
 def _held(image: Any, channels: int) -> int:
-    """Bytes a pixel while it is decoded, converted and copied into an array."""
+    """Bytes per pixel while an image is decoded, converted and copied into an array."""
     stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
     converted = 3 * stored if image.mode.startswith("I") else 4 if "transparency" in image.info else 0
     coefficients = 8 if image.info.get("progressive") else 0
@@ -311,7 +311,7 @@ def _tile(image: Any) -> int:
 
 
 def _orientation(image: Any) -> int:
-    """How the image is to be turned; as it is where the EXIF data is damaged, which does not touch the pixels."""
+    """The EXIF orientation; 1, unrotated, if the EXIF data is damaged, which does not affect the pixels."""
     try:
         turn = image.getexif().get(0x0112, 1)
         return turn if turn in _TURNS else 1
@@ -333,7 +333,7 @@ def _converted(path: str, image: Any, mode: str, pillow: Any) -> Any:
 
 
 def packed(names: list[str]) -> np.ndarray[Any, Any]:
-    """Names as one array of bytes: a fraction of the memory of as many strings, and one object to send."""
+    """Names as one array of bytes, which takes a fraction of the memory of strings, and is one object to send."""
     return np.array([os.fsencode(name) for name in names])
 
 
@@ -342,12 +342,12 @@ def _column(path: str, head: list[str], column: int | str, header: bool) -> int:
         return column
     if isinstance(column, str) and header and head.count(column) == 1:
         return head.index(column)
-    came = f"the columns {', '.join(head)}" if header else f"{len(head)} columns without names"
-    raise FaultError(FileCorrupt(path, f"one column {column!r}", came))
+    actual = f"the columns {', '.join(head)}" if header else f"{len(head)} columns without names"
+    raise FaultError(FileCorrupt(path, f"one column {column!r}", actual))
 
 
 def _inside(path: str, row: int, column: str | int, name: str) -> str:
-    """The name of a file below the root, whatever it may be made of."""
+    """The normalized name of a file below the root.  Fails: `BadCell`."""
     plain = os.path.normpath(name)
     leads_out = os.path.isabs(plain) or plain == os.pardir or plain.startswith(os.pardir + os.sep)
     if not name.strip() or "\0" in name or plain == os.curdir or leads_out:
@@ -360,7 +360,7 @@ def _labels(
 ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], tuple[str, ...]]:
     if classes is None and all(_NUMBER.fullmatch(cell) for cell in cells):
         numbers = np.array([float(cell) for cell in cells])
-        # Renumbered they would be wrong without a word; an identifier is no class: a model would have to be as wide as that.
+        # Renumbering would be silently wrong. A large identifier is not a class: a model's output would have to be that wide.
         bad = np.flatnonzero(~((numbers >= 0) & (numbers < _CLASSES) & (numbers % 1 == 0)))
         if len(bad):
             expected = f"a class, a whole number from 0 to {_CLASSES - 1:,} (or give classes=[...], the names of all)"

@@ -1,4 +1,4 @@
-"""NumPy's own files: NPY holds one array, NPZ several by name. Objects, which NumPy writes as pickles, are never read."""
+"""NumPy's files: NPY holds one array, NPZ several by name. Objects, which NumPy writes as pickles, are never read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fnlamp.fault import FaultError, FileCorrupt, FileFault
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _HEADER: Final = 10_000
-"""Bytes of a header that are looked at; NumPy's own bound."""
+"""The most bytes in a header; NumPy's own bound."""
 
 _ESCAPES: Final = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}))*""")
 _LENGTHS: Final = re.compile(r"'shape': *\([0-9L, ]*\)")
@@ -29,9 +29,9 @@ _LENGTHS: Final = re.compile(r"'shape': *\([0-9L, ]*\)")
 def read_npy(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[Array, FileFault]:
     """The array in an NPY file, packed with gzip or not, in native byte order; nothing is opened before the program is run.
 
-    `limit` is how many bytes it may unpack to. Shapes and order in memory: as the file says. Records (structured dtypes) and
-    strings come as they are. Fails: `FileMissing`; `FileCorrupt` for another format, a damaged or cut file, an array of
-    objects, or bytes after the end, as of a second array; `TooLarge`. Reference: `numpy.lib.format`.
+    `limit` is how many bytes the file may unpack to. Shapes and order in memory: as in the file. Records (structured dtypes)
+    and strings are kept as they are. Fails: `FileMissing`; `FileCorrupt` for another format, a damaged or cut file, an array of
+    objects, or bytes after the end, such as a second array; `TooLarge`. Reference: `numpy.lib.format`.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "weights.npy")
@@ -49,10 +49,10 @@ def read_npy(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
 
 
 def read_npz(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[dict[str, Array], FileFault]:
-    """All arrays of an NPZ file, as `numpy.savez` and `savez_compressed` write it, by name.
+    """All arrays of an NPZ file, by name, as `numpy.savez` and `savez_compressed` write it.
 
-    `limit` is how many bytes they may unpack to together. Fails: `FileMissing`; `FileCorrupt` for what is no zip archive of
-    NPY files, each as `read_npy` takes it, one of another checksum, of another packing, encrypted, or there twice; `TooLarge`.
+    `limit` is how many bytes they may unpack to together. Fails: `FileMissing`; `FileCorrupt` for anything but a zip archive of
+    NPY files that `read_npy` takes, and for a wrong checksum, another compression, encryption or a repeated name; `TooLarge`.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "digits.npz")
@@ -82,10 +82,10 @@ def read_npz(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
 
 
 def map_npy(path: str | PathLike[str]) -> Effect[np.memmap[Any, Any], FileFault]:
-    """The array in an NPY file as a read-only memory map: only what is looked at is read, so it may be larger than memory.
+    """The array in an NPY file as a read-only memory map: only the parts in use are read, so it may be larger than memory.
 
-    The streams over arrays take it batch by batch. The file must not change while it is used. Shapes: as the file says.
-    Fails: `FileMissing`; `FileCorrupt` as `read_npy`, for a packed file, and for numbers in another byte order than
+    Streams over arrays read it batch by batch. The file must not change while it is in use. Shapes: as in the file.
+    Fails: `FileMissing`; `FileCorrupt` as for `read_npy`, for a packed file, and for numbers in another byte order than
     the machine's.
 
     >>> import pathlib, tempfile
@@ -101,15 +101,15 @@ def map_npy(path: str | PathLike[str]) -> Effect[np.memmap[Any, Any], FileFault]
             packed, began = not isinstance(file.raw, io.FileIO), file.peek(2)[:2]
             if packed or began != _MAGIC[:2]:
                 what = "one packed with gzip" if packed else "another file" if began else "an empty file"
-                raise FaultError(FileCorrupt(name, "an NPY file that is not packed, since it is to be mapped", what))
+                raise FaultError(FileCorrupt(name, "an NPY file that is not packed, since a packed one cannot be mapped", what))
             header = _header(name, file)
             if not header.dtype.isnative:
                 expected = "numbers in this machine's byte order, since mapped ones cannot be converted; use read_npy"
                 raise FaultError(FileCorrupt(name, expected, str(header.dtype)))
-            wanted, came = math.prod(header.shape) * header.dtype.itemsize, most - file.tell()
-            if wanted != came:
+            wanted, actual = math.prod(header.shape) * header.dtype.itemsize, most - file.tell()
+            if wanted != actual:
                 expected = f"{wanted:,} bytes of data for shape {list(header.shape)}"
-                raise FaultError(FileCorrupt(name, expected, f"{came:,} bytes"))
+                raise FaultError(FileCorrupt(name, expected, f"{actual:,} bytes"))
             with decoding(name, "an array that can be mapped"):
                 order = "F" if header.fortran else "C"
                 return np.memmap(file, header.dtype, "r", file.tell(), header.shape, order)  # type: ignore[call-overload, no-any-return]
@@ -118,7 +118,7 @@ def map_npy(path: str | PathLike[str]) -> Effect[np.memmap[Any, Any], FileFault]
 
 
 class _Archive:
-    """A zip archive's file, whose list of members, which becomes many times larger in memory, is within the limit too."""
+    """The file of a zip archive; its list of members, many times larger in memory, counts against the limit too."""
 
     def __init__(self, path: str, file: File, limit: int | None) -> None:
         self.path, self.file, self.limit = path, file, limit
@@ -130,7 +130,7 @@ class _Archive:
 
 
 _MEMBERS: Final = 2**20
-"""Bytes of the list of members of an archive, four times, that are let pass: it is a fixed amount of memory."""
+"""Bytes of an archive's list of members, each counted as four, that are free."""
 
 
 class _Header(NamedTuple):
@@ -150,12 +150,12 @@ def _array(path: str, file: Bytes, most: int, limit: int | None) -> Array:
 
 
 def _header(path: str, file: Bytes) -> _Header:
-    """The header, by NumPy's own reader, which evaluates literals only; looked at before anything is made of it."""
+    """The header, by NumPy's own reader, which evaluates literals only; checked before it is used."""
     magic = file.read(8)
     version = tuple(magic[6:])
     if magic[:6] != _MAGIC or version not in ((1, 0), (2, 0), (3, 0)):
-        came = magic.hex(" ") or "an empty file"
-        raise FaultError(FileCorrupt(path, "an NPY file's magic number: 93 4e 55 4d 50 59, version 1.0, 2.0 or 3.0", came))
+        actual = magic.hex(" ") or "an empty file"
+        raise FaultError(FileCorrupt(path, "an NPY file's magic number: 93 4e 55 4d 50 59, version 1.0, 2.0 or 3.0", actual))
     wide = "<H" if version == (1, 0) else "<I"
     packed = file.read(struct.calcsize(wide))
     with decoding(path, "an NPY header of a dtype, an order and a shape"):
@@ -165,7 +165,7 @@ def _header(path: str, file: Bytes) -> _Header:
         text = file.read(length)
         if len(text) < length:
             raise ValueError(f"{len(text)} of its {length} bytes")
-        # Version 3.0 differs in that names of fields are UTF-8; escaped, they are the same literals. Python 2 wrote 3L.
+        # In version 3.0, names of fields are UTF-8; escaped, they are the same literals. Python 2 wrote 3L.
         spelled = text.decode("utf-8" if version == (3, 0) else "latin-1")
         literal = _LENGTHS.sub(lambda found: found[0].replace("L", ""), spelled)
         ascii = literal.encode("ascii", "backslashreplace")
@@ -174,7 +174,7 @@ def _header(path: str, file: Bytes) -> _Header:
             raise ValueError("one with an escape that Python does not have")
         try:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(whole, max_header_size=10 * _HEADER)
-        except Exception as error:
+        except Exception as error:  # NumPy's reader raises several types for a malformed literal
             shown = literal.strip()
             raise ValueError(repr(shown if len(shown) <= 100 else shown[:97] + "...")) from error
     if not plain(dtype):

@@ -1,4 +1,4 @@
-"""The opcodes of a pickle as data: names and arguments; nothing is looked up or called."""
+"""The opcodes of a pickle as data: names and arguments; nothing is imported or called."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Final
 
 
 def opcodes(raw: bytes, file: io.BytesIO, check: Callable[[Any], None]) -> Iterator[tuple[str, Any]]:
-    """Names and arguments up to STOP, by the readers of `pickletools`, which check lengths and look nothing up.
+    """Names and arguments up to STOP, by the readers of `pickletools`, which check lengths and import nothing.
 
-    `check` is given the bytes of long texts, which can take four times as much, before they become one.
+    `check` receives the bytes of each long text before it is decoded, which can take four times the memory.
     """
     opcode = ""
     while opcode != "STOP":
@@ -22,7 +22,7 @@ def opcodes(raw: bytes, file: io.BytesIO, check: Callable[[Any], None]) -> Itera
         if known is None:
             raise ValueError(f"{code!r} for an opcode" if code else "an end without STOP")
         opcode = known.name
-        if opcode == "STRING":  # pickletools takes it for ASCII; Python 2 kept the bytes of arrays in it
+        if opcode == "STRING":  # pickletools reads it as ASCII; Python 2 kept the bytes of arrays in it
             yield opcode, _string(file.readline())
             continue
         at = file.tell()
@@ -35,13 +35,13 @@ def opcodes(raw: bytes, file: io.BytesIO, check: Callable[[Any], None]) -> Itera
             file.seek(at)
         try:
             argument = known.arg.reader(file) if known.arg else None
-        except Exception as error:
-            raise ValueError(f"the opcode {opcode} at byte {at - 1:,} with an argument that is none of its kind") from error
+        except Exception as error:  # pickletools raises several types for a malformed argument
+            raise ValueError(f"the opcode {opcode} at byte {at - 1:,} with a malformed argument") from error
         yield opcode, argument
 
 
 def _string(line: bytes) -> str:
-    """What Python 2 wrote as a string, on a line of its own."""
+    """A string as Python 2 wrote it, on its own line."""
     inside = memoryview(line)[1:-2]  # a view: the line may be an array of many megabytes
     if len(line) < 3 or line[:1] not in b"'\"" or line[:1] != line[-2:-1] or line[-1:] != b"\n":
         raise ValueError("a string without its quotes")

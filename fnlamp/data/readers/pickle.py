@@ -1,4 +1,4 @@
-"""Pickles of arrays, as `mnist.pkl.gz`: the opcodes are read as data; nothing that a pickle names is looked up or called."""
+"""Pickles of arrays, such as `mnist.pkl.gz`: opcodes are read as data; nothing that a pickle names is imported or called."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _EXPECTED: Final = "a pickle of NumPy arrays, numbers, strings, tuples, lists an
 
 
 def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[Any, FileFault]:
-    """What is in a pickle of arrays, numbers, strings, tuples, lists and dicts, packed with gzip or not, of Python 2 or 3.
+    """The contents of a pickle of arrays, numbers, strings, tuples, lists and dicts, of Python 2 or 3, packed with gzip or not.
 
     `mnist.pkl.gz` gives `((images, labels), (images, labels), (images, labels))`: training, validation, test. Arrays are
-    read-only and in native byte order. No code is run: of all that a pickle may name, the few functions with which NumPy
-    spells an array are understood, and replaced by fnlamp's own. `limit` is how many bytes it may unpack to, 64 for each
-    object. Fails: `FileMissing`; `FileCorrupt` for what is damaged or cut, and for anything else, which is named; `TooLarge`.
+    read-only and in native byte order. No code of the pickle runs: the few functions with which NumPy writes an array are
+    recognized and replaced by fnlamp's own; any other name is a fault. `limit` is how many bytes the file may unpack to, each
+    object counted as 64. Fails: `FileMissing`; `FileCorrupt` for a damaged or cut file, and for any other object; `TooLarge`.
     Reference: Python's `pickletools`, protocols 0 to 5.
 
     >>> import pathlib, pickle, tempfile
@@ -49,7 +49,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
                 raise FaultError(FileCorrupt(name, _EXPECTED, "an empty file"))
             for opcode, argument in opcodes(raw, file := io.BytesIO(raw), lambda text: within(name, limit, text_size(text))):
                 spent += _SIZES.get(opcode, _OBJECT) + (sys.getsizeof(argument) if opcode in _LITERALS else 0)
-                within(name, limit, spent - size - _FREE)  # what is in the file itself is let pass
+                within(name, limit, spent - size - _FREE)  # the file's own bytes do not count
                 try:
                     machine.step(opcode, argument)
                 except LookupError as error:
@@ -64,15 +64,15 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
 
 
 _OBJECT: Final = 64
-"""Bytes that are counted for each object, whatever it takes there."""
+"""Bytes counted for each object, whatever its size in the file."""
 _SIZES: Final = dict.fromkeys(("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"), 160)
-"""Bytes that are counted for an entry of the memo."""
+"""Bytes counted for an entry of the memo."""
 _FREE: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class _Global:
-    """A name; nothing is imported."""
+    """The name of a global; nothing is imported."""
 
     name: str
 
@@ -88,7 +88,7 @@ class _Dtype:
 
 @dataclass(slots=True)
 class _Array:
-    """An array, whose shape and data come after others may already hold it."""
+    """An array, whose shape and data may follow after other objects already refer to it."""
 
     dtype: _Dtype | None = None
     shape: tuple[int, ...] = ()
@@ -106,7 +106,7 @@ _LITERALS: Final = frozenset(_NUMBERS + _STRINGS + _BYTES)
 
 @dataclass(slots=True)
 class _Machine:
-    """The stack machine of pickles, of which only what builds data is there."""
+    """The stack machine of pickles, restricted to the opcodes that build data."""
 
     path: str
     stack: list[Any] = field(default_factory=list)
@@ -162,12 +162,12 @@ class _Machine:
                 items, self.stack = stack, self.below.pop()
                 self._marked(opcode, items)
             case _ if opcode in _LITERALS:
-                if type(argument) is int and argument.bit_length() > _BITS:  # which Python itself does not print
+                if type(argument) is int and argument.bit_length() > _BITS:  # Python itself refuses to print these
                     raise ValueError(f"an integer of {argument.bit_length():,} bits")
                 stack.append(argument)
             case _:
-                came = f"the opcode {opcode}" + (f" of {argument.replace(' ', '.')}" if opcode == "INST" else "")
-                raise FaultError(FileCorrupt(self.path, _EXPECTED, came))
+                actual = f"the opcode {opcode}" + (f" of {argument.replace(' ', '.')}" if opcode == "INST" else "")
+                raise FaultError(FileCorrupt(self.path, _EXPECTED, actual))
 
     def _popped(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -198,9 +198,9 @@ class _Machine:
         return _Global(f"{module}.{name}")
 
     def _called(self, function: Any, arguments: Any) -> Any:
-        """What NumPy's and Python's own functions of that name would make, of arguments that have been looked at."""
+        """The result that NumPy's or Python's function of that name would return for these arguments, which are checked."""
         if type(function) is not _Global or type(arguments) is not tuple:
-            raise ValueError("a call of what is no function")
+            raise ValueError("a call of something that is not a function")
         match function.name, arguments:
             case "numpy._core.multiarray._reconstruct", (_Global("numpy.ndarray"), *_):
                 return _Array()
@@ -223,7 +223,7 @@ class _Machine:
                 return b""
             case "builtins.complex", (float(real), float(imaginary)):
                 return complex(real, imaginary)
-        raise ValueError(f"other arguments than {function.name} takes")
+        raise ValueError(f"arguments that {function.name} does not take")
 
     def _build(self, target: Any, state: Any) -> None:
         match target, state:
@@ -233,14 +233,14 @@ class _Machine:
             case _Dtype(), (3, "<" | ">" | "=" | "|" as order, None, None, None, *_):
                 target.order = order
             case _:
-                raise ValueError("a state that no array of numbers has")
+                raise ValueError("a state that an array of numbers cannot have")
 
     def _bytes(self, data: Any) -> bytes | bytearray:
-        """The bytes that Python 2, and protocols 0 to 2, write as text; each text is encoded once, however often it is used."""
+        """The bytes, which Python 2 and protocols 0 to 2 write as text; each text is encoded once, however often it is used."""
         if type(data) is bytes or type(data) is bytearray:
             return data
         if type(data) is not str:
-            raise ValueError("data that are no bytes")
+            raise ValueError("data that are not bytes")
         if id(data) not in self.encoded:
             self.encoded[id(data)] = (data, data.encode("latin-1"))
         return self.encoded[id(data)][1]
@@ -262,22 +262,22 @@ _KNOWN: Final = frozenset(
 
 def _extend(target: Any, items: list[Any]) -> None:
     if type(target) is not list:
-        raise ValueError("an item for what is no list")
+        raise ValueError("an item for something that is not a list")
     target.extend(items)
 
 
 def _update(target: Any, items: list[Any]) -> None:
     if type(target) is not dict or len(items) % 2:
-        raise ValueError("a key and a value for what is no dict")
+        raise ValueError("a key and a value for something that is not a dict")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # Others could be made to have the same hash, or one that takes for ever to find.
+        # Keys of other types can be crafted to collide, or to take forever to hash.
         if type(key) not in (str, bytes, bool) and not (type(key) is int and abs(key) < 2**60):
-            raise ValueError(f"a key that is no string, no bytes and no integer below 2**60, but {_kind(key)}")
+            raise ValueError(f"a key that is not a string, bytes or an integer below 2**60, but {_kind(key)}")
         target[key] = value
 
 
 def _kind(x: Any) -> str:
-    """What something is called in a message."""
+    """The name of an object in a message."""
     if x is None or type(x) in (bool, int, float, complex):
         shown = repr(x)
         return shown if len(shown) <= 40 else shown[:37] + "..."
@@ -288,13 +288,13 @@ def _kind(x: Any) -> str:
 
 def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:
     if len(shape) > 64 or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError("a shape that no array can have")
+        raise ValueError("a shape that an array cannot have")
     return shape
 
 
 @dataclass(slots=True)
 class _Values:
-    """From what the machine holds to what the user gets; `room` is how many bytes there are for arrays."""
+    """Converts the machine's objects to the caller's; `room` is how many bytes remain for arrays."""
 
     path: str
     room: int
@@ -308,7 +308,7 @@ class _Values:
         return self._value(root, 0)[0]
 
     def _value(self, x: Any, depth: int) -> tuple[Any, int]:
-        """The value, and of how many it consists, each counted as often as it is met."""
+        """The value, and the number of objects in it, counting one as often as it occurs."""
         if x is None or type(x) in (bool, int, float, complex, str, bytes) or isinstance(x, np.generic):
             return x, 1
         if id(x) not in self.done:
@@ -324,7 +324,7 @@ class _Values:
             raise FaultError(FileCorrupt(self.path, _EXPECTED, f"{_kind(x)} by itself"))
         parts = [self._value(part, depth + 1) for part in (x.values() if type(x) is dict else x)]
         size = 1 + sum(count for _, count in parts)
-        if size > self.nodes:  # a few hundred bytes can stand for more than any memory holds
+        if size > self.nodes:  # a few hundred bytes can describe more than any memory holds
             raise ValueError(f"a structure that repeats parts of itself {size:,} times")
         values = [part for part, _ in parts]
         return (dict(zip(x, values, strict=True)) if type(x) is dict else type(x)(values)), size

@@ -1,4 +1,4 @@
-"""The safetensors format of weights: a header of names, dtypes and shapes, then the numbers; nothing in it can be run."""
+"""The safetensors format of weights: a header of names, dtypes and shapes, then the numbers; it contains no code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault
 
 _ENTRY: Final = 512
 _FEW: Final = 2**14
-"""Bytes that are counted for each array beyond so many: what it takes in memory, however small it is."""
+"""Arrays beyond this number count as `_ENTRY` bytes each: the memory that even a small one takes."""
 _DTYPES: Final = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -44,9 +44,9 @@ def read_safetensors(
 ) -> Effect[dict[str, np.ndarray[Any, Any]], FileFault | ExtraMissing]:
     """All arrays of a safetensors file, by name; needs the extra `safetensors`. Nothing is opened before the program is run.
 
-    `bfloat16` and `float8_*` are JAX's own (of `ml_dtypes`). `limit` is how many bytes the file may have, unpacked if it is
-    packed with gzip. Shapes: as the file says. Fails: `FileMissing`; `FileCorrupt` for what is cut, damaged, another format, or
-    of numbers smaller than a byte; `TooLarge`; `ExtraMissing`. Reference: the format's description by Hugging Face.
+    `bfloat16` and `float8_*` are JAX's (from `ml_dtypes`). `limit` is how many bytes the file may have, unpacked if it is
+    packed with gzip. Shapes: as in the file. Fails: `FileMissing`; `FileCorrupt` for a cut or damaged file, another format, or
+    numbers smaller than a byte; `TooLarge`; `ExtraMissing`. Reference: Hugging Face's description of the format.
 
     >>> import pathlib, safetensors.numpy, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")

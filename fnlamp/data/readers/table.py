@@ -1,4 +1,4 @@
-"""Tables of numbers with a column of class labels, whatever kind of file they come from."""
+"""Tables of numbers with a column of class labels, from any kind of file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Table:
 def check_options(
     columns: Sequence[str] | None, label: str | int | None, dtype: Any
 ) -> tuple[tuple[str, ...] | None, str | int | None]:
-    """The columns and the label, a position as an `int`, or a `TypeError` for options that could make wrong numbers."""
+    """The columns and the label, a position as an `int`.  Raises: `TypeError` for options that could give wrong numbers."""
     try:
         floating = np.issubdtype(np.dtype(dtype), np.floating)
     except (TypeError, ValueError):
@@ -48,10 +48,10 @@ def chosen(
     label: str | int | None,
     rows_named_by: Collection[int] = (),
 ) -> tuple[list[int], int | None]:
-    """The positions of the features and of the label; by default, features are all but the label and what names the rows.
+    """The positions of the features and of the label; by default, features are all columns but the label and the row names.
 
-    A position that is given does not count the columns that name the rows.
-    Fails: `FileCorrupt`, also for a column without a name that would be a feature.
+    A given position does not count the columns of row names.
+    Fails: `FileCorrupt`, also for an unnamed column that would be a feature.
     """
     plain = [i for i in range(len(names)) if i not in rows_named_by]
     position: int | None
@@ -75,7 +75,7 @@ def chosen(
 
 
 _UNNAMED: Final = re.compile(r"\s*|Unnamed: [0-9]+(\.[0-9]+)*|\.\.\.[0-9]+")
-"""The name of a column that had none, in pandas and in R's readr."""
+"""The name that pandas and R's readr give to an unnamed column."""
 
 
 def _unnamed(names: Sequence[str], at: int) -> str:
@@ -88,7 +88,7 @@ def _unnamed(names: Sequence[str], at: int) -> str:
 
 
 def inside(features: Sequence[int], label: int | None) -> list[int]:
-    """The columns that are read, in the file's order.
+    """The columns to read, in the file's order.
 
     >>> inside([3, 0], 1)
     [0, 1, 3]
@@ -101,8 +101,8 @@ def _position(path: str, names: Sequence[str], column: str | int, use: str = "")
         return names.index(column)
     if isinstance(column, int) and 0 <= column < len(names):
         return column
-    came = f"{names.count(column)} of them" if column in names else f"the columns {shown(names)}"
-    raise FaultError(FileCorrupt(path, f"one column {column!r}{use}", came))
+    actual = f"{names.count(column)} of them" if column in names else f"the columns {shown(names)}"
+    raise FaultError(FileCorrupt(path, f"one column {column!r}{use}", actual))
 
 
 def shown(names: Sequence[str]) -> str:
@@ -111,7 +111,7 @@ def shown(names: Sequence[str]) -> str:
 
 
 def labels(path: str, numbers: Numbers, first: int, column: str | int) -> Numbers:
-    """Labels, int32, from the finite numbers of a column, whose first is in row `first`.  Fails: `BadCell`.
+    """Labels, int32, from the finite numbers of a column that starts in row `first`.  Fails: `BadCell`.
 
     >>> labels("table.csv", np.array([7.0, 2.0]), 2, "kind")
     array([7, 2], dtype=int32)

@@ -81,7 +81,7 @@ GOOD = idx(np.arange(12, dtype=np.int32).reshape(3, 4))
         (b"\0\0\x08\x03" + b"\xff" * 12, "got 0 bytes"),  # a product far above any memory is not allocated
         (b"\0\0\x08\x04\0\0\0\0" + b"\xff" * 12, "lengths that an array can have"),  # no data, and lengths past any memory
         (b"\0\0\x08\x00\x05", "1 to 64 axes"),
-        (b"\0\0\x08\x41" + b"\0\0\0\x01" * 65 + b"\x05", "1 to 64 axes, which is what an array can have, got 65"),
+        (b"\0\0\x08\x41" + b"\0\0\0\x01" * 65 + b"\x05", "1 to 64 axes, as an array can have, got 65"),
         (gzip.compress(GOOD, mtime=0)[:-9], "an intact gzip stream"),
         (gzip.compress(GOOD, mtime=0)[:12] + b"\xff\xff" + gzip.compress(GOOD, mtime=0)[14:], "an intact gzip stream"),
         (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "an intact gzip stream"),
