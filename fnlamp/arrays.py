@@ -1,4 +1,4 @@
-"""Names for arrays and their descriptions; the only room where shapes get names."""
+"""Types of arrays and their specs, and helpers for both."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from fnlamp.fault import DtypeMismatch, FaultError
 
 Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.typing.ArrayLike
-"""What can be made an array: numbers, NumPy arrays, arrays."""
+"""Anything that converts to an array: numbers, NumPy arrays, arrays."""
 Key: TypeAlias = jax.Array
-"""A typed key, as `jax.random.key(seed)` makes it."""
+"""A typed key, as from `jax.random.key(seed)`."""
 Spec: TypeAlias = jax.ShapeDtypeStruct
-"""Shape and dtype of an array that need not exist; the batch axis is included and comes first."""
+"""Shape and dtype of an array that need not exist; the batch axis is included, and is the first."""
 Tree: TypeAlias = Any
 """A pytree: nested dicts, tuples and registered dataclasses of arrays."""
 Params: TypeAlias = dict[str, Any]
-"""Trainable arrays: nested dicts, `{}` where there are none."""
+"""Trainable arrays: nested dicts, `{}` without any."""
 State: TypeAlias = dict[str, Any]
-"""What a layer carries from batch to batch and does not train: nested dicts, `{}` where there is none."""
+"""Arrays that a layer carries from batch to batch without training them: nested dicts, `{}` without any."""
 
 
 def array_spec(shape: tuple[int, ...], dtype: Any) -> Spec:
@@ -35,7 +35,7 @@ def array_spec(shape: tuple[int, ...], dtype: Any) -> Spec:
 
 
 def spec_of(tree: Tree) -> Tree:
-    """The spec of every array in `tree`, in the dtype that it has on the device (64-bit numbers are narrowed there)."""
+    """The spec of every array in `tree`, in the dtype on the device (where 64-bit numbers are narrowed)."""
 
     def one(x: Any) -> Spec:
         dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
@@ -46,13 +46,13 @@ def spec_of(tree: Tree) -> Tree:
 
 
 def spec_after(function: Callable[..., Tree], *specs: Tree) -> Tree:
-    """The spec of what `function` returns; nothing is computed."""
-    # A function of its own each time: JAX keeps every result for one that it has seen, which may read something else by now.
+    """The spec of the result of `function`; nothing is computed."""
+    # A new function each time: JAX caches the result per function, which may read other values by now.
     return jax.eval_shape(lambda *given: function(*given), *specs)
 
 
 def describe(tree: Tree) -> str:
-    """Shapes and dtypes in short, as `float32[32, 784]`.
+    """Shapes and dtypes in short, such as `float32[32, 784]`.
 
     >>> describe((jnp.zeros((2, 3)), jnp.zeros(2, int)))
     '(float32[2, 3], int32[2])'
@@ -67,7 +67,7 @@ def describe(tree: Tree) -> str:
 
 
 def wide(x: Any) -> Any:
-    """The dtype to add up in: float64 for float64, else float32; half precision and integers would lose too much.
+    """The dtype for sums: float64 for float64, else float32; half precision and integers would lose too much.
 
     >>> wide(jnp.zeros(2, jnp.bfloat16))
     dtype('float32')
@@ -76,7 +76,7 @@ def wide(x: Any) -> Any:
 
 
 def along_last(x: Array, ndim: int) -> Array:
-    """A vector as an array of `ndim` axes, all others of 1: nothing is left to `jax_numpy_rank_promotion`, which may refuse."""
+    """A vector as an array of `ndim` axes, all others of length 1, because `jax_numpy_rank_promotion` may forbid promotion."""
     return x.reshape((1,) * (ndim - x.ndim) + x.shape)
 
 
@@ -86,7 +86,7 @@ def is_float(x: Any) -> bool:
 
 
 def is_integer(x: Any) -> bool:
-    """Whether the array or spec holds integers (booleans are none)."""
+    """Whether the array or spec holds integers (booleans do not count)."""
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
 
@@ -98,9 +98,9 @@ _HINTS: Final = {
 
 
 def check_numbers(array: Any, where: str, hint: str = "") -> None:
-    """Fails: `DtypeMismatch` for what a batch cannot hold: text, dates, records, objects, keys, and masked arrays."""
+    """Fails: `DtypeMismatch` for arrays that a batch cannot hold: text, dates, records, objects, keys, and masked arrays."""
     if isinstance(array, np.ma.MaskedArray):
-        hint = "a batch has no mask: give array.filled(value), and the mask as an array of its own"
+        hint = "a batch has no mask: give array.filled(value), and the mask as its own array"
         raise FaultError(DtypeMismatch("an array without a mask", "a masked array", hint, where=where))
     dtype = array.dtype
     if not isinstance(dtype, np.dtype) or dtype.kind in "OSUTMm" or issubclass(dtype.type, np.void):
@@ -109,7 +109,7 @@ def check_numbers(array: Any, where: str, hint: str = "") -> None:
 
 
 def native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array in the machine's order of bytes, the only one that JAX knows; a copy if it was in the other.
+    """The array in the machine's byte order, the only one that JAX supports; a copy if it was in the other.
 
     >>> native(np.array([1, 2], ">i4")).dtype.isnative
     True
@@ -118,7 +118,7 @@ def native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 class NotFinite(NamedTuple):
-    """Where a number is not finite: the path of its array, its row, and what of the row (`None` if that is one number)."""
+    """The place of a number that is not finite: path of the array, row, and index in the row (`None` if it is one number)."""
 
     path: str
     row: int
@@ -131,7 +131,7 @@ class NotFinite(NamedTuple):
 
 
 def first_not_finite(tree: Tree) -> NotFinite | None:
-    """The first number of a tree of arrays that is NaN or infinite, in memory only: what is mapped or elsewhere is not read.
+    """The first NaN or infinite number in a tree of arrays; only arrays in host memory are read, not mapped ones.
 
     >>> print(first_not_finite({"x": np.array([[0, 1], [2, np.nan]])}))
     nan in x, row 1, column 1
@@ -147,12 +147,12 @@ def first_not_finite(tree: Tree) -> NotFinite | None:
 
 
 def _mapped(array: Any) -> bool:
-    """Whether the array, or what it is a view of, is mapped from a file."""
+    """Whether the array, or the one of which it is a view, is mapped from a file."""
     return isinstance(array, np.memmap) or (isinstance(array, np.ndarray) and _mapped(array.base))
 
 
 def _first_not_finite(array: np.ndarray[Any, Any]) -> tuple[Any, ...] | None:
-    step = max(1, 2**16 // max(array[:1].size, 1))  # so many rows that what is known of them stays in the cache
+    step = max(1, 2**16 // max(array[:1].size, 1))  # as many rows as fit a cache
     for start in range(0, len(array), step):
         finite = np.isfinite(array[start : start + step])
         if not finite.all():
@@ -162,33 +162,33 @@ def _first_not_finite(array: np.ndarray[Any, Any]) -> tuple[Any, ...] | None:
 
 
 def take_rows(array: Any, rows: Any) -> Any:
-    """`array[rows]` for rows known to exist; on the device no bounds check is compiled."""
+    """`array[rows]` for rows known to exist; on the device, no bounds check is compiled."""
     if isinstance(array, jax.Array):
         return array.at[rows].get(mode="promise_in_bounds")
     if type(array) is np.ndarray and isinstance(rows, np.ndarray) and array.flags.c_contiguous and array.flags.aligned:
-        return array.take(rows, axis=0)  # quicker than indexing; any other array it would copy as a whole first
+        return array.take(rows, axis=0)  # faster than indexing, but it would first copy any other array
     return array[rows]
 
 
 def to_device(x: Any, device: Any = None, *, share: bool = False) -> Array:
-    """A copy of `x` on the device, in its own dtype; numbers of 64 bits that 32 bits cannot hold are a fault.
+    """A copy of `x` on the device, in its own dtype; 64-bit numbers that 32 bits cannot hold are a fault.
 
-    With `share` the memory may be the host array's own, which nobody may change as long as the result is used.
+    With `share`, the result may use the host array's memory, which then must not change while the result is in use.
 
-    Fails: `DtypeMismatch`, where JAX would wrap large integers around, or make large numbers infinite, without a word.
+    Fails: `DtypeMismatch`, where JAX would silently wrap large integers around, or make large numbers infinite.
     """
     if not isinstance(x, jax.Array):
         x = _narrowed(native(np.asarray(x)))
     if share:
         shared: Array = jax.device_put(x, device)
         return shared
-    # JAX may share a host array's memory, or read it after this returns: it gets a copy that nobody else writes to.
+    # JAX may share a host array's memory, or read it after this returns: it gets a private copy.
     array: Array = jax.device_put(np.array(x) if isinstance(x, np.ndarray) else x, device, may_alias=False)
     return array
 
 
 def _narrowed(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Numbers of 64 bits as the 32 that they will have on the device; `DtypeMismatch` for one that is too large."""
+    """64-bit numbers in the 32 bits of the device.  Fails: `DtypeMismatch` for one that is too large."""
     narrow = jax.dtypes.canonicalize_dtype(x.dtype)
     if narrow == x.dtype or not x.size:
         return x
@@ -208,7 +208,7 @@ def _narrowed(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-    """Zeros to be filled, in memory that the CPU's device takes as its own instead of copying it.
+    """Zeros to be filled, in memory aligned so that JAX's CPU device uses it without a copy.
 
     >>> aligned((3, 5), np.float32).__array_interface__["data"][0] % 64
     0
@@ -222,16 +222,16 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
 
 @contextlib.contextmanager
 def placed_on(device: Any) -> Iterator[None]:
-    """Arrays that are made inside are on the device; on the caller's default device if it is `None`.
+    """Create arrays on the device, or on the caller's default device if it is `None`.
 
-    A transfer guard of the caller's does not hold inside: what is sent to the device there is meant to be.
+    The caller's transfer guard does not apply inside: transfers there are intended.
     """
     with jax.transfer_guard("allow"), contextlib.nullcontext() if device is None else jax.default_device(device):
         yield
 
 
 def platform() -> str:
-    """The platform that programs are for, as "cpu" or "gpu": that of the default device if one is set, else JAX's first."""
+    """The target platform of programs, such as "cpu" or "gpu": the default device's if one is set, else JAX's first."""
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
     if device is None:
         return jax.default_backend()
@@ -242,6 +242,6 @@ def tracing() -> bool:
     """Whether the caller runs inside `jax.jit`, `grad` or `vmap`."""
     try:
         from jax._src.core import trace_state_clean
-    except ImportError:  # a private name: without it the guard is off, nothing else changes
+    except ImportError:  # a private name: without it, only this check is off
         return False
     return not trace_state_clean()

@@ -1,4 +1,4 @@
-"""What a code object reads from outside, and whether code is installed or being worked on."""
+"""What a code object reads from outside, and whether code is installed or the user's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Read(NamedTuple):
-    """A variable that a code object reads from outside, and the attributes that it reads of it."""
+    """A variable that a code object reads from outside, with the attributes that it reads."""
 
     kind: str  # "global", "free", "self" (its own first argument) or "module" (imported inside)
     name: str
@@ -24,12 +24,12 @@ class Read(NamedTuple):
 
 
 _BY_TEXT: Final = {"globals", "eval", "exec", "import_module", "__import__", "modules"}
-"""Names by which a function reads variables and modules that only its strings name."""
+"""Names through which a function reads variables and modules that only its strings name."""
 
 
 @functools.lru_cache(maxsize=4096)
 def reads(code: types.CodeType) -> tuple[Read, ...]:
-    """What a code object, and those nested in it, read from outside. Both branches of a condition count."""
+    """The outside reads of a code object and those nested in it. Both branches of a condition count."""
     own = code.co_varnames[0] if code.co_argcount else None
     found: dict[Read, None] = {}
     current: Read | None = None
@@ -67,7 +67,7 @@ def reads(code: types.CodeType) -> tuple[Read, ...]:
                 add(current)
                 current = None
     add(current)
-    if "super" in code.co_names and "__class__" in code.co_freevars:  # super() names neither of what it reads
+    if "super" in code.co_names and "__class__" in code.co_freevars:  # super() reads both without naming them
         add(Read("free", "__class__", ()))
         add(Read("self", own, ()) if own else None)
     if _BY_TEXT.intersection(code.co_names):
@@ -99,7 +99,7 @@ def _installed() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def is_library(file: str) -> bool:
-    """Whether code from this file is installed, as Python's own and packages are, rather than being worked on."""
+    """Whether this file is installed, as part of Python or a package, rather than the user's own."""
     return file.startswith(("<frozen", *_installed()))
 
 

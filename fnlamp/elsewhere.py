@@ -1,4 +1,4 @@
-"""What other libraries call things: where such a name is looked up, the message says what fnlamp calls it."""
+"""Names from other libraries: looking one up raises an error that says what fnlamp calls it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NoReturn
 
 
 def elsewhere(module: str, words: Mapping[str, str]) -> Callable[[str], NoReturn]:
-    """The `__getattr__` of a module, which has none of the names in `words`, but what is to be written instead.
+    """The `__getattr__` of a module: for a name in `words`, the error says what to write instead.
 
     >>> elsewhere("fnlamp.nn", {"Linear": "nn.linear(out)"})("Linear")
     Traceback (most recent call last):
@@ -23,7 +23,7 @@ def elsewhere(module: str, words: Mapping[str, str]) -> Callable[[str], NoReturn
 
 
 class Elsewhere:
-    """A base class of values, which have none of the methods in `_elsewhere`, but what is to be written instead."""
+    """A base class of values: for a name in `_elsewhere`, the `AttributeError` says what to write instead."""
 
     _elsewhere: ClassVar[Mapping[str, str]] = {}
 
@@ -34,7 +34,7 @@ def _missing(self: Any, name: str) -> NoReturn:
     raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
 
-# Set, not written out, so that type checkers go on to refuse what only raises.
+# Set at runtime, so that type checkers still reject these names.
 Elsewhere.__getattr__ = _missing  # type: ignore[attr-defined]
 
 TRAINING = "a training is a program: train.epochs(model=train.supervised(layer, loss), optimizer=optim.adamw(1e-3), ...).run()"
@@ -81,7 +81,7 @@ LAYERS = {
     **dict.fromkeys(("SiLU", "Swish", "swish"), "nn.silu"),
     **dict.fromkeys(("Lambda", "Activation"), "nn.fun(function)"),
     "Identity": "nn.sequence()",
-    "Module": "no class: layers are values, as nn.linear(64) >> nn.relu, and Layer(init, apply) is one of your own",
+    "Module": "Layer(init, apply): layers are values, as nn.linear(64) >> nn.relu, not classes",
     **dict.fromkeys(("CrossEntropyLoss", "NLLLoss", "MSELoss", "BCEWithLogitsLoss", "L1Loss", "SmoothL1Loss"), "fnlamp.loss"),
 }
 LOSSES = {
@@ -112,7 +112,7 @@ MODULES = {"nn": LAYERS, "loss": LOSSES, "optim": OPTIMIZERS, "data": LOADERS, "
 
 
 def tell() -> None:
-    """Give the modules their `__getattr__`; set, because type checkers would take any name for one of theirs."""
+    """Give the modules their `__getattr__`; at runtime, because with one type checkers would accept any name."""
     for name, words in MODULES.items():
         module = sys.modules[f"fnlamp.{name}"]
         vars(module)["__getattr__"] = elsewhere(module.__name__, words)

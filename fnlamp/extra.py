@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, with a fault that says what to install."""
+"""Optional features are extras: packages imported on use, with a fault that says what to install."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fnlamp.fault import ExtraMissing, FaultError
 
 
 def need(module: str, extra: str) -> Any:
-    """The module, of a package that comes with an extra of fnlamp.  Fails: `ExtraMissing`.
+    """Import a module of a package in an extra of fnlamp.  Fails: `ExtraMissing`.
 
     >>> need("json", "tables").dumps([1])
     '[1]'
@@ -19,9 +19,9 @@ def need(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
-            raise  # the package is there, and something that it needs itself is not
+            raise  # the package is installed, but one of its own dependencies is missing
         raise FaultError(ExtraMissing(_DISTRIBUTIONS.get(package, package), extra)) from error
 
 
 _DISTRIBUTIONS: Final = {"PIL": "pillow", "sklearn": "scikit-learn"}
-"""What those packages are called to whom installs them, where it is not what they are called to import."""
+"""The names to install of packages that are imported by another name."""

@@ -1,4 +1,4 @@
-"""Arguments, looked at where they are given: a wrong one is the caller's bug, and raised by its name."""
+"""Checks of arguments, at the call: a wrong one is the caller's bug, and the error names it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ R = TypeVar("R")
 
 
 def whole(name: str, given: Any, least: int | None = 1) -> int:
-    """The argument as an `int`, of NumPy's and JAX's integer types too.  Raises: `TypeError`, `ValueError`, which name it.
+    """The argument as an `int`, also from NumPy's and JAX's integer types.  Raises: `TypeError`, `ValueError`, which name it.
 
-    Without a `least`, any whole number will do.
+    With `least=None`, any whole number is valid.
 
     >>> whole("batch_size", np.int64(32))
     32
@@ -59,16 +59,16 @@ def number(
     if getattr(given, "shape", ()) == () and not isinstance(given, str | bytes | bool | np.bool_):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             plain = float(given)
-    told = f"; {hint}" if hint else ""
+    advice = f"; {hint}" if hint else ""
     if plain is None:
-        raise TypeError(f"{name} is {expected}, got {shown(given)}{told}")
+        raise TypeError(f"{name} is {expected}, got {shown(given)}{advice}")
     if not (math.isfinite(plain) and holds(plain)):
-        raise ValueError(f"{name} is {expected}, got {given}{told}")
+        raise ValueError(f"{name} is {expected}, got {given}{advice}")
     return plain
 
 
 def flag(name: str, given: Any) -> bool:
-    """The argument as a `bool`.  Raises: `TypeError` for anything else, which Python would take for true or false.
+    """The argument as a `bool`.  Raises: `TypeError` for anything else, although Python would treat it as true or false.
 
     >>> flag("shuffle", "no")
     Traceback (most recent call last):
@@ -85,7 +85,7 @@ def text(name: str, given: Any, what: str = "a str") -> str:
 
 
 def instance(name: str, given: Any, kind: Any, what: str) -> Any:
-    """The argument, which is of that kind.  Raises: `TypeError` for anything else, the kind itself among it.
+    """The argument, an instance of `kind`.  Raises: `TypeError` for anything else, also for the class itself.
 
     >>> instance("key", "a", int, "a whole number")
     Traceback (most recent call last):
@@ -97,7 +97,7 @@ def instance(name: str, given: Any, kind: Any, what: str) -> Any:
 
 
 def several(name: str, given: Iterable[str]) -> tuple[str, ...]:
-    """The strings, of which one alone would be taken for as many as it has characters: that is a `TypeError`.
+    """The strings.  Raises: `TypeError`, also for a single string, which would count as a sequence of characters.
 
     >>> several("columns", ["length", "width"])
     ('length', 'width')
@@ -114,7 +114,7 @@ def several(name: str, given: Iterable[str]) -> tuple[str, ...]:
 
 
 def dtype_of(name: str, given: Any, kind: Any = jnp.floating, what: str = "a floating-point dtype, as jnp.float32") -> Any:
-    """The dtype.  Raises: `TypeError` for what is not one; `ValueError` for one of another kind.
+    """The dtype.  Raises: `TypeError` for anything else; `ValueError` for a dtype of another kind.
 
     >>> dtype_of("dtype", "float16")
     dtype('float16')
@@ -130,7 +130,7 @@ def dtype_of(name: str, given: Any, kind: Any = jnp.floating, what: str = "a flo
 
 
 def path_of(given: str | PathLike[str], name: str = "path") -> str:
-    """The path as text.  Raises: `TypeError` for anything else, bytes among it.
+    """The path as text.  Raises: `TypeError` for anything else, also for bytes.
 
     >>> import pathlib
     >>> path_of(pathlib.PurePosixPath("data") / "train.csv")
@@ -144,19 +144,19 @@ def path_of(given: str | PathLike[str], name: str = "path") -> str:
 
 
 def function(name: str, given: Any, what: str) -> Any:
-    """The argument, which can be called.  Raises: `TypeError` for anything else."""
+    """The argument, a callable.  Raises: `TypeError` for anything else."""
     if not callable(given):
         raise TypeError(f"{name} is {what}, got {shown(given)}")
     return given
 
 
 def arguments(hint: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function whose wrong calls, as with another library's arguments, are told what to write."""
+    """Make a function's error for wrong arguments, such as another library's, say what to write."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
         required = [name for name, p in signature.parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-        told = f"{function.__name__}({', '.join([*required, '...'])})"
+        usage = f"{function.__name__}({', '.join([*required, '...'])})"
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -165,7 +165,7 @@ def arguments(hint: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             except TypeError as error:
                 given = ", ".join([*(_short(a) for a in args), *(f"{k}={_short(v)}" for k, v in kwargs.items())])
                 got = f"got {function.__name__}({given}): {error}"
-                raise TypeError(f"{function.__name__}: expected {told}, {got}; {hint}") from None
+                raise TypeError(f"{function.__name__}: expected {usage}, {got}; {hint}") from None
             return function(*args, **kwargs)
 
         return checked
@@ -174,7 +174,7 @@ def arguments(hint: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def shown(given: Any) -> str:
-    """What is given, in short, and its type."""
+    """A short form of the argument, and its type."""
     return f"{_short(given)} ({type(given).__name__})"
 
 

@@ -1,9 +1,9 @@
 """What a function computes, as a value that can be compared: its code and everything that it reads.
 
-A compiled program keeps what its Python functions read while they were traced. So a program may be used again only for
-functions that would read the same: `identity` looks at code, closures, defaults, bound objects, globals and the attributes read
-from them. Arrays count by their contents. What it cannot look into (objects of extension modules, JAX arrays of more than a few
-kilobytes) counts by being the very same object; JAX's arrays are immutable, the others must not be changed in place.
+A compiled program keeps the values that its Python functions read while they were traced. So it may be used again only for
+functions that would read equal values: `identity` inspects code, closures, defaults, bound objects, globals and the attributes
+read from them. Arrays compare by their contents. Objects that it cannot inspect (of extension modules, JAX arrays of more than
+a few kilobytes) compare by object identity; JAX arrays are immutable, the others must not be changed in place.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ import numpy as np
 from fnlamp.code import is_library, is_library_module, is_library_type, reads
 
 BUDGET = 20_000
-"""How many objects one identity looks at; what is larger counts by being the same object."""
+"""The most objects that one identity inspects; a larger value compares by object identity."""
 SMALL, LARGE = 4 * 2**10, 64 * 2**20
-"""Bytes up to which a JAX array counts by its contents, and from which a NumPy array is fingerprinted instead of hashed."""
+"""Bytes up to which a JAX array compares by its contents, and above which a NumPy array is fingerprinted, not hashed."""
 
 
 def identity(value: Any) -> Hashable:
-    """A value that is equal for functions (or trees of them) of the same code which read the same.
+    """A value that is equal for functions (or trees of functions) with the same code that read equal values.
 
     >>> def scaled(factor):
     ...     return lambda x: factor * x
@@ -58,7 +58,7 @@ def identity(value: Any) -> Hashable:
 
 
 def draws(value: Any) -> str | None:
-    """What a function draws random numbers from outside JAX, if anything: compiled, it would draw once for all steps.
+    """The source outside JAX from which a function draws random numbers, if any: compiled, it would draw once for all steps.
 
     >>> draws(lambda x: x + np.random.normal())
     'numpy.random.normal'
@@ -71,7 +71,7 @@ def draws(value: Any) -> str | None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Same:
-    """Equal only to the very same object, which it keeps alive, so that no later object can take its place."""
+    """Equal only for the same object, which it keeps alive, so that its id is not used again."""
 
     value: Any
 
@@ -90,29 +90,29 @@ _PLAIN: Final = (bool, int, str, bytes, type(None), type(Ellipsis), types.CodeTy
 _ITEMS: Final = (tuple, list, dict, deque, np.ndarray)
 _MISSING: Final = object()
 _HARMLESS: Final = ("default_rng", "seed", "Generator", "RandomState", "Random", "SeedSequence", "PCG64")
-"""Names of `numpy.random` and `random` that draw nothing from the process's own generator."""
+"""Names of `numpy.random` and `random` that do not draw from the global generator."""
 _FILLS: Final = ("append", "extend", "insert", "appendleft", "extendleft", "add", "update", "clear", "discard")
-"""Methods of containers that only write: a function that notes its calls does not depend on what it noted."""
+"""Methods of containers that only write: a function that records its calls does not depend on the record."""
 
 
 class _Walk:
-    """One walk through what a value reads: each object once, in a fixed order, so that equal things give equal results."""
+    """One walk through all that a value reads: each object once, in a fixed order, so that equal values give equal results."""
 
     def __init__(self) -> None:
         self.left = BUDGET
-        self.inside: dict[Any, int] = {}  # what is being looked into, by depth
-        self.done: dict[Any, tuple[Any, Hashable]] = {}  # with the object, so that its id stays its own
+        self.inside: dict[Any, int] = {}  # objects being inspected, with their depth
+        self.done: dict[Any, tuple[Any, Hashable]] = {}  # keeps the object, so that its id is not used again
         self.draws: str | None = None
 
     def of(self, value: Any, bound: Any = _MISSING) -> Hashable:
-        """The identity of a value; of a function, if it is called as a method of `bound`."""
+        """The identity of a value; a function is inspected as a method of `bound`, if given."""
         self.left -= 1
         if self.left < 0:
             raise _TooLargeError
         kind = type(value)
         if kind in _PLAIN:  # 1, 1.0 and True are equal and yet trace differently
             return (kind, value) if kind is not slice else (kind, repr(value))
-        if kind is float or kind is complex:  # 0.0 and -0.0 are equal, and not-a-number is not equal to itself
+        if kind is float or kind is complex:  # 0.0 and -0.0 are equal, and NaN is not equal to itself
             return (kind, repr(value))
         key = (id(value), None if bound is _MISSING else id(bound))
         if key in self.inside:
@@ -168,7 +168,7 @@ class _Walk:
         return self.instance(value)
 
     def beside(self, value: Any) -> tuple[Hashable, ...]:
-        """What an object of a subclass has beside the items or numbers that its class is made for."""
+        """The attributes of an object of a subclass, beside the items or numbers of its base class."""
         fields = {} if type(value) in _ITEMS else _instance_fields(value)
         return (self.of(fields),) if fields else ()
 
@@ -186,7 +186,7 @@ class _Walk:
         code = function.__code__
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         defaults = (self.of(function.__defaults__ or ()), self.of(function.__kwdefaults__ or {}))
-        if is_library(code.co_filename):  # its own globals do not change; what was put into it may be the caller's
+        if is_library(code.co_filename):  # its globals do not change; its closure may be the caller's
             return (code, *(self.of(_contents(cell)) for cell in cells.values()), defaults, bound is _MISSING or self.of(bound))
         read: list[Hashable] = []
         for kind, name, attributes in reads(code):
@@ -202,7 +202,7 @@ class _Walk:
         return (code, tuple(read), defaults)
 
     def follow(self, value: Any, attributes: tuple[str, ...]) -> Hashable:
-        """The identity of `value.attribute.attribute...`, looking at no more of the objects in between than that."""
+        """The identity of `value.attribute.attribute...`, without inspecting the rest of the objects on the way."""
         for at, name in enumerate(attributes):
             rest = attributes[at + 1 :]
             if isinstance(value, types.ModuleType):
@@ -222,7 +222,7 @@ class _Walk:
                 return self.of(value)
             found = inspect.getattr_static(value, name, _MISSING)
             if found is _MISSING or isinstance(type(value).__getattribute__, types.FunctionType):
-                return (self.of(type(value)), self.of(value))  # an attribute that is computed
+                return (self.of(type(value)), self.of(value))  # a computed attribute
             if isinstance(found, staticmethod):
                 value = found.__func__
             elif isinstance(found, classmethod):
@@ -246,7 +246,7 @@ class _Walk:
         return self.of(value)
 
     def library(self, module: Any, attributes: tuple[str, ...]) -> Hashable:
-        """What is read of an installed module, which does not change; its random numbers and its settings do."""
+        """A read from an installed module, which does not change, except for its random numbers and settings."""
         path = [module.__name__]
         value: Any = module
         for name in attributes:
@@ -260,13 +260,13 @@ class _Walk:
             self.draws = self.draws or full
         if full in ("os.getenv", "posix.getenv"):
             value = os.environ
-        # An environment, sys.argv: plain containers that a program may fill.
+        # The environment and sys.argv are containers that a program may change.
         return ("library", full, self.of(value) if isinstance(value, Mapping | list) and value is not sys.modules else ())
 
     # ---- objects
 
     def module(self, module: types.ModuleType) -> Hashable:
-        if module is os or module is sys:  # imported inside of a function, and read there
+        if module is os or module is sys:  # imported and read inside a function
             return (Same(module), self.of(os.environ), self.of(sys.argv))
         if is_library_module(module.__name__):
             return Same(module)
@@ -300,14 +300,14 @@ class _Walk:
         return self.foreign(value)
 
     def foreign(self, value: Any) -> Hashable:
-        """An object of another library: what holds numbers, as a tensor, a table or `array.array`, counts by them."""
+        """An object of another library: a tensor, a table or an `array.array` compares by its numbers."""
         try:
             kind: Any = type(value)
             if hasattr(value, "__array__"):
                 names = [self.array(np.asarray(axis)) for axis in getattr(value, "axes", ())]  # of a table: its labels
                 return (kind, *names, self.array(np.asarray(value.detach() if hasattr(value, "detach") else value)))
             return (kind, memoryview(value).tobytes())
-        except Exception:  # whatever another library raises
+        except Exception:  # another library may raise anything
             return Same(value)
 
     def array(self, array: Any) -> Hashable:

@@ -1,4 +1,4 @@
-"""Settings of the process that make programs start and run faster. Nothing here is done unless it is called."""
+"""Settings of the process that make programs start and run faster. None takes effect unless called."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 import jax
 
 FOLDER = "FNLAMP_CACHE"
-"""The environment variable that names the folder of compiled programs."""
+"""The environment variable with the folder of compiled programs."""
 
 
 def keep_programs(folder: str | Path | None = None) -> Path:
-    """Keep compiled programs in a folder, so that the next process that needs them does not compile.
+    """Store compiled programs in a folder, so that the next process does not compile them again.
 
-    The folder is the argument's, else that of the environment variable `FNLAMP_CACHE`, else `~/.cache/fnlamp`; it is made when
-    the first program is stored, and may be deleted at any time. Call it before the first program is run. It holds for all
-    of JAX in this process. JAX keeps programs apart by their text, the versions, and the hardware.
+    The folder is the argument, else the environment variable `FNLAMP_CACHE`, else `~/.cache/fnlamp`; it is created when the
+    first program is stored, and may be deleted at any time. Call this before the first program is run. It applies to all of
+    JAX in this process. JAX distinguishes programs by their text, the versions, and the hardware.
 
     >>> import tempfile
     >>> folder = keep_programs(tempfile.mkdtemp())
@@ -26,8 +26,8 @@ def keep_programs(folder: str | Path | None = None) -> Path:
     chosen = Path(folder or os.environ.get(FOLDER) or Path.home() / ".cache" / "fnlamp").expanduser()
     settings = {
         "jax_compilation_cache_dir": str(chosen),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,  # JAX leaves out what compiled quickly, which is
-        "jax_persistent_cache_min_entry_size_bytes": -1,  # most programs of small models
+        "jax_persistent_cache_min_compile_time_secs": 0.0,  # by default JAX skips programs that compile fast,
+        "jax_persistent_cache_min_entry_size_bytes": -1,  # as most programs of small models do
     }
     for name, value in settings.items():
         jax.config.update(name, value)  # type: ignore[no-untyped-call]
@@ -35,11 +35,11 @@ def keep_programs(folder: str | Path | None = None) -> Path:
 
 
 def keep_memory() -> bool:
-    """Let freed memory stay with the process instead of going back to the system; whether this system can.
+    """Keep freed memory in the process instead of returning it to the system; returns whether this system supports it.
 
-    A compiled program allocates its temporary memory anew each time it runs. Large pieces go back to the system when they are
-    freed, and are then mapped and zeroed page by page again: a third of the time of a training step of some hundred megabytes.
-    With this the process keeps its peak of memory to the end. It holds for all of the process; only Linux's C library has it.
+    A compiled program allocates its temporary memory again for each run. Large blocks return to the system when freed, and are
+    then mapped and zeroed page by page again: a third of the time of a training step of some hundred megabytes. With this
+    setting the process keeps its peak memory to the end. It applies to the whole process; only Linux's C library supports it.
 
     Reference: mallopt(3), M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX.
 

@@ -1,4 +1,4 @@
-"""Training or evaluating: an argument of every layer, never a hidden switch."""
+"""Training or evaluation: an argument of every layer, never a hidden switch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fnlamp.arrays import Key
 
 
 def seed_key(seed: int) -> Key:
-    """The key of a seed of any size: `jax.random.key` takes 32 bits of it, and no more than 64.
+    """The key of a seed of any size: `jax.random.key` uses 32 bits of it, and accepts at most 64.
 
     >>> bool(seed_key(7) == jax.random.key(7)), bool(seed_key(2**32) == seed_key(0))
     (True, False)
@@ -24,26 +24,26 @@ def seed_key(seed: int) -> Key:
 
 
 def name_key(key: Key, name: str) -> Key:
-    """The key of the part called `name`: a stable hash, so that inserting among named parts does not reshuffle the others."""
+    """The key of the part `name`: by a stable hash, so that inserting a part does not change the keys of the others."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Train:
-    """Training: randomness comes from `key`, and batch statistics move the layer state."""
+    """Training: randomness comes from `key`, and batch statistics update the layer state."""
 
     key: Key
 
     def inside(self, name: str) -> Self:
-        """The mode as the part called `name` sees it, with a key of its own."""
+        """The mode for the part `name`, with its own key."""
         return type(self)(name_key(self.key, name))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Eval:
-    """Evaluating: deterministic, and the layer state comes back unchanged."""
+    """Evaluation: deterministic, with the layer state unchanged."""
 
     def inside(self, name: str) -> Self:
         """Itself: evaluation needs no key."""

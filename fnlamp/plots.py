@@ -1,4 +1,4 @@
-"""Pictures of data."""
+"""Plots of data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fnlamp.fault import ExtraMissing, FaultError, FileUnwritable, LabelOutOfRan
 from fnlamp.given import path_of, several, whole
 
 PlotFault = ShapeMismatch | LabelOutOfRange | FileUnwritable | NoDisplay | ExtraMissing
-"""What drawing can fail with."""
+"""The faults of drawing."""
 
 
 def show_images(
@@ -27,14 +27,14 @@ def show_images(
     path: str | PathLike[str] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Effect[Path | None, PlotFault]:
-    """The first images as a grid, their labels above them; in the file `path`, or on the display without one.
+    """Draw the first images as a grid, with labels above them; to the file `path`, or on the display without a path.
 
-    What is drawn: integers from 0, black, to 255; other numbers from 0 to 1 where all are within, or else, as normalised
-    images are, from the smallest to the largest of those drawn; what is not finite is black. One channel is grey.
-    `labels` are numbers or text; with `classes`, numbers of classes, whose names are shown. The ending of `path` says which
-    format it has. Yields the path. Shapes: `images` `(n, height, width)` or `(n, height, width, channels)` with 1, 3 or 4
-    channels, `labels` `(n,)`. Fails: `ShapeMismatch`; `LabelOutOfRange`; `FileUnwritable`; `NoDisplay` where no window can
-    be opened; `ExtraMissing` without the extra `plots`.
+    Integers range from 0, black, to 255; other numbers from 0 to 1, or, if any is outside, as in normalised images, from the
+    smallest to the largest drawn. Numbers that are not finite are black. One channel is grey. `labels` are numbers or text;
+    with `classes`, numbers of classes, whose names are shown. The ending of `path` determines the format. Yields the path.
+    Shapes: `images` `(n, height, width)` or `(n, height, width, channels)` with 1, 3 or 4 channels, `labels` `(n,)`.
+    Fails: `ShapeMismatch`; `LabelOutOfRange`; `FileUnwritable`; `NoDisplay` if no window can be opened; `ExtraMissing`
+    without the extra `plots`.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "grid.png")
@@ -77,7 +77,7 @@ def _fill(figure: Any, pixels: np.ndarray[Any, Any], titles: list[str], rows: in
     for position, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.set_axis_off()
         if position < len(pixels):
-            # Limits of its own would stretch every grey image to black and white.
+            # Automatic limits would stretch every grey image to black and white.
             axes.imshow(pixels[position], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set_title(titles[position], fontsize="medium", parse_math=False)
 
@@ -91,7 +91,7 @@ def _save(figure: Any, file: Path) -> None:
         figure.savefig(file)
     except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
         if isinstance(error, ValueError):
-            raise FaultError(FileUnwritable(ascii(str(file))[1:-1], "no file has such a name")) from error
+            raise FaultError(FileUnwritable(ascii(str(file))[1:-1], "a file cannot have such a name")) from error
         raise FaultError(FileUnwritable(str(file), error.strerror or type(error).__name__)) from error
 
 
@@ -117,11 +117,11 @@ def _pixels(images: Any, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _array(given: Any, expected: str) -> np.ndarray[Any, Any]:
-    """The array, also of a tensor of PyTorch's that is part of a gradient.  Fails: `ShapeMismatch`."""
+    """The array, also from a torch tensor that requires a gradient.  Fails: `ShapeMismatch`."""
     try:
         return np.asarray(given.detach() if hasattr(given, "detach") else given)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise FaultError(ShapeMismatch(expected, "what is no array", "put them in one array", where="show_images")) from error
+        raise FaultError(ShapeMismatch(expected, "something else", "put them in one array", where="show_images")) from error
 
 
 def _titles(labels: Any, rows: int, count: int, classes: Sequence[str] | None) -> list[str]:

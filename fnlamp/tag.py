@@ -1,4 +1,4 @@
-"""What a parameter is, and hyperparameters that depend on it."""
+"""Tags of parameters, and hyperparameters that depend on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Role(Enum):
-    """What a parameter does in its layer."""
+    """The role of a parameter in its layer."""
 
     WEIGHT = "weight"
     BIAS = "bias"
@@ -24,14 +24,14 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Tag:
-    """A parameter's layer kind, its role there, and its path of names from the outermost model to it."""
+    """A parameter's kind of layer, its role there, and its path of names from the outermost model."""
 
     layer: str
     role: Role
     path: tuple[str, ...] = ()
 
     def inside(self, name: str) -> Self:
-        """The same tag, seen from one level further out."""
+        """The same tag, one level further out."""
         return replace(self, path=(name, *self.path))
 
 
@@ -50,9 +50,9 @@ def at(hyper: Hyper, tag: Tag) -> float:
 
 
 def check_hyper(name: str, hyper: Any, where: str = "") -> float:
-    """The number that a hyperparameter is; 0 for a function, which is asked later.
+    """The number of a hyperparameter; 0 for a function, which is called later.
 
-    Raises: `TypeError` for what is neither; `ValueError` for a number below 0, infinite or not a number.
+    Raises: `TypeError` for anything else; `ValueError` for a number below 0, infinite or NaN.
 
     >>> check_hyper("learning_rate", -1)
     Traceback (most recent call last):
@@ -81,11 +81,11 @@ def values_of(name: str, hyper: Hyper, tags: Sequence[Tag]) -> list[float]:
 def _value(name: str, hyper: Callable[[Tag], Any], tag: Tag) -> float:
     try:
         value = hyper(tag)
-    except Exception as error:
+    except Exception as error:  # the caller's function may raise anything: it is raised again with a note
         error.add_note(
             f"in the function given as {name}, which is called with a Tag; a schedule of steps is epochs(schedule=...)"
         )
         raise
     if callable(value):
-        raise TypeError(f"{name} is a function from a Tag to a number; for {tag} it gave {type(value).__name__}")
+        raise TypeError(f"{name} is a function from a Tag to a number; for {tag} it returned {type(value).__name__}")
     return check_hyper(name, value, f" for {tag}")

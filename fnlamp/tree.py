@@ -14,7 +14,7 @@ from fnlamp.arrays import Array, Tree, is_float
 
 
 def map(function: Callable[..., Any], *trees: Tree, is_leaf: Callable[[Any], bool] | None = None) -> Tree:
-    """`jax.tree.map`, under the name that rooms without JAX use."""
+    """`jax.tree.map`, for packages that do not import JAX."""
     return jax.tree.map(function, *trees, is_leaf=is_leaf)
 
 
@@ -35,7 +35,7 @@ def equal(a: Tree, b: Tree) -> bool:
 
 
 def count(tree: Tree) -> int:
-    """How many numbers the tree holds.
+    """The number of elements in all arrays.
 
     >>> count({"weight": jnp.zeros((784, 10)), "bias": jnp.zeros(10)})
     7850
@@ -44,7 +44,7 @@ def count(tree: Tree) -> int:
 
 
 def nbytes(tree: Tree) -> int:
-    """How many bytes its arrays take."""
+    """The number of bytes of all arrays."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -59,7 +59,7 @@ def paths(tree: Tree) -> dict[str, Any]:
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:
-    """Floating-point leaves in `dtype`; the others as they are."""
+    """Floating-point leaves in `dtype`; other leaves unchanged."""
     return jax.tree.map(lambda x: x.astype(dtype) if is_float(x) else x, tree)
 
 
@@ -69,9 +69,9 @@ def copy(tree: Tree, device: Any = None) -> Tree:
 
 
 def global_norm(tree: Tree) -> Array:
-    """The Euclidean norm of all numbers in the tree together, in at least float32.
+    """The Euclidean norm of all numbers in the tree, in at least float32.
 
-    No square overflows or is lost: of (3e19, 4e19) it is 5e19, though 9e38 is more than float32 holds.
+    No square overflows or underflows: for (3e19, 4e19) it is 5e19, although float32 cannot hold 9e38.
 
     >>> float(global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
     5.0
@@ -81,9 +81,9 @@ def global_norm(tree: Tree) -> Array:
 
 
 def scaled_norm(tree: Tree) -> tuple[Array, Array]:
-    """The norm of the numbers times `scale`, and that power of two: 1, unless their squares are too large or too small to add.
+    """The norm of the numbers times `scale`, and that power of two: 1, unless the squares overflow or underflow.
 
-    Where they are, they are added once more, scaled; so the usual gradient is read once.
+    Only then are they summed again, scaled; so the usual gradient is read once.
     """
     leaves = jax.tree.leaves(tree)
     dtype = np.dtype(np.float64 if any(x.dtype == np.float64 for x in leaves) else np.float32)
@@ -97,7 +97,7 @@ def scaled_norm(tree: Tree) -> tuple[Array, Array]:
 
     one = jnp.ones((), dtype)
     plain = squares(one)
-    # Below, squares that are lost in rounding would count: as many as the numbers of a large model, at most.
+    # Below `low`, squares that underflow could matter, if a large model has many of them.
     low, high = plain < float(bounds.tiny) * 2.0**60, ~jnp.isfinite(plain)
     scale = jnp.where(high, 1 / power, jnp.where(low, power, one))
     total = jax.lax.cond(low | high, squares, lambda _: plain, scale)

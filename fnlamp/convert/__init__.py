@@ -1,4 +1,4 @@
-"""Data in whatever form it is given, made arrays whose rows are taken by position; or refused by the name of its type."""
+"""Conversion of data of any form to arrays with rows by position; anything else is refused by the name of its type."""
 
 from fnlamp.convert.array import as_array as as_array
 from fnlamp.convert.array import as_arrays as as_arrays

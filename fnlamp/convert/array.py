@@ -1,4 +1,4 @@
-"""Arrays, lists, frames and trees of them, made arrays whose rows are taken by position."""
+"""Conversion of arrays, lists, frames and trees of them to arrays with rows by position."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fnlamp.given import shown
 
 
 def as_array(x: Any, where: str = "") -> Any:
-    """What is given as one array of NumPy's (or of JAX's, which stays there), whose row i is row i of it by position.
+    """Convert to one NumPy array, with rows by position; a JAX array stays on its device.
 
-    NumPy's and JAX's arrays are not copied; numbers in another byte order are, once; what is mapped from a file stays mapped.
-    A list is an array. Whatever converts exactly is converted: a Series, a frame (rows of its values), a tensor on the CPU,
-    anything with `__array__`, an array on disk that is read when it is indexed.
+    NumPy and JAX arrays are not copied, except numbers in another byte order; a memory map stays mapped. A list becomes an
+    array. Everything that converts exactly is converted: a Series, a frame (rows of its values), a tensor on the CPU, anything
+    with `__array__`, an array on disk that is read by indexing.
     Fails: `DtypeMismatch` for anything else, which names its type and what to write; `ShapeMismatch` for ragged lists.
 
     >>> as_array([[1, 2], [3, 4]])
@@ -38,20 +38,20 @@ def as_array(x: Any, where: str = "") -> Any:
     if isinstance(x, np.memmap):
         check_numbers(x, where)
         return _narrowed(x, where)
-    if isinstance(x, np.ndarray):  # the rows of a matrix are rows, and have no second axis more
+    if isinstance(x, np.ndarray):  # as an ndarray: rows of `np.matrix` have two axes
         return _checked(x.view(np.ndarray), where)
     if isinstance(x, list | tuple):
         return _of_list(x, where)
     if sparse(x):
         raise refused(x, where)
     if hasattr(x, "to_pylist") and hasattr(getattr(x, "type", None), "value_type"):
-        return _of_list(x.to_pylist(), where)  # Arrow's lists, in which a missing number would be taken for not-a-number
+        return _of_list(x.to_pylist(), where)  # Arrow's lists: NumPy would turn a missing number into NaN
     columns = columns_of(x)
     return _checked(converted(x, where), where, x) if columns is None else _of_frame(x, columns, where)
 
 
 def as_arrays(tree: Tree, where: str = "") -> Tree:
-    """`as_array` of every leaf of a pytree; the same tree if nothing is to be done. A list is a leaf.
+    """`as_array` of every leaf of a pytree; the same tree if no leaf needs conversion. A list is a leaf.
 
     >>> as_arrays({"x": [1, 2]}, "minibatches")
     {'x': array([1, 2])}
@@ -62,7 +62,8 @@ def as_arrays(tree: Tree, where: str = "") -> Tree:
 def rows_by_position(name: str, rows: Any) -> Any:
     """The argument as a sequence whose element i is row i: the rows of an array, a frame or a tensor, the values of a Series.
 
-    Raises: `TypeError` for what has no length and rows by number. Fails: `DtypeMismatch` for a frame of anything but numbers.
+    Raises: `TypeError` for anything without a length and rows by number. Fails: `DtypeMismatch` for a frame of other than
+    numbers.
 
     >>> rows_by_position("sequences", "abc")
     Traceback (most recent call last):
@@ -78,7 +79,7 @@ def rows_by_position(name: str, rows: Any) -> Any:
 
 
 def as_batch(batch: Tree) -> Tree:
-    """`as_arrays` of one batch, of which a list is an array only if it holds numbers, and else its parts."""
+    """`as_arrays` of one batch, where a list of numbers becomes an array, and any other list is a tree."""
 
     def is_leaf(x: Any) -> bool:
         return _single(x) or (isinstance(x, list) and _plain(x) and not any(isinstance(each, str) for each in x))
@@ -91,7 +92,7 @@ def _each(tree: Tree, where: str, is_leaf: Callable[[Any], bool]) -> Tree:
         return tree
     try:
         paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
-    except ValueError as error:  # JAX puts the keys of a dict in order
+    except ValueError as error:  # JAX sorts the keys of a dict
         raise ValueError(f"{where}: the keys of a dict are of one type, as strings; {str(error).splitlines()[0]}") from error
     places = [f"{where}/{jax.tree_util.keystr(path, simple=True, separator='/')}".strip("/") for path, _ in paths]
     made = [as_array(leaf, place) for place, (_, leaf) in zip(places, paths, strict=True)]
@@ -100,12 +101,12 @@ def _each(tree: Tree, where: str, is_leaf: Callable[[Any], bool]) -> Tree:
 
 
 def is_ready(x: Any) -> bool:
-    """Whether nothing is to be done, quickly known."""
+    """A fast check that an array needs no conversion."""
     return type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.isnative and x.dtype.itemsize <= 8
 
 
 def _done(tree: Tree) -> bool:
-    """Whether a tree has nothing but arrays to which nothing is to be done, as most have; quicker than to walk over it."""
+    """A check that no array of a tree needs conversion, as usual; faster than flattening it."""
     if type(tree) is tuple:
         return all(map(_done, tree))
     if type(tree) is dict:
@@ -114,12 +115,12 @@ def _done(tree: Tree) -> bool:
 
 
 def _single(x: Any) -> bool:
-    """Whether JAX would take it for a tree, or not know: a sparse array, or what can be read only once."""
+    """Whether this is a leaf that JAX might take for a tree or not recognize: a sparse array, or an iterator."""
     return sparse(x) or hasattr(x, "__next__")
 
 
 def _checked(array: np.ndarray[Any, Any], where: str, given: Any = None) -> Any:
-    """The array with numbers that JAX knows.  Fails: `DtypeMismatch`; `given` is what the array was made of."""
+    """The array with numbers that JAX supports.  Fails: `DtypeMismatch`; `given` is the source of the array."""
     if array.dtype == object and array.ndim:
         return _of_objects(array, where, given)
     if given is not None and array.dtype.kind in "OSUT":
@@ -129,7 +130,7 @@ def _checked(array: np.ndarray[Any, Any], where: str, given: Any = None) -> Any:
 
 
 def _narrowed(array: Any, where: str) -> Any:
-    """Numbers of more than 64 bits in 64, if that changes none of them."""
+    """Numbers of more than 64 bits in 64.  Fails: `DtypeMismatch`, if that changes any."""
     if array.dtype.type not in (np.longdouble, np.clongdouble):
         return array
     narrow = np.float64 if array.dtype.type is np.longdouble else np.complex128
@@ -145,7 +146,7 @@ def _narrowed(array: Any, where: str) -> Any:
 
 
 def _plain(items: Sequence[Any]) -> bool:
-    """Whether a list, or one of lists, has no array, frame or tensor in it."""
+    """Whether a list, or a list of lists, contains no array, frame or tensor."""
     kinds = set(map(type, items))
     if kinds and kinds <= {list, tuple}:
         return _plain_all(items)
@@ -173,13 +174,13 @@ def _of_list(items: Sequence[Any], where: str) -> Any:
 
 
 def _exact(items: Any, array: np.ndarray[Any, Any]) -> bool:
-    """Whether no integer of the list was rounded."""
+    """Whether every integer of the list was converted exactly."""
     pairs = zip(np.array(items, object).ravel(), array.ravel().real.tolist(), strict=True)
     return all(not isinstance(item, int | np.integer) or int(item) == int(made) for item, made in pairs)
 
 
 def _of_objects(array: np.ndarray[Any, Any], where: str, given: Any = None) -> Any:
-    """The numbers, or the arrays of one shape, that an array holds as Python's objects."""
+    """The numbers, or the arrays of one shape, in an array of objects."""
     if not array.size:
         return np.zeros(array.shape)
     items = array.ravel().tolist()
@@ -204,7 +205,7 @@ def _holds_numbers(kind: type) -> bool:
 
 
 def _joined(rows: Sequence[Any], where: str, axis: int, names: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
-    """Arrays of one shape, one beside the other, in the dtype that holds the numbers of all."""
+    """Stack arrays of one shape, in the dtype that holds all their numbers."""
 
     def place(i: int) -> str:
         return names[i] if names else f"row {i:,}"
@@ -227,11 +228,11 @@ def _joined(rows: Sequence[Any], where: str, axis: int, names: Sequence[str] | N
     return joined
 
 
-_PAD: Final = "pad the rows to one length (data.padded_batches does it for ids), or give each part as an array of its own"
+_PAD: Final = "pad the rows to one length (data.padded_batches does it for ids), or give each part as its own array"
 
 
 def _ragged(items: Sequence[Any], where: str) -> FaultError:
-    """The row that is not like the first one; if it is ragged itself, what is odd in it."""
+    """The fault for the first row whose shape differs; if a row is ragged itself, for the odd part of it."""
     first: tuple[int, ...] | None = None
     for i, item in enumerate(items):
         try:
@@ -253,7 +254,7 @@ def _lossy(got: str, dtype: str, where: str) -> FaultError:
 
 
 def _of_frame(x: Any, columns: list[tuple[str, Any]], where: str) -> Any:
-    """A frame as rows of its values, in one dtype that holds them all exactly."""
+    """A frame as rows of its values, in one dtype that holds all of them exactly."""
     if not columns:
         return np.zeros((len(x), 0))
     if len({str(column.dtype) for _, column in columns if hasattr(column, "dtype")}) == 1 and dense(columns[0][1]):

@@ -1,4 +1,4 @@
-"""What the containers of other libraries are, by what they can do: their columns, what is missing in them, what to write."""
+"""Containers of other libraries, recognized by their methods: their columns, their missing values, hints for conversion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ARRAYS: Final = ("__array__", "__array_interface__", "iloc", "todense")
 
 
 def is_arraylike(kind: type) -> bool:
-    """Whether what is of this type is an array, a frame or a tensor, which as a whole is made one array."""
+    """Whether this is the type of an array, a frame or a tensor, which is converted to one array as a whole."""
     return any(hasattr(kind, name) for name in _ARRAYS)
 
 
@@ -24,7 +24,7 @@ def sparse(x: Any) -> bool:
 
 
 def columns_of(x: Any) -> list[tuple[str, Any]] | None:
-    """The columns of a frame of pandas', of polars' or of Arrow's, by position, whatever their names; of no frame, `None`."""
+    """The columns of a pandas, polars or Arrow frame, by position, whatever their names; `None` for anything else."""
     if hasattr(x, "iloc") and hasattr(x, "columns"):
         return [(str(name), x.iloc[:, i]) for i, name in enumerate(x.columns)]
     if hasattr(x, "get_columns"):
@@ -35,21 +35,21 @@ def columns_of(x: Any) -> list[tuple[str, Any]] | None:
 
 
 def dense(column: Any) -> bool:
-    """Whether its numbers are one of NumPy's arrays, as those of its neighbours of one dtype are."""
+    """Whether the column is stored as a NumPy array of numbers."""
     return isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub"
 
 
 def converted(x: Any, where: str) -> Any:
-    """What NumPy makes of anything else, if that is an array of the shape that it says it has."""
+    """Convert anything else by NumPy.  Fails: `DtypeMismatch`, also if the result has another shape than `x` declares."""
     try:
         row = _missing(x)
-        # An array on disk may have nothing but rows that can be asked for.
+        # An array on disk may support indexing only.
         lazy = hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__") and not _convertible(x)
         array: Any = None if row is not None else np.asarray(x[...] if lazy else x)
         shape = getattr(x, "shape", None)
     except MemoryError:
         raise
-    except Exception as error:  # whatever it is that another library refuses with
+    except Exception as error:  # other libraries refuse with exceptions of any type
         raise refused(x, where, str(error).split("\n")[0]) from error
     if array is None:
         hint = "fill it in, as with fillna, or leave the row out, as with dropna"
@@ -65,7 +65,7 @@ def _convertible(x: Any) -> bool:
 
 
 def _missing(x: Any) -> int | None:
-    """The first row whose value is missing, where a library knows that of itself apart from not-a-number."""
+    """The first row with a missing value, for libraries that distinguish it from NaN."""
     if hasattr(x, "isna") and not isinstance(getattr(x, "dtype", None), np.dtype):
         gone = np.asarray(x.isna())
     elif hasattr(x, "null_count"):
@@ -91,7 +91,7 @@ def refused(x: Any, where: str, why: str = "") -> FaultError:
 
 
 def _hint(x: Any) -> str:
-    """What to write instead."""
+    """How to convert it first."""
     if hasattr(x, "detach"):
         steps = (".to_dense()" if getattr(x, "is_sparse", False) else "") + ".detach().cpu()"
         return f"give x{steps}.numpy(), of bfloat16 x{steps}.float().numpy()"

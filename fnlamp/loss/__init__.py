@@ -1,7 +1,7 @@
 """Losses and metrics: `(prediction, target) -> LossValue(total, weight)`, whose mean is `total / weight`.
 
-The same over a batch and over an epoch: totals and weights add up, so class weights, ignored rows and a short last batch
-are counted right. A metric is a function of the same type that is not differentiated.
+This holds for a batch and for an epoch: totals and weights add up, so class weights, ignored rows and a short last batch
+count correctly. A metric is a function of the same type that is not differentiated.
 """
 
 from fnlamp.loss.classes import cross_entropy as cross_entropy

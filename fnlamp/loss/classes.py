@@ -1,4 +1,4 @@
-"""Losses of integer labels, and the checks that they share with `accuracy`."""
+"""Losses for integer labels, and the checks that they share with `accuracy`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fnlamp.given import arguments, number, whole
 from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, nan_unless, refuse, weights_of
 
 LARGEST = 2**31 - 1
-"""Labels are compared as 32-bit integers; larger ones are taken for this one, which is no class."""
+"""Labels are compared as 32-bit integers; larger ones are clipped to this, which is never a class."""
 NOT_NORMALISED = 0.1
-"""How far the log of a sum of probabilities may be from 0: the log-softmax of half precision stays well below."""
+"""How far the log of a sum of probabilities may be from 0; log-softmax in half precision stays well below."""
 
 
 @arguments(makes_a_loss("nll"))
@@ -26,7 +26,7 @@ def nll(class_weights: ArrayLike | None = None, *, ignored: int = -100) -> Loss:
     """The negative log-likelihood of integer labels under log-probabilities.
 
     Shapes: prediction `(batch, ..., classes)`, target `(batch, ...)`.  `total = sum w_t (-logp_t)`, `weight = sum w_t`, over
-    the targets that are not `ignored`; w is 1 without `class_weights`, a vector of one weight a class.
+    the targets that are not `ignored`; w is 1 without `class_weights`, a vector of one weight per class.
     Fails: `ShapeMismatch`, `DtypeMismatch`, `LabelOutOfRange`; `PredictionMismatch` for a first batch of logits.
     Raises: `ValueError` for class weights that are negative, not finite, or all 0.  Same mean as `torch.nn.NLLLoss`.
 
@@ -44,8 +44,8 @@ def cross_entropy(class_weights: ArrayLike | None = None, *, label_smoothing: fl
     """`nll` of the log-softmax of logits: the cross-entropy of integer labels in nats.
 
     With `label_smoothing` e, the target distribution is `(1 - e) onehot + e / classes` (Szegedy et al. 2015, section 7).
-    Shapes and faults as `nll`; `PredictionMismatch` is here for a first batch of probabilities, as after a softmax.
-    Same mean as `torch.nn.CrossEntropyLoss`, class weights and smoothing together included.
+    Shapes and faults as `nll`, but `PredictionMismatch` is for a first batch of probabilities, as after a softmax.
+    Same mean as `torch.nn.CrossEntropyLoss`, also with class weights and smoothing together.
 
     >>> float(cross_entropy()(jnp.zeros((4, 10)), jnp.array([0, 3, 9, 9])).mean)  # ln 10
     2.3025...
@@ -79,7 +79,7 @@ def _classes(
         if smoothing:
             uniform = jnp.mean(logp if each is None else logp * along_last(each, logp.ndim), axis=-1)
             loss = (1 - smoothing) * loss - smoothing * uniform
-        # A label that is none of the classes makes the loss not-a-number, never a wrong number: the step stops before it.
+        # A label that is not a class makes the loss NaN, never a wrong number: training stops before the step.
         total = nan_unless((known | ~counted).all(), jnp.sum(jnp.where(counted, loss, 0)))
         weight = count(counted) if each is None else jnp.sum(jnp.where(counted, each[label], 0))
         return LossValue(total, weight.astype(total.dtype))
@@ -94,7 +94,7 @@ def _classes(
 
 
 def ignored_label(ignored: int, name: str) -> int:
-    """The label that does not count, as one that 32 bits hold."""
+    """The ignored label, which must fit 32 bits."""
     label = whole(f"{name}: ignored", ignored, least=-(2**31))
     if label > LARGEST:
         raise ValueError(f"{name}: ignored is a 32-bit integer, got {label}")
@@ -102,26 +102,26 @@ def ignored_label(ignored: int, name: str) -> int:
 
 
 def labels_of(target: Array, ignored: int, classes: int) -> tuple[Array, Array, Array]:
-    """The labels in 32 bits, 0 where there is no such class; which of them count; and which are classes."""
+    """The labels in 32 bits, 0 for an unknown class; which of them count; and which are classes."""
     target = narrow(target)
     known = (target >= 0) & (target < classes)
     return jnp.where(known, target, 0), target != ignored, known
 
 
 def narrow(labels: Array) -> Array:
-    """Integers or booleans in 32 bits: in 8, -100 would be the label 156; cut to 32 as they are, large ones would be others."""
+    """Integers or booleans in 32 bits, clipped: in 8 bits, -100 would be the label 156; truncation would alias large labels."""
     if labels.dtype != bool and jnp.iinfo(labels.dtype).max > LARGEST:  # type: ignore[no-untyped-call]
         labels = jnp.clip(labels, max(int(jnp.iinfo(labels.dtype).min), -(2**31)), LARGEST)  # type: ignore[no-untyped-call]
     return labels.astype(jnp.int32)
 
 
 def count(which: Array) -> Array:
-    """How many are true, as an integer: a sum of ones in float32 stops at 2^24."""
+    """The number of true entries, as an integer: a sum of ones in float32 stops at 2^24."""
     return jnp.sum(which, dtype=jnp.int32)
 
 
 def check_labels(name: str, prediction: Array, target: Array) -> None:
-    """Fails: `ShapeMismatch` and `DtypeMismatch`, unless there is an integer label for each row of scores."""
+    """Fails: `ShapeMismatch` and `DtypeMismatch`, unless each row of scores has an integer label."""
     if prediction.ndim < 1 or target.shape != prediction.shape[:-1]:
         expected = f"labels of shape {list(prediction.shape[:-1])} for a prediction {describe(prediction)}"
         refuse(name, expected, target, _shape_hint(name, prediction, target))
@@ -149,7 +149,7 @@ def _shape_hint(name: str, prediction: Array, target: Array) -> str:
 
 
 def squeeze_hint(prediction: Any, target: Any) -> str:
-    """What to write where a last axis of one is too many."""
+    """The hint for a superfluous last axis of length 1."""
     if prediction.shape == (*target.shape, 1):
         return "squeeze the prediction: nn.fun(lambda y: y.squeeze(-1)) as the last layer"
     if target.shape == (*prediction.shape, 1) or target.shape == (*prediction.shape[:-1], 1):
@@ -158,7 +158,7 @@ def squeeze_hint(prediction: Any, target: Any) -> str:
 
 
 def check_range(name: str, prediction: Any, target: Any, ignored: int) -> None:
-    """Fails: `LabelOutOfRange` for concrete labels that are neither a class nor ignored."""
+    """Fails: `LabelOutOfRange` for concrete labels that are neither classes nor ignored."""
     labels, classes = np.asarray(target), prediction.shape[-1]
     bad = (labels != ignored) & ((labels < 0) | (labels >= classes))
     if not bad.any():
@@ -173,7 +173,7 @@ def check_range(name: str, prediction: Any, target: Any, ignored: int) -> None:
     raise FaultError(LabelOutOfRange(int(labels[at]), classes, at[0] if at else 0, hint, where=name))
 
 
-# ------------------------------------------------------------------------------- predictions of another meaning
+# ------------------------------------------------------------------------------- checks of predictions
 
 
 def _log_probabilities_expected(prediction: Any) -> None:

@@ -1,4 +1,4 @@
-"""Accuracies: shares of what was predicted right, as metrics."""
+"""Accuracies: shares of correct predictions, as metrics."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fnlamp.loss.value import Loss, LossValue, arrays, nan_unless, refuse
 class Accuracy(Loss):
     """The share of rows whose largest prediction is at the label: a metric; as a loss it is `NotDifferentiable`.
 
-    `loss.accuracy` is one, and `loss.accuracy(ignored=255)` the same for another label that does not count.
-    Shapes: prediction `(batch, ..., classes)`, of at least two classes, target `(batch, ...)`.  Of equal predictions the first
-    counts; rows whose target is `ignored` do not.  A label that is no class, or a row with NaN, makes it NaN.
+    `loss.accuracy` is an instance, and `loss.accuracy(ignored=255)` another with a different ignored label.
+    Shapes: prediction `(batch, ..., classes)`, of at least two classes, target `(batch, ...)`.  Ties go to the first class;
+    rows whose target is `ignored` do not count.  A label that is not a class, or a row with NaN, makes it NaN.
     Fails: `ShapeMismatch`, `DtypeMismatch`; `check` fails with `LabelOutOfRange`.  Same as `sklearn.metrics.accuracy_score`.
 
     >>> float(loss.accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), jnp.array([1, 1, -100])).mean)
@@ -51,17 +51,17 @@ def _accuracy(ignored: int) -> Accuracy:
 
 
 accuracy = _accuracy(-100)
-"""The share of rows whose largest prediction is at the label; `loss.accuracy(ignored=...)` for another ignored label."""
+"""The share of rows whose largest prediction is at the label; `loss.accuracy(ignored=...)` ignores another label."""
 
 
 @arguments("it makes a metric, given threshold=0.0 for logits, as bce_with_logits takes, or threshold=0.5 for probabilities")
 def binary_accuracy(threshold: float, *, ignored: int = -100) -> Loss:
     """The share of numbers on the right side of `threshold`, above it for a target of 1: a metric.
 
-    `threshold` is in the prediction's own unit: 0.0 for logits (a probability of 0.5), 0.5 for probabilities.  A prediction at
-    the threshold is negative.  Targets are 0 or 1, as numbers or booleans; those that are `ignored` do not count, and any other
-    makes it NaN, as does a prediction of NaN.
-    Shapes: prediction and target alike; one of them may have a last axis of 1 that the other lacks.
+    `threshold` is on the prediction's scale: 0.0 for logits (a probability of 0.5), 0.5 for probabilities.  A prediction at
+    the threshold is negative.  Targets are 0 or 1, as numbers or booleans; `ignored` ones do not count, and any other makes the
+    metric NaN, as does a prediction of NaN.
+    Shapes: prediction and target have one shape, but for a last axis of 1 that one of them may lack.
     Fails: `ShapeMismatch`, `DtypeMismatch`; `check` fails with `LabelOutOfRange`.
     Same as `sklearn.metrics.accuracy_score(target, prediction > threshold)`.
 
@@ -74,10 +74,10 @@ def binary_accuracy(threshold: float, *, ignored: int = -100) -> Loss:
 
 @arguments("it makes a metric, given threshold=0.0 for logits, as bce_with_logits takes, or threshold=0.5 for probabilities")
 def multilabel_accuracy(threshold: float, *, exact: bool = False, ignored: int = -100) -> Loss:
-    """The share of right labels, of rows with several labels each; if `exact`, of rows with all labels right: a metric.
+    """The share of correct labels in rows of several; with `exact`, of rows with all labels correct: a metric.
 
-    Shapes: prediction and target `(batch, ..., labels)`.  Threshold, targets, and faults as in `binary_accuracy`.  An ignored
-    label does not count; if `exact`, the row counts by its others, and not at all without any.
+    Shapes: prediction and target `(batch, ..., labels)`.  Threshold, targets and faults as in `binary_accuracy`.  An ignored
+    label does not count; with `exact`, the row's other labels decide, and a row without any does not count.
     Same as `1 - sklearn.metrics.hamming_loss`, or if `exact` `accuracy_score`.
 
     >>> logits, target = jnp.array([[2.0, -1.0], [0.5, 3.0]]), jnp.array([[1, 0], [0, 1]])
@@ -116,7 +116,7 @@ def _thresholded(name: str, by_row: bool, threshold: float, ignored: int) -> Los
 
 
 def _share(right: Array, sound: Array, counted: Array, prediction: Array) -> LossValue:
-    """The share of `right` among `counted`, in whole numbers; NaN where one that counts is not `sound`."""
+    """The share of `right` among `counted`, from integer counts; NaN if a counted one is not `sound`."""
     dtype = wide(prediction)
     hits = count(right & counted).astype(dtype)
     return LossValue(nan_unless((sound | ~counted).all(), hits), count(counted).astype(dtype))
@@ -136,5 +136,5 @@ def _aligned(name: str, prediction: Array, target: Array) -> tuple[Array, Array]
 
 
 def _numbers(x: Array) -> Array:
-    """Which are not NaN."""
+    """Which entries are not NaN."""
     return ~jnp.isnan(x) if is_float(x) else jnp.full(x.shape, True)

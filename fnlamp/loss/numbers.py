@@ -1,4 +1,4 @@
-"""Losses of numbers, element by element, and of models that compute their own."""
+"""Elementwise losses for numbers, and the loss for models that compute their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, nan_unless,
 def mse() -> Loss:
     """The mean squared error over all numbers of the batch.
 
-    Shapes: prediction and target alike.  Fails: `ShapeMismatch` where they differ, which would silently broadcast.
+    Shapes: prediction and target have the same shape.  Fails: `ShapeMismatch` otherwise, where they would silently broadcast.
 
     >>> float(mse()(jnp.array([1.0, 2.0]), jnp.array([0.0, 4.0])).mean)
     2.5
@@ -31,7 +31,7 @@ def mse() -> Loss:
 
 @arguments(makes_a_loss("smooth_l1"))
 def smooth_l1(beta: float = 1.0) -> Loss:
-    """Quadratic below `beta`, linear above: `d^2 / (2 beta)` where |d| < beta, else `|d| - beta / 2`; the mean of all.
+    """Quadratic below `beta`, linear above: `d^2 / (2 beta)` for |d| < beta, else `|d| - beta / 2`; the mean over all numbers.
 
     Shapes and faults as `mse`.  Reference: Girshick 2015, eq. 3; same mean as `torch.nn.SmoothL1Loss`.
     """
@@ -48,8 +48,8 @@ def smooth_l1(beta: float = 1.0) -> Loss:
 def bce_with_logits(positive_weights: ArrayLike | None = None) -> Loss:
     """Binary cross-entropy of logits and targets in [0, 1]; the mean over all numbers, in nats.
 
-    `-(w y log s(x) + (1 - y) log(1 - s(x)))`, s the sigmoid, w one weight for each last-axis entry (1 without).
-    Shapes and faults as `mse`, and `LabelOutOfRange` for targets outside [0, 1], for which the loss has no lower bound.
+    `-(w y log s(x) + (1 - y) log(1 - s(x)))`, s the sigmoid, w one weight per entry of the last axis (by default 1).
+    Shapes and faults as `mse`, and `LabelOutOfRange` for targets outside [0, 1], where the loss is unbounded below.
     Same mean as `torch.nn.BCEWithLogitsLoss`.
     """
     name = "bce_with_logits"
@@ -68,7 +68,7 @@ def bce_with_logits(positive_weights: ArrayLike | None = None) -> Loss:
 
 
 ROUNDING = 0.01
-"""How far outside of [0, 1] a mixture of zeros and ones in half precision may lie."""
+"""How far outside [0, 1] a mixture of zeros and ones may be in half precision."""
 
 
 def _check_shares(prediction: Any, target: Any) -> None:
@@ -101,10 +101,10 @@ def _elementwise(name: str, one: Callable[[Array, Array], Array], check: Callabl
 
 @arguments(makes_a_loss("identity"))
 def identity() -> Loss:
-    """The prediction is the loss: for models that compute it themselves.
+    """The prediction is the loss, for models that compute their own.
 
-    Shapes: prediction `(batch, ...)`, averaged over all its numbers, or a scalar, which stands for the mean over the batch and
-    weighs as many rows as the target (or 1 without a target).
+    Shapes: prediction `(batch, ...)`, averaged over all its numbers, or a scalar, the mean over the batch, whose weight is the
+    number of the target's rows (1 without a target).
     """
 
     def apply(prediction: Any, target: Tree) -> LossValue:

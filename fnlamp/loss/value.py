@@ -1,4 +1,4 @@
-"""What a loss is, what it returns, and what it is given."""
+"""The type of losses, their values, and their arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LossValue(Elsewhere):
 
     @property
     def mean(self) -> Array:
-        """`total / weight`; 0 where both are 0, as in a batch of ignored rows; NaN for any other weight that is not above 0.
+        """`total / weight`; 0 if both are 0, as for a batch of ignored rows; NaN for any other weight that is not above 0.
 
         >>> values = [LossValue(jnp.array(t), jnp.array(w)) for t, w in [(6.0, 3.0), (0.0, 0.0), (jnp.nan, 0.0), (1.0, -1.0)]]
         >>> [float(value.mean) for value in values]
@@ -36,7 +36,7 @@ class LossValue(Elsewhere):
         total, weight = jnp.asarray(self.total), jnp.asarray(self.weight)
         some = weight > 0
         meant = some | ((weight == 0) & (total == 0))
-        # NaN is added, not selected: a gradient that waits for the total costs a perceptron of 2 million parameters 2 %.
+        # NaN is added, not selected: a gradient that waits for the total slows an MLP of 2 million parameters by 2 %.
         flaw = jax.lax.stop_gradient(jnp.where(meant, 0, jnp.nan).astype(total.dtype))
         return jnp.where(some, total, jnp.zeros_like(total)) / jnp.where(some, weight, jnp.ones_like(weight)) + flaw
 
@@ -49,9 +49,9 @@ def _no_check(*_: Any) -> None:
 class Loss(Elsewhere):
     """A function `(prediction, target) -> LossValue`, with checks of concrete numbers that run before the first step.
 
-    `check(prediction_spec, target)` and `check_prediction(prediction)`, of a first batch, raise a `FaultError`; plain functions
-    without them are losses too. `suspects(prediction)`, a boolean, is asked in every step of training: where it holds, the step
-    is not taken, and `check_prediction` says why.
+    `check(prediction_spec, target)` and `check_prediction(prediction)` run on a first batch and raise a `FaultError`; plain
+    functions without them are losses too. `suspects(prediction)`, a boolean, runs in every training step: if it is true, the
+    step is not taken, and `check_prediction` says why.
     """
 
     apply: Callable[[Any, Any], LossValue]
@@ -84,9 +84,9 @@ PEERS = {"torch", "torchmetrics", "keras", "tensorflow", "flax", "equinox", "skl
 
 
 def as_loss(loss: Loss | Metric, what: str = "loss") -> Loss:
-    """A plain function as a `Loss` under its own name.
+    """A plain function as a `Loss` with the function's name.
 
-    Raises: `TypeError` for what is not a function, for a maker of losses that was not called, and for another library's loss.
+    Raises: `TypeError` for anything but a function, for a maker of losses that was not called, and for another library's loss.
 
     >>> as_loss(loss.mse)
     Traceback (most recent call last):
@@ -104,14 +104,14 @@ def as_loss(loss: Loss | Metric, what: str = "loss") -> Loss:
     if module.startswith("fnlamp.loss"):
         raise TypeError(f"{what}: fnlamp.loss.{name} makes a loss; write loss.{name}()")
     if module.split(".")[0] in PEERS:
-        raise TypeError(f"{expected}, got {name} of {module.split('.')[0]}, which knows nothing of weights")
+        raise TypeError(f"{expected}, got {name} of {module.split('.')[0]}, which returns no weight")
     return Loss(loss, name)
 
 
 def checked_value(name: str, value: Any) -> LossValue:
-    """What a loss or metric returned: two real scalars, in at least float32.
+    """Check the value of a loss or metric: two real scalars, in at least float32.
 
-    Raises: `TypeError` for anything but a `LossValue`.  Fails: `ShapeMismatch` for one of arrays, before they could broadcast;
+    Raises: `TypeError` for anything but a `LossValue`.  Fails: `ShapeMismatch` for arrays in it, before they can broadcast;
     `DtypeMismatch` for complex numbers.
 
     >>> checked_value("square", jnp.ones(()))
@@ -144,13 +144,13 @@ def checked_value(name: str, value: Any) -> LossValue:
     return LossValue(total.astype(wide(total)), weight.astype(wide(weight)))
 
 
-# ------------------------------------------------------------------------------- what losses are given
+# ------------------------------------------------------------------------------- arguments of losses
 
 
 def arrays(name: str, prediction: Any, target: Any) -> tuple[Array, Array]:
     """Prediction and target, each one array of real numbers.
 
-    Fails: `ShapeMismatch` for a tuple or dict of several; `DtypeMismatch` for what is not an array of real numbers.
+    Fails: `ShapeMismatch` for a tuple or dict; `DtypeMismatch` for anything but an array of real numbers.
     """
     return _array(name, "prediction", prediction), _array(name, "target", target)
 
@@ -159,7 +159,7 @@ def _array(name: str, what: str, x: Any) -> Array:
     if isinstance(x, dict | tuple | list):
         key = repr(next(iter(x))) if isinstance(x, dict) and x else 0
         parts = ", ".join(f"{part}[{key}]" if part == what else part for part in ("prediction", "target"))
-        hint = f"give it the part that it is of: lambda prediction, target: {name}({parts})"
+        hint = f"give it one part: lambda prediction, target: {name}({parts})"
         if isinstance(x, list):
             hint = f"convert it: jnp.asarray({what})"
         raise FaultError(ShapeMismatch(f"one array as the {what}", f"{type(x).__name__} {describe(x)}", hint, where=name))
@@ -172,19 +172,19 @@ def _array(name: str, what: str, x: Any) -> Array:
 
 
 def refuse(name: str, expected: str, got: Any, hint: str = "") -> NoReturn:
-    """The fault of arrays whose shapes do not fit."""
+    """Fails: `ShapeMismatch`."""
     raise FaultError(ShapeMismatch(expected, describe(got), hint, where=name))
 
 
 def nan_unless(sound: Array, x: Array) -> Array:
-    """`x`, or NaN; by a division, which makes none where none is meant, as `jax_debug_nans` asks."""
+    """`x`, or NaN if not `sound`; by a division, so that `jax_debug_nans` sees no NaN unless one is meant."""
     return jnp.where(sound, x, jnp.zeros_like(x)) / sound.astype(x.dtype)
 
 
 def weights_of(given: Any, name: str) -> np.ndarray[Any, Any] | None:
-    """A host copy of weights, in float64: building a program allocates nothing, and later changes of the array do not reach it.
+    """A host copy of weights in float64: building a program allocates nothing on a device, and ignores later changes.
 
-    Raises: `TypeError` for what is not numbers; `ValueError` for negative, undefined or infinite weights, and if all are 0.
+    Raises: `TypeError` for anything but numbers; `ValueError` for negative, NaN or infinite weights, and if all are 0.
     """
     if given is None:
         return None
@@ -194,16 +194,16 @@ def weights_of(given: Any, name: str) -> np.ndarray[Any, Any] | None:
         weights = np.array(given)
         weights = weights if weights.dtype == bool else weights.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is one number a class, in the order of the classes, got {given!r}") from error
+        raise TypeError(f"{name} is one number per class, in the order of the classes, got {given!r}") from error
     if weights.dtype == bool or (weights.ndim != 1 if "class" in name else weights.ndim > 1):
-        raise ValueError(f"{name} is one number a class, in the order of the classes, got {describe(weights)}")
+        raise ValueError(f"{name} is one number per class, in the order of the classes, got {describe(weights)}")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
         raise ValueError(f"{name} are finite, not negative and not all 0, got {weights.tolist()}")
     return weights
 
 
 def makes_a_loss(name: str) -> str:
-    """What to write instead of `loss.name(prediction, target)`."""
+    """The hint for `loss.name(prediction, target)`."""
     return f"loss.{name} makes a loss, which is then called: loss.{name}()(prediction, target)"
 
 
@@ -211,7 +211,7 @@ def makes_a_loss(name: str) -> str:
 
 
 def differentiable(value: Array, params: Tree, loss: str) -> Array:
-    """`value`, unless its gradient with respect to `params` is zero everywhere by construction: then `NotDifferentiable`.
+    """`value`.  Fails: `NotDifferentiable`, if its gradient with respect to `params` is zero everywhere by construction.
 
     JAX keeps such zeros symbolic, so the test costs nothing at run time and sees through jit, scan and stop_gradient.
 
@@ -235,6 +235,6 @@ def differentiable(value: Array, params: Tree, loss: str) -> Array:
         return primals[0], tangents[0]
 
     first.defjvp(rule, symbolic_zeros=True)
-    # JAX skips the rule where all tangents are zero, so a parameter comes along, whose tangent is not.
+    # JAX skips the rule if all tangents are zero, so a parameter, whose tangent is not, is passed too.
     result: Array = first(value, leaves[0])
     return result

@@ -1,4 +1,4 @@
-"""Update rules, written by hand on one array each and lifted to trees once."""
+"""Update rules, each written by hand for one array and lifted to trees."""
 
 from fnlamp.optim.adamw import adamw as adamw
 from fnlamp.optim.clip import clip_by_global_norm as clip_by_global_norm

@@ -26,13 +26,13 @@ def adamw(
     With f the schedule's factor, a the learning rate, w the weight decay, t the step from 1:
     `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`, `m' = m / (1 - b1^t)`, `v' = v / (1 - b2^t)`,
     `p = p - f a m' / (sqrt(v') + eps) - f a w p`; `Decay.INDEPENDENT` decays by `f w p` instead (the paper's).
-    The default is torch's `AdamW` with torch's decay.  lamp multiplies the decay by the bias-corrected step and adds eps to the
-    uncorrected root.  Without decay it is Adam.
+    The default equals torch's `AdamW`, decay included.  lamp multiplies the decay by the bias-corrected step and adds eps to
+    the uncorrected root.  Without decay it is Adam.
 
     >>> optimizer = adamw(learning_rate=0.1)
     >>> params, tags = {"weight": jnp.array([1.0])}, {"weight": None}
     >>> params, state = optimizer.update({"weight": jnp.array([2.0])}, optimizer.init(params), params, tags, 1.0)
-    >>> params  # the first step is the learning rate, whatever the gradient's size
+    >>> params  # the first step has the size of the learning rate, for any gradient
     {'weight': Array([0.9], dtype=float32)}
     """
     b1, b2 = number("adamw: b1", b1, SHARE, _is_share), number("adamw: b2", b2, SHARE, _is_share)
@@ -50,7 +50,7 @@ def adamw(
     return lift("adamw", ("m", "v"), rule, clip, {"learning_rate": learning_rate, "weight_decay": weight_decay})
 
 
-SHARE = "what a moving average needs, a number from 0 to below 1"
+SHARE = "the decay rate of a moving average, a number from 0 to below 1"
 
 
 def _is_share(number: float) -> bool:

@@ -1,4 +1,4 @@
-"""What an optimizer is, and how a rule on one array becomes one on trees."""
+"""The type of optimizers, and how a rule for one array is lifted to trees."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class Decay(Enum):
     """How weight decay depends on the learning rate."""
 
     BY_LEARNING_RATE = "by learning rate"
-    """`p -= scale * learning_rate * weight_decay * p`: the field's default, as torch's AdamW."""
+    """`p -= scale * learning_rate * weight_decay * p`: the usual default, as in torch's AdamW."""
     INDEPENDENT = "independent"
     """`p -= scale * weight_decay * p`: Loshchilov & Hutter 2017, Algorithms 1 and 2, and lamp's SGDW."""
 
 
 def check_decay(name: str, decay: Any) -> Decay:
-    """Raises: `TypeError` for what is not a `Decay`."""
+    """Raises: `TypeError` for anything but a `Decay`."""
     known = "optim.Decay.BY_LEARNING_RATE or optim.Decay.INDEPENDENT"
     made: Decay = instance(f"{name}: decay", decay, Decay, f"{known} (its amount is weight_decay)")
     return made
 
 
 Numbers: TypeAlias = dict[str, Any]
-"""Hyperparameters by name: a vector of one number for each array of the parameters."""
+"""Hyperparameters by name: a vector with one number per parameter array."""
 
 
 @dataclass(frozen=True)
 class Hypers:
-    """An update whose hyperparameters are arguments: `update(grads, state, params, tags, scale, numbers(tags))`."""
+    """An update that takes its hyperparameters as arguments: `update(grads, state, params, tags, scale, numbers(tags))`."""
 
     numbers: Callable[[Tree], Numbers]
     update: Callable[[Tree, Tree, Params, Tree, Array | float, Numbers], tuple[Params, Tree]]
@@ -51,8 +51,8 @@ class Hypers:
 class Optimizer(Elsewhere):
     """`init(params) -> state` and `update(grads, state, params, tags, scale) -> (params, state)`, both pure.
 
-    `tags` is a tree shaped like `params`; `scale` is the schedule's factor at this step. `hypers` is the same update for a
-    compiled step that serves any learning rate, where the optimizer has one.
+    `tags` is a tree with the structure of `params`; `scale` is the schedule's factor at this step. `hypers`, if any, is the
+    same update with the learning rate as an argument, so that one compiled step serves any learning rate.
     """
 
     init: Callable[[Params], Tree]
@@ -73,11 +73,11 @@ class Optimizer(Elsewhere):
 
 
 Slots: TypeAlias = dict[str, Array]
-"""What a rule remembers of one array, by the paper's names."""
+"""The state of a rule for one array, by the paper's names."""
 Rule: TypeAlias = Callable[..., tuple[Array, Slots]]
 """`(gradient, slots, param, step, scale, tag) -> (param, slots)` on one array; the first step is 1.
 
-With `hypers` the rule is given one argument more: their numbers for this array, by name.
+With `hypers` the rule takes one more argument: their numbers for this array, by name.
 """
 
 
@@ -88,12 +88,12 @@ def lift(
     clip: float | None = None,
     hypers: Mapping[str, Hyper] = MappingProxyType({}),
 ) -> Optimizer:
-    """An optimizer that applies `rule` to every array by itself; its state is `{"step", slot: tree, ...}`.
+    """An optimizer that applies `rule` to each array; its state is `{"step", slot: tree, ...}`.
 
-    Slots start at zero, have their parameter's shape and at least float32, in which the rule computes too, so that
-    parameters in half precision are rounded once a step. `clip` bounds the global norm of the gradient before the rule sees it.
-    `hypers` are hyperparameters of which a compiled step takes the numbers as arguments: another learning rate does not compile
-    again. Raises: `TypeError`, `ValueError` for a hyperparameter that is not a number of 0 or more or a function of a `Tag`.
+    Slots start at zero, with their parameter's shape and at least float32. The rule computes in that dtype, so that
+    parameters in half precision are rounded once a step. `clip` bounds the global norm of the gradient before the rule runs.
+    `hypers` are hyperparameters that a compiled step takes as arguments: another learning rate does not compile again.
+    Raises: `TypeError`, `ValueError` for a hyperparameter that is not a number of 0 or more or a function of a `Tag`.
     """
     if clip is not None and not check_hyper("clip", clip) > 0:
         raise ValueError(f"clip is a norm above 0, got {clip}")

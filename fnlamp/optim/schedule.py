@@ -32,9 +32,9 @@ def constant(factor: float = 1.0) -> Schedule:
 
 @arguments(HINT)
 def linear(start: float, end: float, steps: int) -> Schedule:
-    """From `start` at step 0 to `end` at step `steps`, on a straight line; `end` from there on.
+    """Linear from `start` at step 0 to `end` at step `steps`; then `end`.
 
-    Both ends are met exactly, and between them the factor never turns back.
+    Both ends are exact, and the factor is monotonic between them.
 
     >>> [float(linear(1.0, 0.0, 4)(step)) for step in (0, 1, 4, 9)]
     [1.0, 0.75, 0.0, 0.0]
@@ -45,7 +45,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
 
 @arguments(HINT)
 def cosine(steps: int, end: float = 0.0) -> Schedule:
-    """From 1 to `end` on half a cosine over `steps` steps; `end` from there on (Loshchilov & Hutter 2016, eq. 5).
+    """Half a cosine from 1 to `end` over `steps` steps; then `end` (Loshchilov & Hutter 2016, eq. 5).
 
     >>> [round(float(cosine(4)(step)), 4) for step in (0, 2, 4, 9)]
     [1.0, 0.5, 0.0, 0.0]
@@ -53,7 +53,7 @@ def cosine(steps: int, end: float = 0.0) -> Schedule:
     last, final = _steps("cosine", steps), number("cosine: end", end)
 
     def schedule(step: Array) -> Array:
-        # (1 + cos(pi t)) / 2 = 1 - sin^2(pi t / 2) = sin^2(pi (1 - t) / 2), each where it does not cancel
+        # (1 + cos(pi t)) / 2 = 1 - sin^2(pi t / 2) = sin^2(pi (1 - t) / 2), each used where it does not cancel
         done, left = (jnp.square(jnp.sin(jnp.pi / 2 * share)) for share in _shares(step, last))
         return _between(1.0, final, *_complements(done, left))
 
@@ -62,7 +62,7 @@ def cosine(steps: int, end: float = 0.0) -> Schedule:
 
 @arguments(HINT)
 def warmup(steps: int, then: Schedule) -> Schedule:
-    """Factors 1/steps, 2/steps, ..., 1 of `then`'s first factor, and after `steps` steps `then`, from its own step 0.
+    """1/steps, 2/steps, ..., 1 times the first factor of `then`; after `steps` steps, `then` from its own step 0.
 
     >>> [float(warmup(2, constant(1.0))(step)) for step in (0, 1, 2, 3)]
     [0.5, 1.0, 1.0, 1.0]
@@ -80,10 +80,10 @@ def warmup(steps: int, then: Schedule) -> Schedule:
 
 
 def checked(schedule: Any, name: str = "schedule") -> Callable[[Array], Array]:
-    """The schedule, whose factor becomes one number, in float64 if that is enabled; its mistakes are told when it is called.
+    """The schedule, with checks: its factor becomes one number, in float64 if that is enabled.
 
-    Raises: `TypeError` at once for what is not a function; when called, `TypeError` for Python's `if`, `float`, `math` or
-    NumPy on the step, and for what is not a number; `ValueError` for an array of several.
+    Raises: `TypeError` at once for anything but a function; when called, `TypeError` for Python's `if`, `float`, `math` or
+    NumPy on the step, and for anything but a number; `ValueError` for an array of several numbers.
 
     >>> checked(0.1)
     Traceback (most recent call last):
@@ -110,7 +110,7 @@ def checked(schedule: Any, name: str = "schedule") -> Callable[[Array], Array]:
             value = schedule(step)
         except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
             raise TypeError(
-                f"{name}: {_named(schedule)} treats the step as a Python number, but it is traced, as all that is compiled; "
+                f"{name}: {_named(schedule)} treats the step as a Python number, but it is traced, as in all compiled code; "
                 "instead of `if` write jnp.where(step < n, a, b), instead of math and NumPy jax.numpy"
             ) from error
         try:
@@ -141,7 +141,7 @@ def _steps(name: str, steps: Any) -> int:
 
 
 def _float() -> Any:
-    """The dtype of factors: float64 where it is enabled, so that nothing is rounded before the rule."""
+    """The dtype of factors: float64 if it is enabled, so that nothing is rounded before the rule."""
     return jax.dtypes.canonicalize_dtype(float)
 
 
@@ -153,7 +153,7 @@ def _counted(step: ArrayLike) -> Array:
 
 
 def _shares(step: ArrayLike, steps: int) -> tuple[Array, Array]:
-    """How much of `steps` is done and how much is left, from 0 to 1; from whole numbers, so that near 0 no digit is lost."""
+    """The shares of `steps` done and left, from 0 to 1; computed from integers, so that no digit is lost near 0."""
     at = _counted(step)
     total = jnp.asarray(steps, at.dtype) if steps <= _largest(at) else jnp.asarray(float(steps), _float())
     done = jnp.clip(at.astype(total.dtype), 0, total)
@@ -162,17 +162,17 @@ def _shares(step: ArrayLike, steps: int) -> tuple[Array, Array]:
 
 
 def _largest(at: Array) -> int:
-    """The last step that the counter holds; none, if it is not a whole number."""
+    """The last step that the counter can hold; -1 for a counter that is not an integer."""
     return int(jnp.iinfo(at.dtype).max) if jnp.issubdtype(at.dtype, jnp.integer) else -1  # type: ignore[no-untyped-call]
 
 
 def _complements(done: Array, left: Array) -> tuple[Array, Array]:
-    """Two shares whose sum is 1, the larger from the smaller, which has all its digits."""
+    """Two shares that add up to 1, the larger computed from the smaller, which has all its digits."""
     return jnp.where(done < left, done, 1 - left), jnp.where(done < left, 1 - done, left)
 
 
 def _between(start: float, end: float, done: Array, left: Array) -> Array:
-    """From `start` to `end`: counted from the smaller one, whose digits the larger would cut off; exact at both ends."""
+    """Interpolate from `start` to `end`, based on the smaller one, which the larger would round off; exact at both ends."""
     value = end + (start - end) * left if abs(start) >= abs(end) else start + (end - start) * done
     low, high = sorted((start, end))
     value = jnp.clip(value, low, high)

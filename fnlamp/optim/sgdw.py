@@ -20,8 +20,8 @@ def sgdw(
 
     With f the schedule's factor, a the learning rate, w the weight decay, b the momentum:
     `v = b v + f a g`, then `p = p - v - f a w p`; `Decay.INDEPENDENT` decays by `f w p` instead (the paper's and lamp's).
-    `nesterov` steps by `b v + f a g` (Sutskever et al. 2013).  As in the paper the velocity holds the learning rate; torch
-    keeps it outside, which is the same while `f a` is constant.  torch's `SGD(weight_decay=...)` is another rule: there the
+    `nesterov` steps by `b v + f a g` (Sutskever et al. 2013).  As in the paper, the velocity includes the learning rate; torch
+    keeps it outside, which is the same while `f a` is constant.  torch's `SGD(weight_decay=...)` is a different rule: there the
     decay enters the gradient and the velocity.
 
     >>> optimizer = sgdw(learning_rate=0.1, momentum=0.9)
@@ -34,7 +34,7 @@ def sgdw(
     if nesterov and momentum is None:
         raise ValueError("nesterov needs a momentum")
     if momentum is not None and check_hyper("momentum", momentum) >= 1:
-        raise ValueError(f"momentum is a share of the last step, from 0 to below 1, got {momentum}")
+        raise ValueError(f"momentum is a fraction of the last step, from 0 to below 1, got {momentum}")
 
     def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag, h: Numbers) -> tuple[Array, Slots]:
         a, w = f * h["learning_rate"], h["weight_decay"]

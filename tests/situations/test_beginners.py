@@ -139,7 +139,7 @@ MISTAKES: dict[str, str] = {
     "nn.Conv2d(3, 16, 3)": "nn.conv2d(",
     "nn.Dense(10)": "nn.linear(",
     "nn.LSTM(10)": "nn.lstm(",
-    "nn.Module": "no class: layers are values",
+    "nn.Module": "write Layer(init, apply): layers are values",
     "nn.linear(2)(X)": "layer.apply(params, state, x, Eval())",
     "CLASSIFIER.parameters()": "layer.init(",
     "nn.relu(X)": "layer.apply(",

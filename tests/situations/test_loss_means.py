@@ -94,7 +94,7 @@ def test_class_weights_are_finite_and_not_negative(make, weights):
 
 @pytest.mark.parametrize("weights", ["balanced", {0: 1.0, 1: 2.0}, [[1.0], [2.0, 3.0]], [None, "a"]], ids=str)
 def test_class_weights_are_numbers(weights):
-    with pytest.raises(TypeError, match="class_weights is one number a class"):
+    with pytest.raises(TypeError, match="class_weights is one number per class"):
         loss.cross_entropy(weights)
     with pytest.raises(TypeError, match="positive_weights is one number"):
         loss.bce_with_logits(weights)
@@ -116,7 +116,7 @@ def test_there_is_one_weight_a_class(shape):
 
 @pytest.mark.parametrize("weights", [2.0, np.ones((4, 1)), np.ones(4, bool)], ids=["a number", "a column", "booleans"])
 def test_class_weights_are_a_vector_of_numbers(weights):
-    with pytest.raises(ValueError, match="class_weights is one number a class"):
+    with pytest.raises(ValueError, match="class_weights is one number per class"):
         loss.nll(weights)
 
 

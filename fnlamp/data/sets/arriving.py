@@ -1,4 +1,4 @@
-"""What an HTTP server sends, taken by a thread of its own, so that the one who waits for it can look up and stop."""
+"""An HTTP answer, received by its own thread, so that the caller can poll while it waits, and stop."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fnlamp.extra import need
 _CHUNK: Final = 2**16
 _REDIRECTS: Final = 20
 _SLOW: Final = 1024
-"""Bytes that must come in each `timeout` (but at least a second): fewer are a server that keeps its clients waiting."""
+"""Bytes that must arrive in each `timeout` (at least a second); a server that sends fewer is given up."""
 
 
 class BrokenError(Exception):
-    """A try that failed; `again` tells whether this mirror may do better next time."""
+    """A failed attempt; `again` says whether another attempt at this mirror may succeed."""
 
     def __init__(self, reason: str, again: bool = True) -> None:
         super().__init__(reason if len(reason) <= 300 else reason[:297] + "...")
@@ -28,11 +28,11 @@ class BrokenError(Exception):
 
 
 class Arriving:
-    """One answer: its head, then its bytes as they come.
+    """One answer: its head, then its bytes as they arrive.
 
-    `check` is called some twenty times a second while nothing comes, and may raise. A server is given up if it is silent for
-    `timeout` seconds, has no head after three times as many, or sends next to nothing for so long.
-    Raises: `BrokenError` for whatever a server may do wrong.
+    `check` is called some twenty times a second while nothing arrives, and may raise. A server is given up if it is silent for
+    `timeout` seconds, sends no head within three times as many, or sends next to nothing for `timeout` seconds.
+    Raises: `BrokenError` for any misbehaviour of a server.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Arriving:
 
     def __exit__(self, *error: object) -> None:
         self._left.set()
-        self._thread.join(GLANCE)  # one that hangs ends with the timeout of its connection
+        self._thread.join(GLANCE)  # a thread that hangs ends at its connection's timeout
 
     def head(self) -> Any:
         """The status, the reason and the headers."""
@@ -61,14 +61,14 @@ class Arriving:
         return self._next(lambda: self._late(began))
 
     def pieces(self) -> Iterator[bytes]:
-        """The bytes as they are sent, in pieces."""
-        began, came = self.now(), 0
+        """The bytes in pieces, as they arrive."""
+        began, received = self.now(), 0
         while piece := self._next(lambda: None):
-            came += len(piece)
+            received += len(piece)
             if self.now() - began > max(self.timeout, 1.0):
-                if came < _SLOW:
-                    raise BrokenError(f"only {came:,} bytes came in {self.now() - began:.1f} seconds", again=False)
-                began, came = self.now(), 0
+                if received < _SLOW:
+                    raise BrokenError(f"only {received:,} bytes in {self.now() - began:.1f} seconds", again=False)
+                began, received = self.now(), 0
             yield piece
 
     def _late(self, began: float) -> None:
@@ -94,8 +94,8 @@ class Arriving:
             with need("requests", "datasets").Session() as session, self._answer(session, url, headers) as response:
                 self._put(response)
                 raw = response.raw
-                raw.enforce_content_length = False  # it would throw away what came with the end of the connection
-                read = getattr(raw, "read1", raw.read)  # whatever has come, however little
+                raw.enforce_content_length = False  # it would discard the last bytes before a broken connection
+                read = getattr(raw, "read1", raw.read)  # returns what has arrived, however little
                 while piece := read(_CHUNK, decode_content=False):
                     if _below_zero(raw):
                         raise BrokenError("a malformed answer: a chunk of negative length", again=False)
@@ -103,12 +103,12 @@ class Arriving:
                 self._put(b"")
         except _GoneError:
             pass
-        except BaseException as error:  # it belongs to the one who waits
+        except BaseException as error:  # raised in the waiting thread
             self._put_last(error)
 
     def _answer(self, session: Any, url: str, headers: dict[str, str]) -> Any:
-        """The answer, behind redirects: followed here, without the bodies that they may have."""
-        session.resolve_redirects = lambda *arguments, **options: iter(())  # which would read the body, endless or not
+        """The answer after redirects, which are followed here, without reading their bodies."""
+        session.resolve_redirects = lambda *arguments, **options: iter(())  # requests' own reads bodies, even endless ones
         for _ in range(_REDIRECTS):
             response = session.get(url, headers=headers, stream=True, timeout=self.timeout, allow_redirects=False)
             target = session.get_redirect_target(response)
@@ -133,7 +133,7 @@ class Arriving:
 
 
 class _GoneError(Exception):
-    """Nobody waits for what comes."""
+    """The waiting thread has left."""
 
 
 def _below_zero(raw: Any) -> bool:
@@ -142,7 +142,7 @@ def _below_zero(raw: Any) -> bool:
 
 
 def _broken(error: BaseException, timeout: float) -> BrokenError:
-    """What a failure of the connection, or of what understands the answer, is to those who wait."""
+    """An error of the connection, or of the library that parses the answer, as a `BrokenError`."""
     requests, urllib3 = need("requests", "datasets"), need("urllib3", "datasets")
     if isinstance(error, BrokenError):
         return error
@@ -151,7 +151,7 @@ def _broken(error: BaseException, timeout: float) -> BrokenError:
     again = isinstance(error, requests.ConnectionError | urllib3.exceptions.HTTPError | OSError)
     if isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectionError):
         again = False
-    inner: BaseException | None = error  # the outer ones only repeat the URL and the addresses of objects
+    inner: BaseException | None = error  # outer errors only repeat the URL and addresses of objects
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:
             return BrokenError(inner.strerror, again)

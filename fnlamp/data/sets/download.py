@@ -1,4 +1,4 @@
-"""Files over HTTP: checked by SHA-256, continued where a broken download stopped, from the first mirror that works."""
+"""Files over HTTP: checked by SHA-256, resumed after a broken download, from the first mirror that works."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from fnlamp.fault import ChecksumMismatch, DownloadFailed, ExtraMissing, FaultEr
 from fnlamp.given import text, whole
 
 _TRIES: Final = 3
-"""How often a mirror is tried in a row without a single new byte."""
+"""Attempts at a mirror in a row without a single new byte."""
 _MOST: Final = 100
-"""How often a mirror is tried at all: one that breaks after a few bytes each time would be tried for ever."""
+"""Attempts at a mirror in all: one that breaks after a few bytes each time would be tried forever."""
 _WAIT: Final = 0.5
-"""Seconds before a second try, and half of those before a third."""
+"""Seconds before the second attempt; doubled for each further attempt without new bytes."""
 
 
 def fetch(
@@ -41,13 +41,13 @@ def fetch(
     timeout: float = 20.0,
     deadline: float = 3600.0,
 ) -> Effect[Path, DownloadFailed | ChecksumMismatch | ExtraMissing]:
-    """The file at `path`, downloaded unless it is there already with that SHA-256; a file of other content is replaced.
+    """The file at `path`, downloaded unless it exists with that SHA-256; a file with other contents is replaced.
 
-    `urls` are mirrors, tried in order, each again as long as it sends new bytes. What a broken download left, `path` + ".part",
-    is continued, by this program or a later one; the file appears under its own name when it is whole and checked. Nothing is
-    written through a link, or into another user's file: where one stands at that name, the part has a new one. Two processes
-    that fetch one file share the work: one downloads, the other waits. `size`, in bytes, rejects a wrong answer early. A server
-    that is silent for `timeout` seconds, or sends next to nothing in them, is given up, and all of it after `deadline` seconds.
+    `urls` are mirrors, tried in order, each again as long as it sends new bytes. A broken download leaves `path` + ".part",
+    which this program or a later one resumes; the file appears under its own name when it is complete and checked. Nothing is
+    written through a link or into another user's file: if one has the part's name, the part gets another. Of two processes
+    that fetch one file, one downloads and the other waits. `size`, in bytes, rejects a wrong answer early. A server that is
+    silent for `timeout` seconds, or sends next to nothing in them, is given up, and all of it after `deadline` seconds.
     Progress goes to standard error, in percent, unless `Runtime.log` is `None`. Fails: `DownloadFailed`; `ChecksumMismatch` if
     every mirror has another file; `ExtraMissing` without the extra `datasets`. Reference: RFC 9110, section 14, on ranges.
 
@@ -72,7 +72,7 @@ def fetch(
 
 
 class _Watch:
-    """Whether a download should go on: the program's interruption, and the deadline of all of it."""
+    """Stops a download: at an interruption of the program, and at the deadline."""
 
     def __init__(self, runtime: Runtime, deadline: float) -> None:
         self.runtime, self.deadline = runtime, deadline
@@ -91,11 +91,11 @@ class _Watch:
 
 
 class _LateError(Exception):
-    """The deadline has passed; what came so far is kept."""
+    """The deadline has passed; the bytes received so far are kept."""
 
 
 class _StopError(Exception):
-    """The program was interrupted; what came so far is kept."""
+    """The program was interrupted; the bytes received so far are kept."""
 
 
 def _fetched(mirrors: tuple[str, ...], target: Path, sha256: str, size: int | None, timeout: float, watch: _Watch) -> Path:
@@ -144,7 +144,7 @@ def digest(path: Path) -> str:
 
 
 def _is_there(target: Path, sha256: str, url: str) -> bool:
-    """Whether the file is there; whatever else is there, a folder or a device, is a fault, and is left alone."""
+    """Whether the file exists; anything else there, such as a folder or a device, is a fault, and is left alone."""
     try:
         return target.exists() and digest(target) == sha256
     except FaultError as error:
@@ -167,13 +167,13 @@ class _Download:
     timeout: float
     watch: _Watch
     tag: str | None = field(default=None, init=False)
-    """What identifies the version of the file that this mirror began to send."""
+    """The version of the file that this mirror started to send: its ETag or modification date."""
 
     def complete(self, url: str) -> None:
-        """All of the file, with the right checksum, from this mirror."""
+        """Download the file from this mirror until it is complete, with the right checksum."""
         failures, most = 0, self._have()
         for _ in range(_MOST):
-            inherited = self._have()  # bytes that may be of another file: an earlier program's, or another mirror's
+            inherited = self._have()  # bytes from an earlier program or another mirror, maybe of another file
             try:
                 self._receive(url)
                 actual = self._digest()
@@ -192,11 +192,11 @@ class _Download:
         raise BrokenError(f"broken {_MOST} times")
 
     def _receive(self, url: str) -> None:
-        """The rest of the file, or all of it where the server does not continue."""
+        """The rest of the file, or all of it if the server cannot resume."""
         have = self._have()
         if self.size is not None and have >= self.size:
-            return  # whole, or of another file: the checksum tells
-        # The bytes as they are: a server that packs on the way would change what the checksum is taken of.
+            return  # complete, or another file: the checksum decides
+        # No compression in transit: the checksum is of the file's own bytes.
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
@@ -208,12 +208,12 @@ class _Download:
                 self._write(head, answer, url)
 
     def _accepts(self, response: Any, have: int) -> bool:
-        """Whether the body is to be read; the part file then ends where the body begins."""
+        """Whether to read the body; the part file then ends where the body starts."""
         status, headers = response.status_code, response.headers
         sent = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", ""))
         if status == 416 and have:
             if sent and sent[2] == str(have):
-                return False  # all of it is here
+                return False  # the part file is complete
             self._truncate()
             raise BrokenError(f"the server has no bytes from {have:,} on")
         if status == 206 and not (sent and sent[1] == str(have)):
@@ -227,7 +227,7 @@ class _Download:
         if self.size is not None and total != self.size and total is not None:
             raise BrokenError(f"expected {self.size:,} bytes, got an answer of {total:,}", again=False)
         if status == 200:
-            self._truncate()  # the whole file: the server does not know ranges, or its file has changed
+            self._truncate()  # the whole file: the server does not support ranges, or its file has changed
         etag = headers.get("ETag", "")
         self.tag = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
         return True
@@ -251,7 +251,7 @@ class _Download:
             raise BrokenError(f"the connection ended after {have:,} of {total:,} bytes")
 
     def _total(self, response: Any) -> int | None:
-        """The bytes of the whole file, as far as the answer tells."""
+        """The size of the whole file, if the answer gives it."""
         length = response.headers.get("Content-Length", "")
         if not re.fullmatch("[0-9]+", length):
             return None
@@ -260,7 +260,7 @@ class _Download:
         return int(length) + (self._have() if response.status_code == 206 else 0)
 
     def _digest(self) -> str:
-        """Of the file that is written, whatever stands at its name by now."""
+        """The SHA-256 of the open file, whatever has its name by now."""
         self.part.flush()
         self.part.seek(0)
         return hashlib.file_digest(cast(Any, self.part), "sha256").hexdigest()
@@ -274,9 +274,9 @@ class _Download:
 
 
 def _bar(total: int | None, have: int, name: str, runtime: Runtime) -> Any:
-    """The progress in percent, and in bytes where the server does not tell how many there are."""
+    """The progress in percent, or in bytes if the server does not give the size."""
     tqdm = need("tqdm", "datasets").tqdm
-    # A thread that watches over bars would outlive the program.
+    # tqdm's monitor thread would outlive the program.
     quiet = type("bar", (tqdm,), {"monitor_interval": 0})
     every = 0.1 if sys.stderr.isatty() else 5.0
     return quiet(

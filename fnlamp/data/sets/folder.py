@@ -1,4 +1,4 @@
-"""A folder of images for each class: which files there are, and the number of each class."""
+"""A folder of images per class: finds the files, and numbers the classes."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def image_folder(
     size: Size | None = None,
     limit: int = PIXELS,
 ) -> Effect[ImageFiles, ImageFault | UnknownClass]:
-    """The images below a folder that has one folder for each class, whose label is the class's number.
+    """The images below a folder with one subfolder per class; an image's label is the number of its class.
 
-    Classes are numbered in the order of their names, or by value if all are numbers (1, 2, 10). With `classes`, as
-    `classes=train.classes`, they have these numbers, and one may have no images: a validation folder is to be read so.
-    Images are the files, however deep in a class's folder, that end in .jpg, .jpeg, .png, .bmp, .gif, .webp, .tif, .tiff,
+    Classes are numbered in the order of their names, or by value if all names are numbers (1, 2, 10). `classes`, as in
+    `classes=train.classes`, fixes the numbers; then a class may have no images. Read a validation folder this way.
+    Images are the files, at any depth in a class's folder, that end in .jpg, .jpeg, .png, .bmp, .gif, .webp, .tif, .tiff,
     .ppm, .pgm or .pbm, in lower or upper case, in the order of their names. Links to folders are followed, each folder once
-    a class, but not to the root or around it. What begins with a dot and other files are passed over. `mode`, `size` and
-    `limit` are those of `read_image`; without a size, images keep their own.
+    per class, except to the root or a folder that contains it. Other files and names that start with a dot are skipped.
+    `mode`, `size` and `limit` are those of `read_image`; without a size, images keep their own.
 
-    Fails: `FileMissing` for no folder, one without classes, a class without images (unless it is among the `classes`), and a
-    link that leads nowhere; `UnknownClass` for a folder that is not among the `classes`; `ExtraMissing`.
+    Fails: `FileMissing` for a missing folder, one without classes, a class without images (unless it is in `classes`), and a
+    broken link; `UnknownClass` for a folder that is not in `classes`; `ExtraMissing`.
     """
     top, shape = path_of(root, "root"), checked(mode, size, limit)
     given = None if classes is None else several("classes", classes)
     if given is not None and len(set(given)) < len(given):
-        raise ValueError(f"classes have names, each of its own, got {', '.join(given)}")
+        raise ValueError(f"classes have distinct names, got {', '.join(given)}")
 
     def load() -> ImageFiles:
         need("PIL.Image", "images")
@@ -69,13 +69,13 @@ def image_folder(
 
 
 def _classes(top: str) -> list[str]:
-    entries = _listed(top)  # first: it is the fault of a name that no file can have
+    entries = _listed(top)  # first: it fails for an impossible name
     around = os.path.join(os.path.realpath(top), "")
     names = [entry.name for entry in entries if _is_folder(entry, True) and not _leads_back(entry, around)]
     if not names:
         loose = sum(_is_image(entry.name) for entry in entries)
-        came = f"{loose:,} images and no folder" if loose else "no folder"
-        raise FaultError(FileMissing(top, f"expected a folder for each class in it, got {came}"))
+        actual = f"{loose:,} images and no folder" if loose else "no folder"
+        raise FaultError(FileMissing(top, f"expected a folder for each class in it, got {actual}"))
     numbers = all(_NUMBER.fullmatch(name) for name in names)
     return sorted(names, key=lambda name: (Decimal(name) if numbers else 0, name))
 
@@ -84,7 +84,7 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def _images(folder: str, around: str) -> list[str]:
-    """Images in the folder and in folders inside, in order; each folder once, by its own name before a link's."""
+    """Images in the folder and its subfolders, in order; each folder once, by its own name rather than a link's."""
     found, seen = [], set()
     folders, links = [""], list[str]()
     while folders or links:
@@ -102,7 +102,7 @@ def _images(folder: str, around: str) -> list[str]:
                     folders.append(name)
                 elif not _leads_back(entry, around):
                     links.append(name)
-            elif _is_image(entry.name):  # a broken link is one that is missing when it is asked for
+            elif _is_image(entry.name):  # a broken link is a missing image on access
                 found.append(name)
         links.sort(reverse=True)
     return sorted(found)
@@ -126,7 +126,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _is_folder(entry: os.DirEntry[str], likely: bool) -> bool:
-    """Whether it is a folder, or a link to one.  Fails: `FileMissing` for a broken link that is `likely` to have been one."""
+    """Whether it is a folder, or a link to one.  Fails: `FileMissing` for a broken link that was `likely` to one."""
     try:
         found = entry.is_dir()
         if likely and not found and entry.is_symlink() and not _is_image(entry.name):
@@ -135,7 +135,7 @@ def _is_folder(entry: os.DirEntry[str], likely: bool) -> bool:
     except OSError as error:
         if _is_image(entry.name):
             return False
-        raise FaultError(FileMissing(entry.path, f"a link that leads nowhere: {error.strerror}")) from error
+        raise FaultError(FileMissing(entry.path, f"a broken link: {error.strerror}")) from error
 
 
 def _is_image(name: str) -> bool:
@@ -143,7 +143,7 @@ def _is_image(name: str) -> bool:
 
 
 def _leads_back(entry: os.DirEntry[str], folder: str) -> bool:
-    """Whether it is a link to the folder, or to one that the folder is in."""
+    """Whether it is a link to the folder, or to one that contains it."""
     return entry.is_symlink() and folder.startswith(os.path.join(os.path.realpath(entry.path), ""))
 
 

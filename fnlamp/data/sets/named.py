@@ -1,4 +1,4 @@
-"""Data sets that have a name: read from a folder, or downloaded into it; what is read has the SHA-256 that was published."""
+"""Named data sets: read from a folder, or downloaded into it; every file that is read has the published SHA-256."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NamedFault: TypeAlias = FileFault | DownloadFailed | ChecksumMismatch | ExtraMis
 class ImageSet:
     """Images with labels, all in memory: a data set whose item is `(image, label)`.
 
-    Shapes: `images` `(rows, height, width, channels)` uint8, `labels` `(rows,)` int32, numbers of `classes`.
+    Shapes: `images` `(rows, height, width, channels)` uint8, `labels` `(rows,)` int32, indices into `classes`.
 
     >>> pair = ImageSet(np.zeros((2, 8, 8, 1), np.uint8), np.array([1, 0], np.int32), ("cat", "dog"))
     >>> pair
@@ -51,7 +51,7 @@ class ImageSet:
 
     @property
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Images and labels, as streams and loaders take them."""
+        """Images and labels, for streams and loaders."""
         return self.images, self.labels
 
     def __len__(self) -> int:
@@ -76,9 +76,9 @@ def mnist(
 ) -> Effect[ImageSet, NamedFault]:
     """MNIST: 60,000 handwritten digits for training, 10,000 for testing. Shape of an image: `(28, 28, 1)`.
 
-    The files are looked for in `root` and in `root/MNIST/raw`, packed with gzip or not; then nothing is downloaded, and the
-    extra `datasets` is not needed. What is missing is downloaded into `root/MNIST/raw`, from `mirrors`, folders on servers,
-    or else from where it is published. Every file is checked by its SHA-256, packed or unpacked, and never overwritten.
+    Files in `root` or `root/MNIST/raw`, packed with gzip or not, are read; if all exist, nothing is downloaded, and the extra
+    `datasets` is not needed. A missing file is downloaded into `root/MNIST/raw`, from `mirrors`, which are folders on servers,
+    by default those of its publishers. Every file is checked by its SHA-256, packed or unpacked, and never overwritten.
     Progress goes to standard error, unless `Runtime.log` is `None`. Fails: `ChecksumMismatch`; `DownloadFailed`;
     `FileMissing` with `download=False`; `ExtraMissing`.
     Source: LeCun, Cortes & Burges; LeCun et al. 1998, "Gradient-based learning applied to document recognition".
@@ -98,7 +98,7 @@ def fashion_mnist(
     mirrors: str | Sequence[str] | None = None,
     timeout: float = 20.0,
 ) -> Effect[ImageSet, NamedFault]:
-    """Fashion-MNIST: pictures of clothes, in MNIST's sizes; in `root` or `root/FashionMNIST/raw`. All else as with `mnist`.
+    """Fashion-MNIST: images of clothes, in MNIST's sizes; in `root` or `root/FashionMNIST/raw`. Otherwise as `mnist`.
 
     Source: Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST: a novel image dataset ...".
     """
@@ -115,7 +115,7 @@ def kmnist(
 ) -> Effect[ImageSet, NamedFault]:
     """Kuzushiji-MNIST: cursive Japanese characters, in MNIST's sizes; in `root` or `root/KMNIST/raw`, packed as published.
 
-    Files that somebody unpacked are not read: no checksums of those are published. All else as with `mnist`.
+    Unpacked files are not read: no checksums of them are published. Otherwise as `mnist`.
     Source: Clanuwat et al. 2018, "Deep learning for classical Japanese literature".
     """
     return _idx_set(published.KMNIST, root, split, download, mirrors, timeout)
@@ -129,10 +129,10 @@ def cifar10(
     mirrors: str | Sequence[str] | None = None,
     timeout: float = 20.0,
 ) -> Effect[ImageSet, NamedFault]:
-    """CIFAR-10: 50,000 photographs of ten kinds of things for training, 10,000 for testing. Shape of an image: `(32, 32, 3)`.
+    """CIFAR-10: 50,000 photographs in ten classes for training, 10,000 for testing. Shape of an image: `(32, 32, 3)`.
 
-    Of its forms this is the binary one, which has no pickles: `cifar-10-binary.tar.gz` in `root`, read without unpacking it
-    to disk, or what it contains, in `root` or `root/cifar-10-batches-bin`. All else as with `mnist`.
+    This reads the binary version, which has no pickles: `cifar-10-binary.tar.gz` in `root`, without unpacking it to disk, or
+    its contents in `root` or `root/cifar-10-batches-bin`. Otherwise as `mnist`.
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
     names = ["test_batch.bin"] if _checked(split) == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
@@ -167,7 +167,7 @@ def cifar10(
 def digits(split: Split) -> Effect[ImageSet, ExtraMissing]:
     """The handwritten digits that come with scikit-learn: shape of an image `(8, 8, 1)`, numbers from 0 to 16.
 
-    They have no split of their own: here the first 1,437 in their order are for training, the last 360 for testing.
+    They have no official split: here the first 1,437 are for training, the last 360 for testing.
     Fails: `ExtraMissing` without the extra `examples`. Source: Alpaydin & Kaynak 1998, UCI Machine Learning Repository.
 
     >>> digits("test").run()
@@ -187,7 +187,7 @@ def digits(split: Split) -> Effect[ImageSet, ExtraMissing]:
 def _known(
     program: Effect[ImageSet, E], name: str, place: object, shape: tuple[int, ...], classes: tuple[str, ...]
 ) -> Effect[ImageSet, E]:
-    """The program, for whose images, which `explain` does not read, blank ones stand that take no memory."""
+    """The program; `explain`, which reads no images, uses blank ones that take no memory."""
 
     def outline() -> Outline:
         blank = ImageSet(
@@ -198,7 +198,7 @@ def _known(
     return program.named(name).outlined(outline)
 
 
-# ------------------------------------------------------------------------------- how they are read
+# ------------------------------------------------------------------------------- reading
 
 
 def _checked(split: str) -> str:
@@ -212,7 +212,7 @@ def _bases(mirrors: str | Sequence[str] | None, published: tuple[str, ...]) -> t
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is something, or the fault of a path that cannot be looked at.  Fails: `FileMissing`."""
+    """Whether the path exists.  Fails: `FileMissing` if it cannot be accessed."""
     openable(str(path))
     try:
         path.stat()
@@ -262,7 +262,7 @@ def _idx_set(
 
 
 def _found(folder: Path, home: Path, file: published.File, limit: int) -> bytes | None:
-    """What the first right file contains; a wrong one is a fault only if there is no right one."""
+    """The contents of the first file with the right checksum; a wrong file is a fault only if there is no right one."""
     wrong: FaultError | None = None
     for place in (home, folder):
         for name in (f"{file.name}.gz", file.name):
@@ -277,7 +277,7 @@ def _found(folder: Path, home: Path, file: published.File, limit: int) -> bytes 
 
 
 def _published(path: Path, file: published.File, limit: int) -> bytes:
-    """What the file contains, unpacked.  Fails: `ChecksumMismatch`, `FileMissing`."""
+    """The unpacked contents of the file.  Fails: `ChecksumMismatch`, `FileMissing`."""
     actual = digest(path)
     if actual in (file.sha256, file.unpacked):
         return read_all(str(path), limit)
@@ -288,7 +288,7 @@ def _published(path: Path, file: published.File, limit: int) -> bytes:
         except FaultError:
             contents = b""
         if hashlib.sha256(contents).hexdigest() == file.unpacked:
-            return contents  # packed once more, by another program
+            return contents  # packed again by another program
     raise FaultError(ChecksumMismatch(str(path), file.sha256 if packed else file.unpacked or "", actual))
 
 
@@ -307,7 +307,7 @@ def _idx(path: str, contents: bytes, shape: tuple[int, ...]) -> np.ndarray[Any, 
 
 
 def _members(archive: Path, names: Iterable[str]) -> list[bytes]:
-    """Members of the published archive, whose checksum comes first: an archive of somebody else's is not opened."""
+    """Members of the published archive; its checksum is verified first, so that no other archive is opened."""
     actual = digest(archive)
     if actual != published.CIFAR_SHA256:
         raise FaultError(ChecksumMismatch(str(archive), published.CIFAR_SHA256, actual))

@@ -1,4 +1,4 @@
-"""The file that a download is written to: one that this program made, or one like it, and never what a link leads to."""
+"""The file that a download is written to: a regular file of this user, never the target of a link."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import IO, Final
 
 _POLL: Final = 0.1
-"""Seconds between two looks at a file that another process writes."""
+"""Seconds between two checks of a file that another process is writing."""
 
 
 @contextlib.contextmanager
 def locked(path: Path, sleep: Callable[[float], None]) -> Iterator[IO[bytes]]:
-    """The part file, open for reading and writing and locked against other processes; left empty, it is removed.
+    """The part file, open for reading and writing and locked against other processes; removed if left empty.
 
-    `sleep` is called while another process has it, and may raise.
+    `sleep` is called while another process holds the lock, and may raise.
     """
     file = _opened(path, sleep)
     with file:
@@ -28,7 +28,7 @@ def locked(path: Path, sleep: Callable[[float], None]) -> Iterator[IO[bytes]]:
             yield file
         finally:
             file.flush()
-            again = file.name == str(path)  # a later program looks for it there
+            again = file.name == str(path)  # where a later program finds it
             if _same(file, Path(file.name)) and not (again and os.fstat(file.fileno()).st_size):
                 os.unlink(file.name)
 
@@ -41,14 +41,14 @@ def _opened(path: Path, sleep: Callable[[float], None]) -> IO[bytes]:
                 sleep(_POLL)
             if _same(file, Path(file.name)):
                 return file
-        except BaseException:  # an interruption too: nobody else has the file yet, to close it
+        except BaseException:  # an interruption too: the caller does not have the file yet, to close it
             file.close()
             raise
-        file.close()  # who held the lock has finished: the part has become the file, or has been removed
+        file.close()  # the holder of the lock has finished, and renamed or removed the part
 
 
 def _own(path: Path) -> IO[bytes]:
-    """The file at the path, or at a new name beside it, if a link, a device or another user's file is there."""
+    """The file at the path, or under a new name beside it, if the path is a link, a device or another user's file."""
 
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -70,9 +70,9 @@ def _file(path: Path, descriptor: int) -> IO[bytes]:
 
 
 def publish(file: IO[bytes], path: Path) -> None:
-    """Give the file its final name, in one step; what was there is replaced, and a link there is not followed.
+    """Give the file its final name, atomically; an existing file or link is replaced, not followed.
 
-    Raises: `OSError`, also if another file stands at its name by now, which is not this one to publish.
+    Raises: `OSError`, also if the part was replaced by another file, which must not be published.
     """
     file.flush()
     if not _same(file, Path(file.name)):

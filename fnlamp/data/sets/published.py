@@ -9,7 +9,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class File:
-    """A file packed with gzip: its name without ".gz", size and SHA-256 as published, and the SHA-256 of what is in it."""
+    """A file packed with gzip: its name without ".gz", size and SHA-256 as published, and the SHA-256 of its contents."""
 
     name: str
     size: int
@@ -19,7 +19,7 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in MNIST's format; `files` are images and labels of a split, `folder` is torchvision's name for it."""
+    """A data set in MNIST's format; `files` are the images and labels of each split, `folder` is torchvision's name for it."""
 
     folder: str
     mirrors: tuple[str, ...]
@@ -32,8 +32,8 @@ class Source:
         return (self.rows or {"train": 60_000, "test": 10_000})[split]
 
 
-# Where the checksums are published: of packed files in TensorFlow Datasets (url_checksums); of MNIST and Fashion-MNIST unpacked
-# in several projects that agree, and MNIST's were taken of the data too; of CIFAR-10's batches in torchvision for Ruby.
+# Sources of the checksums: packed files from TensorFlow Datasets (url_checksums); unpacked MNIST and Fashion-MNIST from several
+# projects that agree, and MNIST's were also computed from the data; CIFAR-10's batches from torchvision for Ruby.
 DIGITS: Final = tuple("0123456789")
 MNIST: Final = Source(
     "MNIST",

@@ -21,9 +21,9 @@ from fnlamp.given import text as text_of
 
 @dataclass(frozen=True)
 class BpeCodec:
-    """A tokenizer of Hugging Face's `tokenizers`, as the text of its file. Make it with `train_bpe`, or read it.
+    """A tokenizer of Hugging Face's `tokenizers`, as the text of its file. Build it with `train_bpe`, or read it.
 
-    What is cut off or added at the ends by the file's own settings is not: all of the text is encoded, and nothing else.
+    The file's settings for truncation and padding are ignored: the whole text is encoded, and nothing else.
     """
 
     serialized: str
@@ -51,7 +51,7 @@ class BpeCodec:
 
     @cached_property
     def _added(self) -> dict[int, str]:
-        """Names that its decoder would damage: one that works on bytes takes the letters of names for bytes too."""
+        """Names that the decoder would damage: a byte-level one decodes the letters of a name as bytes too."""
         decoder = json.dumps(json.loads(self.serialized).get("decoder"))
         added = self._tokenizer.get_added_tokens_decoder() if '"ByteLevel"' in decoder else {}
         return {i: token.content for i, token in added.items()}
@@ -73,7 +73,7 @@ class BpeCodec:
         with working("decode"):
             known = checked_ids(ids, self.size).tolist()
             for at, i in enumerate(known) if len(self._known) < self.size else ():
-                if i not in self._known:  # which the library would leave out silently
+                if i not in self._known:  # the library would skip it silently
                     raise FaultError(UnknownToken(i, at, self.size, where="decode"))
             return spelled(known, self._added, lambda plain: self._tokenizer.decode(plain, skip_special_tokens=False))
 
@@ -87,7 +87,7 @@ class BpeCodec:
 
 @contextlib.contextmanager
 def working(where: str) -> Iterator[None]:
-    """Where the library does what a file says: it raises plain exceptions, and panics, which are not even those."""
+    """Run the library on the settings of a file: it raises plain exceptions, and panics, which are not even `Exception`s."""
     try:
         yield
     except (FaultError, MemoryError):
@@ -101,21 +101,21 @@ def working(where: str) -> Iterator[None]:
 def train_bpe(
     texts: Iterable[str], vocabulary_size: int, *, special: Sequence[str] = (), minimum_frequency: int = 2
 ) -> BpeCodec:
-    """A byte-level codec learned from texts: the 256 bytes, and as tokens what most often stands together in a word.
+    """A byte-level codec learned from texts: the 256 bytes, and the byte sequences that are most frequent within words.
 
-    Of `vocabulary_size` ids, the first 256 are bytes, so that every text can be encoded and comes back as it was; the last are
-    the special tokens; there are fewer in all where the texts have nothing left that is found `minimum_frequency` times. Words
-    are divided as GPT-2 does.  Fails: `ExtraMissing` without the extra `text`; `UnknownToken` for half of a surrogate pair.
+    Of `vocabulary_size` ids, the first 256 are bytes, so that every text can be encoded and decoded without loss; the last are
+    the special tokens. There are fewer ids if no further pair occurs `minimum_frequency` times. Words are split as in GPT-2.
+    Fails: `ExtraMissing` without the extra `text`; `UnknownToken` for a lone surrogate.
     Reference: Sennrich, Haddow & Birch 2016, algorithm 1; on bytes: Radford et al. 2019, section 2.2.
 
     >>> codec = train_bpe(["low lower lowest " * 9], 262, special=["<end>"])
     >>> codec.encode("lowest"), codec.decode([257, 68, 260]), codec
     (array([257,  68, 260], dtype=int32), 'lowest', <BpeCodec: 261 tokens, <end>>)
     """
-    if isinstance(texts, str | bytes):  # whose characters would be taken for texts
+    if isinstance(texts, str | bytes):  # its characters would count as texts
         raise TypeError("train_bpe learns from texts, got a single one; give [text]")
     if not isinstance(texts, Iterable) or isinstance(texts, dict):
-        raise TypeError(f"texts is a list of texts, or another iterable of some, got {shown(texts)}")
+        raise TypeError(f"texts is a list or another iterable of texts, got {shown(texts)}")
     vocabulary_size = whole("vocabulary_size", vocabulary_size, None)
     minimum_frequency = whole("minimum_frequency", minimum_frequency, 0)
     special = several("special", special)
@@ -124,7 +124,7 @@ def train_bpe(
         needed = f"256 bytes and {len(special)} special tokens"
         raise ValueError(f"a vocabulary has room for {needed} at least, got a vocabulary_size of {vocabulary_size}")
     if len(set(special)) < len(special) or "" in special:
-        raise ValueError(f"special tokens have names, each of its own, got {list(special)}")
+        raise ValueError(f"special tokens have distinct names, got {list(special)}")
     if any(ord(character) in _HALVES for name in special for character in name):
         raise ValueError(f"special tokens are text that UTF-8 has bytes for, got {list(special)}")
     byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -144,7 +144,7 @@ def train_bpe(
 
 
 _HALVES = range(0xD800, 0xE000)
-"""Halves of surrogate pairs."""
+"""Surrogates."""
 
 
 def _checked(text: str) -> str:

@@ -23,13 +23,13 @@ Ids: TypeAlias = np.ndarray[Any, Any]
 class Codec(Protocol):
     """Text to ids from 0 to `size - 1`, and back.
 
-    A codec may have `special` tokens, such as "[MASK]": names for ids that no text is encoded to (but for the unknown token,
-    where there is one) and that programs put where they want. They have the last ids.
+    A codec may have `special` tokens, such as "[MASK]": named ids that programs insert themselves; no text is encoded to them,
+    except to the unknown token, if there is one. They have the last ids.
     """
 
     @property
     def size(self) -> int:
-        """How many ids there are, the special tokens' included."""
+        """The number of ids, special tokens included."""
 
     @property
     def special(self) -> tuple[str, ...]:
@@ -39,15 +39,15 @@ class Codec(Protocol):
         """The ids of a text.  Shapes: `(tokens,)`, int32.  Fails: `UnknownToken`."""
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """The text of ids; a special token is shown by its name.  Fails: `UnknownToken` for an id out of range."""
+        """The text of ids; a special token appears as its name.  Fails: `UnknownToken` for an id out of range."""
 
     def id_of(self, token: str) -> int:
-        """The id of a token by its name, for the special ones above all.  Fails: `UnknownToken`."""
+        """The id of a token by its name, mostly for special tokens.  Fails: `UnknownToken`."""
 
 
 @dataclass(frozen=True)
 class CharacterCodec:
-    """An id for each character: its place in `characters`. Make it with `character_codec`."""
+    """An id for each character: its position in `characters`. Build it with `character_codec`."""
 
     characters: str
     special: tuple[str, ...] = ()
@@ -61,12 +61,12 @@ class CharacterCodec:
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return len(self.characters) + len(self.special)
 
     @cached_property
     def _table(self) -> Ids:
-        """The id of every code point up to the largest that is known, and of the one after it, which stands for all others."""
+        """The id of every code point up to the largest known one; one more entry stands for all larger ones."""
         known = _code_points(self.characters)
         table = np.full(int(known.max(initial=-1)) + 2, -1 if self.unknown is None else self.id_of(self.unknown), np.int32)
         table[known] = np.arange(len(known))
@@ -91,10 +91,10 @@ class CharacterCodec:
 
 
 def character_codec(text: str, *, special: Sequence[str] = (), unknown: str | None = None) -> CharacterCodec:
-    """An id for each character of `text`: 0 for the most frequent, and so on; of two as frequent, the lower code point first.
+    """An id for each character of `text`: 0 for the most frequent, and so on; ties by code point.
 
-    A character that is not in `text` fails with `UnknownToken`, or has the id of the `unknown` token if there is one, which
-    is a special token by that name.
+    A character that is not in `text` fails with `UnknownToken`, or, with `unknown`, has the id of the special token of that
+    name.
 
     >>> codec = character_codec("hello", special=["<pad>"])
     >>> codec.encode("hello"), codec.decode([2, 1, 0, 4]), codec.id_of("<pad>")
@@ -108,7 +108,7 @@ def character_codec(text: str, *, special: Sequence[str] = (), unknown: str | No
 
 @dataclass(frozen=True)
 class WordCodec:
-    """An id for each word: its place in `words`. Make it with `word_codec`."""
+    """An id for each word: its position in `words`. Build it with `word_codec`."""
 
     words: tuple[str, ...]
     special: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class WordCodec:
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return len(self.words) + len(self.special)
 
     @cached_property
@@ -142,7 +142,7 @@ class WordCodec:
         return ids
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """The words of ids with a space between any two.  Fails: `UnknownToken` for an id out of range."""
+        """The words of ids, joined by spaces.  Fails: `UnknownToken` for an id out of range."""
         tokens = (*self.words, *self.special)
         return " ".join([tokens[i] for i in checked_ids(ids, self.size).tolist()])
 
@@ -154,12 +154,12 @@ class WordCodec:
 def word_codec(
     text: str, *, minimum_frequency: int = 1, lower: bool = False, special: Sequence[str] = (), unknown: str | None = "<unk>"
 ) -> WordCodec:
-    """An id for each word that `text` has at least `minimum_frequency` times: 0 for the most frequent, ties by code point.
+    """An id for each word with at least `minimum_frequency` occurrences in `text`: 0 for the most frequent, ties by code point.
 
     A word is a run of letters with their marks, digits and underscores, with apostrophes inside it (don't), or one other
-    character that is not white space (a comma); `words_of` has the rule, which is Unicode's. White space only divides, so
-    decoding gives one space between any two words. With `lower`, text is put in lower case first. Other words have the id of
-    the `unknown` token, a special token by that name; with `unknown=None` they fail with `UnknownToken`.
+    character that is not white space (a comma); the rule, in `words_of`, is Unicode's. White space only separates words, so
+    decoding puts one space between words. With `lower`, text is lower-cased first. Other words have the id of the special
+    token `unknown`; with `unknown=None` they fail with `UnknownToken`.
 
     >>> codec = word_codec("The cat saw the dog, the dog ran.", lower=True, minimum_frequency=2)
     >>> codec.words, codec.encode("The dog sat"), codec.decode([0, 1, 2])
@@ -186,26 +186,26 @@ class ByteCodec:
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return 256 + len(self.special)
 
     def encode(self, text: str) -> Ids:
-        """The ids of a text.  Fails: `UnknownToken` for half of a surrogate pair, which UTF-8 has no bytes for."""
+        """The ids of a text.  Fails: `UnknownToken` for a lone surrogate, which UTF-8 cannot encode."""
         return np.frombuffer(utf8(text, self.size), np.uint8).astype(np.int32)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """The text of ids, with U+FFFD where bytes are no UTF-8.  Fails: `UnknownToken` for an id out of range."""
+        """The text of ids, with U+FFFD where bytes are not UTF-8.  Fails: `UnknownToken` for an id out of range."""
         known = checked_ids(ids, self.size).tolist()
         names = {256 + i: name for i, name in enumerate(self.special)}
         return spelled(known, names, lambda plain: bytes(plain).decode(errors="replace"))
 
     def id_of(self, token: str) -> int:
-        """The id of a special token, or of a character of one byte."""
+        """The id of a special token, or of an ASCII character."""
         return place_of(token, [chr(i) for i in range(128)], self.special, 256)
 
 
 def byte_codec(*, special: Sequence[str] = ()) -> ByteCodec:
-    """The bytes of a text in UTF-8 as ids; every text has them, and decoding gives the text back.
+    """The bytes of a text in UTF-8 as ids; every text can be encoded, and decoding restores it.
 
     >>> byte_codec().encode("é!"), byte_codec().decode([195, 169, 33])
     (array([195, 169,  33], dtype=int32), 'é!')
@@ -213,7 +213,7 @@ def byte_codec(*, special: Sequence[str] = ()) -> ByteCodec:
     return ByteCodec(several("special", special))
 
 
-# ------------------------------------------------------------------------------- what codecs have in common
+# ------------------------------------------------------------------------------- shared by all codecs
 
 
 def checked_ids(ids: Sequence[int] | Ids, size: int) -> Ids:
@@ -231,7 +231,7 @@ def checked_ids(ids: Sequence[int] | Ids, size: int) -> Ids:
 
 
 def place_of(token: str, tokens: Sequence[str], special: Sequence[str], first: int | None = None) -> int:
-    """The id of a token: the special ones begin at `first`, after the others.  Fails: `UnknownToken`."""
+    """The id of a token; special tokens start at `first`, after the others.  Fails: `UnknownToken`."""
     first = len(tokens) if first is None else first
     if token in special:
         return first + special.index(token)
@@ -241,7 +241,7 @@ def place_of(token: str, tokens: Sequence[str], special: Sequence[str], first: i
 
 
 def utf8(text: str, size: int) -> bytes:
-    """The text's bytes.  Fails: `UnknownToken` for half of a surrogate pair."""
+    """The text's bytes.  Fails: `UnknownToken` for a lone surrogate."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -249,7 +249,7 @@ def utf8(text: str, size: int) -> bytes:
 
 
 def with_unknown(special: Sequence[str], unknown: str | None) -> tuple[str, ...]:
-    """The special tokens, the unknown one among them."""
+    """The special tokens, including the unknown one."""
     special = several("special", special)
     if unknown is not None:
         text_of("unknown", unknown, "the name of the unknown token, or None")
@@ -257,7 +257,7 @@ def with_unknown(special: Sequence[str], unknown: str | None) -> tuple[str, ...]
 
 
 def check_tokens(tokens: Sequence[str], special: Sequence[str], unknown: str | None) -> None:
-    """Raise `ValueError` for what cannot be told apart."""
+    """Raises: `ValueError` for repeated tokens, or an unknown token that is not special."""
     if len(set(tokens)) < len(tokens) or len(set(special)) < len(special):
         raise ValueError("a codec has each of its tokens once")
     if unknown is not None and unknown not in special:
@@ -265,7 +265,7 @@ def check_tokens(tokens: Sequence[str], special: Sequence[str], unknown: str | N
 
 
 def spelled(ids: list[int], names: Mapping[int, str], decode: Callable[[list[int]], str]) -> str:
-    """The text of ids: special tokens by their names, as they are, and each run of other ids decoded at once."""
+    """The text of ids: special tokens as their names, and each run of other ids decoded at once."""
     parts, start = [], 0
     for stop in [at for at, i in enumerate(ids) if i in names]:
         parts += [decode(ids[start:stop]), names[ids[stop]]] if start < stop else [names[ids[stop]]]
@@ -274,7 +274,7 @@ def spelled(ids: list[int], names: Mapping[int, str], decode: Callable[[list[int
 
 
 def described(count: int, of: str, special: Sequence[str]) -> str:
-    """How many tokens, and the special ones."""
+    """The number of tokens, and the special ones."""
     return printable(f"{count:,} {of}" + (f", {', '.join(special)}" if special else ""))
 
 

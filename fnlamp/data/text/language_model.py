@@ -1,4 +1,4 @@
-"""Batches for language models: windows of a corpus, and what comes next at each place of them."""
+"""Batches for language models: windows of a corpus, and the next token at each position."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WHERE: Final = "language_model_batches"
 def language_model_batches(
     corpus: Any, block: int, batch_size: int, *, seed: int | None = None, drop_last: bool = False
 ) -> BatchStream[Never]:
-    """Batches `(inputs, targets)`: windows of `block` tokens of a corpus, and the tokens after each of theirs.
+    """Batches `(inputs, targets)`: windows of `block` tokens of a corpus, and the next token of each.
 
-    Windows do not overlap, so that a token is predicted at most once an epoch. In order from the first token without a seed;
-    with one they are shuffled, and all begin at an offset below `block`, both functions of the seed alone, and there are as
-    many of them for every seed. The last batch has the windows that are left, and is left out with `drop_last` if it is not
-    full. The corpus is one array of ids. It alone is on the device, in its own dtype: one of 8 or 16 bits takes the least
-    room. One that is mapped from a file stays there, and is read batch by batch.
+    Windows do not overlap, so each token is predicted at most once an epoch. Without a seed they are in order from the first
+    token; with one they are shuffled, and start at an offset below `block`. Both are functions of the seed alone, and every
+    seed gives the same number of windows. The last batch has the remaining windows; `drop_last` drops it if it is not full.
+    The corpus is one array of ids. Only the corpus is on the device, in its own dtype: 8 or 16 bits save memory. A corpus that
+    is mapped from a file stays there, and is read batch by batch.
     Shapes: corpus `(tokens,)`, any integers; both parts of a batch `(batch_size, block)`, int32.
-    Fails: `ShapeMismatch`, `DtypeMismatch`, also for ids that 32 bits do not hold; as a stream without batches, `EmptyEpoch`
-    if the corpus has less than `block + 1` tokens.
+    Fails: `ShapeMismatch`, `DtypeMismatch`, also for ids that 32 bits cannot hold; a stream without batches, `EmptyEpoch`,
+    if the corpus has fewer than `block + 1` tokens.
 
     >>> s = language_model_batches(np.arange(10, 20), block=3, batch_size=2)
     >>> [(inputs.tolist(), targets.tolist()) for inputs, targets in stream.items(s)]
@@ -43,12 +43,12 @@ def language_model_batches(
     tokens = len(corpus)
     windows, offset = max(tokens - 1, 0) // block, 0
     if seed is not None and windows:
-        windows = max(tokens // block - 1, 1)  # after the largest offset there is room for so many
-        # Apart from the generator of the order: one seed must not give both the same numbers.
+        windows = max(tokens // block - 1, 1)  # as many as fit after the largest offset
+        # A spawn key: the offset must not use the numbers that shuffle the windows.
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
         offset = int(generator.integers(min(block, tokens - windows * block)))
     order, recipe = Order(windows, seed), Recipe(take=partial(windows_of, block))
-    # The corpus comes second: it is what a plan looks through for targets that are none of the classes.
+    # The corpus is second, where a plan looks for targets that are not classes.
     arrays = np.asarray(offset, np.int32 if tokens <= MOST else np.int64), corpus
     cause = "" if windows else f" of {tokens:,} tokens, of which a block of {block:,} needs one more"
     why_empty = EmptyEpoch(windows, batch_size, drop_last, where=WHERE + cause)
@@ -60,12 +60,12 @@ def language_model_batches(
         lambda size: (array_spec((size, block), np.int32),) * 2,
         why_empty,
         recipe=recipe,
-        on_host=isinstance(corpus, np.memmap) or tokens > MOST,  # on the device, places are counted in 32 bits
+        on_host=isinstance(corpus, np.memmap) or tokens > MOST,  # the device indexes with 32 bits
     )
 
 
 def windows_of(block: int, arrays: Tree, rows: Any) -> Tree:
-    """`(inputs, targets)` of the windows with these numbers; `arrays` are the offset of the first one, and the corpus."""
+    """`(inputs, targets)` of the windows with these numbers; `arrays` are the offset of the first window and the corpus."""
     offset, corpus = arrays
     on_host = isinstance(rows, np.ndarray)
     rows = rows.astype(np.int64) if on_host else rows
@@ -83,13 +83,13 @@ def _checked(corpus: Any) -> Any:
     if not is_integer(corpus):
         hint = "encode the text first, as with character_codec"
         raise FaultError(DtypeMismatch("integer tokens", describe(corpus), hint, where=WHERE))
-    if not isinstance(corpus, np.memmap):  # which is looked at batch by batch
+    if not isinstance(corpus, np.memmap):  # checked batch by batch
         _check_range(corpus)
     return corpus
 
 
 def _check_range(tokens: Any) -> None:
-    """Raise `DtypeMismatch` for ids that int32 would wrap around."""
+    """Fails: `DtypeMismatch` for ids that would overflow int32."""
     if np.can_cast(tokens.dtype, np.int32) or not tokens.size:
         return
     low, high = int(tokens.min()), int(tokens.max())

@@ -1,4 +1,4 @@
-"""Batches for BERT: pairs of sentences, of which some tokens are hidden and the second may be any."""
+"""Batches for BERT: pairs of sentences with some tokens masked; the second sentence may be a random one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fnlamp.stream import BatchStream, Order, from_function
 from fnlamp.stream.view import check_seed
 
 IGNORED = -100
-"""The target where there is none, as `loss.nll` and `loss.cross_entropy` ignore it."""
+"""The target of unused positions, which `loss.nll` and `loss.cross_entropy` ignore."""
 
 
 def masked_batches(
@@ -37,22 +37,21 @@ def masked_batches(
     share: float = 0.15,
     drop_last: bool = False,
 ) -> BatchStream[Never]:
-    """Batches `(features, targets)` for BERT's two tasks: hidden tokens, and whether one sentence follows another.
+    """Batches `(features, targets)` for BERT's two tasks: masked tokens, and whether one sentence follows another.
 
-    A paragraph is a sequence of sentences, a sentence a sequence of ids; every two neighbours are one row an epoch. A row is
+    A paragraph is a sequence of sentences, a sentence a sequence of ids; each pair of neighbours is one row an epoch. A row is
     `[cls] a [sep] b [sep]`, padded to `maximum`: a sentence of a paragraph, and with probability 1/2 the next one, else one
-    from another paragraph (from the same if there is no other; never the next one). Where both are too long together, the
-    longer one is cut to a window at a random place, both to about half the room if need be. `share` of a row's tokens are
-    chosen, at least one: 80 % of these become `mask`, 10 % any token of the vocabulary, 10 % stay. The ids of `cls`, `sep`,
-    `mask`, `pad` and of `special`, as of an unknown token, are never chosen, nor put in. All is a function of the seed and of
-    the position of the batch; another seed, as `epochs` hands one out each epoch, hides other tokens. Sentences without
-    tokens are left out.
+    from another paragraph (from the same if there is no other; never the next one). If both together are too long, the
+    longer one is cut to a window at a random place, or both to about half the space. `share` of a row's tokens are chosen, at
+    least one: 80 % of these become `mask`, 10 % any token of the vocabulary, 10 % stay. The ids of `cls`, `sep`, `mask`, `pad`
+    and `special`, such as an unknown token, are never chosen and never drawn. Everything is a function of the seed and the
+    position of the batch; another seed, such as `epochs` gives each epoch, masks other tokens. Empty sentences are dropped.
 
-    Shapes, `most` being the share of `maximum - 3`: features `ids`, `segments` (0 up to the first `sep`, then 1; 0 where
-    padded) `(batch_size, maximum)`, `lengths` `(batch_size,)`, `positions` `(batch_size, most)`, where in its own row a chosen
-    token stands, 0 where there are fewer; targets `tokens` `(batch_size, most)`, what stood there, -100 where there are fewer,
-    `weights` alike, 1 or 0, float32, `next` `(batch_size,)`, 1 if the second sentence is the next one; all others int32.
-    Fails: `DtypeMismatch`; `LabelOutOfRange` for a token that is none of the vocabulary; `EmptyEpoch` without batches.
+    Shapes, with `most` the share of `maximum - 3`: features `ids`, `segments` (0 up to the first `sep`, then 1; 0 for padding)
+    `(batch_size, maximum)`, `lengths` `(batch_size,)`, `positions` `(batch_size, most)`, the positions of the chosen tokens in
+    their row, then 0; targets `tokens` `(batch_size, most)`, the original tokens, then -100, `weights` of the same shape, 1 or
+    0, float32, `next` `(batch_size,)`, 1 if the second sentence is the next one; all others int32.
+    Fails: `DtypeMismatch`; `LabelOutOfRange` for a token outside the vocabulary; `EmptyEpoch` without batches.
     Reference: Devlin et al. 2019, sections 3.1 and A.1.
 
     >>> paragraphs = [[[5, 6], [8, 9]], [[6, 6], [7, 5]]]
@@ -69,7 +68,7 @@ def masked_batches(
     special = [whole("special", each, None) for each in special]
     drop_last, seed = flag("drop_last", drop_last), check_seed(seed)
     if seed is None:
-        raise TypeError("masked_batches needs a seed, of which the hidden tokens are a function; got None")
+        raise TypeError("masked_batches needs a seed, which determines the masked tokens; got None")
     if isinstance(share, bool) or not isinstance(share, Real):
         raise TypeError(f"share is a number above 0 and up to 1, got {shown(share)}")
     if batch_size < 1 or maximum < 5 or not 0 < share <= 1:
@@ -78,7 +77,7 @@ def masked_batches(
     never = {cls, sep, mask, pad, *special}
     if min(never) < 0 or max(never) >= vocabulary or len(never) == vocabulary or len({cls, sep, mask, pad}) < 4:
         got = f"cls={cls}, sep={sep}, mask={mask}, pad={pad}, special={list(special)}"
-        raise ValueError(f"special ids differ, and are some of those of a vocabulary of {vocabulary}, got {got}")
+        raise ValueError(f"special ids are distinct ids of a vocabulary of {vocabulary}, got {got}")
     plain = np.ones(vocabulary, bool)
     plain[list(never)] = False
     text = _Text.of(paragraphs, vocabulary)
@@ -87,7 +86,7 @@ def masked_batches(
     full, rest = divmod(len(order), batch_size)
 
     def make(position: int) -> Tree:
-        # A spawn key, because SeedSequence takes the entropies 5 and [5, 0] for the same.
+        # A spawn key, because SeedSequence treats the entropies 5 and [5, 0] as equal.
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(position,)))
         firsts = text.firsts[order[position * batch_size : (position + 1) * batch_size]]
         return tree.map(lambda *leaves: np.stack(leaves), *[row.make(int(first), generator) for first in firsts])
@@ -105,11 +104,11 @@ def masked_batches(
 
 @dataclass(frozen=True, eq=False)
 class _Text:
-    """All tokens one after the other, where the sentences begin, and which sentences a paragraph has."""
+    """All tokens in one array, with the bounds of sentences and paragraphs."""
 
     tokens: Ids
     starts: Ids
-    """Where each sentence begins, and the end of the last.  Shape: `(sentences + 1,)`."""
+    """The start of each sentence, and the end of the last.  Shape: `(sentences + 1,)`."""
     paragraph: Ids
     """The paragraph of each sentence."""
     bounds: Ids
@@ -123,8 +122,8 @@ class _Text:
         sentences = [sentence for paragraph in kept for sentence in paragraph]
         flat = np.concatenate(sentences) if sentences and all(each.ndim == 1 for each in sentences) else np.zeros(0, np.int32)
         if flat.dtype.kind not in "iu" or (sentences and not flat.size):
-            came = ", ".join(sorted({describe(each) for each in sentences})[:3])
-            raise FaultError(DtypeMismatch("sentences of integer ids", came, where="masked_batches"))
+            actual = ", ".join(sorted({describe(each) for each in sentences})[:3])
+            raise FaultError(DtypeMismatch("sentences of integer ids", actual, where="masked_batches"))
         starts = np.cumsum([0, *map(len, sentences)])
         if ((flat < 0) | (flat >= vocabulary)).any():
             at = int(np.argmax((flat < 0) | (flat >= vocabulary)))
@@ -144,7 +143,7 @@ class _Text:
         return self.tokens[self.starts[at] : self.starts[at + 1]]
 
     def other(self, first: int, generator: np.random.Generator) -> int:
-        """Any sentence of another paragraph, or where there is none, any of this one but the next."""
+        """A random sentence of another paragraph; if there is none, one of this paragraph but the next."""
         begin, end = self.bounds[self.paragraph[first]], self.bounds[self.paragraph[first] + 1]
         if end - begin == len(self.paragraph):
             begin, end = first + 1, first + 2
@@ -165,7 +164,7 @@ def _sentences(paragraph: Any, at: int) -> list[Ids]:
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """How a row is made of the number of its first sentence."""
+    """Builds a row from the number of its first sentence."""
 
     text: _Text
     maximum: int
@@ -176,7 +175,7 @@ class _Row:
     mask: int
     pad: int
     plain: Ids
-    """Whether an id is that of an ordinary token."""
+    """Whether an id is an ordinary token."""
     drawn: Ids
     """The ordinary tokens."""
 
@@ -195,7 +194,7 @@ class _Row:
         return features, {"next": np.int32(follows), "tokens": tokens, "weights": weights}
 
     def hide(self, row: Ids, generator: np.random.Generator) -> tuple[Ids, Ids]:
-        """The row with some of its tokens hidden, and the positions of those, in order."""
+        """The row with some tokens masked, and their positions, in order."""
         candidates = np.flatnonzero(self.plain[row])
         count = min(max(round(self.share * len(candidates)), 1), len(candidates))
         positions = np.sort(generator.permutation(candidates)[:count])
@@ -206,9 +205,9 @@ class _Row:
 
 
 def windows(pair: tuple[Ids, Ids], room: int, generator: np.random.Generator) -> tuple[Ids, Ids]:
-    """The two sentences, cut to windows at random places where they have more than `room` tokens together."""
+    """The two sentences, cut to windows at random places if they have more than `room` tokens together."""
     a, b = map(len, pair)
-    # The shorter one is whole if it takes half the room or less.
+    # The shorter one stays whole if it takes at most half the room.
     keep_a = min(a, max(room - b, room - room // 2))
     keep_b = min(b, room - keep_a)
     at_a, at_b = generator.integers([a - keep_a + 1, b - keep_b + 1]).tolist()

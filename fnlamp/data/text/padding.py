@@ -1,4 +1,4 @@
-"""Batches of sequences of different lengths: padded ids, and how many of each row count."""
+"""Batches of sequences of different lengths: padded ids, and the length of each row."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def padded_batches(
     drop_last: bool = False,
     among: int = 0,
 ) -> BatchStream[Never]:
-    """Batches `(ids, lengths)` of sequences of ids, each row filled up with `pad`; with targets, `((ids, lengths), targets)`.
+    """Batches `(ids, lengths)` of sequences of ids, each row padded with `pad`; with targets, `((ids, lengths), targets)`.
 
     A batch is as wide as `maximum`, so that all have one shape and one program; without it, as its longest sequence, rounded
-    up to a `multiple`: there is then a program for each width, and the stream's spec has the widest. A sequence longer than
-    `maximum` is a fault, or is cut after its first `maximum` ids with `cut=True`. In order without a seed, else shuffled by
-    it. With `among`, each run of so many batches is put in order of length before it is divided, so that rows of about the
-    same length come together and less is padded; those batches are then shuffled, if there is a seed.
+    up to a `multiple`: then each width compiles a program, and the stream's spec has the widest. A sequence longer than
+    `maximum` is a fault, or is cut to its first `maximum` ids with `cut=True`. Sequences are in order without a seed, else
+    shuffled. With `among`, the rows of each run of that many batches are sorted by length before they are split into batches,
+    so that rows of similar length share a batch and less is padded; with a seed, those batches are then shuffled.
     Shapes: ids `(batch_size, width)`, lengths `(batch_size,)`, int32; targets, a pytree of arrays, rows first.
     Fails: `ShapeMismatch`, `DtypeMismatch`, for a single sequence when its batch is made; `EmptyEpoch` without batches.
 
@@ -90,7 +90,7 @@ def padded_batches(
 def _divided(lengths: Ids, batch_size: int, seed: int | None, drop_last: bool, among: int) -> list[Ids]:
     """The row numbers of each batch; only the last is short."""
     order = Order(len(lengths), seed)[:]
-    if drop_last:  # by chance, not by length
+    if drop_last:  # before sorting: at random, not by length
         order = order[: len(order) - len(order) % batch_size]
     if among:
         step = among * batch_size

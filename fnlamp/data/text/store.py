@@ -1,4 +1,4 @@
-"""Texts from files; codecs to files and back, as JSON, which is read as data and checked."""
+"""Texts from files; codecs to files and back, as JSON that is checked when read."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ KEY = "fnlamp codec"
 
 
 def save_codec(codec: Codec, path: str | PathLike[str]) -> Effect[None, FileUnwritable]:
-    """Write a codec to a file, which has either all of it or what it had before.
+    """Write a codec to a file, atomically.
 
-    A `BpeCodec` is written as Hugging Face's `tokenizers` writes it, so other programs can read it too.
+    A `BpeCodec` is written in the format of Hugging Face's `tokenizers`, which other programs can read.
     Fails: `FileUnwritable`.
     """
     name, text = path_of(path), _text(codec)
 
     def write() -> None:
         if "\0" in name:
-            raise OSError(errno.EINVAL, "no file has a NUL in its name")
+            raise OSError(errno.EINVAL, "a file name cannot contain NUL")
         part = f"{name}.{secrets.token_hex(8)}.part"
-        with open(part, "x", encoding="utf-8", newline="\n") as file:  # a new file: no link is followed
+        with open(part, "x", encoding="utf-8", newline="\n") as file:  # "x" follows no link
             try:
                 file.write(text)
                 file.flush()
                 os.replace(part, name)
-            except BaseException:
+            except BaseException:  # an interruption too: no part is left behind
                 with contextlib.suppress(OSError):
                     os.remove(part)
                 raise
@@ -51,12 +51,12 @@ def save_codec(codec: Codec, path: str | PathLike[str]) -> Effect[None, FileUnwr
 
 
 def read_codec(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[Codec, FileFault | ExtraMissing]:
-    """The codec in a file of `save_codec`, or a tokenizer's in a file of Hugging Face's `tokenizers` (tokenizer.json).
+    """The codec in a file of `save_codec`, or the tokenizer in a file of Hugging Face's `tokenizers` (tokenizer.json).
 
-    Nothing is opened before the program is run, and nothing in the file is executed; `limit` is how many bytes it may have,
-    unpacked, and 64 more for each value. A tokenizer of another kind than `train_bpe` makes is a `BpeCodec` too, and gives back
-    what its own rules leave of a text.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`; `ExtraMissing` for a tokenizer
-    without the extra `text`.
+    Nothing is opened before the program is run, and nothing in the file is executed; `limit` is how many bytes the file may
+    have, unpacked, with 64 more for each value. A tokenizer of another kind than `train_bpe`'s is a `BpeCodec` too, and its own
+    rules decide what decoding restores of a text.  Fails: `FileMissing`, `FileCorrupt`, `TooLarge`; `ExtraMissing` for a
+    tokenizer without the extra `text`.
 
     >>> import pathlib, tempfile
     >>> from fnlamp import data
@@ -69,10 +69,10 @@ def read_codec(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effec
 
 
 def read_text(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[str, FileFault]:
-    """The text of a file in UTF-8, packed with gzip or not, without a byte order mark; line ends stay as they are.
+    """The text of a file in UTF-8, packed with gzip or not, without a byte order mark; line ends are unchanged.
 
     Nothing is opened before the program is run; `limit` is how many bytes the file may have, unpacked.
-    Fails: `FileMissing`; `TooLarge`; `FileCorrupt` for bytes that are no UTF-8.
+    Fails: `FileMissing`; `TooLarge`; `FileCorrupt` for bytes that are not UTF-8.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "greeting.txt")
@@ -88,8 +88,8 @@ def read_text(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect
         try:
             return raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            came = f"the byte {error.object[error.start]:#04x} at {error.start:,}"
-            raise FaultError(FileCorrupt(name, "UTF-8 text", came)) from error
+            actual = f"the byte {error.object[error.start]:#04x} at {error.start:,}"
+            raise FaultError(FileCorrupt(name, "UTF-8 text", actual)) from error
 
     return reading(name, load)
 
@@ -112,22 +112,22 @@ def _text(codec: Codec) -> str:
 
 
 def _check_text(path: str, raw: bytes, limit: int | None) -> None:
-    """Nothing, or the fault of a text that would take more than four times the limit, of which its bytes are a part."""
+    """Check that a text and its bytes together take at most four times the limit.  Fails: `TooLarge`."""
     if limit is not None and len(raw) + text_size(raw) > 4 * limit:
         raise FaultError(TooLarge(path, limit, len(raw)))
 
 
 _OBJECT: Final = 64
-"""Bytes that are counted for each value in a file of JSON, whatever it takes there."""
+"""Bytes counted for each value in a JSON file, whatever its size there."""
 
 
 def _codec(path: str, raw: bytes, limit: int | None) -> Codec:
     within(path, limit, len(raw) + _OBJECT * sum(map(raw.count, (b",", b"[", b"{"))))
     _check_text(path, raw, limit)
     try:
-        fields = json.loads(raw.decode("utf-8-sig"))  # of bytes it would take UTF-16 and 32 too
+        fields = json.loads(raw.decode("utf-8-sig"))  # from bytes, `json` would accept UTF-16 and 32 too
     except (ValueError, RecursionError) as error:
-        raise FaultError(FileCorrupt(path, "JSON", _no_json(raw, error))) from error
+        raise FaultError(FileCorrupt(path, "JSON", _not_json(raw, error))) from error
     if isinstance(fields, dict) and KEY not in fields and "model" in fields:
         return _tokenizer(path, raw)
     try:
@@ -137,12 +137,12 @@ def _codec(path: str, raw: bytes, limit: int | None) -> Codec:
         raise FaultError(FileCorrupt(path, "a codec that save_codec wrote, or a tokenizer.json", what)) from error
 
 
-def _no_json(raw: bytes, error: Exception) -> str:
+def _not_json(raw: bytes, error: Exception) -> str:
     if not raw:
         return "an empty file"
     if isinstance(error, json.JSONDecodeError):
         return f"something else from line {error.lineno:,}, column {error.colno:,} on"
-    return "brackets inside brackets by the thousands" if isinstance(error, RecursionError) else "bytes that are no text"
+    return "thousands of nested brackets" if isinstance(error, RecursionError) else "bytes that are not text"
 
 
 def _of_fields(fields: Any) -> Codec:
@@ -164,7 +164,7 @@ def _of_fields(fields: Any) -> Codec:
 def _strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
     strings = fields[name]
     if not isinstance(strings, list) or not all(isinstance(each, str) for each in strings):
-        raise TypeError(f"{name} that are no list of strings")
+        raise TypeError(f"{name} that are not a list of strings")
     return tuple(strings)
 
 
@@ -175,8 +175,8 @@ def _tokenizer(path: str, raw: bytes) -> BpeCodec:
             codec = BpeCodec(raw.decode())
             size = codec.size
     except FaultError as error:
-        came = error.fault.reason if isinstance(error.fault, CodecFailed) else str(error.fault)
-        raise FaultError(FileCorrupt(path, "a tokenizer of Hugging Face's tokenizers", came)) from error
+        actual = error.fault.reason if isinstance(error.fault, CodecFailed) else str(error.fault)
+        raise FaultError(FileCorrupt(path, "a tokenizer of Hugging Face's tokenizers", actual)) from error
     if size > 2**31:
         raise FaultError(FileCorrupt(path, "ids of 31 bits", f"{size - 1}"))
     return codec

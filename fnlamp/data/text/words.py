@@ -1,4 +1,4 @@
-"""Words by Unicode's rule, on the standard library's own character data."""
+"""Words by Unicode's rule, with the standard library's character data."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 
 
 def words_of(text: str, *, lower: bool = False) -> list[str]:
-    """The words of a text, as `word_codec` divides it.
+    """The words of a text, as `word_codec` splits it.
 
     These are the segments of Unicode's default rule that are not white space, with one difference: a full stop, comma, colon
-    or semicolon always stands by itself, between digits too. Reference: Unicode Standard Annex 29, section 4.
+    or semicolon is always its own word, between digits too. Reference: Unicode Standard Annex 29, section 4.
 
     >>> words_of("Don't panic: 42!")
     ["Don't", 'panic', ':', '42', '!']
@@ -33,7 +33,7 @@ _JOINED: Final = f"(?:_{_X})"
 _WORD: Final = re.compile(f"{_JOINED}*+{_RUN}(?:{_JOINED}++{_RUN})*+{_JOINED}*+|{_JOINED}++|r{_X}(?:r{_X})?|(?:zp?|[^s]){_X}")
 
 _DOTS: Final = "\u00b7\u0387\u055f\u05f4\u2027"
-"""Marks at half height that stand between the letters of a word, as in the Catalan col·lecció."""
+"""Marks at half height between the letters of a word, as in the Catalan col·lecció."""
 _LETTER_LIKE: Final = re.compile(
     "[\u02c2-\u02c5\u02d2-\u02d7\u02de\u02df\u02e5-\u02eb\u02ed\u02ef-\u02ff\u055a-\u055c\u055e\u058a\u05f3\ua708-\ua716"
     "\ua720\ua721\ua789\ua78a\uab5b\u24b6-\u24e9\U0001f130-\U0001f149\U0001f150-\U0001f169\U0001f170-\U0001f189]"
@@ -53,7 +53,7 @@ _APART: Final = re.compile(
 
 
 def _kind(character: str) -> str:
-    """The class of a character, by its category, and by its block where the category does not tell."""
+    """The class of a character, by its category, or by its block if the category is not enough."""
     category, point = unicodedata.category(character), ord(character)
     if character.isspace():
         return "s"
@@ -61,7 +61,7 @@ def _kind(character: str) -> str:
         return character
     if character == "\u200d":
         return "z"
-    # Marks, half-width voicing marks, skin tones; tags and whatever else is only formatting.
+    # Marks, half-width voicing marks, skin tones; tags and other format characters.
     if category[0] == "M" or character in "\u200c\uff9e\uff9f" or 0x1F3FB <= point <= 0x1F3FF:
         return "e"
     if category == "Cf" and character != "\u200b":

@@ -147,7 +147,11 @@ def test_a_label_is_a_whole_number(write, cell):
         ("a,a\n1,2\n", {"label": "a"}, "one column 'a' for the labels, got 2 of them"),
         ("1,2\n", {"label": 2, "header": False}, "2 for the labels"),
         (b"a,b\n1,\xff\n", {}, "the byte 0xff in"),
-        ('a,b"\n1,"2"\n3,4\n5,6\n', {}, "a quote inside an unquoted name"),  # whose first row would be taken for a part of the names
+        (
+            'a,b"\n1,"2"\n3,4\n5,6\n',
+            {},
+            "a quote inside an unquoted name",
+        ),  # whose first row would be taken for a part of the names
         ('a,b"\n1,2\n3,4\n', {}, "RFC 4180"),
         (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-5], {}, "gzip"),
     ],

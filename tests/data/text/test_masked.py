@@ -329,5 +329,5 @@ def test_wrong_arguments_are_bugs():
     for options in ({"batch_size": 0}, {"maximum": 4}, {"share": 0.0}, {"vocabulary": 5}, {"vocabulary": 3}, {"special": [-1]}):
         with pytest.raises(ValueError, match=r"needs|special ids"):
             make(**{"batch_size": 2, "maximum": 9, "vocabulary": 10, **options})
-    with pytest.raises(ValueError, match="special ids differ"):
+    with pytest.raises(ValueError, match="special ids are distinct"):
         make(batch_size=2, maximum=9, vocabulary=10, sep=CLS)
