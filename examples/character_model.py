@@ -1,4 +1,4 @@
-"""A language model of characters: what comes next, learned from one text, and then some text of its own.
+"""A character-level language model: it learns one text, and then writes some of its own.
 
 python examples/character_model.py --text FILE             any text in UTF-8
 python examples/character_model.py                         the language reference that comes with Python
@@ -24,14 +24,14 @@ BLOCK, BATCH = 64, 32
 
 
 def network(kind: str, vocabulary: int) -> Layer:
-    """Characters to the logits of the next one, at every time."""
+    """Characters to the logits of the next one, at every time step."""
     if kind == "gpt":
         return models.gpt(vocabulary, layers=2, width=96, heads=4, context=BLOCK, drop_rate=0.1)
     return nn.sequence(tokens=nn.embedding(vocabulary, 32), memory=nn.lstm(128), out=nn.linear(vocabulary))
 
 
 def text_of(path: Path | None) -> Effect[str, Any]:
-    """The text of a file, or a text that every Python has."""
+    """The text of a file, or a text that comes with Python."""
     if path is not None:
         return data.read_text(path)
 
@@ -44,7 +44,7 @@ def text_of(path: Path | None) -> Effect[str, Any]:
 
 
 def parts(text: str) -> tuple[data.CharacterCodec, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The codec, nine tenths of the ids to train on, and the last tenth; 16 bits are enough for a character's id."""
+    """The codec, nine tenths of the ids for training, and the last tenth; 16 bits are enough for the id of a character."""
     codec = data.character_codec(text)
     ids = codec.encode(text).astype(np.uint16)
     at = len(ids) * 9 // 10
@@ -52,7 +52,7 @@ def parts(text: str) -> tuple[data.CharacterCodec, np.ndarray[Any, Any], np.ndar
 
 
 def describe(text: str, kind: str = "lstm", epochs: int = 3, seed: int = 0) -> Effect[train.Trained, Any]:
-    """The program; nothing has run. Each epoch cuts the text at other places."""
+    """The program; nothing has run. Each epoch splits the text at different places."""
     codec, rows, held_out = parts(text)
     return train.epochs(
         model=train.supervised(network(kind, codec.size), loss.cross_entropy()),
@@ -66,14 +66,14 @@ def describe(text: str, kind: str = "lstm", epochs: int = 3, seed: int = 0) -> E
 
 
 def write(trained: train.Trained, codec: data.Codec, start: str, length: int, seed: int = 0) -> str:
-    """`start`, and `length` characters more, each drawn from what the model expects after the last `BLOCK` of them."""
+    """`start` and `length` more characters, each sampled from the model's prediction after the last `BLOCK` characters."""
     generator, ids = np.random.default_rng(seed), codec.encode(start).tolist()
     for _ in range(length):
         seen = ids[-BLOCK:]
-        padded = np.zeros((1, BLOCK), np.int32)  # of one shape, so of one program; what comes later is not looked at
+        padded = np.zeros((1, BLOCK), np.int32)  # one shape, so one program; the padding has no effect
         padded[0, : len(seen)] = seen
         logits = np.asarray(trained.predict(padded)[0, len(seen) - 1], np.float64)
-        likely = np.exp((logits - logits.max()) / 0.8)  # a little surer than it is
+        likely = np.exp((logits - logits.max()) / 0.8)  # temperature 0.8
         ids.append(int(generator.choice(codec.size, p=likely / likely.sum())))
     return codec.decode(ids)
 
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--text", type=Path, metavar="FILE", help="a text to learn, in UTF-8")
     parser.add_argument("--model", choices=["lstm", "gpt"], default="lstm")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--characters", type=int, help="read only so many of the text")
+    parser.add_argument("--characters", type=int, metavar="N", help="use only the first N characters of the text")
     parser.add_argument("--length", type=int, default=300, help="how many characters to write at the end")
     chosen = parser.parse_args(arguments)
 
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         case IOSuccess(Success((trained, text))):
             codec = parts(text)[0]
             uniform = f"ln {codec.size} = {np.log(codec.size):.2f}"
-            print(f"\nKnowing nothing would be a loss of {uniform} nats a character. It writes:\n")
+            print(f"\nA uniform guess has a loss of {uniform} nats per character. The model writes:\n")
             print(write(trained, codec, text[: BLOCK // 2], chosen.length))
             return 0
         case IOFailure(Failure(fault)):

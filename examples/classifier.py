@@ -1,8 +1,8 @@
-"""Train a classifier of handwritten digits as a value, look at its plan, run it, and show what it predicts.
+"""Build the training of a digit classifier as a value, print its plan, run it, and show predictions.
 
 Without arguments: the 8x8 digits that come with scikit-learn. With `--data DIR`: the IDX files of MNIST in that folder.
 The models are those of four documents: `simple` (784-128-10), `lamp` (lamp's guide), `scratch` (784-50-10, plain gradient
-descent in order), `logistic` (one layer, in order).
+descent, not shuffled), `logistic` (one layer, not shuffled).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fnlamp.effect import Effect
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Rows of pixels with labels, training and validation rows apart; `top` is the value of white."""
+    """Rows of pixels with labels, for training and for validation; `top` is the value of white."""
 
     x: np.ndarray[Any, Any]
     y: np.ndarray[Any, Any]
@@ -39,7 +39,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A document's model and how it trains it."""
+    """A document's model and its training."""
 
     layer: Callable[[int], Layer]
     loss: loss.Loss
@@ -60,7 +60,7 @@ def simple(top: int) -> Layer:
 
 
 def lamp(top: int) -> Layer:
-    # lamp's guide feeds the raw values; batch norm behind the first linear layer makes their scale irrelevant.
+    # lamp's guide feeds raw values; batch norm after the first linear layer makes their scale irrelevant.
     raw = nn.rescale(1.0)
     return raw >> nn.mlp(hidden=(64, 32), out=10, drop_rate=0.2, norm_last=True) >> nn.fun(jax.nn.log_softmax)
 
@@ -156,7 +156,7 @@ def as_json(model: str, seed: int, trained: train.Trained) -> str:
 
 
 def plot(path: Path, images: Images, trained: train.Trained) -> Effect[Path | None, Any]:
-    """Draw 25 validation images under the predicted label, with the true one beside it where that is wrong."""
+    """Draw 25 validation images under the predicted label, followed by the true one if they differ."""
     side = round(images.x_validation.shape[1] ** 0.5)
     pictures = (images.x_validation[:25].astype(np.int32) * 255 // images.top).reshape(-1, side, side)
     predicted = np.asarray(trained.predict(images.x_validation[:25])).argmax(axis=-1).tolist()
@@ -197,5 +197,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    fnlamp.keep_programs()  # the next time nothing is compiled
+    fnlamp.keep_programs()  # the next run compiles nothing
     raise SystemExit(main())

@@ -24,7 +24,7 @@ Arrays = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
 def network(side: int, top: int) -> Layer:
-    """Bytes to logits. On the CPU `conv_pool` is faster than its three layers one after the other."""
+    """Bytes to logits. On the CPU, `conv_pool` is faster than its three layers in sequence."""
     kernels, hidden = ((5, 5), 500) if side == 28 else ((3, 2), 100)
     return nn.sequence(
         pixels=nn.rescale(1 / top),
@@ -38,7 +38,7 @@ def network(side: int, top: int) -> Layer:
 
 
 def mnist(folder: Path) -> Effect[tuple[Arrays, Arrays], Any]:
-    """MNIST as it is split: 60,000 images for training, 10,000 for the test."""
+    """MNIST in its official split: 60,000 images for training, 10,000 for testing."""
 
     def part(name: str) -> Effect[Arrays, Any]:
         images = data.read_idx(folder / f"{name}-images-idx3-ubyte.gz")
@@ -49,7 +49,7 @@ def mnist(folder: Path) -> Effect[tuple[Arrays, Arrays], Any]:
 
 
 def digits() -> Effect[tuple[Arrays, Arrays], Any]:
-    """1,797 small digits, every fifth for the test."""
+    """1,797 small digits, every fifth for testing."""
     x, y = load_digits(return_X_y=True)
     x, test = x.astype(np.uint8).reshape(-1, 8, 8, 1), np.arange(len(x)) % 5 == 0
     return Effect.from_value(((x[~test], y[~test]), (x[test], y[test])))

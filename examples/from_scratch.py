@@ -1,6 +1,7 @@
-"""From scratch: bare arrays, a hand-written log-softmax and loss, and a loop of plain gradient descent that is still a value.
+"""From scratch: bare arrays, a hand-written log-softmax and loss, and plain gradient descent.
 
-The same `epochs` drives it: a model is any pair of pure functions, a loss any function `(prediction, target) -> LossValue`.
+`epochs` trains it like any other model: a model is a pair of pure functions, a loss a function `(prediction, target) ->
+LossValue`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def log_softmax(x: jax.Array) -> jax.Array:
 
 
 def logsumexp(x: jax.Array) -> jax.Array:
-    """log(sum(exp(x))), shifted by the largest so that nothing overflows."""
+    """log(sum(exp(x))), shifted by the maximum so that nothing overflows."""
     top = x.max(axis=-1)
     return top + jnp.log(jnp.exp(x - top[:, None]).sum(axis=-1))
 
@@ -67,5 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    fnlamp.keep_programs()  # the next time nothing is compiled
+    fnlamp.keep_programs()  # the next run compiles nothing
     main()

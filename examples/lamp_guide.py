@@ -1,8 +1,8 @@
-"""lamp's guide, "build and train a classifier", in fnlamp's names: a table of numbers, an MLP, SGDW, one epoch, a prediction.
+"""lamp's guide, "build and train a classifier", in fnlamp: a table of numbers, an MLP, SGDW, one epoch, a prediction.
 
     python examples/lamp_guide.py [mnist.csv.gz]    a table with a column `label` and a column for each pixel
 
-Without a file, the digits of scikit-learn. As in the guide the numbers are not normalised.
+Without a file, it uses the digits of scikit-learn. As in the guide, the numbers are not normalised.
 """
 
 from __future__ import annotations
@@ -72,5 +72,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    fnlamp.keep_programs()  # the next time nothing is compiled
+    fnlamp.keep_programs()  # the next run compiles nothing
     main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Linear regression on 20 rows of 5 numbers, one full batch an epoch: the ten losses fall, each by about one percent."""
+"""Linear regression on 20 rows of 5 numbers, one full batch per epoch: each of the ten losses is about one percent lower."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fnlamp.effect import Effect
 
 
 def squeeze(prediction: jax.Array) -> jax.Array:
-    """One number a row: without it (20, 1) against (20,) would broadcast to (20, 20), and fnlamp says so instead."""
+    """One number per row: otherwise (20, 1) against (20,) would broadcast to (20, 20), which fnlamp refuses."""
     return jnp.squeeze(prediction, -1)
 
 
 def describe(seed: int = 0, *, squeezed: bool = True) -> Effect[train.Trained, train.TrainFault]:
-    """The program, on data that follows from the seed."""
+    """The program, on data generated from the seed."""
     x = np.random.default_rng(seed).random((20, 5), dtype=np.float32)
     y = x @ np.array([0.3, 4.0, 0.2, 2.5, 18.0], np.float32) + 17.0
     line: Layer = nn.linear(1, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
@@ -47,5 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    fnlamp.keep_programs()  # the next time nothing is compiled
+    fnlamp.keep_programs()  # the next run compiles nothing
     main()

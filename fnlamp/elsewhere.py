@@ -37,10 +37,10 @@ def _missing(self: Any, name: str) -> NoReturn:
 # Set at runtime, so that type checkers still reject these names.
 Elsewhere.__getattr__ = _missing  # type: ignore[attr-defined]
 
-TRAINING = "a training is a program: train.epochs(model=train.supervised(layer, loss), optimizer=optim.adamw(1e-3), ...).run()"
-PARAMETERS = "parameters are values apart from it: layer.init(key, spec) makes them, a training gives trained.params"
+TRAINING = "training is a program: train.epochs(model=train.supervised(layer, loss), optimizer=optim.adamw(1e-3), ...).run()"
+PARAMETERS = "parameters are separate values: layer.init(key, spec) makes them, training returns them as trained.params"
 TRAIN, EVAL = ("the mode is an argument of layer.apply(params, state, x, mode): " + mode for mode in ("Train(key)", "Eval()"))
-MOVED = "what runs chooses the device: program.run(Runtime(device=jax.devices()[0]))"
+MOVED = "the run chooses the device: program.run(Runtime(device=jax.devices()[0]))"
 GRADIENT = "gradients are taken by train.epochs, or by jax.grad of a function of the parameters"
 
 MODEL = {
@@ -49,9 +49,9 @@ MODEL = {
     "train": TRAIN,
     "eval": EVAL,
     **dict.fromkeys(("to", "cuda", "cpu"), MOVED),
-    "forward": "it is used by layer.apply(params, state, x, mode)",
-    "predict": "what is trained predicts: trained = program.run_or_raise(), then trained.predict(x)",
-    "evaluate": "what is trained is evaluated: train.evaluate(batches)(trained).run()",
+    "forward": "the forward pass is layer.apply(params, state, x, mode)",
+    "predict": "train first: trained = program.run_or_raise(), then trained.predict(x)",
+    "evaluate": "evaluation is a program: train.evaluate(batches)(trained).run()",
     "summary": "fnlamp.table(layer, spec) is the table of a model",
 }
 TRAINED = {"fit": TRAINING, "parameters": "its parameters are trained.params", "evaluate": MODEL["evaluate"], "to": MOVED}
@@ -81,7 +81,7 @@ LAYERS = {
     **dict.fromkeys(("SiLU", "Swish", "swish"), "nn.silu"),
     **dict.fromkeys(("Lambda", "Activation"), "nn.fun(function)"),
     "Identity": "nn.sequence()",
-    "Module": "Layer(init, apply): layers are values, as nn.linear(64) >> nn.relu, not classes",
+    "Module": "Layer(init, apply): layers are values, such as nn.linear(64) >> nn.relu, not classes",
     **dict.fromkeys(("CrossEntropyLoss", "NLLLoss", "MSELoss", "BCEWithLogitsLoss", "L1Loss", "SmoothL1Loss"), "fnlamp.loss"),
 }
 LOSSES = {

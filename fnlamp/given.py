@@ -103,7 +103,7 @@ def several(name: str, given: Iterable[str]) -> tuple[str, ...]:
     ('length', 'width')
     """
     if isinstance(given, str | bytes):
-        raise TypeError(f"{name} is a sequence of strings, got one by itself; give [{given!r}]")
+        raise TypeError(f"{name} is a sequence of strings, got a single one; give [{given!r}]")
     if isinstance(given, dict) or not hasattr(given, "__iter__"):
         raise TypeError(f"{name} is a sequence of strings, got {shown(given)}")
     found = tuple(given)
@@ -113,7 +113,7 @@ def several(name: str, given: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def dtype_of(name: str, given: Any, kind: Any = jnp.floating, what: str = "a floating-point dtype, as jnp.float32") -> Any:
+def dtype_of(name: str, given: Any, kind: Any = jnp.floating, what: str = "a floating-point dtype, such as jnp.float32") -> Any:
     """The dtype.  Raises: `TypeError` for anything else; `ValueError` for a dtype of another kind.
 
     >>> dtype_of("dtype", "float16")

@@ -93,7 +93,7 @@ def _each(tree: Tree, where: str, is_leaf: Callable[[Any], bool]) -> Tree:
     try:
         paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     except ValueError as error:  # JAX sorts the keys of a dict
-        raise ValueError(f"{where}: the keys of a dict are of one type, as strings; {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{where}: the keys of a dict have one type, such as strings; {str(error).splitlines()[0]}") from error
     places = [f"{where}/{jax.tree_util.keystr(path, simple=True, separator='/')}".strip("/") for path, _ in paths]
     made = [as_array(leaf, place) for place, (_, leaf) in zip(places, paths, strict=True)]
     same = all(one is leaf for one, (_, leaf) in zip(made, paths, strict=True))

@@ -361,5 +361,5 @@ def _caught(catch: Any) -> Any:
     """Raises: `TypeError` unless `catch` is an exception type or a tuple of them."""
     for kind in catch if isinstance(catch, tuple) else (catch,):
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"catch is a type of exceptions, as ValueError, or a tuple of some, got {kind!r}")
+            raise TypeError(f"catch is an exception type, such as ValueError, or a tuple of them, got {kind!r}")
     return catch

@@ -127,17 +127,17 @@ class Runtime:
     def __post_init__(self) -> None:
         if self.executor is not None and (isinstance(self.executor, type) or not hasattr(self.executor, "fold")):
             hint = f"; call it, as {self.executor.__name__}()" if isinstance(self.executor, type) else ""
-            raise TypeError(f"Runtime.executor is an executor, as train.Fused(), got {shown(self.executor)}{hint}")
+            raise TypeError(f"Runtime.executor is an executor, such as train.Fused(), got {shown(self.executor)}{hint}")
         if self.log is not None:
             function("Runtime.log", self.log, "a function of a line of text, or None")
         for name, kind in (("clock", "now"), ("cancel", "requested")):
             if isinstance(getattr(self, name), type) or not hasattr(getattr(self, name), kind):
-                expected = "a Clock, as SystemClock()" if name == "clock" else "a CancelToken"
+                expected = "a Clock, such as SystemClock()" if name == "clock" else "a CancelToken"
                 raise TypeError(f"Runtime.{name} is {expected}, got {shown(getattr(self, name))}")
         if not (self.device is None or isinstance(self.device, str) or hasattr(self.device, "platform")):
-            raise TypeError(f'Runtime.device is a jax.Device, or the name of a platform, as "cpu", got {shown(self.device)}')
+            raise TypeError(f'Runtime.device is a jax.Device, or a platform such as "cpu", got {shown(self.device)}')
         if not isinstance(self.signals, tuple) or not all(isinstance(each, signal.Signals) for each in self.signals):
-            raise TypeError(f"Runtime.signals is a tuple, as (signal.SIGINT, signal.SIGTERM), got {shown(self.signals)}")
+            raise TypeError(f"Runtime.signals is a tuple, such as (signal.SIGINT, signal.SIGTERM), got {shown(self.signals)}")
 
     def say(self, line: str) -> None:
         """Log one line of progress."""

@@ -127,21 +127,21 @@ def check_labels(name: str, prediction: Array, target: Array) -> None:
         refuse(name, expected, target, _shape_hint(name, prediction, target))
     if prediction.shape[-1] < 2:
         expected = "a score for each of at least two classes, on the last axis"
-        refuse(name, expected, prediction, f"for one number a row {ONE_NUMBER[name]}, or widen the last layer")
+        refuse(name, expected, prediction, f"for one number per row {ONE_NUMBER[name]}, or widen the last layer")
     if not is_integer(target):
         hint = "convert labels that are whole numbers: target.astype(np.int32)"
         raise FaultError(DtypeMismatch("integer labels", describe(target), hint, where=name))
 
 
 ONE_NUMBER = {
-    "accuracy": "there is loss.binary_accuracy(threshold=0.0) of logits, or threshold=0.5 of probabilities",
-    **dict.fromkeys(("nll", "cross_entropy"), "there is loss.bce_with_logits(), with targets of the prediction's shape"),
+    "accuracy": "use loss.binary_accuracy(threshold=0.0) with logits, or threshold=0.5 with probabilities",
+    **dict.fromkeys(("nll", "cross_entropy"), "use loss.bce_with_logits(), with targets of the prediction's shape"),
 }
 
 
 def _shape_hint(name: str, prediction: Array, target: Array) -> str:
     if target.shape == prediction.shape and prediction.ndim > 1 and prediction.shape[-1] > 1:
-        several = "; for several labels a row there is loss.multilabel_accuracy(threshold=0.0)" if name == "accuracy" else ""
+        several = "; for several labels per row use loss.multilabel_accuracy(threshold=0.0)" if name == "accuracy" else ""
         return f"labels are class numbers, not one-hot: target.argmax(-1){several}"
     if target.shape == prediction.shape:
         return ONE_NUMBER[name]

@@ -54,7 +54,7 @@ accuracy = _accuracy(-100)
 """The share of rows whose largest prediction is at the label; `loss.accuracy(ignored=...)` ignores another label."""
 
 
-@arguments("it makes a metric, given threshold=0.0 for logits, as bce_with_logits takes, or threshold=0.5 for probabilities")
+@arguments("it makes a metric, with threshold=0.0 for logits, as bce_with_logits takes, or threshold=0.5 for probabilities")
 def binary_accuracy(threshold: float, *, ignored: int = -100) -> Loss:
     """The share of numbers on the right side of `threshold`, above it for a target of 1: a metric.
 
@@ -72,7 +72,7 @@ def binary_accuracy(threshold: float, *, ignored: int = -100) -> Loss:
     return _thresholded("binary_accuracy", False, threshold, ignored)
 
 
-@arguments("it makes a metric, given threshold=0.0 for logits, as bce_with_logits takes, or threshold=0.5 for probabilities")
+@arguments("it makes a metric, with threshold=0.0 for logits, as bce_with_logits takes, or threshold=0.5 for probabilities")
 def multilabel_accuracy(threshold: float, *, exact: bool = False, ignored: int = -100) -> Loss:
     """The share of correct labels in rows of several; with `exact`, of rows with all labels correct: a metric.
 
@@ -129,7 +129,7 @@ def _aligned(name: str, prediction: Array, target: Array) -> tuple[Array, Array]
         target = target[..., 0]
     if prediction.shape != target.shape or (name == "multilabel_accuracy" and prediction.ndim < 2):
         columns = prediction.ndim == target.ndim + 1
-        hint = "scores of several classes have loss.accuracy" if columns else ""
+        hint = "for scores of several classes use loss.accuracy" if columns else ""
         labels = " (batch, ..., labels)" if name == "multilabel_accuracy" else ""
         refuse(name, f"a target of the prediction's shape {list(prediction.shape)}{labels}", target, hint)
     return prediction, target

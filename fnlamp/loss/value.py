@@ -127,7 +127,7 @@ def checked_value(name: str, value: Any) -> LossValue:
         elif np.shape(value) == () if isinstance(value, int | float | jax.Array | np.ndarray | np.generic) else False:
             got = "float" if isinstance(value, float) and type(value) is float else "a number"
         elif isinstance(value, jax.Array | np.ndarray):
-            got, hint = describe(value), "for one loss a row return LossValue(jnp.sum(losses), losses.size)"
+            got, hint = describe(value), "for one loss per row return LossValue(jnp.sum(losses), losses.size)"
         else:
             got = type(value).__name__
         raise TypeError(f"{name} returned {got}, expected LossValue(total, weight); {hint}")

@@ -221,7 +221,7 @@ def test_batches_may_be_in_anything_with_a_length_and_numbers():
 
 
 def test_the_keys_of_a_dict_are_of_one_type():
-    with pytest.raises(ValueError, match="minibatches: the keys of a dict are of one type"):
+    with pytest.raises(ValueError, match="minibatches: the keys of a dict have one type"):
         minibatches({1: X, "a": X}, Y, batch_size=2)
     assert minibatches({1: X, 2: X}, Y, batch_size=2).length == 3
 

@@ -65,7 +65,7 @@ def test_nor_is_the_loss_of_another_library():
         (jnp.ones(()), "a number, expected LossValue.*; for a mean m over n rows return LossValue"),
         (1.5, "float, expected LossValue.*; for a mean m over n rows return LossValue"),
         (np.float32(2), "a number, expected LossValue.*; for a mean m over n rows return LossValue"),
-        (jnp.ones(3), r"float32\[3\], expected .*; for one loss a row return LossValue\(jnp.sum"),
+        (jnp.ones(3), r"float32\[3\], expected .*; for one loss per row return LossValue\(jnp.sum"),
         ((1.0, 2.0), "a tuple of two, expected .*; return LossValue"),
         (None, "NoneType"),
         ({"total": 1.0}, "dict"),

@@ -104,7 +104,7 @@ def check_dataset(dataset: Any) -> None:
     place = getattr(get, "__module__", ""), getattr(get, "__qualname__", "")
     unable = place == ("torch.utils.data.dataset", "Dataset.__getitem__")
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or (unable and hasattr(dataset, "__iter__")):
-        hint = "of an iterable give list(dataset), or its batches to stream.from_iterable"
+        hint = "for an iterable, give list(dataset), or pass its batches to stream.from_iterable"
         raise TypeError(f"dataset has __len__ and __getitem__(row), got {shown(dataset)}; {hint}")
 
 
@@ -127,9 +127,9 @@ def rows_of(dataset: Any) -> Any:
     keyed = isinstance(dataset, dict) and 0 not in dataset
     parts = _parts(dataset) if keyed or isinstance(dataset, tuple) else {}
     if parts and (keyed or all(getattr(part, "shape", ()) for part in parts.values())):
-        hint = "use from_arrays, which is one; if each array is an item of its own, give a list of them"
+        hint = "use from_arrays, which is one; if each array is one item, give a list of them"
         if not any(hasattr(part, "shape") or isinstance(part, list) for part in parts.values()):
-            hint = f"give one of its parts, as dataset[{next(iter(parts))!r}]"
+            hint = f"give one of its parts, such as dataset[{next(iter(parts))!r}]"
         raise FaultError(ShapeMismatch("a data set of rows", describe(dataset), hint))
     if keyed:
         raise TypeError(f"dataset has its rows by number, from 0, got {shown(dataset)}; give list(dataset.values())")
@@ -195,7 +195,7 @@ def random_split(dataset: Dataset[Any], sizes: Sequence[float], *, seed: int) ->
     dataset, seed = rows_of(dataset), check_seed(whole("seed", seed, None))
     rows = len(dataset)
     if not isinstance(sizes, Iterable) or not all(isinstance(size, Real) for size in sizes):
-        raise TypeError(f"sizes are numbers of rows, or fractions of 1, as [0.8, 0.2], got {shown(sizes)}")
+        raise TypeError(f"sizes are numbers of rows, or fractions of 1, such as [0.8, 0.2], got {shown(sizes)}")
     if any(not size >= 0 for size in sizes):
         raise ValueError(f"sizes are 0 or more, got {list(sizes)}")
     if any(isinstance(size, float | np.floating) for size in sizes):

@@ -41,7 +41,9 @@ class _Pipeline:
 
     def __init__(self, iterator: Iterator[Any], length: int | None) -> None:
         if not (hasattr(iterator, "get_state") and hasattr(iterator, "set_state")):
-            raise TypeError(f"expected an iterator with get_state and set_state, as Grain's, got {type(iterator).__name__}")
+            raise TypeError(
+                f"expected an iterator with get_state and set_state, such as Grain's, got {type(iterator).__name__}"
+            )
         self.iterator: Any = iterator
         self.at = self.iterator.get_state()
         start, self.first = self.at, None

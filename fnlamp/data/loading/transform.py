@@ -101,11 +101,11 @@ def normalize(mean: float | Sequence[float], std: float | Sequence[float]) -> Ca
     array([[ 1., -1.]], dtype=float32)
     """
     if isinstance(mean, bool) or isinstance(std, bool):
-        raise TypeError(f"mean and std are numbers, or a list of one a channel, got {shown(mean)} and {shown(std)}")
+        raise TypeError(f"mean and std are numbers, or lists of one per channel, got {shown(mean)} and {shown(std)}")
     try:
         means, stds = (tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std))
     except (TypeError, ValueError):
-        raise TypeError(f"mean and std are numbers, or a list of one a channel, got {shown(mean)} and {shown(std)}") from None
+        raise TypeError(f"mean and std are numbers, or lists of one per channel, got {shown(mean)} and {shown(std)}") from None
     if len(means) != len(stds) or not means:
         raise ValueError(f"normalize needs as many means as deviations, got {len(means)} (mean) and {len(stds)} (std)")
     if not (np.isfinite(means).all() and np.isfinite(stds).all() and min(stds) > 0):

@@ -42,8 +42,8 @@ def read_parquet(
     columns that are read; a larger file is refused before anything is unpacked. Rows count from 1.
 
     Fails: `FileMissing`; `FileCorrupt` for another format, a damaged or cut file, one without rows or without the columns;
-    `BadCell` for a null, a string and anything else but a finite number (in `dtype` too), or a whole number for a label;
-    `TooLarge`; `ExtraMissing`.
+    `BadCell` for a null, a string or another cell that is not a finite number (in `dtype` too), and for a label that is not a
+    whole number; `TooLarge`; `ExtraMissing`.
 
     >>> import pathlib, pyarrow, pyarrow.parquet, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "small.parquet")

@@ -220,7 +220,7 @@ def _table(path: str, columns: _Columns, blocks: Iterator[Numbers], dtype: np.dt
         with np.errstate(over="ignore"):  # checked and reported right below
             for to, of in copies:
                 part[:, to] = block[:, of]
-        # float32 holds every integer that `parse` returns
+        # No integer that `parse` returns overflows float32.
         if (block.dtype.kind == "f" or dtype.itemsize < 4) and not np.isfinite(part).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
             shown = columns.shown(columns.features[column])

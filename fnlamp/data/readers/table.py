@@ -35,7 +35,7 @@ def check_options(
     try:
         floating = np.issubdtype(np.dtype(dtype), np.floating)
     except (TypeError, ValueError):
-        raise TypeError(f"dtype is a floating-point dtype, as np.float32, got {dtype!r}") from None
+        raise TypeError(f"dtype is a floating-point dtype, such as np.float32, got {dtype!r}") from None
     if dtype is None or not floating:
         raise TypeError(f"features are floating-point numbers, got the dtype {dtype}")
     return None if columns is None else several("columns", columns), None if label is None else column_of("label", label)

@@ -1,1 +1,1 @@
-"""Data sets with a name or a folder of their own: what was published, where it is, and how it is downloaded and checked."""
+"""Named data sets and folders of images: published files, their locations, downloads and checks."""

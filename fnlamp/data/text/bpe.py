@@ -92,7 +92,7 @@ def working(where: str) -> Iterator[None]:
         yield
     except (FaultError, MemoryError):
         raise
-    except BaseException as error:
+    except BaseException as error:  # a panic is not an Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise FaultError(CodecFailed(str(error)[:200] or type(error).__name__, where=where)) from error
@@ -122,11 +122,11 @@ def train_bpe(
     tokenizers = need("tokenizers", "text")
     if vocabulary_size < 256 + len(special):
         needed = f"256 bytes and {len(special)} special tokens"
-        raise ValueError(f"a vocabulary has room for {needed} at least, got a vocabulary_size of {vocabulary_size}")
+        raise ValueError(f"a vocabulary has room for at least {needed}, got a vocabulary_size of {vocabulary_size}")
     if len(set(special)) < len(special) or "" in special:
         raise ValueError(f"special tokens have distinct names, got {list(special)}")
     if any(ord(character) in _HALVES for name in special for character in name):
-        raise ValueError(f"special tokens are text that UTF-8 has bytes for, got {list(special)}")
+        raise ValueError(f"special tokens are text that UTF-8 can encode, got {list(special)}")
     byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = byte_level, tokenizers.decoders.ByteLevel()
@@ -138,7 +138,7 @@ def train_bpe(
     )
     tokenizer.train_from_iterator(map(_checked, texts), trainer=trainer)
     if taken := [name for name in special if tokenizer.token_to_id(name) is not None]:
-        raise ValueError(f"the special tokens {taken} are tokens of the text already: give them names that it does not have")
+        raise ValueError(f"the special tokens {taken} are already tokens of the text: choose names that are not")
     tokenizer.add_special_tokens(list(special))
     return BpeCodec(tokenizer.to_str())
 

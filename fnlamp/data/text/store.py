@@ -107,7 +107,7 @@ def _text(codec: Codec) -> str:
         case ByteCodec():
             fields = {KEY: "bytes", "special": codec.special}
         case _:
-            raise TypeError(f"save_codec: codec is one of fnlamp.data, as byte_codec(), got {shown(codec)}")
+            raise TypeError(f"save_codec: codec is one of fnlamp.data, such as byte_codec(), got {shown(codec)}")
     return json.dumps(fields) + "\n"
 
 
