@@ -41,7 +41,7 @@ def read_csv(
     `columns` are the names of the features, in the order to return, all by default; other columns may hold text. By default
     each column needs a name: one without holds the row numbers that pandas and R write. `label` is the column of class labels,
     by its name or its position from 0; it need not be among `columns`. Without a `header`, columns are named "0", "1", ... Only
-    the first `rows` rows are read, and no more of the file. gzip is detected from the first bytes; `limit` is how many bytes
+    the first `rows` rows are read, and no more of the file. Gzip is detected from the first bytes; `limit` is how many bytes
     the file may unpack to, and its numbers may take twice that. Fails: `FileMissing`; `FileCorrupt` for a file that is damaged,
     empty, not UTF-8, with another separator or without the columns; `BadCell` for a row of another width or of several lines,
     and a cell that is empty, not a number, not finite (in `dtype` too), or not a whole number for a label; `TooLarge`.

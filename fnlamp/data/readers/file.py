@@ -137,7 +137,7 @@ def decoding(path: str, expected: str) -> Iterator[None]:
         yield
     except (FaultError, MemoryError):
         raise
-    except Exception as error:  # parsers document no list of what they raise for damaged bytes
+    except Exception as error:  # parsers raise exceptions of any type for damaged bytes
         actual = str(error) or type(error).__name__
         raise FaultError(FileCorrupt(path, expected, actual if len(actual) <= 200 else actual[:197] + "...")) from error
 

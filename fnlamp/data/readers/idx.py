@@ -19,7 +19,7 @@ _DTYPES: Final = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4
 def read_idx(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[np.ndarray[Any, Any], FileFault]:
     """The array in an IDX file, in its own dtype and native byte order; nothing is opened before the program is run.
 
-    gzip is detected from the first bytes; `limit` is how many bytes the file may unpack to. Shapes: as in the file.
+    Gzip is detected from the first bytes; `limit` is how many bytes the file may unpack to. Shapes: as in the file.
     Fails: `FileMissing`; `FileCorrupt` for another format, a damaged or cut file, or bytes after the end; `TooLarge`.
     Source: the description of the format on LeCun, Cortes & Burges' MNIST page.
 

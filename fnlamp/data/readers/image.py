@@ -60,7 +60,7 @@ def read_image(
     """The image in a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM file; the format is detected from the contents, not the name.
 
     Every image is converted to `mode`: "L" is grey (ITU-R 601's luma), "RGB", or "RGBA". Palettes are looked up; alpha is
-    dropped, not blended; of 16 bits a channel the upper 8 are kept, of an animation the first frame; channels of 32 bits,
+    dropped, not blended; of 16 bits per channel the upper 8 are kept, of an animation the first frame; channels of 32 bits,
     whose range is unknown, are a fault. The image is rotated by its EXIF orientation, as viewers show it. With `size`,
     `(height, width)`, it is resized by area-aware bilinear interpolation; a JPEG of more than twice that size is decoded at a
     half, a quarter or an eighth, never below twice the size. The array may be read-only.

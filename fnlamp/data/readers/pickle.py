@@ -270,7 +270,7 @@ def _update(target: Any, items: list[Any]) -> None:
     if type(target) is not dict or len(items) % 2:
         raise ValueError("a key and a value for something that is not a dict")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # Keys of other types can be crafted to collide, or to take forever to hash.
+        # Other keys can be crafted to collide, or to take forever to hash.
         if type(key) not in (str, bytes, bool) and not (type(key) is int and abs(key) < 2**60):
             raise ValueError(f"a key that is not a string, bytes or an integer below 2**60, but {_kind(key)}")
         target[key] = value
