@@ -349,7 +349,7 @@ def ask() -> Effect[Runtime, Never]:
 
 def sleep(seconds: float) -> Effect[None, Never]:
     """Wait that many seconds on the runtime's clock; Ctrl-C ends the wait."""
-    time = number("seconds", seconds, "a time of 0 or more", lambda time: time >= 0)
+    time = number("seconds", seconds, "a number of 0 or more", lambda time: time >= 0)
 
     def sleep(runtime: Runtime) -> None:  # `explain` shows this name
         runtime.sleep(time)

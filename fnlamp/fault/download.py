@@ -32,7 +32,7 @@ class ChecksumMismatch(Fault):
     """The bytes at `path`, a file or a URL, are damaged or belong to a different file.
 
     >>> print(ChecksumMismatch("x.gz", "ab12", "cd34"))
-    x.gz: expected the SHA-256 ab12, got cd34; move it away to download it again
+    x.gz: expected the SHA-256 ab12, got cd34; move it away, and it is downloaded again
     """
 
     path: str
@@ -40,5 +40,5 @@ class ChecksumMismatch(Fault):
     actual: str
 
     def __str__(self) -> str:
-        hint = "try another mirror" if "://" in self.path else "move it away to download it again"
+        hint = "try another mirror" if "://" in self.path else "move it away, and it is downloaded again"
         return self._say(f"{self.path}: expected the SHA-256 {self.expected}, got {self.actual}; {hint}")
