@@ -147,7 +147,7 @@ def test_the_character_model_learns_what_comes_next(model, epochs, most, tmp_pat
     out = capsys.readouterr().out
     assert float(re.findall(r"Validation Loss: (\d+\.\d+)", out)[-1]) < most
     assert "ln 11 = 2.40" in out
-    assert len(out.rstrip("\n").rpartition("It writes:\n\n")[2]) == 32 + 24
+    assert len(out.rstrip("\n").rpartition("The model writes:\n\n")[2]) == 32 + 24
     assert example("character_model").main(["--text", str(tmp_path / "nothing")]) == 1
     assert "FileMissing" in capsys.readouterr().err
 
