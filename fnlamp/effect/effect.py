@@ -18,7 +18,7 @@ from returns.unsafe import unsafe_perform_io
 from fnlamp.effect.explain import Explanation, Outline, explain
 from fnlamp.effect.failed import FailedRun, exception_of, line_of
 from fnlamp.effect.interpret import interpret, outcome
-from fnlamp.effect.misuse import RUN, Undone, called, check_delegated, program
+from fnlamp.effect.misuse import RUN, Undone, called, caught, check_delegated, program
 from fnlamp.effect.node import (
     Access,
     Always,
@@ -35,6 +35,7 @@ from fnlamp.effect.node import (
     Outlined,
     Pure,
     Salvaged,
+    label_of,
 )
 from fnlamp.effect.runtime import Runtime
 from fnlamp.effect.then import COLLECT_ALL, Applied, Attempted, Checked, Composed, Finalized, Kept, Lashed, Suspended, Tapped
@@ -126,7 +127,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         failed: ...
         <IOResult: <Failure: invalid literal for int() with base 10: 'x'>>
         """
-        return Effect(Call(Attempted(called("thunk", thunk), _caught(catch), called("error", error))))
+        return Effect(Call(Attempted(called("thunk", thunk), caught(catch), called("error", error))))
 
     @classmethod
     def checked(cls, thunk: Callable[[], A]) -> Effect[A, Any]:
@@ -334,12 +335,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return RequiresContextIOResult(self.run)
 
     def __repr__(self) -> str:
-        node = self._inner_value
-        depth = 0
-        while isinstance(node, Bind | Handle | Outlined | Salvaged) and depth < 100:
-            node, depth = node.source, depth + isinstance(node, Bind | Handle)
-        label = node.name if isinstance(node, Named) else type(node).__name__.lower()
-        return f"<Effect: {label}{f' and {depth} more' if depth else ''}>"
+        return f"<Effect: {label_of(self._inner_value)}>"
 
 
 def ask() -> Effect[Runtime, Never]:
@@ -355,11 +351,3 @@ def sleep(seconds: float) -> Effect[None, Never]:
         runtime.sleep(time)
 
     return Effect.asks(sleep)
-
-
-def _caught(catch: Any) -> Any:
-    """Raises: `TypeError` unless `catch` is an exception type or a tuple of them."""
-    for kind in catch if isinstance(catch, tuple) else (catch,):
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"catch is an exception type, such as ValueError, or a tuple of them, got {kind!r}")
-    return catch

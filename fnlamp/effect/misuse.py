@@ -92,3 +92,11 @@ def check_delegated(depth: int = 2) -> None:
 
 
 _YIELD_FROM: Final = opmap["GET_YIELD_FROM_ITER"]
+
+
+def caught(catch: Any) -> Any:
+    """Raises: `TypeError` unless `catch` is an exception type or a tuple of them."""
+    for kind in catch if isinstance(catch, tuple) else (catch,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"catch is an exception type, such as ValueError, or a tuple of them, got {kind!r}")
+    return catch

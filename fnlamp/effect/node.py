@@ -143,3 +143,12 @@ def node_of(value: Any, function: Any) -> Node:
             "(map takes plain functions, bind_result and bind_ioresult take those that return containers)"
         )
     return node
+
+
+def label_of(node: Node) -> str:
+    """A program in a word: the name or kind of what runs first, and how many continuations follow."""
+    depth = 0
+    while isinstance(node, Bind | Handle | Outlined | Salvaged) and depth < 100:
+        node, depth = node.source, depth + isinstance(node, Bind | Handle)
+    label = node.name if isinstance(node, Named) else type(node).__name__.lower()
+    return f"{label} and {depth} more" if depth else label

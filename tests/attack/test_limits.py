@@ -76,7 +76,7 @@ def full(*arguments, **options):
         (data.read_pickle, b"\x80\x04N.", "fnlamp.data.readers.pickle._Values.value"),
         (data.read_safetensors, b"\2\0\0\0\0\0\0\0{}", "safetensors.deserialize"),
         (data.read_image, b"P5 2 1 255 ab", "PIL.Image.open"),
-        (data.read_image, b"P5 2 1 255 ab", "fnlamp.data.readers.image._pixels"),
+        (data.read_image, b"P5 2 1 255 ab", "fnlamp.data.readers.decode._pixels"),
         (data.read_idx, b"\0\0\x08\x01\0\0\0\1a", "numpy.empty"),
         (data.map_npy, "npy", "numpy.memmap"),
         (data.read_parquet, "parquet", "pyarrow.parquet.ParquetFile"),

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 from fnlamp.data.option import path_of, several
+from fnlamp.data.readers.decode import PIXELS, Mode, Size, checked
 from fnlamp.data.readers.file import openable, reading
-from fnlamp.data.readers.image import ENDINGS, PIXELS, ImageFault, ImageFiles, Mode, Size, checked, packed
+from fnlamp.data.readers.image import ENDINGS, ImageFault, ImageFiles, packed
 from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import FaultError, FileMissing, UnknownClass

@@ -13,7 +13,6 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
-import hashlib
 import inspect
 import operator
 import os
@@ -27,15 +26,14 @@ from enum import Enum
 from typing import Any, Final
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.code import is_library, is_library_module, is_library_type, reads
+from fnlamp.identity.code import is_library, is_library_module, is_library_type, reads
+from fnlamp.identity.members import contents, instance_fields, is_data, is_method, plain_methods
+from fnlamp.identity.numbers import Same, of_array, of_jax_array
 
 BUDGET = 20_000
 """The most objects that one identity inspects; a larger value compares by object identity."""
-SMALL, LARGE = 4 * 2**10, 64 * 2**20
-"""Bytes up to which a JAX array compares by its contents, and above which a NumPy array is fingerprinted, not hashed."""
 
 
 def identity(value: Any) -> Hashable:
@@ -67,19 +65,6 @@ def draws(value: Any) -> str | None:
     with contextlib.suppress(_TooLargeError, RecursionError):
         walk.of(value)
     return walk.draws
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Same:
-    """Equal only for the same object, which it keeps alive, so that its id is not used again."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
 
 
 class _TooLargeError(Exception):
@@ -138,7 +123,7 @@ class _Walk:
         if isinstance(value, np.ndarray | np.generic):
             return self.array(value)
         if isinstance(value, jax.Array):
-            return _jax_array(value)
+            return of_jax_array(value)
         if isinstance(value, tuple | list | deque):
             return (type(value), *self.items(value), *self.beside(value))
         if isinstance(value, Mapping):
@@ -169,7 +154,7 @@ class _Walk:
 
     def beside(self, value: Any) -> tuple[Hashable, ...]:
         """The attributes of an object of a subclass, beside the items or numbers of its base class."""
-        fields = {} if type(value) in _ITEMS else _instance_fields(value)
+        fields = {} if type(value) in _ITEMS else instance_fields(value)
         return (self.of(fields),) if fields else ()
 
     def items(self, values: Any) -> Iterator[Hashable]:
@@ -187,13 +172,13 @@ class _Walk:
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         defaults = (self.of(function.__defaults__ or ()), self.of(function.__kwdefaults__ or {}))
         if is_library(code.co_filename):  # its globals do not change; its closure may be the caller's
-            return (code, *(self.of(_contents(cell)) for cell in cells.values()), defaults, bound is _MISSING or self.of(bound))
+            return (code, *(self.of(contents(cell)) for cell in cells.values()), defaults, bound is _MISSING or self.of(bound))
         read: list[Hashable] = []
         for kind, name, attributes in reads(code):
             if kind == "global":
                 root = function.__globals__.get(name, _MISSING)
             elif kind == "free":
-                root = _contents(cells[name])
+                root = contents(cells[name])
             elif kind == "module":
                 root = sys.modules.get(name, _MISSING)
             else:
@@ -278,8 +263,8 @@ class _Walk:
     def kind(self, kind: type) -> Hashable:
         if is_library_type(kind):
             return Same(kind)
-        own = {k: v for k, v in vars(kind).items() if not (k.startswith("__") and k.endswith("__")) or _is_method(v)}
-        return (Same(kind), *(self.of(base) for base in kind.__bases__), self.of(_plain_methods(own)))
+        own = {k: v for k, v in vars(kind).items() if not (k.startswith("__") and k.endswith("__")) or is_method(v)}
+        return (Same(kind), *(self.of(base) for base in kind.__bases__), self.of(plain_methods(own)))
 
     def instance(self, value: Any) -> Hashable:
         kind = type(value)
@@ -289,13 +274,13 @@ class _Walk:
         if hasattr(value, "__wrapped__") and callable(value):  # as jax.jit, custom_vjp, lru_cache
             if is_library_module(getattr(value, "__module__", None)):
                 return Same(value)
-            return (kind, self.of(value.__wrapped__), self.of(_instance_fields(value)))
+            return (kind, self.of(value.__wrapped__), self.of(instance_fields(value)))
         if not is_library_type(kind):
             if callable(value):
                 return (Same(kind), self.of(kind.__call__, value))
-            return (self.of(kind), self.of(_instance_fields(value)))
-        fields = _instance_fields(value)
-        if fields and (isinstance(value, types.SimpleNamespace | argparse.Namespace) or all(map(_is_data, fields.values()))):
+            return (self.of(kind), self.of(instance_fields(value)))
+        fields = instance_fields(value)
+        if fields and (isinstance(value, types.SimpleNamespace | argparse.Namespace) or all(map(is_data, fields.values()))):
             return (kind, self.of(fields))
         return self.foreign(value)
 
@@ -312,69 +297,5 @@ class _Walk:
 
     def array(self, array: Any) -> Hashable:
         plain = np.asarray(array)
-        numbers: Any = (str(plain.dtype), plain.shape, self.of(plain.tolist())) if plain.dtype.hasobject else _array(plain)
+        numbers: Any = (str(plain.dtype), plain.shape, self.of(plain.tolist())) if plain.dtype.hasobject else of_array(plain)
         return (*numbers, *self.beside(array)) if isinstance(array, np.ndarray) else numbers
-
-
-def _is_method(member: Any) -> bool:
-    return isinstance(member, types.FunctionType | staticmethod | classmethod)
-
-
-def _plain_methods(members: dict[str, Any]) -> dict[str, Any]:
-    """The members of a class as plain functions and values."""
-    plain: dict[str, Any] = {}
-    for name, member in members.items():
-        if isinstance(member, staticmethod | classmethod):
-            member = member.__func__
-        elif isinstance(member, property):
-            member = member.fget
-        elif isinstance(member, functools.cached_property):
-            member = member.func
-        if not inspect.isdatadescriptor(member):
-            plain[name] = member
-    return plain
-
-
-def _instance_fields(value: Any) -> dict[str, Any]:
-    fields = dict(getattr(value, "__dict__", {}))
-    fields.pop("__wrapped__", None)
-    for kind in type(value).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                fields[name] = getattr(value, name)
-    return fields
-
-
-def _is_data(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_data, value))
-    return value is None or isinstance(value, bool | int | float | complex | str | bytes | np.ndarray | np.generic | np.dtype)
-
-
-def _contents(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return "<empty>"
-
-
-def _array(array: Any) -> Hashable:
-    array = np.asarray(array)
-    about = (str(array.dtype), array.shape)
-    whole = np.ascontiguousarray(array)
-    if array.nbytes <= SMALL:
-        return (*about, whole.tobytes())
-    if array.nbytes <= LARGE:
-        return (*about, hashlib.blake2b(whole.reshape(-1).view(np.uint8).data, digest_size=16).digest())
-    sums = whole.reshape(-1).view(np.uint8)
-    words = sums[: sums.size // 8176 * 8176].view(np.uint64).reshape(-1, 1022).sum(axis=0)
-    return (*about, Same(array), words.tobytes())
-
-
-def _jax_array(array: Any) -> Hashable:
-    if isinstance(array, jax.core.Tracer) or not array.is_fully_addressable:
-        return Same(array)
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return ("key", str(array.dtype), _array(jax.random.key_data(array)))
-    return ("device", array.weak_type, _array(array)) if array.nbytes <= SMALL else Same(array)
