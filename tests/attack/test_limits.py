@@ -42,6 +42,7 @@ def check(limit, scale, names, seconds):
     return found
 
 
+@pytest.mark.slow
 def test_memory_stays_within_four_times_the_limit():
     check(4 * MIB, 1, QUICK, 10)
 

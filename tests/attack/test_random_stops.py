@@ -170,7 +170,8 @@ def leaves(trained: Any) -> list[Any]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("runs", [8, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [8, 200])
 def test_a_stop_at_any_moment_ends_the_run_soon_and_typed_with_its_state(url: str, tmp_path: Path, runs: int) -> None:
     def attack(number: int) -> Attack:
         folder = tmp_path / str(number)

@@ -75,6 +75,7 @@ def test_a_run_stopped_at_any_moment_goes_on_to_the_same_bits(executor):
     assert any(position not in (None, 5) for _, position in positions)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_validation_validates_after_going_on():
     runtime = Runtime(log=None)
 
