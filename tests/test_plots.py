@@ -8,6 +8,7 @@ import sys
 import matplotlib
 import matplotlib.figure
 import numpy as np
+import outcomes
 import PIL.Image
 import pytest
 from returns.pipeline import is_successful
@@ -46,9 +47,7 @@ def drawn(tmp_path, monkeypatch):
 
 
 def fault(*arguments, **options):
-    outcome = plots.show_images(*arguments, **options).run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
+    return outcomes.fault(plots.show_images(*arguments, **options))
 
 
 def shown(axes):

@@ -127,7 +127,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-# ------------------------------------------------------------------------------- runs that go on
+# ------------------------------------------------------------------------------- runs that are resumed
 
 
 def resume(given: Given) -> Outcome:

@@ -23,7 +23,7 @@ from fnlamp.mode import name_key
 
 @dataclass(frozen=True)
 class Race:
-    """What came out: the seconds of every round, first calls, and the mean losses of the first and the last round."""
+    """The results: the seconds of every round, first calls, and the mean losses of the first and the last round."""
 
     case: Case
     steps: int

@@ -44,7 +44,6 @@ from fnlamp.given import function, instance, number, text, whole
 
 A = TypeVar("A")
 B = TypeVar("B")
-C = TypeVar("C")
 E = TypeVar("E")
 E2 = TypeVar("E2")
 X = TypeVar("X", bound=BaseException)
@@ -234,7 +233,6 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         failed: ...
         <IOResult: <Failure: busy>>
         """
-
         times, delay, when = whole("times", times, 0), called("delay", delay), called("when", when)
 
         def attempt(n: int) -> Effect[A, E]:
@@ -288,9 +286,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         match interpret(self._inner_value, runtime):
             case Defect(cause):
                 raise cause
-            case Interrupted() as failure:
-                pass
-            case Failure(failure):
+            case (Interrupted() as failure) | Failure(failure):
                 pass
             case exit:
                 return IOResult.from_result(exit)

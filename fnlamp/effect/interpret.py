@@ -25,6 +25,7 @@ from fnlamp.effect.node import (
     Outlined,
     Pure,
     Salvaged,
+    label_of,
     name_of,
     node_of,
 )
@@ -267,9 +268,7 @@ class _Machine:
             if type(self.exit) is Failure and self.exit._inner_value is not self.reached[0]:
                 self.reached = self.exit._inner_value, state
         except Exception as error:  # the caller must see the original outcome, not this error
-            self.runtime.say(
-                f"cannot get the last good state of {getattr(frame.source, 'name', 'the program')}: {shown(error)}"
-            )
+            self.runtime.say(f"cannot get the last good state of {label_of(frame.source)}: {shown(error)}")
         finally:
             self.guard.shields -= 1
 

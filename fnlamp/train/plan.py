@@ -143,6 +143,7 @@ class Plan:
     model: Supervised
     optimizer: Optimizer
     made: Init
+    body: Body
     shared: Any
     carry: Carry
     train: BatchStream[Any]
@@ -164,11 +165,11 @@ class Plan:
             f"{self.length()}, {executor} on {where}"
         )
 
-    def lines(self, body: Body) -> tuple[str, ...]:
+    def lines(self) -> tuple[str, ...]:
         """The whole plan; one step is lowered, and not compiled, to count its work."""
         features, _ = pair(self.train.spec)
         state, slots = tree.nbytes(self.made.state), tree.nbytes(self.carry.optimizer_state)
-        flops = _flops(body, self.shared, self.carry, self.train.spec)
+        flops = _flops(self.body, self.shared, self.carry, self.train.spec)
         lines = [
             f"train {self.length()}",
             f"  batch: {describe(self.train.spec)}",

@@ -62,17 +62,8 @@ class Program:
         words = np.random.SeedSequence([self.seed, zlib.crc32(purpose.encode()), epoch]).generate_state(1, np.uint64)
         return LoopContext(epoch, int(words[0] >> 1), *losses)
 
-    def describe(self, stream: BatchStream[Any]) -> Init:
-        """Specs and tags of the model for the stream's rows."""
-        return self._looked(stream)[0]
-
-    def body(self, stream: BatchStream[Any]) -> Body:
-        """The step for the stream's rows, by what the functions read now."""
-        made, parts = self._looked(stream)
-        return training_body(self.model, self.optimizer, self.schedule, made.tags, self.bound, parts)
-
-    def _looked(self, stream: BatchStream[Any]) -> tuple[Init, Hashable]:
-        """The description of the model, and what it and its tags are a function of: looked at once an epoch."""
+    def describe(self, stream: BatchStream[Any]) -> tuple[Init, Body]:
+        """Specs and tags of the model for the stream's rows, and the step, by what the functions read now."""
         features, _ = pair(stream.spec)
         model = identity(self.model)
         key = describe(tree.map(lambda leaf: array_spec(leaf.shape[1:], leaf.dtype), features)), model
@@ -81,13 +72,14 @@ class Program:
             tags = identity(tree.leaves(made.tags)), str(jax.tree.structure(made.tags))
             self.described.clear()
             self.described[key] = made, (model, tags)
-        return self.described[key]
+        made, parts = self.described[key]
+        return made, training_body(self.model, self.optimizer, self.schedule, made.tags, self.bound, parts)
 
     def plan(self, train: BatchStream[Any], validation: BatchStream[Any] | None) -> Plan:
         """The figures; raises the fault that a run is sure to end with."""
         if train.length == 0:
             raise FaultError(train.why_empty)
-        made, body = self.describe(train), self.body(train)
+        made, body = self.describe(train)
         carry = abstract_carry(made, self.optimizer)
         if self.initial is not None:
             check_initial(self.initial, carry)
@@ -104,7 +96,7 @@ class Program:
             advice = (*advice, *not_finite(validation, "the validation data"))
         if self.metrics and self.validation_batches is None:
             advice = (*advice, f"not computed: {', '.join(self.metrics)}, which need validation_batches")
-        return Plan(self.model, self.optimizer, made, shared, carry, train, validation, self.metrics, self.epochs, advice)
+        return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, self.metrics, self.epochs, advice)
 
     def outline(self) -> Outline:
         """What `explain` shows: the plan, or the fault that a run is sure to end with."""
@@ -118,6 +110,6 @@ class Program:
                 context = self.context("validation", 1, (None, None))
                 validation = make_stream(self.validation_batches, context, "validation_batches")
             plan = self.plan(train, validation if isinstance(validation, BatchStream) else None)
-            return Outline((title, *plan.lines(self.body(train))), UNKNOWN)
+            return Outline((title, *plan.lines()), UNKNOWN)
         except FaultError as error:
             return Outline((title,), UNKNOWN, error.fault)

@@ -109,9 +109,9 @@ class Run:
                 if self.epoch > self.of.epochs:
                     return Success(None)
                 return self.run_steps(stream, runtime)
-            except FaultError as error:
+            except FaultError:
                 self.print_stream(stream)
-                return Failure(error.fault)
+                raise
 
         return Effect.call(call)
 
@@ -215,7 +215,7 @@ class Run:
 
     def note_programs(self, stream: BatchStream[Any]) -> Body:
         """The step as its functions read now; says what makes it compile again."""
-        body = self.of.body(stream)
+        _, body = self.of.describe(stream)
         if self.body is not None and body is not self.body:
             self.runtime.say("compiling again: the model, loss, optimizer or schedule reads a value that has changed")
             self.workspace = Workspace(self.device)

@@ -65,7 +65,7 @@ def _training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, 
         for holds, code in (  # the last one counts
             (~_finite((carry.layer_state, carry.optimizer_state)), STATE_BROKE),
             (~_finite(carry.params, bound), PARAMS_BROKE),
-            (~jnp.isfinite(tally.Sums.of(carry.tally[0]).of_batches), LOSS_BROKE),
+            (~jnp.isfinite(tally.of_batches(carry.tally)), LOSS_BROKE),
             (_wrapped((carry.step, carry.optimizer_state)), STEPS_BROKE),
         ):
             found = jnp.where(holds, jnp.int32(code), found)

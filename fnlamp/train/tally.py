@@ -24,12 +24,6 @@ class Sums(NamedTuple):
     weight: Any
     metrics: tuple[Any, ...] = ()
 
-    @classmethod
-    def of(cls, values: Any) -> Sums:
-        """The sums in their order, with names."""
-        steps, rows, of_batches, total, weight, *metrics = values
-        return cls(steps, rows, of_batches, total, weight, tuple(metrics))
-
 
 def empty(metrics: int = 0) -> np.ndarray[Any, Any]:
     """A tally before the first batch.  Shape: `(2, sums)`, the sums and what their rounding lost."""
@@ -60,7 +54,13 @@ def sums(tally: Any) -> Sums:
     """The sums in float64."""
     high, low = np.asarray(tally, np.float64)
     whole: np.ndarray[Any, Any] = np.where(np.isfinite(low), high + low, high)
-    return Sums.of(whole)
+    steps, rows, of_batches, total, weight, *metrics = whole
+    return Sums(steps, rows, of_batches, total, weight, tuple(metrics))
+
+
+def of_batches(tally: Array) -> Array:
+    """The sum of the batches' mean losses, on the device and without its rounding: whether a loss broke it."""
+    return tally[0, Sums._fields.index("of_batches")]
 
 
 def _rest(value: Array) -> Array:

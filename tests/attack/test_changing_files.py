@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from outcomes import fault
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
@@ -55,12 +56,6 @@ def at_once():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-def fault(program):
-    outcome = program.run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
 
 
 # ------------------------------------------------------------------------------- what is no file

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from returns.pipeline import is_successful
+from outcomes import fault
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import data
@@ -54,12 +54,6 @@ def test_memory_stays_within_four_times_any_limit(limit, scale):
 
 
 # ------------------------------------------------------------------------------- no memory left
-
-
-def fault(program):
-    outcome = program.run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
 
 
 def full(*arguments, **options):

@@ -8,18 +8,12 @@ import struct
 
 import numpy as np
 import pytest
+from outcomes import fault
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import data
 from fnlamp.fault import CodecFailed, FaultError, FileCorrupt, FileUnwritable, UnknownToken
-
-
-def fault(program):
-    outcome = program.run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
-
 
 # ------------------------------------------------------------------------------- NPY
 

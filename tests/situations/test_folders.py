@@ -7,8 +7,8 @@ import os
 import jax
 import numpy as np
 import pytest
+from outcomes import fault, value
 from returns.pipeline import is_successful
-from returns.unsafe import unsafe_perform_io
 
 from fnlamp import loss, nn, optim, train
 from fnlamp.data import image_folder, loader, subset, with_transform
@@ -16,18 +16,6 @@ from fnlamp.effect import Runtime
 from fnlamp.fault import ClassesDiffer, FileMissing, UnknownClass
 
 PIL = pytest.importorskip("PIL.Image")
-
-
-def value(program):
-    outcome = program.run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
-
-
-def fault(program):
-    outcome = program.run(Runtime(log=None))
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
 
 
 @pytest.fixture

@@ -3,18 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "laws"))
-
 from catalogue import LAYERS, LOSSES
 
 from fnlamp import Eval, Train, augment, loss, models, nn, optim

@@ -6,8 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from returns.pipeline import is_successful
-from returns.unsafe import unsafe_perform_io
+from outcomes import fault, value
 
 from fnlamp.data import read_arrow, read_csv, read_parquet
 from fnlamp.fault import BadCell, FileCorrupt
@@ -16,18 +15,6 @@ arrow = pytest.importorskip("pyarrow")
 feather = pytest.importorskip("pyarrow.feather")
 pandas = pytest.importorskip("pandas")
 parquet = pytest.importorskip("pyarrow.parquet")
-
-
-def value(program):
-    outcome = program.run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
-
-
-def fault(program):
-    outcome = program.run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
 
 
 FRAME = pandas.DataFrame({"a": [0.5, 1.5, np.nan, 3.5], "b": [1, 2, 3, 4], "kind": [0, 1, 0, 1]})

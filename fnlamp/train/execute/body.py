@@ -84,6 +84,6 @@ class Body:
 
 
 def form(arrays: Tree) -> Hashable:
-    """The shapes and dtypes of a tree."""
+    """The shapes and dtypes of a tree, whose leaves may be Python's numbers too."""
     leaves, structure = jax.tree.flatten(arrays)
-    return structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves)
+    return structure, tuple((np.shape(x), x.dtype if hasattr(x, "dtype") else np.result_type(x)) for x in leaves)

@@ -19,7 +19,7 @@ from fnlamp.fault import FaultError
 from fnlamp.stream import BatchStream, Recipe
 from fnlamp.stream.ahead import is_ahead
 from fnlamp.stream.sink import steps
-from fnlamp.train.execute.body import Body
+from fnlamp.train.execute.body import Body, form
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.supervised import rows_of
 
@@ -102,7 +102,7 @@ def of_host(
             filling = None
         filling = filling or Filling(batch, chunk, position)
         filling.add(batch, after)
-        position, left = after, left - 1  # more than there are, where an epoch is gone on with
+        position, left = after, left - 1  # more than there are, if an epoch is resumed
         if enough(filling, max(left, 1), gap):
             yield filling.supply(recipe, workspace)
             filling = None
@@ -119,12 +119,12 @@ class Filling:
         spec = spec_of(batch)
         self.room, self.size, self.count = room(spec, chunk), rows_of(spec), 0
         self.positions = [position]
-        self.form = _form(batch)
+        self.form = form(batch)
         self.arrays = jax.tree.map(lambda leaf: aligned((self.room, *np.shape(leaf)), np.asarray(leaf).dtype), batch)
 
     def takes(self, batch: Tree) -> bool:
         """Whether the batch is like the others: in its dtype on the host too, which copying would change without a word."""
-        same: bool = _form(batch) == self.form
+        same: bool = form(batch) == self.form
         return same
 
     def add(self, batch: Tree, after: Any) -> None:
@@ -138,11 +138,6 @@ class Filling:
         arrays = jax.tree.map(lambda array: to_device(array, workspace.device, share=True), self.arrays)
         rows = to_device(np.arange(self.room), workspace.device)
         return Supply(recipe, arrays, rows, self.size, 0, self.count, tuple(self.positions).__getitem__)
-
-
-def _form(batch: Tree) -> Any:
-    leaves, structure = jax.tree.flatten(batch)
-    return structure, [(np.shape(leaf), leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)) for leaf in leaves]
 
 
 def room(spec: Tree, chunk: int | None) -> int:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import outcomes
 import pytest
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
@@ -105,9 +106,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
 def use(resource, function):
-    outcome = resource.use(lambda s: Effect.suspend(lambda: function(s))).run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
+    return outcomes.value(resource.use(lambda s: Effect.suspend(lambda: function(s))))
 
 
 def fault(resource, function=lambda s: list(stream.items(s))):

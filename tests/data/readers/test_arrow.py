@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from outcomes import fault, value
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
@@ -23,18 +24,6 @@ from fnlamp.fault import BadCell, ExtraMissing, FileCorrupt, FileMissing, TooLar
 arrow = pytest.importorskip("pyarrow")
 feather = pytest.importorskip("pyarrow.feather")
 parquet = pytest.importorskip("pyarrow.parquet")
-
-
-def value(program):
-    outcome = program.run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
-
-
-def fault(program):
-    outcome = program.run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
 
 
 def as_parquet(table, **options):

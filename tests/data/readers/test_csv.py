@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import outcomes
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -40,15 +41,11 @@ def write(tmp_path):
 
 
 def table(path, **options):
-    outcome = read_csv(path, **options).run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
+    return outcomes.value(read_csv(path, **options))
 
 
 def fault(path, **options):
-    outcome = read_csv(path, **options).run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
+    return outcomes.fault(read_csv(path, **options))
 
 
 def test_header_label_and_numbers(write):

@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 
 import numpy as np
+import outcomes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,9 +30,7 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def fault(path):
-    outcome = read_idx(path).run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
+    return outcomes.fault(read_idx(path))
 
 
 @given(

@@ -18,6 +18,7 @@ import PIL.ImageOps
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from outcomes import fault, value
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
@@ -27,18 +28,6 @@ from fnlamp.fault import BadCell, FaultError, FileCorrupt, FileMissing, TooLarge
 RNG = np.random.default_rng(0)
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:120:24j, 40:250:36j], 77), axis=-1).astype(np.uint8)
 NOISE = RNG.integers(0, 256, (24, 36, 3), np.uint8)
-
-
-def value(program):
-    outcome = program.run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
-
-
-def fault(program):
-    outcome = program.run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
 
 
 def encoded(pixels, format, mode=None, **options):

@@ -14,24 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from returns.pipeline import is_successful
+from outcomes import fault, value
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import stream
 from fnlamp.data import map_npy, read_npy, read_npz
 from fnlamp.fault import FileCorrupt, FileMissing, TooLarge
-
-
-def value(program):
-    outcome = program.run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
-
-
-def fault(program):
-    outcome = program.run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
 
 
 def saved(array, **options):

@@ -14,11 +14,11 @@ import time
 import tracemalloc
 
 import numpy as np
+import outcomes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp.data import read_pickle
@@ -26,15 +26,11 @@ from fnlamp.fault import FileCorrupt, FileMissing, TooLarge
 
 
 def value(path, **options):
-    outcome = read_pickle(path, **options).run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
+    return outcomes.value(read_pickle(path, **options))
 
 
 def fault(path, **options):
-    outcome = read_pickle(path, **options).run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
+    return outcomes.fault(read_pickle(path, **options))
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ import tracemalloc
 
 import ml_dtypes
 import numpy as np
+import outcomes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from returns.pipeline import is_successful
-from returns.unsafe import unsafe_perform_io
 
 from fnlamp.data import read_safetensors
 from fnlamp.fault import ExtraMissing, FileCorrupt, FileMissing, TooLarge
@@ -25,15 +24,11 @@ library = pytest.importorskip("safetensors.numpy")
 
 
 def value(path, **options):
-    outcome = read_safetensors(path, **options).run()
-    assert is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.unwrap())
+    return outcomes.value(read_safetensors(path, **options))
 
 
 def fault(path, **options):
-    outcome = read_safetensors(path, **options).run()
-    assert not is_successful(outcome), outcome
-    return unsafe_perform_io(outcome.failure())
+    return outcomes.fault(read_safetensors(path, **options))
 
 
 KINDS = ["?", "u1", "i1", "u2", "i2", "f2", "u4", "i4", "f4", "u8", "i8", "f8", "c8"]

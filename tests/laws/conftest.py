@@ -1,6 +1,0 @@
-"""The laws read one catalogue, which lies beside them."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
