@@ -5,7 +5,7 @@ The right values are those of NumPy in float64 for the scale that is in force.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 import types
@@ -20,9 +20,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
-import torch
+from outcomes import needs
 
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
@@ -196,7 +195,11 @@ def replaces(name, make):
 
 
 LOOKED, CHILD, MEMBER, POINT, ITEMS = Looked(), Child(), Scale.ONE, Point(1.0), Items()
-SERIES, FRAME, TENSOR = pd.Series([1.0]), pd.DataFrame({"scale": [1.0]}), torch.ones(1)
+if importlib.util.find_spec("pandas"):
+    pandas = importlib.import_module("pandas")
+    SERIES, FRAME = pandas.Series([1.0]), pandas.DataFrame({"scale": [1.0]})
+if importlib.util.find_spec("torch"):
+    TENSOR = importlib.import_module("torch").ones(1)
 NUMBERS, OBJECTS, VARIABLE = array("d", [1.0]), np.array([SPACE, None]), ContextVar("variable", default=1.0)
 WEAK = weakref.ref(CONFIG)
 
@@ -348,7 +351,10 @@ def test_a_function_gives_the_numbers_of_now(way, executor):
     write(1.0)
 
 
-@pytest.mark.parametrize("way", WAYS)
+NEEDED = {"a series": "pandas", "a table": "pandas", "a tensor": "torch"}
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=needs(NEEDED[way]) if way in NEEDED else ()) for way in WAYS])
 def test_the_identity_is_another_one_when_the_value_is_and_the_same_again_afterwards(way):
     read, write = WAYS[way]
     write(1.0)
