@@ -28,8 +28,8 @@ Pixel: TypeAlias = float | Sequence[float]
 def in_training(*functions: Callable[[Key, Any], Any]) -> Layer:
     """A layer that applies functions of a key and a batch, such as those of this module, one after the other in training.
 
-    `Train` gives each function a key of its own, by its position; `Eval` is the identity, so `normalize`, which both modes
-    need, is a layer of its own. Shapes: unchanged.
+    `Train` derives a key for each function from its position; `Eval` is the identity. `standardize`, which both modes need, is
+    a separate layer. Shapes: unchanged.
     Fails: `ShapeMismatch` for a function that changes shape or dtype, which `Eval` would not do.
 
     >>> in_training(random_crop(4), random_flip()) >> nn.rescale(1 / 255)
@@ -141,28 +141,29 @@ def cutout(size: int, *, fill: Pixel = 0) -> Augmentation:
     return cut
 
 
-def normalize(mean: Pixel, std: Pixel) -> Callable[[Array], Array]:
-    """`(images - mean) / std`, channel by channel; there is nothing random in it, so it takes no key: `nn.fun(normalize(...))`.
+def standardize(mean: Pixel, std: Pixel) -> Callable[[Array], Array]:
+    """`(images - mean) / std`, channel by channel. It is not random and takes no key: as a layer, `nn.fun(standardize(...))`.
 
-    Shapes: `(..., channels)`, kept. Fails: `DtypeMismatch` for integers; `ShapeMismatch` for another number of channels.
+    `fnlamp.data.normalize` does the same to single images on the host. Shapes: `(..., channels)`, kept.
+    Fails: `DtypeMismatch` for integers; `ShapeMismatch` for another number of channels.
 
-    >>> normalize(mean=0.5, std=0.25)(jnp.array([[0.0, 0.5, 1.0]]))
+    >>> standardize(mean=0.5, std=0.25)(jnp.array([[0.0, 0.5, 1.0]]))
     Array([[-2.,  0.,  2.]], dtype=float32)
     """
-    means, stds = _checked_pixel("normalize: mean", mean), _checked_pixel("normalize: std", std)
+    means, stds = _checked_pixel("standardize: mean", mean), _checked_pixel("standardize: std", std)
     if len(means) != len(stds) or not np.isfinite(means + stds).all() or min(stds) <= 0:
-        raise ValueError(f"normalize needs as many finite means as deviations above 0, got mean={mean} and std={std}")
+        raise ValueError(f"standardize needs as many finite means as deviations above 0, got mean={mean} and std={std}")
 
-    def normalize(images: Array) -> Array:
+    def standardize(images: Array) -> Array:
         if not is_float(images):
             hint = "put nn.rescale(1 / 255) before it"
-            raise FaultError(DtypeMismatch("floating-point pixels", str(images.dtype), hint, where="normalize"))
+            raise FaultError(DtypeMismatch("floating-point pixels", str(images.dtype), hint, where="standardize"))
         if len(means) > 1 and (not images.ndim or images.shape[-1] != len(means)):
-            raise FaultError(ShapeMismatch(f"{len(means)} channels on the last axis", describe(images), where="normalize"))
+            raise FaultError(ShapeMismatch(f"{len(means)} channels on the last axis", describe(images), where="standardize"))
         mean, deviation = (along_last(jnp.array(x, images.dtype), max(images.ndim, 1)) for x in (means, stds))
         return ((images - mean) / deviation).reshape(images.shape)
 
-    return normalize
+    return standardize
 
 
 def _places(key: Key, batch: int, below: tuple[int, int]) -> Array:

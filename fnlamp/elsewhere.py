@@ -105,7 +105,7 @@ OPTIMIZERS = {
 }
 LOADERS = {
     "DataLoader": "data.loader(dataset, batch_size=32, shuffle=True, seed=0), or stream.minibatches(x, y, batch_size=32)",
-    "TensorDataset": "data.from_arrays(x, y)",
+    "TensorDataset": "data.array_dataset(x, y)",
 }
 TRAINERS = {**dict.fromkeys(("fit", "Trainer", "train", "Model"), "train.epochs(...).run()"), "predict": "trained.predict(x)"}
 MODULES = {"nn": LAYERS, "loss": LOSSES, "optim": OPTIMIZERS, "data": LOADERS, "train": TRAINERS}

@@ -160,20 +160,20 @@ def test_the_gradient_goes_where_the_pixel_went(name):
 
 
 @pytest.mark.parametrize("mean", [0.25, (0.1, 0.2, 0.3)])
-def test_normalize_is_numpys_and_the_hosts(mean):
+def test_standardize_is_numpys_and_normalize_of_data(mean):
     from fnlamp import data
 
     std = np.full(np.shape(mean), 0.5).tolist() if np.ndim(mean) else 0.5
-    ours = augment.normalize(mean, std)(jnp.asarray(FLOATS))
+    ours = augment.standardize(mean, std)(jnp.asarray(FLOATS))
     np.testing.assert_allclose(ours, (FLOATS.astype(np.float64) - mean) / std, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(ours, data.normalize(mean, std)(FLOATS))
-    assert augment.normalize(mean, std)(jnp.asarray(FLOATS, jnp.bfloat16)).dtype == jnp.bfloat16
+    assert augment.standardize(mean, std)(jnp.asarray(FLOATS, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_normalized_bytes_are_a_fault_and_not_a_number():
-    found = fault(augment.normalize(0.5, 0.5), jnp.asarray(BYTES))
+def test_standardized_bytes_are_a_fault_and_not_a_number():
+    found = fault(augment.standardize(0.5, 0.5), jnp.asarray(BYTES))
     assert isinstance(found, DtypeMismatch) and "rescale" in str(found)
-    assert isinstance(fault(augment.normalize((0.5, 0.5), (1, 1)), jnp.asarray(FLOATS)), ShapeMismatch)
+    assert isinstance(fault(augment.standardize((0.5, 0.5), (1, 1)), jnp.asarray(FLOATS)), ShapeMismatch)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -205,9 +205,9 @@ def test_a_fill_that_the_dtype_does_not_hold_is_a_fault(make):
         lambda: augment.random_flip(1.5),
         lambda: augment.random_flip(float("nan")),
         lambda: augment.cutout(0),
-        lambda: augment.normalize(0.5, 0),
-        lambda: augment.normalize((1, 2), 1),
-        lambda: augment.normalize(float("inf"), 1),
+        lambda: augment.standardize(0.5, 0),
+        lambda: augment.standardize((1, 2), 1),
+        lambda: augment.standardize(float("inf"), 1),
     ],
 )
 def test_wrong_arguments_are_bugs(make):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +143,46 @@ def test_no_file_imports_itself_by_way_of_others():
 
 def test_every_room_has_a_place_in_the_order():
     assert {room(path) for path in FILES} == {*ALLOWED, "__init__"}
+
+
+TWO_MEANINGS = {
+    "identity": "a loss; fnlamp.identity is internal",
+    "linear": "a layer of nn, and a schedule of optim, which gets another name",
+}
+"""Public names that mean two things, with the reason."""
+
+
+def public(path: Path) -> dict[str, Any]:
+    """What a package exports in its `__init__.py`, or what a module of one file defines, by public name."""
+    module = importlib.import_module(
+        ".".join(("fnlamp", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    )
+    body = ast.parse(path.read_text()).body
+    if path.name == "__init__.py":
+        aliases = [alias for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+        names = {alias.name for alias in aliases if alias.asname == alias.name}
+    else:
+        names = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        names |= {node.target.id for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+        names |= {
+            each.id for node in body if isinstance(node, ast.Assign) for each in node.targets if isinstance(each, ast.Name)
+        }
+    return {name: getattr(module, name) for name in names if not name.startswith("_")}
+
+
+def test_a_public_name_means_one_thing():
+    places = [ROOT / "__init__.py", *ROOT.glob("*/__init__.py"), ROOT / "augment.py", ROOT / "plots.py"]
+    meanings: dict[str, list[tuple[str, Any]]] = {}
+    for path in places:
+        for name, value in public(path).items():
+            meanings.setdefault(name, []).append((room(path), value))
+    several = {
+        name: [package for package, _ in found]
+        for name, found in meanings.items()
+        if any(value is not found[0][1] for _, value in found)
+    }
+    assert {name: packages for name, packages in several.items() if name not in TWO_MEANINGS} == {}
+    assert set(TWO_MEANINGS) <= set(several), "an exception that is not needed any more"
 
 
 def test_importing_fnlamp_computes_nothing():

@@ -50,7 +50,7 @@ def program(epochs, resume=None):
     layer = nn.sequence(
         augment=LAYER,
         scale=nn.rescale(1 / 255),
-        centre=nn.fun(augment.normalize(0.5, 0.25)),
+        centre=nn.fun(augment.standardize(0.5, 0.25)),
         flat=nn.flatten,
         out=nn.linear(3),
     )

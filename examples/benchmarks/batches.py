@@ -43,7 +43,7 @@ def memory(given: Given) -> Outcome:
 
 def _from_memory(given: Given, dtype: str, floats: Array, labels: Array) -> Outcome:
     x = floats if dtype == "float32" else (256 * floats).astype(np.uint8)
-    rows = data.from_arrays(x, labels)
+    rows = data.array_dataset(x, labels)
     others = {
         f"{dtype}: torch, {workers} workers": loaders_torch.over_arrays(x, labels, batch_size=128, workers=workers)
         for workers in (0, WORKERS)

@@ -134,7 +134,7 @@ def resume(given: Given) -> Outcome:
     """A shuffled, augmented pipeline with two workers, begun at random batches: are the rest the same, byte for byte?"""
     chance = random.Random(1)
     rows = max(256, int(8192 * given.scale))
-    images = data.from_arrays(*_images(rows))
+    images = data.array_dataset(*_images(rows))
 
     def read(state: Any) -> list[tuple[bytes, bytes]]:
         """What identifies each batch, and the state after it as one would save it."""

@@ -6,7 +6,7 @@ from fnlamp.data.loading.dataset import Arrays as Arrays
 from fnlamp.data.loading.dataset import Dataset as Dataset
 from fnlamp.data.loading.dataset import Subset as Subset
 from fnlamp.data.loading.dataset import Transformed as Transformed
-from fnlamp.data.loading.dataset import from_arrays as from_arrays
+from fnlamp.data.loading.dataset import array_dataset as array_dataset
 from fnlamp.data.loading.dataset import random_split as random_split
 from fnlamp.data.loading.dataset import subset as subset
 from fnlamp.data.loading.dataset import with_transform as with_transform

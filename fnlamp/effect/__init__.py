@@ -1,9 +1,9 @@
 """Programs as values: built lazily, composed with typed errors, run at the edge."""
 
 from fnlamp.effect.do import Do as Do
+from fnlamp.effect.do import collect as collect
 from fnlamp.effect.do import do as do
 from fnlamp.effect.do import iterate as iterate
-from fnlamp.effect.do import sequence as sequence
 from fnlamp.effect.effect import Effect as Effect
 from fnlamp.effect.effect import ask as ask
 from fnlamp.effect.effect import sleep as sleep

@@ -61,10 +61,10 @@ def do(function: Callable[P, Generator[Effect[Any, E], Any, A]]) -> Callable[P, 
     return build
 
 
-def sequence(effects: Iterable[Effect[A, E]]) -> Effect[tuple[A, ...], E]:
+def collect(effects: Iterable[Effect[A, E]]) -> Effect[tuple[A, ...], E]:
     """Run the programs in order and yield all their values; the first failure ends the run.
 
-    >>> sequence([Effect.from_value(1), Effect.from_value(2)]).run()
+    >>> collect([Effect.from_value(1), Effect.from_value(2)]).run()
     <IOResult: <Success: (1, 2)>>
     """
     if isinstance(effects, Effect) or not isinstance(effects, Iterable):
@@ -72,13 +72,13 @@ def sequence(effects: Iterable[Effect[A, E]]) -> Effect[tuple[A, ...], E]:
     items = tuple(program(f"effects: item {i}", effect) for i, effect in enumerate(effects))
 
     @do
-    def sequence() -> Generator[Effect[Any, E], Any, tuple[A, ...]]:
+    def collect() -> Generator[Effect[Any, E], Any, tuple[A, ...]]:
         values: list[A] = []
         for item in items:
             values.append((yield from item))
         return tuple(values)
 
-    return sequence()
+    return collect()
 
 
 def iterate(state: A, body: Callable[[A], Effect[Result[A, B], E]]) -> Effect[B, E]:

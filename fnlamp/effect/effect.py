@@ -27,7 +27,7 @@ from fnlamp.effect.node import (
     Call,
     Defect,
     Exit,
-    Fail,
+    Failed,
     Handle,
     Local,
     Named,
@@ -84,13 +84,13 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     @classmethod
     def from_failure(cls, inner_value: E) -> Effect[Never, E]:
         """The program that fails with the value."""
-        return Effect(Fail(inner_value))
+        return Effect(Failed(inner_value))
 
     @classmethod
     def from_result(cls, inner_value: Result[A, E]) -> Effect[A, E]:
         """The program that yields or fails as the `Result` says."""
         instance("inner_value", inner_value, Result, "a Result, Success(value) or Failure(error)")
-        return Effect(Pure(inner_value.unwrap()) if type(inner_value) is Success else Fail(inner_value.failure()))
+        return Effect(Pure(inner_value.unwrap()) if type(inner_value) is Success else Failed(inner_value.failure()))
 
     @classmethod
     def from_io(cls, inner_value: IO[A]) -> Effect[A, Never]:
@@ -100,7 +100,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     @classmethod
     def from_failed_io(cls, inner_value: IO[E]) -> Effect[Never, E]:
         """The program that fails with the value in the `IO`."""
-        return Effect(Fail(unsafe_perform_io(instance("inner_value", inner_value, IO, "an IO"))))
+        return Effect(Failed(unsafe_perform_io(instance("inner_value", inner_value, IO, "an IO"))))
 
     @classmethod
     def from_ioresult(cls, inner_value: IOResult[A, E]) -> Effect[A, E]:

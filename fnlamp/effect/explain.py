@@ -17,7 +17,7 @@ from fnlamp.effect.node import (
     Bracket,
     Call,
     Do,
-    Fail,
+    Failed,
     Handle,
     Local,
     Named,
@@ -115,7 +115,7 @@ def _down(node: Node, pending: list[Any]) -> tuple[Node | None, Outline]:
             return acquire, Outline(("acquire",))
         case Pure(value):
             return None, Outline((), value)
-        case Fail(error):
+        case Failed(error):
             lines = () if isinstance(error, Fault) else (f"fails with {error!r}",)
             return None, Outline(lines, fault=error if isinstance(error, Fault) else None)
         case Call(function) | Access(function):

@@ -17,7 +17,7 @@ from fnlamp.effect.node import (
     Defect,
     Do,
     Exit,
-    Fail,
+    Failed,
     Handle,
     Local,
     Named,
@@ -154,7 +154,7 @@ class _Machine:
     def _pure(self, node: Pure) -> None:
         self.node, self.exit = None, Success(node.value)
 
-    def _fail(self, node: Fail) -> None:
+    def _fail(self, node: Failed) -> None:
         self.node, self.exit = None, Failure(node.error)
 
     def _call(self, node: Call) -> None:
@@ -191,7 +191,7 @@ class _Machine:
 
     _down: Final[dict[type, Callable[[Any, Any], None]]] = {
         Pure: _pure,
-        Fail: _fail,
+        Failed: _fail,
         Call: _call,
         Bind: _enter,
         Handle: _enter,

@@ -44,7 +44,7 @@ class Pure(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fail(Node):
+class Failed(Node):
     error: Any
 
 

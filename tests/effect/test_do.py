@@ -10,7 +10,7 @@ import pytest
 from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Result, Success
 
-from fnlamp.effect import Do, Effect, Interrupted, Resource, do, iterate, sequence
+from fnlamp.effect import Do, Effect, Interrupted, Resource, collect, do, iterate
 
 
 def noted(log: list[str], word: str) -> Effect[str, Any]:
@@ -187,15 +187,15 @@ def test_a_resource_is_used_from_a_block() -> None:
 
 def test_sequence_runs_in_order_and_stops_at_the_first_failure() -> None:
     log: list[str] = []
-    assert sequence(noted(log, word) for word in "abc").run() == IOSuccess(("a", "b", "c"))
+    assert collect(noted(log, word) for word in "abc").run() == IOSuccess(("a", "b", "c"))
     log.clear()
-    assert sequence([noted(log, "a"), Effect.from_failure("no"), noted(log, "b")]).run() == IOFailure("no")
+    assert collect([noted(log, "a"), Effect.from_failure("no"), noted(log, "b")]).run() == IOFailure("no")
     assert log == ["a"]
-    assert sequence([]).run() == IOSuccess(())
+    assert collect([]).run() == IOSuccess(())
 
 
 def test_sequence_of_a_generator_runs_again() -> None:
-    program = sequence(Effect.from_value(n) for n in range(3))
+    program = collect(Effect.from_value(n) for n in range(3))
     assert program.run() == program.run() == IOSuccess((0, 1, 2))
 
 

@@ -26,7 +26,7 @@ from returns.pointfree import (
 )
 from returns.result import Failure, Result, Success
 
-from fnlamp.effect import CancelToken, Defect, Effect, Interrupted, Resource, Runtime, bracket, do, iterate, sequence, sleep
+from fnlamp.effect import CancelToken, Defect, Effect, Interrupted, Resource, Runtime, bracket, collect, do, iterate, sleep
 
 
 class InstantClock:
@@ -101,7 +101,7 @@ def every_program(log: list[str]) -> list[Effect[Any, Any]]:
         bracket(call, spy("use", call), spy("release", call)),
         Resource.make(call, spy("release", call)).use(spy("use", call)),
         block(),
-        sequence([call, call]),
+        collect([call, call]),
         iterate(0, lambda n: call.map(lambda _: Failure(n))),
     ]
 

@@ -29,9 +29,9 @@ from fnlamp.effect import (
     Runtime,
     SystemClock,
     bracket,
+    collect,
     do,
     iterate,
-    sequence,
     sleep,
 )
 
@@ -122,14 +122,14 @@ def ever_failing() -> Effect[int, int]:
         (lambda: chained(lambda e: e.retry(1)), lambda: IOSuccess(0)),
         (lambda: chained(block_around), lambda: IOSuccess(0)),
         (lambda: right_recursion(0), lambda: IOSuccess(DEEP)),
-        (lambda: sequence([Effect.from_value(1)] * DEEP).map(sum), lambda: IOSuccess(DEEP)),
+        (lambda: collect([Effect.from_value(1)] * DEEP).map(sum), lambda: IOSuccess(DEEP)),
         (lambda: iterate(0, lambda n: Effect.from_value(Success(n + 1) if n < DEEP else Failure(n))), lambda: IOSuccess(DEEP)),
         (counting_block, lambda: IOSuccess(DEEP)),
         (lambda: ever_failing().retry(DEEP), lambda: IOFailure(DEEP + 1)),
     ],
     ids=[
         *("bind", "map", "tap", "then", "then to the right", "lash", "alt", "swap", "named", "ensuring", "local", "retry"),
-        *("do", "right recursion", "sequence", "iterate", "yields of one do", "tries of one retry"),
+        *("do", "right recursion", "collect", "iterate", "yields of one do", "tries of one retry"),
     ],
 )
 @pytest.mark.parametrize("deep", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])

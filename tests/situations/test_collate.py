@@ -171,7 +171,7 @@ STREAMS = {
     "function": lambda x, y: stream.from_function(3, lambda i: (x[8 * i : 8 * i + 8], y[8 * i : 8 * i + 8])),
     "iterable": lambda x, y: stream.from_iterable(lambda: iter([(x[:8], y[:8]), (x[8:16], y[8:16])])),
     "staged": lambda x, y: stream.staged(24, batch_size=8, bucket=2, load=lambda rows: (x[rows], y[rows])),
-    "data set": lambda x, y: data.loader(data.from_arrays(x, y), batch_size=8),
+    "data set": lambda x, y: data.loader(data.array_dataset(x, y), batch_size=8),
     "loader": loader_of,
     "numbers": lambda x, y: data.loader([(row, y.dtype.type(label)) for row, label in zip(x, y, strict=True)], batch_size=8),
     "stacked": lambda x, y: loader_of(

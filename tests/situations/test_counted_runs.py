@@ -16,7 +16,7 @@ from returns.primitives.asserts import assert_equal
 from returns.result import Failure, Result, Success
 from returns.trampolines import Trampoline, trampoline
 
-from fnlamp.effect import Do, Effect, Resource, Runtime, do, sequence
+from fnlamp.effect import Do, Effect, Resource, Runtime, collect, do
 
 SILENT = Runtime(log=None)
 
@@ -231,7 +231,7 @@ HELPERS: dict[str, tuple[Callable[[Counted], Any], IOResult[Any, Any], list[Any]
     "named": (lambda c: c.good(1).named("a").named("b"), IOSuccess(1), [1]),
     "local": (lambda c: c.good(1).local(lambda runtime: runtime), IOSuccess(1), [1]),
     "retry": (lambda c: c.bad("a").retry(2), IOFailure("a"), ["a", "a", "a"]),
-    "sequence": (lambda c: sequence([c.good(1), c.good(2)]), IOSuccess((1, 2)), [1, 2]),
+    "collect": (lambda c: collect([c.good(1), c.good(2)]), IOSuccess((1, 2)), [1, 2]),
     "a resource": (
         lambda c: Resource.make(c.good(1), lambda *_: c.good("end")).map(plus_one).use(c.good),
         IOSuccess(2),

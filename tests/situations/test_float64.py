@@ -117,7 +117,7 @@ LAYERS = {
     "rescale": (nn.rescale(1 / 255, 0.1), X, X / 255 + 0.1),
     "rescale of pixels": (nn.rescale(1 / 255), LABELS.astype(np.uint8), LABELS / 255),
     "rescale by scalars of NumPy": (nn.rescale(np.float64(1 / 3)), X, X / 3),
-    "normalize": (nn.fun(augment.normalize((0.1, 0.2, 0.3), 3 * (0.7,))), IMAGES, (IMAGES - [0.1, 0.2, 0.3]) / 0.7),
+    "standardize": (nn.fun(augment.standardize((0.1, 0.2, 0.3), 3 * (0.7,))), IMAGES, (IMAGES - [0.1, 0.2, 0.3]) / 0.7),
     "gelu": (nn.gelu, X, erf_gelu(X)),
     "gelu_tanh": (nn.gelu_tanh, X, 0.5 * X * (1 + np.tanh(math.sqrt(2 / math.pi) * (X + 0.044715 * X**3)))),
     "silu": (nn.silu, X, X * scipy.expit(X)),

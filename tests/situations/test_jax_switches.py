@@ -53,7 +53,7 @@ CASES = {
     ),
     "max_pool2d, padded": (nn.max_pool2d(3, stride=2, padding=1), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),
     "pixels": (nn.rescale(1 / 255, -0.5) >> nn.conv2d(3, 3), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.uint8)),
-    "normalize": (nn.fun(augment.normalize((0.5, 0.4), (0.2, 0.3))), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),
+    "standardize": (nn.fun(augment.standardize((0.5, 0.4), (0.2, 0.3))), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),
 }
 
 

@@ -240,11 +240,11 @@ AUGMENTATIONS = {
     "flip of a word": (lambda: augment.random_flip("half"), "random_flip: rate is a probability"),
     "flip's direction": (lambda: augment.random_flip(vertical="yes"), "vertical is True or False"),
     "cutout of a share": (lambda: augment.cutout(0.5), "cutout: size is a whole number"),
-    "normalize of words": (
-        lambda: augment.normalize("mean", "std"),
-        "normalize: mean is a number, or a list of one for each channel",
+    "standardize of words": (
+        lambda: augment.standardize("mean", "std"),
+        "standardize: mean is a number, or a list of one for each channel",
     ),
-    "normalize of nothing": (lambda: augment.normalize([0.5, None], 1.0), "normalize: mean is a number"),
+    "standardize of nothing": (lambda: augment.standardize([0.5, None], 1.0), "standardize: mean is a number"),
     "an uncalled maker": (lambda: augment.in_training(augment.random_flip), "random_flip .*at 0; call it, it makes one"),
     "no function": (lambda: augment.in_training(augment.random_flip(), "flip"), "got 'flip' .*at 1"),
 }

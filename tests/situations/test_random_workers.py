@@ -15,7 +15,7 @@ from returns.io import IOFailure, IOResult
 from returns.result import Failure, Success
 
 from fnlamp import stream
-from fnlamp.data import from_arrays, loader, subset, threads, with_transform
+from fnlamp.data import array_dataset, loader, subset, threads, with_transform
 from fnlamp.effect import Effect, Runtime
 from fnlamp.fault import HiddenRandomness
 
@@ -220,7 +220,7 @@ class OwnGenerator(Rows):
     "dataset",
     [
         OwnGenerator(),
-        *(pytest.param(rows, marks=pytest.mark.slow) for rows in (Unused(), Rows(), from_arrays(np.arange(12.0)))),
+        *(pytest.param(rows, marks=pytest.mark.slow) for rows in (Unused(), Rows(), array_dataset(np.arange(12.0)))),
     ],
     ids=repr,
 )

@@ -65,7 +65,7 @@ DOORS = {
     "full_batch": lambda x, y: rows(b[1] for b in stream.items(stream.full_batch(x, y))),
     "from_arrays": lambda x, y: rows(b["y"] for b in stream.items(stream.from_arrays({"y": y}, batch_size=4))),
     "of some": lambda x, y: rows(stream.items(stream.from_arrays(y, batch_size=4, among=[5, 0, 2])))[[1, 2, 0]],
-    "data set": lambda x, y: rows(b[1] for b in loaded(data.loader(data.from_arrays(x, y), batch_size=4))),
+    "data set": lambda x, y: rows(b[1] for b in loaded(data.loader(data.array_dataset(x, y), batch_size=4))),
     "loader": lambda x, y: rows(loaded(data.loader(y, batch_size=4))),
     "transform": lambda x, y: rows(loaded(data.loader(y, batch_size=4, transform=np.asarray))),
     "subset": lambda x, y: rows(loaded(data.loader(data.subset(y, range(6)), batch_size=4))),
@@ -245,7 +245,7 @@ FORMS = {
 def test_the_same_numbers_in_any_form(form, door):
     y = FORMS[form](Y)
     if door == "loader" and form in ("list", "numbers of NumPy", "array.array", "memory", "deque", "list of jax"):
-        y = data.from_arrays(y)
+        y = data.array_dataset(y)
         np.testing.assert_array_equal(rows(b[0] for b in loaded(data.loader(y, batch_size=4))), Y)
         return
     np.testing.assert_array_equal(DOORS[door](X, y), expected(door))
@@ -359,7 +359,7 @@ def test_columns_side_by_side(pd):
     for wrong in ({"a": frame["a"]}, (frame["a"], frame["b"]), {"a": [1, 2]}, dict(frame)):
         found = fault(loaded, data.loader(wrong, batch_size=2))
         assert isinstance(found, ShapeMismatch)
-        assert "from_arrays" in found.hint
+        assert "array_dataset" in found.hint
 
 
 def test_frames_of_arrow_and_polars():
@@ -467,7 +467,7 @@ def test_ragged_rows_are_named(case):
     given, says = RAGGED[case]
     for found in (
         fault(stream.minibatches, np.zeros(len(given)), given, batch_size=2),
-        fault(data.from_arrays, given),
+        fault(data.array_dataset, given),
     ):
         assert isinstance(found, ShapeMismatch)
         assert says in str(found)

@@ -289,7 +289,7 @@ CASES: dict[str, Case] = {
         timeout=POSITIVE,
         deadline=POSITIVE,
     ),
-    "data.from_arrays": case(data.from_arrays, args=(X,), **{"*": ROWS}),
+    "data.array_dataset": case(data.array_dataset, args=(X,), **{"*": ROWS}),
     "data.from_grain": case(data.from_grain, {"source": Loads()}, source="text list dict array"),
     "data.image_folder": case(data.image_folder, {"root": "r"}, root=TEXT, classes=OPTIONAL, **PICTURE),
     "data.image_table": case(
@@ -396,7 +396,7 @@ CASES: dict[str, Case] = {
     # ---- augmentation and plots
     "augment.cutout": case(augment.cutout, {"size": 2}, fill="2.5 0 -1 nan inf"),
     "augment.in_training": case(augment.in_training, args=(augment.random_flip(),), **{"*": FUNCTION}),
-    "augment.normalize": case(augment.normalize, {"mean": 0.5, "std": 0.5}, mean=NUMBER, std=POSITIVE),
+    "augment.standardize": case(augment.standardize, {"mean": 0.5, "std": 0.5}, mean=NUMBER, std=POSITIVE),
     "augment.random_crop": case(augment.random_crop, {"padding": 2}, padding=COUNT, size=OPTIONAL, fill="2.5 0 -1 nan inf"),
     "augment.random_flip": case(augment.random_flip, {"rate": 0.5}, rate=COUNT, vertical=FLAG),
     "plots.show_images": case(
@@ -413,7 +413,7 @@ CASES: dict[str, Case] = {
     "effect.bracket": case(effect.bracket, {"acquire": PROGRAM, "use": print, "release": print}, use=CALLED, release=CALLED),
     "effect.do": case(effect.do, {"function": print}, function=CALLED),
     "effect.iterate": case(effect.iterate, {"state": 0, "body": print}, state=ANYTHING, body=CALLED),
-    "effect.sequence": case(effect.sequence, {"effects": [PROGRAM]}),
+    "effect.collect": case(effect.collect, {"effects": [PROGRAM]}),
     "effect.sleep": case(effect.sleep, {"seconds": 0.1}, seconds="2.5 0"),
     "Resource.bind": case(RESOURCE.bind, {"function": print}, function=CALLED),
     "Resource.from_context": case(Resource.from_context, {"make": print}, make=CALLED),

@@ -58,29 +58,29 @@ class Arrays:
         return f"<Arrays: {len(self):,} rows of {'{' if named else '('}{', '.join(rows)}{'}' if named else ')'}>"
 
 
-def from_arrays(*arrays: Any) -> Arrays:
+def array_dataset(*arrays: Any) -> Arrays:
     """The data set whose item i is the tuple of row i of each array; for a dict of arrays, the dict of them.
 
     Nothing is copied; lists, Series and frames become arrays, with rows by position.
 
     Shapes: `(rows, ...)` each. Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for anything but numbers.
 
-    >>> data = from_arrays(np.zeros((3, 28, 28, 1), np.uint8), [7, 2, 1])
+    >>> data = array_dataset(np.zeros((3, 28, 28, 1), np.uint8), [7, 2, 1])
     >>> data
     <Arrays: 3 rows of (uint8[28, 28, 1], int64[])>
     >>> image, label = data[-1]
     >>> image.shape, int(label)
     ((28, 28, 1), 1)
-    >>> from_arrays({"x": np.zeros((3, 2)), "y": [7, 2, 1]})
+    >>> array_dataset({"x": np.zeros((3, 2)), "y": [7, 2, 1]})
     <Arrays: 3 rows of {x: float64[2], y: int64[]}>
     """
     given = arrays[0] if len(arrays) == 1 and isinstance(arrays[0], dict) else arrays
     if not given:
-        raise ValueError("from_arrays needs at least one array")
-    parts = {name: as_array(array, f"from_arrays/{name}") for name, array in _parts(given).items()}
+        raise ValueError("array_dataset needs at least one array")
+    parts = {name: as_array(array, f"array_dataset/{name}") for name, array in _parts(given).items()}
     rows = {name: array if isinstance(array, np.ndarray) else np.asarray(array) for name, array in parts.items()}
     if any(array.ndim == 0 for array in rows.values()) or len({len(array) for array in rows.values()}) > 1:
-        raise FaultError(ShapeMismatch("arrays with as many rows each", describe(rows), where="from_arrays"))
+        raise FaultError(ShapeMismatch("arrays with as many rows each", describe(rows), where="array_dataset"))
     return Arrays(rows if isinstance(given, dict) else tuple(rows.values()))
 
 
@@ -127,7 +127,7 @@ def rows_of(dataset: Any) -> Any:
     keyed = isinstance(dataset, dict) and 0 not in dataset
     parts = _parts(dataset) if keyed or isinstance(dataset, tuple) else {}
     if parts and (keyed or all(getattr(part, "shape", ()) for part in parts.values())):
-        hint = "use from_arrays, which is one; if each array is one item, give a list of them"
+        hint = "use array_dataset, which is one; if each array is one item, give a list of them"
         if not any(hasattr(part, "shape") or isinstance(part, list) for part in parts.values()):
             hint = f"give one of its parts, such as dataset[{next(iter(parts))!r}]"
         raise FaultError(ShapeMismatch("a data set of rows", describe(dataset), hint))

@@ -57,8 +57,8 @@ def loader(
     items that draw from any generator but that of `augment`; `WorkerLost` for a killed worker; `NotPicklable`;
     `ShapeMismatch` and `DtypeMismatch` for items that do not fit together.
 
-    >>> from fnlamp.data import from_arrays
-    >>> data = from_arrays(np.arange(10).reshape(5, 2), np.arange(5))
+    >>> from fnlamp.data import array_dataset
+    >>> data = array_dataset(np.arange(10).reshape(5, 2), np.arange(5))
     >>> batches = loader(data, batch_size=2, shuffle=True, seed=1, transform=lambda item: (item[0] / 10, item[1]))
     >>> batches.use(stream.to_list).map(lambda batches: [labels.tolist() for _, labels in batches]).run()
     <IOResult: <Success: [[4, 0], [1, 2], [3]]>>

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fnlamp import data
-from fnlamp.data import at, compose, from_arrays, normalize, random_split, subset, to_float, with_transform
+from fnlamp.data import array_dataset, at, compose, normalize, random_split, subset, to_float, with_transform
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, SizesMismatch
 
 Pair = namedtuple("Pair", "x y")
@@ -33,7 +33,7 @@ def fault(function, *arguments, **options):
 
 def test_items_of_arrays_are_rows():
     x, y = np.arange(12).reshape(4, 3), [5, 6, 7, 8]
-    rows = from_arrays(x, y)
+    rows = array_dataset(x, y)
     assert len(rows) == 4
     for i in (0, 3, -1, -4, np.int64(2)):
         features, label = rows[i]
@@ -50,36 +50,36 @@ def test_items_of_arrays_are_rows():
 
 
 def test_arrays_must_agree_and_hold_numbers():
-    assert isinstance(fault(from_arrays, np.zeros(3), np.zeros(4)), ShapeMismatch)
-    assert isinstance(fault(from_arrays, np.float32(1)), ShapeMismatch)
-    found = fault(from_arrays, np.zeros(2), ["a", "b"])
+    assert isinstance(fault(array_dataset, np.zeros(3), np.zeros(4)), ShapeMismatch)
+    assert isinstance(fault(array_dataset, np.float32(1)), ShapeMismatch)
+    found = fault(array_dataset, np.zeros(2), ["a", "b"])
     assert isinstance(found, DtypeMismatch)
-    assert found.where == "from_arrays/1"
+    assert found.where == "array_dataset/1"
     with pytest.raises(ValueError, match="at least one"):
-        from_arrays()
+        array_dataset()
     for wrong in (np.zeros(2, [("a", "f4")]), np.zeros(2, "V4"), np.zeros(2, "M8[s]"), np.array([None, 1])):
-        assert isinstance(fault(from_arrays, wrong), DtypeMismatch), wrong.dtype
-    assert "filled" in fault(from_arrays, np.ma.array([1.0, 2.0], mask=[0, 1])).hint
-    assert from_arrays(np.zeros(2, ml_dtypes.bfloat16)).arrays[0].dtype == ml_dtypes.bfloat16
+        assert isinstance(fault(array_dataset, wrong), DtypeMismatch), wrong.dtype
+    assert "filled" in fault(array_dataset, np.ma.array([1.0, 2.0], mask=[0, 1])).hint
+    assert array_dataset(np.zeros(2, ml_dtypes.bfloat16)).arrays[0].dtype == ml_dtypes.bfloat16
 
 
 def test_a_dict_of_arrays_has_items_that_are_dicts():
     x = np.arange(6).reshape(3, 2)
-    rows = from_arrays({"x": x, "y": [7, 8, 9]})
+    rows = array_dataset({"x": x, "y": [7, 8, 9]})
     assert (len(rows), list(rows[-1]), rows[-1]["x"].tolist(), rows[1]["y"]) == (3, ["x", "y"], [4, 5], 8)
     assert rows.arrays["x"] is x
     assert len(list(rows)) == 3
     assert repr(rows) == "<Arrays: 3 rows of {x: int64[2], y: int64[]}>"
-    assert fault(from_arrays, {"x": x, "y": ["a"] * 3}).where == "from_arrays/y"
-    assert isinstance(fault(from_arrays, {"x": x, "y": [1]}), ShapeMismatch)
+    assert fault(array_dataset, {"x": x, "y": ["a"] * 3}).where == "array_dataset/y"
+    assert isinstance(fault(array_dataset, {"x": x, "y": [1]}), ShapeMismatch)
     with pytest.raises(ValueError, match="at least one"):
-        from_arrays({})
+        array_dataset({})
 
 
 def test_a_memory_map_stays_one(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(6))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert from_arrays(mapped).arrays[0] is mapped
+    assert array_dataset(mapped).arrays[0] is mapped
 
 
 @given(st.lists(st.integers(-5, 4), max_size=8), st.data())
@@ -107,7 +107,7 @@ def test_indices_are_checked():
 
 
 def test_a_subset_of_arrays_names_its_rows_without_copying():
-    rows = from_arrays(np.arange(5))
+    rows = array_dataset(np.arange(5))
     part = subset(subset(rows, [4, 1, 0]), [2, 0])
     assert part.arrays is rows.arrays
     assert part.among.tolist() == [0, 4]
@@ -157,8 +157,8 @@ def test_sizes_below_zero_are_a_bug(sizes):
 def test_arrays_side_by_side_are_no_rows():
     x, y = np.zeros((4, 2)), np.zeros(4)
     for wrong in ((x, y), {"x": x, "y": y}, (jnp.zeros(3),), Pair(x, y)):
-        assert "from_arrays" in fault(subset, wrong, [0]).hint
-        assert "from_arrays" in fault(random_split, wrong, [0.5, 0.5], seed=0).hint
+        assert "array_dataset" in fault(subset, wrong, [0]).hint
+        assert "array_dataset" in fault(random_split, wrong, [0.5, 0.5], seed=0).hint
     for right in ([x, y], (1, 2), {0: x, 1: y}, {0: "a", 1: "b"}):
         assert len(subset(right, [1])) == 1
 

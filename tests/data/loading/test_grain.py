@@ -13,7 +13,7 @@ from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import stream
-from fnlamp.data import from_arrays, from_grain
+from fnlamp.data import array_dataset, from_grain
 from fnlamp.effect import Effect
 from fnlamp.fault import EmptyEpoch, FaultError, ItemFailed
 from fnlamp.stream.sink import steps
@@ -81,7 +81,7 @@ def test_the_state_is_grains_own():
 
 
 def test_length_and_spec():
-    data = grain.MapDataset.source(from_arrays(np.zeros((10, 3), np.float32), np.arange(10))).batch(4)
+    data = grain.MapDataset.source(array_dataset(np.zeros((10, 3), np.float32), np.arange(10))).batch(4)
     found = run(from_grain(data), lambda s: (s.length, [(leaf.shape, str(leaf.dtype)) for leaf in s.spec]))
     assert found == (3, [((4, 3), "float32"), ((4,), "int32")])
     assert run(from_grain(data.repeat()), lambda s: s.length) is None

@@ -13,7 +13,7 @@ from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import stream, train
-from fnlamp.data import from_arrays, loader, random_split, stack, subset, threads, with_transform
+from fnlamp.data import array_dataset, loader, random_split, stack, subset, threads, with_transform
 from fnlamp.effect import Effect
 from fnlamp.fault import DtypeMismatch, EmptyEpoch, FaultError, ItemFailed, ShapeMismatch
 
@@ -133,7 +133,7 @@ def test_numbers_without_a_value_pass():
 @settings(max_examples=80, deadline=None)
 def test_batches_are_those_of_the_list_in_its_order(rows, size, drop, seed, in_memory):
     x = np.arange(rows)
-    data = from_arrays(x, 2 * x) if in_memory else [(x[i], 2 * x[i]) for i in range(rows)]
+    data = array_dataset(x, 2 * x) if in_memory else [(x[i], 2 * x[i]) for i in range(rows)]
     order = x if seed is None else np.random.default_rng(seed).permutation(rows)
     model = [order[i : i + size] for i in range(0, rows, size)]
     if drop and rows % size:
@@ -158,7 +158,7 @@ def test_the_spec_is_that_of_the_batches():
 
 
 def test_rows_in_memory_are_cut_in_a_compiled_view_without_workers():
-    rows = from_arrays(np.arange(10), np.arange(10))
+    rows = array_dataset(np.arange(10), np.arange(10))
     part = random_split(rows, [7, 3], seed=0)[0]
     array = np.arange(10)
     for data in (rows, part, array, jnp.arange(10), subset(array, [3, 1, 2]), random_split(array, [7, 3], seed=0)[1]):
@@ -316,12 +316,12 @@ def test_arrays_side_by_side_are_no_data_set():
         for options in ({}, {"transform": abs}):
             found = fault(loader(data, batch_size=2, **options))
             assert isinstance(found, ShapeMismatch)
-            assert "from_arrays" in found.hint
-    same(batches(loader(from_arrays({"x": x}), batch_size=4)), [{"x": x}])
+            assert "array_dataset" in found.hint
+    same(batches(loader(array_dataset({"x": x}), batch_size=4)), [{"x": x}])
 
 
 def test_an_empty_data_set_says_why_there_is_no_batch():
-    for data in ([], from_arrays(np.zeros((0, 2)))):
+    for data in ([], array_dataset(np.zeros((0, 2)))):
         s = use(loader(data, batch_size=3), lambda s: s)
         assert s.length == 0
         assert s.why_empty == EmptyEpoch(0, 3, False)

@@ -27,7 +27,7 @@ from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import stream
-from fnlamp.data import at, compose, from_arrays, loader, normalize, processes, subset, threads, to_float, with_transform
+from fnlamp.data import array_dataset, at, compose, loader, normalize, processes, subset, threads, to_float, with_transform
 from fnlamp.data.loading import threads as team_room
 from fnlamp.data.loading.collate import stack
 from fnlamp.data.loading.load import Load
@@ -316,7 +316,7 @@ def test_a_memory_map_is_sent_by_name(tmp_path):
     x = np.arange(60, dtype=np.int32).reshape(20, 3)
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    for data in (from_arrays(mapped), from_arrays(mapped[4:9]), subset(from_arrays(mapped[2:]), [5, 1])):
+    for data in (array_dataset(mapped), array_dataset(mapped[4:9]), subset(array_dataset(mapped[2:]), [5, 1])):
         made = partial(loader, data, batch_size=2, transform=PASS)
         assert raw(batches(made(workers=1))) == raw(batches(made()))
 
@@ -384,7 +384,7 @@ def test_a_map_that_is_not_as_its_file_is_sent_by_content(tmp_path):
 
 def test_what_a_worker_writes_into_its_data_stays_there():
     x = np.zeros((6, 2))
-    found = batches(loader(from_arrays(x), batch_size=1, transform=write_into, workers=2))
+    found = batches(loader(array_dataset(x), batch_size=1, transform=write_into, workers=2))
     assert all(batch[0].max() == 1 for batch in found[1:])
     assert x[1:].max() == 0  # the first item was loaded here, to see what a batch looks like
 

@@ -7,7 +7,7 @@ from typing import Never, assert_type
 
 from returns.io import IOFailure, IOSuccess
 
-from fnlamp.effect import Do, Effect, do, sequence, sleep
+from fnlamp.effect import Do, Effect, collect, do, sleep
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def experiment(path: str, *, rates: tuple[float, ...]) -> Do[str, Missing | Dive
     both = yield from load(path).zip(fit(rows, 0.5))
     assert_type(both, tuple[list[float], float])
     tried = yield from fit(rows, 2.0).attempted()
-    count = yield from sequence([fit(rows, rate) for rate in rates]).map(len)
+    count = yield from collect([fit(rows, rate) for rate in rates]).map(len)
     assert_type(count, int)
     return f"best of {count}: {best}, and {tried}"
 

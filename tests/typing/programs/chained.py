@@ -17,8 +17,8 @@ from fnlamp.effect import (
     Runtime,
     ask,
     bracket,
+    collect,
     iterate,
-    sequence,
     sleep,
 )
 
@@ -102,7 +102,7 @@ def written(rows: list[float]) -> IOResult[int, Unwritable]:
 assert_type(load("a").bind_result(checked), Effect[float, Missing | Diverged])
 assert_type(load("a").bind_io(counted), Effect[int, Missing])
 assert_type(load("a").bind_ioresult(written), Effect[int, Missing | Unwritable])
-assert_type(sequence([fit([]), fit([1.0])]), Effect[tuple[Model, ...], Diverged])
+assert_type(collect([fit([]), fit([1.0])]), Effect[tuple[Model, ...], Diverged])
 assert_type(sleep(1.0).then(load("a")), Effect[list[float], Missing])
 assert_type(ask().bind(lambda runtime: load("a")), Effect[list[float], Missing])
 
