@@ -119,7 +119,11 @@ def _instead(given: Any) -> tuple[str, str]:
     if library in PEERS:
         what = name or type(given).__name__
         return f"{what} of {library}", "layers of fnlamp are pure functions; nn has layers, and nn.fun takes functions of JAX"
-    if module.startswith(("fnlamp.nn", "fnlamp.models")) and callable(given):
+    if module == "fnlamp.augment" and name != "in_training":
+        maker = str(getattr(given, "__qualname__", "")).partition(".")[0]
+        wrapper = "nn.fun" if maker == "standardize" else "augment.in_training"
+        return f"the function {name}", f"{wrapper} makes a layer of it: {wrapper}(augment.{maker}(...))"
+    if module.startswith(("fnlamp.nn", "fnlamp.models", "fnlamp.augment")) and callable(given):
         return f"the function {name}", f"call it, it makes a layer: {module.split('.')[1]}.{name}(...)"
     if callable(given) and not isinstance(given, type) and (name or library != "fnlamp"):
         written = f"jax.nn.{name}" if hasattr(jax.nn, name or "-") else f"jnp.{name}" if library in {"jax", "numpy"} else name

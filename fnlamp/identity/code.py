@@ -8,6 +8,7 @@ import re
 import sys
 import sysconfig
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +24,8 @@ class Read(NamedTuple):
     attributes: tuple[str, ...]
 
 
+_SILENT: Final = ("CACHE", "PUSH_NULL", "RESUME", "EXTENDED_ARG")
+"""Instructions that may stand between a variable and its attribute."""
 _BY_TEXT: Final = {"globals", "eval", "exec", "import_module", "__import__", "modules"}
 """Names through which a function reads variables and modules that only its strings name."""
 
@@ -31,25 +34,22 @@ _BY_TEXT: Final = {"globals", "eval", "exec", "import_module", "__import__", "mo
 def reads(code: types.CodeType) -> tuple[Read, ...]:
     """The outside reads of a code object and those nested in it. Both branches of a condition count."""
     own = code.co_varnames[0] if code.co_argcount else None
-    found: dict[Read, None] = {}
+    return tuple(dict.fromkeys((*_by_instruction(code, own), *_by_super(code, own), *_by_text(code), *_by_nested(code, own))))
+
+
+def _by_instruction(code: types.CodeType, own: str | None) -> Iterator[Read]:
+    """The variables that instructions load, each with the attributes loaded from it right after."""
     current: Read | None = None
-
-    def add(read: Read | None) -> None:
-        if read is not None:
-            found[read] = None
-
+    module = ""
     for instruction in dis.get_instructions(code):
         name, what = instruction.opname, instruction.argval
-        if current is not None and name in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
+        if name in _SILENT:
+            continue
+        if current is not None and name in ("LOAD_ATTR", "LOAD_METHOD"):
             current = current._replace(attributes=(*current.attributes, what))
-            if name == "IMPORT_FROM":  # the module stays for the next name
-                add(current)
-                current = current._replace(attributes=())
             continue
-        if name in ("CACHE", "PUSH_NULL", "RESUME", "EXTENDED_ARG"):
-            continue
-        if current is not None and not (current.kind == "module" and name.startswith("STORE")):
-            add(current)
+        if current is not None:
+            yield current
             current = None
         if name in ("LOAD_GLOBAL", "LOAD_NAME"):
             current = Read("global", what, ())
@@ -57,36 +57,48 @@ def reads(code: types.CodeType) -> tuple[Read, ...]:
             kind = "free" if what in code.co_freevars else "self" if what == own else None
             current = Read(kind, what, ()) if kind else None
         elif name == "IMPORT_NAME":
-            current = Read("module", what, ())
-        elif (
-            own is not None and (what == own or (isinstance(what, tuple) and own in what)) and "FAST" in name and "LOAD" in name
-        ):
-            last = what == own or what[-1] == own
-            current = Read("self", own, ())
-            if not last:
-                add(current)
-                current = None
-    add(current)
-    if "super" in code.co_names and "__class__" in code.co_freevars:  # super() reads both without naming them
-        add(Read("free", "__class__", ()))
-        add(Read("self", own, ()) if own else None)
+            module = what
+            yield Read("module", module, ())
+        elif name == "IMPORT_FROM":
+            yield Read("module", module, (what,))
+        elif own is not None and "FAST" in name and "LOAD" in name:
+            loaded = what if isinstance(what, tuple) else (what,)  # some instructions load two variables
+            if own in loaded[:-1]:
+                yield Read("self", own, ())
+            if own == loaded[-1]:
+                current = Read("self", own, ())
+    if current is not None:
+        yield current
+
+
+def _by_super(code: types.CodeType, own: str | None) -> Iterator[Read]:
+    """The class and the first argument, which `super()` reads without naming them."""
+    if "super" in code.co_names and "__class__" in code.co_freevars:
+        yield Read("free", "__class__", ())
+        if own:
+            yield Read("self", own, ())
+
+
+def _by_text(code: types.CodeType) -> Iterator[Read]:
+    """The variables and modules that strings may name, if the code has a way to read them."""
     if _BY_TEXT.intersection(code.co_names):
         texts = [const for const in code.co_consts if isinstance(const, str)]
         for word in re.findall(r"[^\W\d]\w*", " ".join(texts)):
-            add(Read("global", word, ()))
+            yield Read("global", word, ())
         for text in texts:
-            add(Read("module", text, ()))
+            yield Read("module", text, ())
+
+
+def _by_nested(code: types.CodeType, own: str | None) -> Iterator[Read]:
+    """The reads of nested functions, as reads of this one, without its own variables."""
     for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            for read in reads(inner):
-                if read.kind == "free" and read.name not in code.co_freevars:
-                    if read.name != own:
-                        continue  # a variable of this function
-                    read = read._replace(kind="self")
-                elif read.kind == "self":
-                    continue  # an argument of the inner function
-                add(read)
-    return tuple(found)
+        for read in reads(inner) if isinstance(inner, types.CodeType) else ():
+            if read.kind == "self":  # an argument of the nested function
+                continue
+            if read.kind != "free" or read.name in code.co_freevars:
+                yield read
+            elif read.name == own:
+                yield read._replace(kind="self")
 
 
 @functools.cache

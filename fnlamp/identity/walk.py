@@ -113,13 +113,27 @@ class _Walk:
             return self.function(value, bound)
         if isinstance(value, types.MethodType):
             return ("method", self.of(value.__func__, value.__self__))
-        if isinstance(value, functools.partial | functools.partialmethod):
-            return ("partial", self.of(value.func), self.of(value.args), self.of(value.keywords))
         if isinstance(value, types.BuiltinMethodType):
             owner = value.__self__
-            return (
-                Same(value) if owner is None or isinstance(owner, types.ModuleType | type) else (value.__name__, self.of(owner))
-            )
+            free = owner is None or isinstance(owner, types.ModuleType | type)
+            return Same(value) if free else (value.__name__, self.of(owner))
+        if isinstance(value, functools.partial | functools.partialmethod):
+            return ("partial", self.of(value.func), self.of(value.args), self.of(value.keywords))
+        if isinstance(value, operator.itemgetter | operator.attrgetter | operator.methodcaller):
+            return self.of(value.__reduce__())
+        if isinstance(value, types.ModuleType):
+            return self.module(value)
+        if isinstance(value, type):
+            return self.kind(value)
+        if isinstance(value, weakref.ref):
+            return ("weak", self.of(value()))
+        if isinstance(value, contextvars.ContextVar):
+            with contextlib.suppress(LookupError):
+                return (Same(value), self.of(value.get()))
+            return Same(value)
+        return self.data(value)
+
+    def data(self, value: Any) -> Hashable:
         if isinstance(value, np.ndarray | np.generic):
             return self.array(value)
         if isinstance(value, jax.Array):
@@ -134,22 +148,9 @@ class _Walk:
             return (type(value), bytes(value))
         if isinstance(value, Enum):
             return (type(value), value.name, self.of(value.value))
-        if isinstance(value, contextvars.ContextVar):
-            try:
-                return (Same(value), self.of(value.get()))
-            except LookupError:
-                return Same(value)
-        if isinstance(value, weakref.ref):
-            return ("weak", self.of(value()))
-        if isinstance(value, operator.itemgetter | operator.attrgetter | operator.methodcaller):
-            return self.of(value.__reduce__())
         if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
             self.draws = self.draws or f"a {type(value).__name__}"
             return Same(value)
-        if isinstance(value, types.ModuleType):
-            return self.module(value)
-        if isinstance(value, type):
-            return self.kind(value)
         return self.instance(value)
 
     def beside(self, value: Any) -> tuple[Hashable, ...]:
@@ -189,7 +190,6 @@ class _Walk:
     def follow(self, value: Any, attributes: tuple[str, ...]) -> Hashable:
         """The identity of `value.attribute.attribute...`, without inspecting the rest of the objects on the way."""
         for at, name in enumerate(attributes):
-            rest = attributes[at + 1 :]
             if isinstance(value, types.ModuleType):
                 if is_library_module(value.__name__):
                     return self.library(value, attributes[at:])
@@ -201,34 +201,36 @@ class _Walk:
                 continue
             if name in _FILLS and isinstance(value, list | dict | set | deque):
                 return ("fills", type(value))
-            if is_library_type(value if isinstance(value, type) else type(value)) and name not in getattr(
-                value, "__dict__", ()
-            ):
+            stored = name in getattr(value, "__dict__", ())
+            if not stored and is_library_type(value if isinstance(value, type) else type(value)):
                 return self.of(value)
             found = inspect.getattr_static(value, name, _MISSING)
-            if found is _MISSING or isinstance(type(value).__getattribute__, types.FunctionType):
-                return (self.of(type(value)), self.of(value))  # a computed attribute
+            if found is _MISSING or isinstance(type(value).__getattribute__, types.FunctionType):  # a hook computes it
+                return (self.of(type(value)), self.of(value))
             if isinstance(found, staticmethod):
                 value = found.__func__
-            elif isinstance(found, classmethod):
-                return ("method", self.of(found.__func__, value if isinstance(value, type) else type(value)), rest)
-            elif isinstance(found, property):
-                return ("property", self.of(found.fget, value), rest)
-            elif isinstance(found, functools.cached_property):
-                return ("property", self.of(found.func, value), rest)
-            elif (
-                isinstance(found, types.FunctionType)
-                and not isinstance(value, type)
-                and name not in getattr(value, "__dict__", ())
-            ):
-                return ("method", self.of(found, value), rest)
             elif isinstance(found, types.MemberDescriptorType):
                 value = getattr(value, name, None)
-            elif hasattr(type(found), "__get__") and not isinstance(found, types.FunctionType) and not isinstance(value, type):
-                return ("descriptor", self.of(found), self.of(value), rest)
+            elif computed := self.computed(value, found, stored):
+                return (*computed, attributes[at + 1 :])
             else:
                 value = found
         return self.of(value)
+
+    def computed(self, value: Any, found: Any, stored: bool) -> tuple[Hashable, ...]:
+        """The identity of an attribute that a method, property or other descriptor computes; empty for a plain value."""
+        on_class = isinstance(value, type)
+        if isinstance(found, classmethod):
+            return ("method", self.of(found.__func__, value if on_class else type(value)))
+        if isinstance(found, property):
+            return ("property", self.of(found.fget, value))
+        if isinstance(found, functools.cached_property):
+            return ("property", self.of(found.func, value))
+        if isinstance(found, types.FunctionType):
+            return () if on_class or stored else ("method", self.of(found, value))
+        if hasattr(type(found), "__get__") and not on_class:
+            return ("descriptor", self.of(found), self.of(value))
+        return ()
 
     def library(self, module: Any, attributes: tuple[str, ...]) -> Hashable:
         """A read from an installed module, which does not change, except for its random numbers and settings."""

@@ -31,6 +31,13 @@ NO_LAYER = {
     "an uncalled maker": (lambda: nn.sequence(nn.linear(3), nn.batch_norm), r"call it, it makes a layer: nn.batch_norm\("),
     "an uncalled network": (lambda: nn.linear(3) >> models.gpt, r"models.gpt\("),
     "an uncalled combinator": (lambda: nn.linear(3) >> nn.residual, r"nn.residual\("),
+    "an augmentation": (
+        lambda: nn.sequence(augment.random_flip(), nn.relu),
+        r"the function flip; augment.in_training makes a layer of it: augment.in_training\(augment.random_flip\(",
+    ),
+    "an uncalled augmentation": (lambda: nn.relu >> augment.cutout, r"augment.in_training\(augment.cutout\("),
+    "standardize": (lambda: nn.relu >> augment.standardize(0.5, 0.5), r"nn.fun\(augment.standardize\("),
+    "in_training uncalled": (lambda: nn.relu >> augment.in_training, r"call it, it makes a layer: augment.in_training\("),
     "a list": (
         lambda: nn.sequence([nn.linear(3), nn.relu]),
         r"a list of 2; layers are given one by one: nn.sequence\(\*layers\)",

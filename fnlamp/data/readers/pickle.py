@@ -15,10 +15,9 @@ import numpy as np
 from fnlamp.data.option import limit_of, path_of
 from fnlamp.data.readers.file import LIMIT, decoding, read_all, reading, text_size, within
 from fnlamp.data.readers.opcodes import opcodes
+from fnlamp.data.readers.pickled import EXPECTED, KNOWN, Array, Dtype, Global, extend, kind_of, lengths, update
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, FileCorrupt, FileFault
-
-_EXPECTED: Final = "a pickle of NumPy arrays, numbers, strings, tuples, lists and dicts"
 
 
 def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[Any, FileFault]:
@@ -46,7 +45,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
         raw, machine, spent = read_all(name, limit), _Machine(name), 0
         with decoding(name, "an intact pickle"):
             if not (size := len(raw)):
-                raise FaultError(FileCorrupt(name, _EXPECTED, "an empty file"))
+                raise FaultError(FileCorrupt(name, EXPECTED, "an empty file"))
             for opcode, argument in opcodes(raw, file := io.BytesIO(raw), lambda text: within(name, limit, text_size(text))):
                 spent += _SIZES.get(opcode, _OBJECT) + (sys.getsizeof(argument) if opcode in _LITERALS else 0)
                 within(name, limit, spent - size - _FREE)  # the file's own bytes do not count
@@ -70,32 +69,6 @@ _SIZES: Final = dict.fromkeys(("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"), 160)
 _FREE: Final = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class _Global:
-    """The name of a global; nothing is imported."""
-
-    name: str
-
-
-@dataclass(slots=True)
-class _Dtype:
-    code: str
-    order: str = "="
-
-    def resolved(self) -> np.dtype[Any]:
-        return np.dtype(self.order + self.code)
-
-
-@dataclass(slots=True)
-class _Array:
-    """An array, whose shape and data may follow after other objects already refer to it."""
-
-    dtype: _Dtype | None = None
-    shape: tuple[int, ...] = ()
-    fortran: bool = False
-    data: bytes | bytearray = b""
-
-
 _MARKS: Final = ("TUPLE", "LIST", "DICT", "APPENDS", "SETITEMS", "POP_MARK")
 _NUMBERS: Final = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 _STRINGS: Final = ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
@@ -115,6 +88,7 @@ class _Machine:
     encoded: dict[int, tuple[str, bytes]] = field(default_factory=dict)
 
     def step(self, opcode: str, argument: Any) -> None:
+        """Run one opcode.  Raises: `LookupError`, `ValueError` without its operands."""
         stack = self.stack
         match opcode:
             case "PROTO" | "FRAME" | "STOP":
@@ -124,50 +98,55 @@ class _Machine:
                 self.stack = []
             case "POP":
                 stack.pop()
-            case "DUP":
-                stack.append(stack[-1])
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode == "NEWTRUE")
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_DICT":
-                stack.append({})
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple(self._popped(int(opcode[-1]))))
             case "APPEND":
-                _extend(stack[-2], self._popped(1))
+                extend(stack[-2], self._popped(1))
             case "SETITEM":
-                _update(stack[-3], self._popped(2))
+                update(stack[-3], self._popped(2))
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self.memo[argument] = stack[-1]
             case "MEMOIZE":
                 self.memo[len(self.memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(self.memo[argument])
-            case "GLOBAL":
-                stack.append(self._named(argument))
-            case "STACK_GLOBAL":
-                stack.append(self._named(" ".join(self._popped(2))))
-            case "REDUCE":
-                function, arguments = self._popped(2)
-                stack.append(self._called(function, arguments))
             case "BUILD":
                 (state,) = self._popped(1)
                 self._build(stack[-1], state)
             case _ if opcode in _MARKS:
                 items, self.stack = stack, self.below.pop()
                 self._marked(opcode, items)
+            case _:
+                stack.append(self._pushed(opcode, argument))
+
+    def _pushed(self, opcode: str, argument: Any) -> Any:
+        """The object that an opcode puts on the stack."""
+        match opcode:
+            case "DUP":
+                return self.stack[-1]
+            case "NONE":
+                return None
+            case "NEWTRUE" | "NEWFALSE":
+                return opcode == "NEWTRUE"
+            case "EMPTY_TUPLE":
+                return ()
+            case "EMPTY_LIST":
+                return []
+            case "EMPTY_DICT":
+                return {}
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                return tuple(self._popped(int(opcode[-1])))
+            case "GET" | "BINGET" | "LONG_BINGET":
+                return self.memo[argument]
+            case "GLOBAL":
+                return self._named(argument)
+            case "STACK_GLOBAL":
+                return self._named(" ".join(self._popped(2)))
+            case "REDUCE":
+                function, arguments = self._popped(2)
+                return self._called(function, arguments)
             case _ if opcode in _LITERALS:
                 if type(argument) is int and argument.bit_length() > _BITS:  # Python itself refuses to print these
                     raise ValueError(f"an integer of {argument.bit_length():,} bits")
-                stack.append(argument)
-            case _:
-                actual = f"the opcode {opcode}" + (f" of {argument.replace(' ', '.')}" if opcode == "INST" else "")
-                raise FaultError(FileCorrupt(self.path, _EXPECTED, actual))
+                return argument
+        actual = f"the opcode {opcode}" + (f" of {argument.replace(' ', '.')}" if opcode == "INST" else "")
+        raise FaultError(FileCorrupt(self.path, EXPECTED, actual))
 
     def _popped(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -183,40 +162,40 @@ class _Machine:
             self.stack.append(items)
         elif opcode == "DICT":
             self.stack.append({})
-            _update(self.stack[-1], items)
+            update(self.stack[-1], items)
         elif opcode == "APPENDS":
-            _extend(self.stack[-1], items)
+            extend(self.stack[-1], items)
         elif opcode == "SETITEMS":
-            _update(self.stack[-1], items)
+            update(self.stack[-1], items)
 
-    def _named(self, spelled: str) -> _Global:
+    def _named(self, spelled: str) -> Global:
         module, _, name = spelled.partition(" ")
         module = module.replace("numpy.core.", "numpy._core.").replace("__builtin__", "builtins")
-        if f"{module}.{name}" not in _KNOWN:
+        if f"{module}.{name}" not in KNOWN:
             shown = f"{module}.{name}"
-            raise FaultError(FileCorrupt(self.path, _EXPECTED, shown if len(shown) <= 200 else shown[:197] + "..."))
-        return _Global(f"{module}.{name}")
+            raise FaultError(FileCorrupt(self.path, EXPECTED, shown if len(shown) <= 200 else shown[:197] + "..."))
+        return Global(f"{module}.{name}")
 
     def _called(self, function: Any, arguments: Any) -> Any:
         """The result that NumPy's or Python's function of that name would return for these arguments, which are checked."""
-        if type(function) is not _Global or type(arguments) is not tuple:
+        if type(function) is not Global or type(arguments) is not tuple:
             raise ValueError("a call of something that is not a function")
         match function.name, arguments:
-            case "numpy._core.multiarray._reconstruct", (_Global("numpy.ndarray"), *_):
-                return _Array()
-            case "numpy._core.numeric._frombuffer", (data, _Dtype() as dtype, tuple(shape), "C" | "F" as order):
-                return _Array(dtype, _lengths(shape), order == "F", self._bytes(data))
-            case "numpy._core.multiarray.scalar", (_Dtype() as dtype, data):
+            case "numpy._core.multiarray._reconstruct", (Global("numpy.ndarray"), *_):
+                return Array()
+            case "numpy._core.numeric._frombuffer", (data, Dtype() as dtype, tuple(shape), "C" | "F" as order):
+                return Array(dtype, lengths(shape), order == "F", self._bytes(data))
+            case "numpy._core.multiarray.scalar", (Dtype() as dtype, data):
                 kind, raw = dtype.resolved(), self._bytes(data)
                 if len(raw) != kind.itemsize:
                     raise ValueError(f"{len(raw)} bytes for a number of {kind.itemsize}")
                 return np.frombuffer(raw, kind)[0] if raw else kind.type()
             case "numpy.dtype", (str(code), *_):
                 if code.startswith("O"):
-                    raise FaultError(FileCorrupt(self.path, _EXPECTED, "an array of objects"))
+                    raise FaultError(FileCorrupt(self.path, EXPECTED, "an array of objects"))
                 if not re.fullmatch("[biufc][0-9]{1,2}|[SU][0-9]{1,9}", code):
-                    raise FaultError(FileCorrupt(self.path, _EXPECTED, f"the dtype {code[:40]!r}"))
-                return _Dtype(code)
+                    raise FaultError(FileCorrupt(self.path, EXPECTED, f"the dtype {code[:40]!r}"))
+                return Dtype(code)
             case "_codecs.encode", (str(text), "latin1" | "latin-1"):
                 return self._bytes(text)
             case "builtins.bytes", ():
@@ -227,10 +206,10 @@ class _Machine:
 
     def _build(self, target: Any, state: Any) -> None:
         match target, state:
-            case _Array(), (1, tuple(shape), _Dtype() as dtype, bool() | 0 | 1 as fortran, data):
-                target.dtype, target.shape, target.fortran = dtype, _lengths(shape), bool(fortran)
+            case Array(), (1, tuple(shape), Dtype() as dtype, bool() | 0 | 1 as fortran, data):
+                target.dtype, target.shape, target.fortran = dtype, lengths(shape), bool(fortran)
                 target.data = self._bytes(data)
-            case _Dtype(), (3, "<" | ">" | "=" | "|" as order, None, None, None, *_):
+            case Dtype(), (3, "<" | ">" | "=" | "|" as order, None, None, None, *_):
                 target.order = order
             case _:
                 raise ValueError("a state that an array of numbers cannot have")
@@ -244,52 +223,6 @@ class _Machine:
         if id(data) not in self.encoded:
             self.encoded[id(data)] = (data, data.encode("latin-1"))
         return self.encoded[id(data)][1]
-
-
-_KNOWN: Final = frozenset(
-    {
-        "numpy.ndarray",
-        "numpy.dtype",
-        "numpy._core.multiarray._reconstruct",
-        "numpy._core.multiarray.scalar",
-        "numpy._core.numeric._frombuffer",
-        "_codecs.encode",
-        "builtins.bytes",
-        "builtins.complex",
-    }
-)
-
-
-def _extend(target: Any, items: list[Any]) -> None:
-    if type(target) is not list:
-        raise ValueError("an item for something that is not a list")
-    target.extend(items)
-
-
-def _update(target: Any, items: list[Any]) -> None:
-    if type(target) is not dict or len(items) % 2:
-        raise ValueError("a key and a value for something that is not a dict")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        # Other keys can be crafted to collide, or to take forever to hash.
-        if type(key) not in (str, bytes, bool) and not (type(key) is int and abs(key) < 2**60):
-            raise ValueError(f"a key that is not a string, bytes or an integer below 2**60, but {_kind(key)}")
-        target[key] = value
-
-
-def _kind(x: Any) -> str:
-    """The name of an object in a message."""
-    if x is None or type(x) in (bool, int, float, complex):
-        shown = repr(x)
-        return shown if len(shown) <= 40 else shown[:37] + "..."
-    if isinstance(x, np.generic):
-        return f"a number of {x.dtype}"
-    return x.name if type(x) is _Global else f"a {type(x).__name__.strip('_').lower()}"
-
-
-def _lengths(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    if len(shape) > 64 or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError("a shape that an array cannot have")
-    return shape
 
 
 @dataclass(slots=True)
@@ -318,10 +251,10 @@ class _Values:
         return self.done[id(x)]
 
     def _made(self, x: Any, depth: int) -> tuple[Any, int]:
-        if type(x) is _Array:
+        if type(x) is Array:
             return self._array(x), 1
         if type(x) not in (tuple, list, dict):
-            raise FaultError(FileCorrupt(self.path, _EXPECTED, f"{_kind(x)} by itself"))
+            raise FaultError(FileCorrupt(self.path, EXPECTED, f"{kind_of(x)} by itself"))
         parts = [self._value(part, depth + 1) for part in (x.values() if type(x) is dict else x)]
         size = 1 + sum(count for _, count in parts)
         if size > self.nodes:  # a few hundred bytes can describe more than any memory holds
@@ -329,7 +262,7 @@ class _Values:
         values = [part for part, _ in parts]
         return (dict(zip(x, values, strict=True)) if type(x) is dict else type(x)(values)), size
 
-    def _array(self, x: _Array) -> np.ndarray[Any, Any]:
+    def _array(self, x: Array) -> np.ndarray[Any, Any]:
         if x.dtype is None:
             raise ValueError("an array without data")
         dtype, shape, data = x.dtype.resolved(), x.shape, x.data
