@@ -27,7 +27,7 @@ E = TypeVar("E")
 P = ParamSpec("P")
 
 Do = TypeAliasType("Do", Generator[Effect[Any, E], Any, A], type_params=(A, E))
-"""What a `@do` function is annotated to return: `Do[value, error]`."""
+"""The return annotation of a `@do` function: `Do[value, error]`."""
 
 
 def do(function: Callable[P, Generator[Effect[Any, E], Any, A]]) -> Callable[P, Effect[A, E]]:

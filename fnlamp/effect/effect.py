@@ -274,7 +274,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     # ---- look, run
 
     def explain(self) -> Explanation:
-        """What a run would do, as far as that is known without running anything."""
+        """The plan of a run, as far as it is known without running anything."""
         return explain(self._inner_value)
 
     def run(self, runtime: Runtime | None = None) -> IOResult[A_co, E_co | Interrupted]:

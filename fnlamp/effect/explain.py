@@ -1,4 +1,4 @@
-"""What a program would do, as far as that is known without running it.
+"""The plan of a program, as far as it is known without running it.
 
 Nodes and continuations of fnlamp carry an abstract meaning, an `outline`. A user's function is shown by name only; neither it
 nor anything that depends on its result is inspected. No `Call` is run.

@@ -33,7 +33,7 @@ class FailureError(Exception):
 
 
 def exception_of(failure: Any, state: Any = None) -> FaultError | FailureError:
-    """What `run_or_raise` raises."""
+    """The exception that `run_or_raise` raises."""
     if isinstance(failure, Fault):
         return FaultError(failure)
     error = FailureError(failure, state)

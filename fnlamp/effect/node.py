@@ -29,7 +29,7 @@ class Defect:
 
 
 Exit: TypeAlias = Success[A] | Failure[E] | Interrupted | Defect
-"""What a run ends with; `run_exit` returns it, and `release` functions receive it."""
+"""The outcome of a run; `run_exit` returns it, and `release` functions receive it."""
 
 
 class Node:
@@ -102,7 +102,7 @@ class Named(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlined(Node):
-    """What `explain` shows instead of looking into the source."""
+    """The `outline` that `explain` shows instead of looking into the source."""
 
     source: Node
     outline: Callable[[], Any]
@@ -146,7 +146,7 @@ def node_of(value: Any, function: Any) -> Node:
 
 
 def label_of(node: Node) -> str:
-    """A program in a word: the name or kind of what runs first, and how many continuations follow."""
+    """A program in a word: the name or kind of its first step, and the number of continuations after it."""
     depth = 0
     while isinstance(node, Bind | Handle | Outlined | Salvaged) and depth < 100:
         node, depth = node.source, depth + isinstance(node, Bind | Handle)

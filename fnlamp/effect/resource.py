@@ -1,4 +1,4 @@
-"""Resources: what must be acquired and released."""
+"""Resources: values that are acquired, used and released."""
 
 from __future__ import annotations
 

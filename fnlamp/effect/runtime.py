@@ -91,7 +91,7 @@ class SystemClock:
 
 
 class Reached(NamedTuple):
-    """What a fold has reached: the carry, the position in the stream, and a code for the next step if it breaks the carry."""
+    """Where a fold is: the carry, the position in the stream, and a code for the next step if that step breaks the carry."""
 
     carry: Any
     position: Any
@@ -101,8 +101,8 @@ class Reached(NamedTuple):
 class Executor(Protocol):
     """How a fold over a stream is executed: step by step, many steps in one compiled program, ...
 
-    `fold` yields what it has reached after each dispatch; between two of them the caller may inspect, report or stop. Nothing
-    comes after a step that breaks the carry, and the carry is the one before it.
+    `fold` yields a `Reached` after each dispatch; between two dispatches the caller may inspect, report or stop. The fold ends
+    before a step that breaks the carry.
     """
 
     def fold(self, body: Any, shared: Any, carry: Any, stream: Any, position: Any, workspace: Any) -> Iterator[Reached]: ...

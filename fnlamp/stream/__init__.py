@@ -1,4 +1,4 @@
-"""Streams of batches: descriptions with an explicit position, which can be continued at any batch."""
+"""Streams of batches: descriptions with an explicit position, which can be resumed at any batch."""
 
 from fnlamp.stream.sink import fold as fold
 from fnlamp.stream.sink import items as items

@@ -1,4 +1,4 @@
-"""Batches that are made by a thread before they are asked for, and data that is staged for several batches at once."""
+"""Batches made ahead by a thread, and data loaded ahead for several batches at once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fnlamp.stream.nested import Stepper, pull
 from fnlamp.stream.step import Emit, End, Fail, Step
 
 PATIENCE = 5.0
-"""Seconds that a release waits for a step that is being made; a thread that is stuck in one ends with the process."""
+"""Seconds that a release waits for the step in progress; a thread stuck in a step ends with the process."""
 
 
 def haste(exit: Exit[Any, Any]) -> float:
-    """The share of its patience that a release has: less if the run is being stopped."""
+    """The share of `PATIENCE` that a release may wait: less if the run is being stopped."""
     stopped = isinstance(exit, Interrupted) or (isinstance(exit, Defect) and not isinstance(exit.cause, Exception))
     return 0.1 if stopped else 1.0
 
@@ -35,18 +35,18 @@ def prefetched(step: Stepper, count: int) -> Resource[Stepper, Never]:
 
 
 def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda item: None) -> Resource[Ahead, Never]:
-    """A thread that makes items ahead; `discard` is given each one that nobody asked for."""
+    """A thread that makes items ahead; `discard` receives each item that is not used."""
     start = Effect.suspend(lambda: Ahead(step, count, discard))
     return Resource.make(start, lambda thread, end: Effect.suspend(lambda: thread.close(haste(end))))
 
 
 def is_ahead(step: Stepper) -> bool:
-    """Whether a thread makes the batches of this step before they are asked for."""
+    """Whether a thread makes the batches of this step ahead."""
     return isinstance(getattr(step, "__self__", None), Ahead)
 
 
 class _Ready(NamedTuple):
-    """What was made at a state, and what was in it then."""
+    """The outcome of the step at a state, with the fingerprints of its batch."""
 
     state: Any
     outcome: Step | BaseException
@@ -54,32 +54,32 @@ class _Ready(NamedTuple):
 
 
 class Ahead:
-    """A thread that asks `step` for what comes after the last state that it was asked for, and keeps up to `count` items.
+    """A thread that runs `step` ahead from the last requested state, and keeps up to `count` items.
 
-    What it makes depends on the states alone; asked for another state than the next one, it begins again there. Several
-    threads may ask, one after the other. No signal comes between the statements of a shielded section, and locks and queues
-    are those of the interpreter: Python's own conditions and events lose their lock to one that comes at the wrong moment.
+    The items depend on the states alone; a request for another state than the next one starts the thread again from there.
+    Several threads may make requests, one after the other. No signal interrupts a shielded section, and the locks and queues
+    are written in C: a signal at the wrong moment makes Python's own conditions and events lose their lock.
     """
 
     def __init__(self, step: Stepper, count: int, discard: Callable[[Tree], object]) -> None:
         self._make, self._count, self._discard = step, count, discard
         self._asking = threading.Lock()
-        self._lock = threading.Lock()  # of what follows; held for moments only
+        self._lock = threading.Lock()  # guards the attributes below; held briefly
         self._ready: deque[_Ready] = deque()
         self._handed = Handed(count + 1)
-        self._next: Any = None  # the state of the next item to make; only with `_going`
+        self._next: Any = None  # the state of the next item to make, while `_going`
         self._going = self._closed = False
-        self._asked = 0  # how often it began at another state: what was made for an older one is discarded
-        self._bug: BaseException | None = None  # from discarding; raised when something is asked for
+        self._asked = 0  # counts the starts; items of an earlier start are discarded
+        self._bug: BaseException | None = None  # raised by `discard`; the next request raises it again
         self._thread: threading.Thread | None = None
-        self._token = CancelToken(*([] if polled.cancel is None else [polled.cancel]))  # for what waits in the thread
+        self._token = CancelToken(*([] if polled.cancel is None else [polled.cancel]))  # for waits inside the thread
         self._work: SimpleQueue[None] = SimpleQueue()  # wakes the thread
-        self._news: SimpleQueue[None] = SimpleQueue()  # wakes the one that asks
+        self._news: SimpleQueue[None] = SimpleQueue()  # wakes the requesting thread
 
     def step(self, state: Any, keep: Callable[[Any], object] = lambda item: None) -> Step:
-        """The batch at this state, as soon as it is ready; `keep` is given it before anything can interrupt.
+        """The batch at this state, as soon as it is ready; `keep` receives it before anything can interrupt.
 
-        Raises: `Stopped`, if the run is to stop meanwhile.
+        Raises: `Stopped`, if the run should stop.
         """
         with locked(self._asking):
             with shielded(), self._lock:
@@ -97,7 +97,7 @@ class Ahead:
                     self._news.get(timeout=GLANCE)
 
     def close(self, part: float = 1.0) -> None:
-        """Stop the thread, for which this waits a part of the patience, and discard what is ready."""
+        """Stop the thread, waiting for it at most a `part` of `PATIENCE`, and discard its items."""
         with self._lock:
             self._closed = True
         self._token.cancel()
@@ -110,7 +110,7 @@ class Ahead:
                 self._clear()
 
     def _taken(self, keep: Callable[[Any], object]) -> Step | BaseException | None:
-        """What is ready; `None` if nothing is yet."""
+        """The next item; `None` if it is not ready yet."""
         if self._closed:
             return RuntimeError("a prefetched stream was used after it had been released")
         if self._bug is not None:
@@ -148,7 +148,7 @@ class Ahead:
             while self._ready:
                 self._drop(self._ready.popleft().outcome)
         finally:
-            if self._ready:  # one could not be discarded: the others are
+            if self._ready:  # `discard` raised for one item; discard the others too
                 self._clear()
 
     def _drop(self, got: Step | BaseException) -> None:
@@ -193,20 +193,20 @@ class Ahead:
             return _Ready(state, got, prints)
         except FaultError as error:
             return _Ready(state, Fail(error.fault), [])
-        except BaseException as error:  # a bug: raised where the batch is asked for
+        except BaseException as error:  # a bug: the request for this batch raises it
             return _Ready(state, error, [])
 
 
 def stage(
     buckets: Ahead, per_bucket: int, length: int, cut: Callable[[Any, int, int], Tree], release: Callable[[Any], object]
 ) -> Resource[Stage, Never]:
-    """Batches cut from what is loaded ahead."""
+    """Batches cut from buckets that are loaded ahead."""
     start = Effect.suspend(lambda: Stage(buckets, per_bucket, length, cut, release))
     return Resource.make(start, lambda stage, _: Effect.suspend(stage.close))
 
 
 class Stage:
-    """Holds one bucket at a time, and releases it when a batch of another one is asked for; the state is the position."""
+    """Holds one bucket at a time, and releases it at the first batch of another bucket; the state is the position."""
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class Stage:
 
     def _hold(self, number: int, item: Any) -> None:
         self._held.append((number, item))
-        if self._closed:  # by another thread, while this one waited
+        if self._closed:  # by another thread, during the wait
             self._empty()
 
     def _empty(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a batch is still what it was: a producer may write the next one into the same memory."""
+"""Detects producers that write the next batch into the memory of an earlier one."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from fnlamp import tree
 from fnlamp.arrays import Tree
 
 Prints: TypeAlias = list[int | None]
-"""A fingerprint of each leaf; `None` where nobody can write: read-only arrays are taken at their word."""
+"""A fingerprint of each leaf; `None` for a read-only array."""
 
 _COLUMNS = 1021
-"""A prime, so that what is moved to another row of a batch is found in another column."""
+"""A prime, so that a value that moves to another row of a batch lands in another column."""
 
 
 def fingerprints(batch: Tree) -> Prints:
-    """What the arrays of a batch hold now."""
+    """The fingerprints of the arrays of a batch."""
     return [_fingerprint(leaf) if _may_change(leaf) else None for leaf in tree.leaves(batch)]
 
 
 def checksum(array: Any) -> int:
-    """A checksum of all that an array holds, at the speed of memory."""
+    """A checksum of all bytes of an array, at memory bandwidth."""
     return _fingerprint(np.asarray(array))
 
 
 def overwritten(batch: Tree, before: Prints) -> str | None:
-    """The path of a leaf that does not hold any more what it held."""
+    """The path of a leaf whose contents have changed, if any."""
     for (path, _), old, new in zip(tree.paths(batch).items(), before, fingerprints(batch), strict=True):
         if old != new:
             return path
@@ -37,15 +37,15 @@ def overwritten(batch: Tree, before: Prints) -> str | None:
 
 
 class Handed:
-    """The last `count` batches that were handed over, by their place in memory, and what was in them then."""
+    """The last `count` batches that were handed over: their addresses, and the fingerprints that they had then."""
 
     def __init__(self, count: int) -> None:
         self._batches: deque[dict[Any, tuple[Any, int]]] = deque(maxlen=count)
 
     def again(self, batch: Tree, prints: Prints) -> str | None:
-        """The path of a leaf that overwrote one of an earlier batch, if there is one; else the batch is remembered.
+        """The path of a leaf that overwrote one of an earlier batch, if any; otherwise the batch is remembered.
 
-        `prints` are its `fingerprints`. The same numbers in the same place do no harm.
+        `prints` are its `fingerprints`. Equal numbers at the same address are harmless.
         """
         leaves: dict[Any, tuple[Any, int]] = {}
         for leaf, now in zip(tree.leaves(batch), prints, strict=True):
@@ -54,7 +54,7 @@ class Handed:
             place = leaf.__array_interface__["data"][0], leaf.shape, leaf.strides, leaf.dtype.str
             if any(place in earlier and earlier[place][1] != now for earlier in self._batches):
                 return next(path for path, other in tree.paths(batch).items() if other is leaf)
-            leaves[place] = leaf, now  # held, so that nothing else gets its place
+            leaves[place] = leaf, now  # keeps the leaf alive, so that its address is not used again
         self._batches.append(leaves)
         return None
 
@@ -64,7 +64,7 @@ def _may_change(leaf: Any) -> bool:
 
 
 def _fingerprint(array: np.ndarray[Any, Any]) -> int:
-    """Of all bytes: sums of columns of 64-bit words, at the speed of memory, and a checksum of these and of the rest."""
+    """A checksum of column sums of 64-bit words, which run at memory bandwidth, and of the remaining bytes."""
     flat = (array if array.flags.c_contiguous else np.ascontiguousarray(array)).reshape(-1).view(np.uint8)
     whole = flat.size // (8 * _COLUMNS) * (8 * _COLUMNS)
     rest = zlib.crc32(flat[whole:].data)

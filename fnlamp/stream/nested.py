@@ -1,4 +1,4 @@
-"""Steps that ask other steps: a loop asks in their place, so that no chain of combinators is too deep for Python's stack."""
+"""Steps that call other steps: one loop makes the calls, so that long chains of combinators do not exhaust Python's stack."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fnlamp.stream.step import Emit, End, Fail, Skip, Step
 A = TypeVar("A")
 Stepper: TypeAlias = Callable[[Any], Step]
 Asks: TypeAlias = Generator[tuple[Stepper, Any], Step, A]
-"""What yields a step and its state wherever it needs a batch, is sent what comes of it, and returns an `A`."""
+"""A generator that yields each step to call with its state, receives the result, and returns an `A`."""
 
 
 class Nested(ABC):
-    """A step that needs others. It is called like any step; inside of another one, the same loop runs both."""
+    """A step that calls others. It is called like any step; inside another nested step, the same loop runs both."""
 
     __slots__ = ()
 
@@ -27,7 +27,7 @@ class Nested(ABC):
         stack, answer = [self.asks(state)], None
         while True:
             try:
-                step, inner = stack[-1].send(answer)  # type: ignore[arg-type]  # the first is None, as Python wants it
+                step, inner = stack[-1].send(answer)  # type: ignore[arg-type]  # a generator is started with None
             except StopIteration as done:
                 stack.pop()
                 answer = done.value
@@ -53,19 +53,19 @@ class _Function(Nested):
 
 
 def nested(function: Callable[[Any], Asks[Step]]) -> Stepper:
-    """The step of a generator function."""
+    """The step that a generator function describes."""
     return _Function(function)
 
 
 def pulls(step: Stepper, state: Any) -> Asks[Emit | End | Fail]:
-    """`yield from` this for the next batch, whatever is skipped before it."""
+    """`yield from` this for the next batch; skips are passed over."""
     while isinstance(got := (yield step, state), Skip):
         state = got.state
     return got
 
 
 def pull(step: Stepper, state: Any) -> Emit | End | Fail:
-    """The next batch, whatever is skipped before it."""
+    """The next batch; skips are passed over."""
     while isinstance(got := step(state), Skip):
         state = got.state
     return got
@@ -73,12 +73,12 @@ def pull(step: Stepper, state: Any) -> Emit | End | Fail:
 
 @final
 class Last(Generic[A]):
-    """The last result, for a state that is asked for again at once."""
+    """The last result, for repeated requests of the same state."""
 
     __slots__ = ("kept",)
 
     def __init__(self) -> None:
-        self.kept: tuple[Any, A] | None = None  # assigned as one, so that threads need no lock
+        self.kept: tuple[Any, A] | None = None  # one assignment, so that threads need no lock
 
     def of(self, state: Any) -> A | None:
         kept = self.kept
@@ -93,7 +93,7 @@ _LOOKS: Final = 100
 
 
 def same(a: Any, b: Any, looks: int | None = None) -> bool:
-    """Whether two states are equal, without recursion; those that so many looks do not show to be equal are not."""
+    """Whether two states are equal, without recursion; after `looks` comparisons they count as different."""
     pairs = [(a, b)]
     while pairs and looks != 0:
         looks = None if looks is None else looks - 1

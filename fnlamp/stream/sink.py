@@ -22,9 +22,9 @@ E = TypeVar("E")
 
 
 def fold(stream: BatchStream[E], initial: A, function: Callable[[A, Any], A]) -> Effect[A, E | BufferReused]:
-    """The program that puts all batches together: `function(so_far, batch)` for each, from `initial` on.
+    """The program that reduces all batches with `function(so_far, batch)`, starting from `initial`.
 
-    Fails: with what the stream fails with, and `BufferReused`. Ctrl-C ends it between two batches, with what was put together.
+    Fails: with the faults of the stream, and `BufferReused`. Ctrl-C ends it between two batches, with the result so far.
 
     >>> s = stream.from_items([np.ones(2), np.ones(3)])
     >>> fold(s, 0, lambda rows, batch: rows + len(batch)).run()
@@ -33,13 +33,13 @@ def fold(stream: BatchStream[E], initial: A, function: Callable[[A, Any], A]) ->
 
     _check(stream)
     if not callable(function):
-        raise TypeError(f"function is a function of what was put together so far and a batch, got {shown(function)}")
+        raise TypeError(f"function is a function of the result so far and a batch, got {shown(function)}")
 
     def call(runtime: Runtime) -> Result[A, Any] | Interrupted:
         so_far = initial
         try:
             state, handed = stream.init, Handed(1)
-            while (got := _following(stream, state, handed)) is not None:  # a generator would lose a Ctrl-C as it is closed
+            while (got := _following(stream, state, handed)) is not None:  # a generator would lose a Ctrl-C while it is closed
                 so_far, state = function(so_far, got.item), got.state
                 if runtime.cancel.requested:
                     return Interrupted(so_far)
@@ -51,20 +51,20 @@ def fold(stream: BatchStream[E], initial: A, function: Callable[[A, Any], A]) ->
 
 
 def to_list(stream: BatchStream[E]) -> Effect[list[Tree], E | BufferReused]:
-    """The program that yields all batches, as `loader.use(to_list)`.  Fails: with what the stream fails with.
+    """The program that yields all batches, as in `loader.use(to_list)`.  Fails: with the faults of the stream.
 
     >>> to_list(stream.from_items([np.ones(2), np.ones(1)])).map(len).run()
     <IOResult: <Success: 2>>
     """
     _check(stream)
-    # Each run has a list of its own.
+    # Each run makes its own list.
     return Effect.suspend(_empty).bind(lambda batches: fold(stream, batches, _append))
 
 
 def _check(stream: Any) -> None:
-    """Raises: `TypeError` for what is not a stream."""
+    """Raises: `TypeError` for anything but a stream."""
     if not isinstance(stream, BatchStream):
-        hint = "; what a resource makes is read inside: resource.use(stream.to_list)" if isinstance(stream, Resource) else ""
+        hint = "; a resource is used first: resource.use(stream.to_list)" if isinstance(stream, Resource) else ""
         raise TypeError(f"stream is a BatchStream, got {shown(stream)}{hint}")
 
 
@@ -80,7 +80,7 @@ def _append(batches: list[Tree], batch: Tree) -> list[Tree]:
 def items(stream: BatchStream[Any], state: Any = None) -> Iterator[Tree]:
     """The batches from `state` (or from the start) to the end.
 
-    Fails: with what the stream fails with, and `BufferReused` if a batch is written over the one before.
+    Fails: with the faults of the stream, and `BufferReused` if a batch overwrites the one before.
     """
     _check(stream)
     return (item for item, _ in steps(stream, stream.init if state is None else state))

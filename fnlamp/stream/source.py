@@ -1,4 +1,4 @@
-"""Streams over what is in memory."""
+"""Streams over arrays, sequences, functions and iterators."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ def minibatches(
 ) -> BatchStream[Never]:
     """Batches `(features, target)` of `batch_size` rows: in order without a seed, else shuffled by it.
 
-    The order is a function of the seed alone; `epochs` hands out another one each epoch. The last batch has the rows that are
-    left, and is left out with `drop_last` if it is not full. The arrays (or pytrees of arrays, rows first) are not copied and
-    must not be changed while they are used; lists, Series, frames and tensors are made arrays once, whose rows are theirs by
-    position.
-    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is not numbers. Raises: `TypeError`,
-    `ValueError` for a batch size or a seed that is none.
+    The order is a function of the seed alone; `epochs` gives each epoch another seed. The last batch has the remaining rows;
+    `drop_last` leaves it out if it is not full. The arrays (or pytrees of arrays, rows first) are not copied and must not be
+    changed while they are used; lists, Series, frames and tensors are converted to arrays once, row by row in their order.
+    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for anything but numbers. Raises: `TypeError`,
+    `ValueError` for a wrong batch size or seed.
 
     >>> s = minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> s
@@ -48,10 +47,10 @@ def from_arrays(
     seed: int | None = None,
     among: Any = None,
 ) -> BatchStream[Never]:
-    """`minibatches` of any pytree of arrays, rows first, or of the rows `among` them, by number.
+    """`minibatches` of any pytree of arrays, rows first; with `among`, only of the rows with these numbers.
 
-    Arrays that are mapped from a file stay there: their rows are read batch by batch, without a compiled view.
-    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for what is not numbers. Raises: `IndexError` for a
+    Arrays mapped from a file stay on disk: their rows are read batch by batch, without a compiled view.
+    Fails: `ShapeMismatch` for different numbers of rows, `DtypeMismatch` for anything but numbers. Raises: `IndexError` for a
     row that does not exist.
 
     >>> s = from_arrays({"x": np.arange(8)}, batch_size=2, among=np.array([1, 3, 5]))
@@ -91,9 +90,9 @@ def in_order(
     recipe: Recipe | None = None,
     on_host: bool = False,
 ) -> BatchStream[Never]:
-    """The batches that `recipe` makes of the arrays, `batch_size` rows of an order each; `spec(rows)` is that of a batch.
+    """The batches that `recipe` makes of `batch_size` rows each, in an order; `spec(rows)` is the spec of a batch of that size.
 
-    `on_host` is for arrays that do not belong on the device: their stream has no compiled view.
+    `on_host` is for arrays that should not be copied to the device: the stream has no compiled view.
     """
     rows = len(order)
     full, rest = divmod(rows, batch_size)
@@ -121,7 +120,7 @@ def full_batch(features: Tree, target: Tree) -> BatchStream[Never]:
 def from_items(batches: Sequence[Tree]) -> BatchStream[Never]:
     """The batches of a sequence, one by one on the host, without a compiled view; the state is the position.
 
-    Fails: `EmptyEpoch` for an empty sequence, whose spec nobody knows.
+    Fails: `EmptyEpoch` for an empty sequence, whose spec is unknown.
     """
     batches = rows_by_position("batches", batches)
     if not len(batches):
@@ -132,10 +131,10 @@ def from_items(batches: Sequence[Tree]) -> BatchStream[Never]:
 def from_function(
     length: int, make: Callable[[int], Tree], *, spec: Tree | None = None, why_empty: EmptyEpoch | None = None
 ) -> BatchStream[Never]:
-    """The batches `make(0)`, `make(1)`, ... `make(length - 1)`, each made when it is asked for; the state is the position.
+    """The batches `make(0)`, `make(1)`, ... `make(length - 1)`, each made on request; the state is the position.
 
-    `make` must give the same batch for the same position whenever it is asked. Without the `spec` of a batch, the first is
-    made to see it.
+    `make` must return the same batch for the same position on every call. Without `spec`, the spec of a batch, the first batch
+    is made to find it.
 
     >>> [batch.tolist() for batch in stream.items(from_function(3, lambda position: np.full(2, position)))]
     [[0, 0], [1, 1], [2, 2]]
@@ -156,12 +155,12 @@ def from_function(
 
 
 def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = None) -> Resource[BatchStream[Any], Any]:
-    """The batches of what can be iterated over again and again: `make()` is called for each pass, as `lambda: read(path)`.
+    """The batches of an iterable: each pass calls `make()`, such as `lambda: read(path)`, for a new one.
 
-    The state is the position. Continuing in the middle reads the batches before it again. The iterator is closed when the
-    resource is released. Without the `spec` of a batch, the first is read to see it.
-    Fails: `EmptyEpoch` without a first batch to see; `NotRereadable` if `make` gives the same iterator again; with what the
-    iterable raises as a `FaultError`.
+    The state is the position. Resuming in the middle reads the batches before it again. The iterator is closed when the
+    resource is released. Without `spec`, the spec of a batch, the first batch is read to find it.
+    Fails: `EmptyEpoch` if the spec is not given and there is no batch; `NotRereadable` if `make` returns the same iterator
+    again; with the fault of a `FaultError` that the iterable raises.
 
     >>> from_iterable(lambda: (np.full(1, i) for i in range(3))).use(stream.to_list).run()
     <IOResult: <Success: [array([0]), array([1]), array([2])]>>
@@ -176,9 +175,8 @@ def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = Non
 def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream[NotRereadable]:
     """The batches of an iterator, which can be read only once, in order: a queue, a socket, a simulation.
 
-    `spec` is that of a batch, or a batch like those that come: nothing is read before it is asked for. Asked for a position
-    that has passed, or is not reached yet, the stream fails with `NotRereadable`; only the last batch can be had again. Who
-    made the iterator closes it.
+    `spec` is the spec of a batch, or an example batch: nothing is read in advance. Only the next and the last batch can be
+    requested; for another position the stream fails with `NotRereadable`. The caller closes the iterator.
 
     >>> s = from_iterator(iter([np.zeros(2), np.ones(2)]), spec=np.zeros(2))
     >>> s.reread.value, len(list(stream.items(s)))
@@ -192,12 +190,12 @@ def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream[NotRer
 
 
 def _seen(make: Callable[[], BatchStream[Any]]) -> Resource[BatchStream[Any], Any]:
-    """A stream whose first batch may have to be looked at; what that fails with is a failure of the resource."""
+    """A stream that may have to read its first batch; a fault in that is a failure of the resource."""
     return Resource.make(Effect.checked(make), lambda stream, _: Effect.from_value(None))
 
 
 class _Reading:
-    """An iterator, where it stands, and what it gave last. Several threads may ask, one after the other."""
+    """An iterator, its position and its last batch. Several threads may use it, one after the other."""
 
     def __init__(self, make: Callable[[], Iterable[Tree]], *, again: bool) -> None:
         self.make, self.again = make, again
@@ -205,7 +203,7 @@ class _Reading:
         self.closed = False
         self.made: Any = None
         self.iterator: Iterator[Tree] | None = None
-        self.at = 0  # so many batches were read
+        self.at = 0  # the number of batches that were read
         self.last: Emit | None = None
         self.ended: End | Fail | Exception | None = None
 
@@ -239,7 +237,7 @@ class _Reading:
         return self.ended or self.last or End()
 
     def open(self) -> bool:
-        """Begin again; false if what is made is the iterator that was read before."""
+        """Begin a pass; false if `make` returned the iterator of an earlier pass."""
         try:
             made = self.make()
             if not hasattr(made, "__iter__") and not hasattr(made, "__getitem__"):
@@ -264,12 +262,12 @@ class _Reading:
             self.ended = End()
         except FaultError as error:
             self.ended = Fail(error.fault)
-        except Exception as error:  # a bug: an iterator that has raised would say that it has ended
+        except Exception as error:  # a bug: asked again, the iterator would end as if it were complete
             self.ended = error
 
     def close(self) -> None:
         self.closed = True
-        if self.lock.acquire(timeout=0):  # else it is being read, and let go after that
+        if self.lock.acquire(timeout=0):  # else `step` is reading it, and lets it go afterwards
             try:
                 self.let_go()
             finally:
@@ -294,12 +292,12 @@ def staged(
     seed: int | None = None,
     spec: Tree | None = None,
 ) -> Resource[BatchStream[Any], Any]:
-    """Batches of examples that are loaded `bucket` batches at a time, each once, by a thread, while the last bucket is used.
+    """Batches of examples that a thread loads, `bucket` batches at a time, while the previous bucket is used.
 
-    `load(numbers)` loads the examples of those row numbers, `batch(loaded, places)` makes a batch of those at the `places`
-    (0, 1, ...) among them: without it their rows are taken, of each array of a pytree. `release(loaded)` is called when all
+    `load(numbers)` loads the examples with those row numbers. `batch(loaded, places)` makes a batch of the loaded examples at
+    the `places` (0, 1, ...); the default takes these rows of each array of a pytree. `release(loaded)` is called when all
     batches of a bucket were used, and on every other exit. The order is a function of the `seed`; the state is the position,
-    and continuing in the middle loads one bucket.
+    and resuming in the middle loads one bucket.
 
     >>> squares = staged(5, batch_size=2, bucket=2, load=lambda numbers: numbers**2)
     >>> squares.use(stream.to_list).map(lambda batches: [batch.tolist() for batch in batches]).run()
@@ -336,7 +334,7 @@ def staged(
 
 
 def _rows(arrays: Tree, where: str) -> int:
-    """How many rows all arrays have."""
+    """The number of rows of all arrays."""
     shapes = [leaf.shape for leaf in tree.leaves(arrays)]
     if not shapes or () in shapes:
         hint = "a tuple is several arrays: give one as a list" if shapes else ""

@@ -1,4 +1,4 @@
-"""What asking a stream for its next batch can give."""
+"""The outcomes of one step of a stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Emit:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Skip:
-    """No batch this time; ask again with this state."""
+    """No batch at this state; continue with the next one."""
 
     state: Any
 
@@ -35,7 +35,7 @@ class End:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Fail:
-    """The next batch cannot be had, for an expected reason."""
+    """The next batch cannot be made, for an expected reason."""
 
     fault: Any
 
@@ -45,10 +45,10 @@ Step: TypeAlias = Emit | Skip | End | Fail
 
 @final
 class Reread(Enum):
-    """What it costs to continue from a state other than the one that the source is at."""
+    """The cost of resuming from a state other than the next one."""
 
-    DIRECT = "goes on anywhere at once"
-    REPLAY = "goes on anywhere after reading what came before again"
+    DIRECT = "resumes anywhere directly"
+    REPLAY = "resumes anywhere, reading the batches before it again"
     NEVER = "can be read only once, in order"
 
     def __or__(self, other: Reread) -> Reread:

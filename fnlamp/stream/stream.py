@@ -1,4 +1,4 @@
-"""What a stream of batches is, and streams from streams."""
+"""The type of a stream of batches, and its combinators."""
 
 from __future__ import annotations
 
@@ -31,14 +31,13 @@ E2 = TypeVar("E2")
 class BatchStream(Generic[E_co]):
     """A stream of batches as a description: `step(state)` is the next batch and the state after it; `init` the first state.
 
-    `BatchStream[E]` can fail with an `E` where a batch is asked for. `step` is a plain function that only an interpreter calls;
-    asking twice with one state gives the same batch twice, so a stream continues from any state; `reread` says what that costs.
-    `spec` describes a batch (shape and dtype, the batch axis first; a batch may have fewer rows), `length` is the number of
-    batches or `None`. The state of an `indexed` stream is a position, a plain integer, and its `length` is known. `view` is the
-    compiled view, if there is one. `source` gives the batches before `finish`, the functions of `map` that an interpreter
-    can compile into its own step; `step` applies them on the host. `classes` are the names of the labels 0, 1, ..., if they are
-    known: training and validation must agree on them. Make streams with `minibatches`, `from_items`, `from_function`,
-    `from_iterable`, ...
+    A step of a `BatchStream[E]` can fail with an `E`. `step` is a plain function that only an interpreter calls; the same state
+    gives the same batch again, so a stream resumes from any state; `reread` is the cost of that. `spec` describes a batch
+    (shape and dtype, the batch axis first; a batch may have fewer rows), `length` is the number of batches or `None`. The state
+    of an `indexed` stream is a position, a plain integer, and its `length` is known. `view` is the compiled view, if there is
+    one. `source` gives the batches before `finish`, the functions of `map` that an interpreter can compile into its own step;
+    `step` applies them on the host. `classes` are the names of the labels 0, 1, ..., if they are known: training and validation
+    must agree on them. Make streams with `minibatches`, `from_items`, `from_function`, `from_iterable`, ...
 
     >>> s = stream.minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> [y.tolist() for x, y in stream.items(s.every_nth(2))]
@@ -82,12 +81,11 @@ class BatchStream(Generic[E_co]):
     # ---- streams from streams; the first five keep the compiled view
 
     def map(self, function: Callable[..., Any], *arguments: Any, spec: Tree | None = None) -> BatchStream[E_co]:
-        """Every batch through a function, which is written in `jax.numpy` and becomes part of the compiled step.
+        """Apply a function to every batch; it is written in `jax.numpy` and becomes part of the compiled step.
 
         The function is called with the batch and then the `arguments`, numbers or arrays (a key: `jax.random.key(seed)`). They
-        are arguments of the compiled step as well: other ones each epoch do not compile it again, as captured values do.
-        With `spec` given, the spec of what it returns, it may be any host function (files, NumPy); it is then called batch by
-        batch.
+        are arguments of the compiled step as well: unlike captured values, new ones each epoch do not compile it again.
+        With `spec`, the spec of its result, it may be any host function (files, NumPy), which is called batch by batch.
 
         >>> s = stream.minibatches(np.ones((4, 1), np.float32), np.arange(4), batch_size=4)
         >>> next(stream.items(s.map(lambda batch, factor: (factor * batch[0], batch[1]), 2.0)))[0].ravel().tolist()
@@ -123,7 +121,7 @@ class BatchStream(Generic[E_co]):
         return self._chosen(transform.Taken(0, self.init), lambda step: transform.take(step, count), length)
 
     def drop(self, count: int) -> BatchStream[E_co]:
-        """What comes after the first `count` batches; an indexed stream does not make them."""
+        """The batches after the first `count`, which an indexed stream does not make."""
         count = whole("count", count, 0)
         if self.view is not None:
             return BatchStream.of_view(self.view.every(1, count), self.spec, self.why_empty)
@@ -133,7 +131,7 @@ class BatchStream(Generic[E_co]):
         return self._chosen(transform.Dropped(count, self.init), transform.drop, length)
 
     def every_nth(self, n: int, offset: int = 0) -> BatchStream[E_co]:
-        """The batches at positions offset, offset + n, ...: one of n disjoint shards that cover the stream.
+        """The batches at the positions offset, offset + n, ...: one of n disjoint shards that cover the stream.
 
         An indexed stream does not make the batches in between.
         """
@@ -164,7 +162,7 @@ class BatchStream(Generic[E_co]):
         )
 
     def repeat_or_take(self, count: int) -> BatchStream[E_co]:
-        """`count` batches: from the beginning again as often as it takes, or only the first. Nothing stays nothing.
+        """`count` batches, starting over as often as necessary. An empty stream stays empty.
 
         >>> s = stream.minibatches(np.zeros(3), np.arange(3), batch_size=2)
         >>> [y.tolist() for x, y in stream.items(s.repeat_or_take(3))]
@@ -183,7 +181,7 @@ class BatchStream(Generic[E_co]):
     def zip(self, other: BatchStream[E2]) -> BatchStream[E_co | E2]:
         """Pairs of this stream's and the other's batches, until one of them ends.
 
-        Raises: `ValueError` where pairs would be inside pairs to more than 400 levels.
+        Raises: `ValueError` for more than 400 levels of pairs inside pairs.
 
         >>> s = stream.from_items([np.zeros(2), np.ones(2)])
         >>> [(a.tolist(), b.tolist()) for a, b in stream.items(s.zip(s.drop(1)))]
@@ -201,7 +199,7 @@ class BatchStream(Generic[E_co]):
         )
 
     def interleave(self, *others: BatchStream[E2]) -> BatchStream[E_co | E2]:
-        """A batch of each stream in turn; one that has ended is left out.
+        """One batch of each stream in turn; a stream that has ended is left out.
 
         Fails: `ShapeMismatch` if their batches differ in more than the number of rows.
         """
@@ -222,11 +220,11 @@ class BatchStream(Generic[E_co]):
         return self._with(source=transform.filter(self.step, predicate), length=0 if self.length == 0 else None)
 
     def shuffle_buffer(self, size: int, seed: int) -> BatchStream[E_co]:
-        """The batches in another order: every `size` of them are read together and come in an order of their own.
+        """The batches in another order: each run of `size` batches is shuffled by itself.
 
-        The order is a function of the seed alone. An indexed stream needs no buffer; another one keeps `size` batches, and
-        reads at most that many again when it continues in the middle. To shuffle rows, shuffle where the batches are made, or
-        between `unchunk()` and `chunk(batch_size)`.
+        The order is a function of the seed alone. An indexed stream needs no buffer; any other keeps `size` batches, and reads
+        at most that many again to resume in the middle. To shuffle rows, shuffle at the source, or between `unchunk()` and
+        `chunk(batch_size)`.
         """
         size = whole("size", size)
         seed = check_seed(whole("seed", seed, None))
@@ -243,7 +241,7 @@ class BatchStream(Generic[E_co]):
         return self._chosen(init, lambda step: transform.shuffle_buffer(step, size, seed), self.length)
 
     def chunk(self, count: int) -> BatchStream[E_co]:
-        """Every `count` batches as one, rows after rows; the last of what is left."""
+        """Every `count` batches joined into one; the last has the remaining rows."""
         count = whole("count", count)
         length = None if self.length is None else -(-self.length // count)
         return self._with(
@@ -251,7 +249,7 @@ class BatchStream(Generic[E_co]):
         )
 
     def unchunk(self, size: int = 1) -> BatchStream[E_co]:
-        """Each batch cut into batches of `size` rows; the last of each has the rows that are left.
+        """Each batch cut into batches of `size` rows; the last of each has the remaining rows.
 
         >>> s = stream.minibatches(np.zeros(5), np.arange(5), batch_size=3)
         >>> [y.tolist() for x, y in stream.items(s.unchunk().chunk(4))]
@@ -263,10 +261,10 @@ class BatchStream(Generic[E_co]):
         return self._with(init=init, source=step, spec=_of_rows(self.spec, lambda n: min(n, size)), length=length)
 
     def prefetch(self, count: int = 2) -> Resource[BatchStream[E_co | BufferReused], Never]:
-        """The same batches, the next `count` of them made by a thread before they are asked for; released with the resource.
+        """The same batches; a thread, which the resource holds, makes the next `count` ahead.
 
-        What is in memory already, with a compiled view, is left as it is.
-        Fails (when run): `BufferReused`, if the stream writes a batch into the memory of one that waits to be used.
+        A stream with a compiled view is in memory already, and returned as it is.
+        Fails (when run): `BufferReused`, if the stream writes a batch into the memory of one that is not used yet.
         """
         count = whole("count", count)
         if self.view is not None:
@@ -281,11 +279,11 @@ class BatchStream(Generic[E_co]):
         return replace(self, finish=Recipe())
 
     def _with(self, **changes: Any) -> BatchStream[Any]:
-        """A stream of other steps: its view, its position and what can be compiled are lost unless they are given again."""
+        """A stream with other steps; it loses its view, its position and its compilable functions unless `parts` has them."""
         return replace(self, **({"view": None, "finish": Recipe(), "indexed": False} | changes))
 
     def _chosen(self, init: Any, change: Callable[[Stepper], Stepper], length: int | None) -> BatchStream[E_co]:
-        """A stream of some of these batches, as they are: functions of batches come after the choice, to stay compiled."""
+        """A stream that selects some of these batches; functions of batches are applied after that, and stay compiled."""
         return self._with(init=init, source=change(self.source), length=length, finish=self.finish)
 
     @property
@@ -301,7 +299,7 @@ class BatchStream(Generic[E_co]):
 
 
 def _of(streams: tuple[BatchStream[Any], ...], **parts: Any) -> BatchStream[Any]:
-    """A stream of several, which is as hard to read again as the hardest of them."""
+    """A stream made of several; its `reread` is the worst of theirs."""
     return streams[0]._with(reread=reduce(or_, (s.reread for s in streams)), **parts)
 
 
@@ -312,14 +310,14 @@ def _check_stream(other: Any, where: str) -> None:
 
 
 def _check_pairs(*specs: Tree) -> None:
-    """Raises: `ValueError` for batches that are too deep for what looks at their leaves, which recurses."""
+    """Raises: `ValueError` for batches that are nested too deeply for functions of trees, which recurse."""
     level, depth = specs, 1
     while level := tuple(part for outer in level if isinstance(outer, tuple) for part in outer):
         depth += 1
         if depth > 400:
             raise ValueError(
-                "zip makes pairs of batches, inside pairs to at most 400 levels, got more: "
-                "make them flat after each zip, as s.zip(t).map(lambda pair: (*pair[0], pair[1]))"
+                "zip makes pairs of batches, nested to at most 400 levels, got more: "
+                "make them flat after each zip, as in s.zip(t).map(lambda pair: (*pair[0], pair[1]))"
             )
 
 

@@ -25,14 +25,14 @@ Collected: TypeAlias = tuple[list[Tree], Any, End | Fail]
 
 
 class Taken(NamedTuple):
-    """How many batches have come."""
+    """The number of batches so far."""
 
     given: int
     inner: Any
 
 
 class Dropped(NamedTuple):
-    """How many batches are still to be dropped."""
+    """The number of batches that are still to be dropped."""
 
     left: int
     inner: Any
@@ -46,7 +46,7 @@ class Nth(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """Which of the streams is being read."""
+    """The number of the stream that is being read."""
 
     which: int
     inner: Any
@@ -60,14 +60,14 @@ class Zipped(NamedTuple):
 
 
 class Interleaved(NamedTuple):
-    """Whose turn it is, and for each stream a tuple of its state, empty when it has ended."""
+    """The number of the stream that is next, and for each stream a tuple of its state, empty if it has ended."""
 
     turn: int
     inners: tuple[Any, ...]
 
 
 class Repeated(NamedTuple):
-    """How many batches have come, in all and since the last start."""
+    """The number of batches so far, in all and since the last start."""
 
     given: int
     since: int
@@ -82,7 +82,7 @@ class Unchunked(NamedTuple):
 
 
 class Buffered(NamedTuple):
-    """The next of a buffer: its number, how many of it have come, and the state where it begins."""
+    """The number of the buffer, the position in it, and the state where it begins."""
 
     buffer: int
     offset: int
@@ -90,7 +90,7 @@ class Buffered(NamedTuple):
 
 
 class Passed(Nested):
-    """What comes of a step, through functions and predicates: one object however many, so that no chain is too deep."""
+    """A step, then functions and predicates: one object for any number of them, so that chains are not nested."""
 
     def __init__(self, step: Stepper, stages: tuple[tuple[bool, Callable[[Any], Any]], ...]) -> None:
         self.step, self.stages = step, stages
@@ -109,7 +109,7 @@ class Passed(Nested):
 
 
 def map(step: Stepper, function: Callable[[Any], Any]) -> Stepper:
-    """Every batch through a function."""
+    """Apply a function to every batch."""
     return _passed(step, False, function)
 
 
@@ -124,7 +124,7 @@ def _passed(step: Stepper, keeps: bool, function: Callable[[Any], Any]) -> Stepp
 
 
 class Reindexed(Nested):
-    """The batches of an indexed step at other positions: one object however often they are chosen again."""
+    """The batches of an indexed step at other positions: one object for any number of choices."""
 
     def __init__(self, step: Stepper, choices: tuple[tuple[int, Callable[[int], int]], ...]) -> None:
         self.step, self.choices = step, choices  # the last choice first
@@ -159,7 +159,7 @@ def take(step: Stepper, count: int) -> Stepper:
 
 
 def drop(step: Stepper) -> Stepper:
-    """What comes after the first batches."""
+    """The batches after the first ones."""
 
     @nested
     def dropped(state: Dropped) -> Asks[Step]:
@@ -186,7 +186,7 @@ def every_nth(step: Stepper, n: int, offset: int) -> Stepper:
 
 
 class Concat(Nested):
-    """The batches of several steps, one after the other: one object however many are joined to it."""
+    """The batches of several steps, one after the other: one object for any number of them."""
 
     def __init__(self, parts: tuple[tuple[Stepper, Any], ...]) -> None:
         self.parts = parts  # each with its first state
@@ -222,7 +222,7 @@ def zip(first: Stepper, second: Stepper) -> Stepper:
 
 
 def interleave(steps: tuple[Stepper, ...]) -> Stepper:
-    """A batch of each in turn; a stream that has ended is left out."""
+    """One batch of each stream in turn; a stream that has ended is left out."""
 
     @nested
     def interleaved(state: Interleaved) -> Asks[Step]:
@@ -243,7 +243,7 @@ def interleave(steps: tuple[Stepper, ...]) -> Stepper:
 
 
 def repeat_or_take(step: Stepper, count: int, init: Any) -> Stepper:
-    """`count` batches, from the beginning again whenever the stream ends; none if it has none."""
+    """`count` batches, starting over whenever the stream ends; none from an empty stream."""
 
     @nested
     def repeated(state: Repeated) -> Asks[Step]:
@@ -260,20 +260,20 @@ def repeat_or_take(step: Stepper, count: int, init: Any) -> Stepper:
 
 
 def chunk(step: Stepper, count: int) -> Stepper:
-    """`count` batches as one, their rows one after the other; the state is the inner one."""
+    """Every `count` batches joined into one; the state is the inner one."""
 
     @nested
     def chunked(state: Any) -> Asks[Step]:
         batches, after, ended = yield from collect(step, state, count)
         if not batches:
-            return ended  # else what was collected comes first, and the same again when the next is asked for
+            return ended  # otherwise the collected batches are first, and the next step ends the same way
         return Emit(tree.map(lambda *leaves: np.concatenate(leaves), *batches), after)
 
     return chunked
 
 
 def collect(step: Stepper, state: Any, count: int) -> Asks[Collected]:
-    """Up to `count` batches, the state after them, and why there are no more; none if one was written over another."""
+    """Up to `count` batches, the state after them, and why there are no more; none if one overwrote another."""
     batches: list[Tree] = []
     prints: list[Prints] = []
     ended: End | Fail = End()
@@ -292,7 +292,7 @@ def collect(step: Stepper, state: Any, count: int) -> Asks[Collected]:
 
 
 def unchunk(step: Stepper, size: int) -> Stepper:
-    """Each batch cut into batches of `size` rows, the last of it with the rows that are left."""
+    """Each batch cut into batches of `size` rows, the last of each has the remaining rows."""
     last: Last[Emit | End | Fail] = Last()
 
     @nested
@@ -308,7 +308,7 @@ def unchunk(step: Stepper, size: int) -> Stepper:
 
 
 def shuffle_buffer(step: Stepper, size: int, seed: int) -> Stepper:
-    """Buffers of `size` batches, each in an order of its own; continuing reads at most one buffer again."""
+    """Buffers of `size` batches, each shuffled by itself; resuming reads at most one buffer again."""
 
     last: Last[Collected] = Last()
 
@@ -331,7 +331,7 @@ def buffer_order(seed: int, buffer: int, count: int) -> np.ndarray[Any, Any]:
 
 
 def remembered(function: Callable[[Any], A]) -> Callable[[Any], A]:
-    """The function with its last result kept, for a state that is asked for again at once."""
+    """The function, with its last result kept for repeated calls with the same state."""
     last: list[tuple[Any, A]] = []
     lock = threading.Lock()
 

@@ -1,7 +1,7 @@
 """The compiled view of a stream: arrays plus a static recipe `(arrays, rows) -> batch`, so that one program can run many steps.
 
 A view is a tuple of segments, each a run of batches of one shape; only the last batch of an epoch is usually shorter. Positions
-count batches over all segments, and every batch can be had directly, so a view's stream continues anywhere without replay.
+count batches over all segments, and every batch can be made directly, so a view's stream resumes anywhere without replay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fnlamp.identity import identity
 
 
 def check_seed(seed: Any) -> Any:
-    """The seed as an `int`, of NumPy's and JAX's integer types too, or `None`.  Raises: `ValueError`, `TypeError`."""
+    """The seed as an `int`, also from NumPy's and JAX's integer types, or `None`.  Raises: `ValueError`, `TypeError`."""
     if seed is None:
         return None
     number = whole("seed", seed, None)
@@ -31,15 +31,15 @@ def check_seed(seed: Any) -> Any:
 
 
 def as_spec(spec: Any) -> Tree:
-    """The spec that is given, or that of a batch like those that come.  Raises: `TypeError` for anything else."""
+    """The given spec, or the spec of a given example batch.  Raises: `TypeError` for anything else."""
     leaves = tree.leaves(spec)
     if not leaves or not all(hasattr(leaf, "shape") and isinstance(getattr(leaf, "dtype", None), np.dtype) for leaf in leaves):
-        raise TypeError(f"spec is that of a batch, or a batch like those that come; got {shown(spec)}")
+        raise TypeError(f"spec is the spec of a batch, or an example batch; got {shown(spec)}")
     return spec_of(spec)
 
 
 def check_function(function: Any, where: str) -> None:
-    """Raises: `TypeError` for what cannot be called."""
+    """Raises: `TypeError` for anything that cannot be called."""
     if not callable(function):
         name = "predicate" if where == "filter" else "function"
         raise TypeError(f"{where}: {name} is a function of a batch, got {shown(function)}")
@@ -47,7 +47,7 @@ def check_function(function: Any, where: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """An order of rows: as they are without a seed, else a permutation that is a function of the seed alone.
+    """An order of rows: as given without a seed, else a permutation that is a function of the seed alone.
 
     With `among`, row numbers, it is an order of those rows only.
     """
@@ -76,7 +76,7 @@ class Order:
 
 
 def row_numbers(among: Any, rows: int, name: str = "among: rows") -> np.ndarray[Any, Any]:
-    """The numbers of some of the rows, from 0; negative ones count from the end.  Raises: `IndexError`, `TypeError`.
+    """The numbers of some rows, from 0; negative numbers count from the end.  Raises: `IndexError`, `TypeError`.
 
     >>> row_numbers([2, -1], 5).tolist()
     [2, 4]
@@ -96,17 +96,18 @@ def row_numbers(among: Any, rows: int, name: str = "among: rows") -> np.ndarray[
 
 def rows_of_each(arrays: Tree, rows: Any) -> Tree:
     """The named rows of every array."""
-    if type(arrays) is tuple:  # as most are: without a walk over the tree, which takes longer than a few rows
+    if type(arrays) is tuple:  # the usual batch: walking the tree would take longer than taking a few rows
         return tuple([rows_of_each(part, rows) for part in arrays])
     return take_rows(arrays, rows) if type(arrays) is np.ndarray else tree.map(lambda array: take_rows(array, rows), arrays)
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How a batch is made of arrays and row numbers: `take` the rows, then apply the functions of `map`, first to last.
+    """How to make a batch from arrays and row numbers: `take` the rows, then apply the functions of `map`, first to last.
 
-    `arguments` are what each function is given after the batch: arguments of a compiled program too, so that other ones do not
-    compile again. Two recipes are equal when their functions are of the same code and read the same now (`fnlamp.identity`).
+    `arguments` are the arguments of each function after the batch. They are arguments of the compiled program too, so that new
+    ones do not compile it again. Two recipes are equal if their functions have the same code and read equal values now
+    (`fnlamp.identity`).
     """
 
     functions: tuple[Callable[..., Any], ...] = ()
@@ -118,13 +119,13 @@ class Recipe:
         return self.after(self.take(arrays, rows))
 
     def then(self, function: Callable[..., Any], *arguments: Any) -> Recipe:
-        """The same rows through one more function, which is given the arguments after the batch."""
+        """The recipe with one more function, which is called with the batch and the arguments."""
         given = (*self._arguments, arguments)
         return replace(self, functions=(*self.functions, function), arguments=given)
 
     def after(self, batch: Tree) -> Tree:
-        """What the functions make of the rows."""
-        if self.functions:  # they are given JAX's arrays everywhere: NumPy promotes otherwise
+        """The batch, after all functions."""
+        if self.functions:  # JAX's arrays everywhere: NumPy has other promotion rules
             batch = _on_device(batch)
         for function, arguments in zip(self.functions, self._arguments, strict=True):
             batch = function(batch, *_on_device(arguments))
@@ -136,7 +137,7 @@ class Recipe:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What a program that was compiled with the functions depends on, as it is now."""
+        """The identity of the functions now: a compiled program is valid as long as it is the same."""
         return tuple(identity(function) for function in (*self.functions, self.take))
 
     def __eq__(self, other: object) -> bool:
@@ -146,11 +147,11 @@ class Recipe:
         return hash(self.identity)
 
     def difference(self, other: Recipe) -> str:
-        """The names of the functions in which another recipe differs, for a person to read."""
+        """The names of the functions in which another recipe differs, for messages."""
         return self.changed(other.identity)
 
     def changed(self, before: tuple[Any, ...]) -> str:
-        """The names of the functions that are not what they were in an earlier `identity`; "" if all are."""
+        """The names of the functions that differ from an earlier `identity`; "" if none does."""
         now = self.identity
         if len(now) != len(before):
             return f"{len(now) - 1} functions of map instead of {len(before) - 1}"
@@ -191,7 +192,7 @@ class View:
     """Segments one after the other, none of them empty."""
 
     segments: tuple[Segment, ...]
-    count: int | None = None  # of all batches, where it is known already
+    count: int | None = None  # of all batches, if it is known already
 
     @cached_property
     def _ends(self) -> np.ndarray[Any, Any]:
@@ -207,7 +208,7 @@ class View:
 
     @property
     def samples(self) -> int:
-        """How many rows all batches have together."""
+        """The number of rows of all batches together."""
         return sum(len(segment.starts) * segment.size for segment in self.segments)
 
     def batch(self, position: int) -> Tree:
@@ -219,7 +220,7 @@ class View:
         return segment.batch(position - int(self._ends[which]) + len(segment.starts))
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> View:
-        """Every batch, and the arguments, through `function`."""
+        """Apply `function` to every batch and the arguments."""
         return View(tuple(replace(s, recipe=s.recipe.then(function, *arguments)) for s in self.segments))
 
     def every(self, stride: int, offset: int, stop: int | None = None) -> View:
@@ -235,7 +236,7 @@ class View:
         return View(tuple(kept))
 
     def repeat(self, count: int) -> View:
-        """The first `count` of these batches, again and again."""
+        """`count` batches, starting over as often as necessary."""
         times, rest = divmod(count, len(self))
         return View(self.segments * times + self.every(1, 0, rest).segments, count)
 

@@ -143,7 +143,7 @@ WRONG += [
     (lambda: stream.items([X]), "stream is a BatchStream"),
     (lambda: stream.fold([X], 0, max), "stream is a BatchStream"),
     (lambda: stream.fold(S, 0, 0), "function is a function"),
-    (lambda: from_iterator(iter([X]), spec=None), "spec is that of a batch"),
+    (lambda: from_iterator(iter([X]), spec=None), "spec is the spec of a batch"),
     (lambda: data.read_csv(5), "a path is a str"),
     (lambda: data.read_csv("a", dtype="abc"), "dtype is a floating-point dtype"),
     (lambda: data.read_csv("a", columns=5), "columns is a sequence of strings"),
