@@ -19,6 +19,7 @@ from fnlamp.mode import Eval as Eval
 from fnlamp.mode import Mode as Mode
 from fnlamp.mode import Train as Train
 from fnlamp.summary import table as table
+from fnlamp.tag import Matrix as Matrix
 from fnlamp.tag import Role as Role
 from fnlamp.tag import Tag as Tag
 

@@ -14,7 +14,7 @@ from fnlamp.elsewhere import MODEL, Elsewhere
 from fnlamp.fault import located
 from fnlamp.given import function, shown, text
 from fnlamp.mode import Mode, name_key
-from fnlamp.tag import Role, Tag
+from fnlamp.tag import Matrix, Role, Tag
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,10 @@ def _instead(given: Any) -> tuple[str, str]:
     return shown(given), "nn has layers, and nn.fun makes a layer of a function"
 
 
-def tag_all(layer: str, **roles: Role) -> dict[str, Tag]:
-    """The tags of a layer's own parameters, by parameter name."""
-    return {name: Tag(layer, role) for name, role in roles.items()}
+def tag_all(layer: str, matrix: Matrix | None = None, /, **roles: Role) -> dict[str, Tag]:
+    """The tags of a layer's own parameters, by parameter name; `matrix` is for those that are a weight or an embedding."""
+    matrices = (Role.WEIGHT, Role.EMBEDDING)
+    return {name: Tag(layer, role, matrix=matrix if role in matrices else None) for name, role in roles.items()}
 
 
 def abstract_init(layer: Layer, spec: Spec) -> Init:

@@ -23,20 +23,44 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """How a parameter is a linear map: the axes of its inputs and of its outputs, and how many maps are in it.
+
+    `blocks` maps with the same inputs are side by side along the outputs, as query, key and value in one weight.
+    """
+
+    inputs: tuple[int, ...] = (0,)
+    outputs: tuple[int, ...] = (1,)
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
 class Tag:
-    """A parameter's kind of layer, its role there, and its path of names from the outermost model."""
+    """A parameter's kind of layer, its role there, its path of names from the outermost model, and how it is a matrix.
+
+    `matrix` is `None` for a parameter that is not one: a bias, a scale, the kernels of a depthwise convolution.
+    """
 
     layer: str
     role: Role
     path: tuple[str, ...] = ()
+    matrix: Matrix | None = None
 
     def inside(self, name: str) -> Self:
         """The same tag, one level further out."""
         return replace(self, path=(name, *self.path))
 
 
-Hyper: TypeAlias = float | Callable[[Tag], float]
-"""A hyperparameter: one number, or a function from a parameter's tag to a number.
+@dataclass(frozen=True)
+class Scheduled:
+    """A hyperparameter that changes: a number (or a function of the tag) times a factor by the rule's own step from 0."""
+
+    hyper: float | Callable[[Tag], float]
+    schedule: Callable[[Any], Any]
+
+
+Hyper: TypeAlias = float | Callable[[Tag], float] | Scheduled
+"""A hyperparameter: one number, or a function from a parameter's tag to a number, or one of these times a schedule.
 
 >>> decay: Hyper = lambda tag: 1e-2 if tag.role is Role.WEIGHT else 0.0
 >>> at(decay, Tag("linear", Role.BIAS))
@@ -45,12 +69,18 @@ Hyper: TypeAlias = float | Callable[[Tag], float]
 
 
 def at(hyper: Hyper, tag: Tag) -> float:
-    """The value of the hyperparameter for one parameter."""
+    """The value of the hyperparameter for one parameter, before its schedule if it has one."""
+    hyper = base(hyper)
     return hyper(tag) if callable(hyper) else hyper
 
 
+def base(hyper: Hyper) -> float | Callable[[Tag], float]:
+    """The hyperparameter without its schedule."""
+    return hyper.hyper if isinstance(hyper, Scheduled) else hyper
+
+
 def check_hyper(name: str, hyper: Any, where: str = "") -> float:
-    """The number of a hyperparameter; 0 for a function, which is called later.
+    """The number of a hyperparameter; 0 for a function, which is called later, and for one that is scheduled.
 
     Raises: `TypeError` for anything else; `ValueError` for a number below 0, infinite or NaN.
 
@@ -58,6 +88,9 @@ def check_hyper(name: str, hyper: Any, where: str = "") -> float:
     Traceback (most recent call last):
     ValueError: learning_rate is a finite number of 0 or more, got -1
     """
+    if isinstance(hyper, Scheduled):
+        check_hyper(name, hyper.hyper, where)
+        return 0.0
     if callable(hyper) and not isinstance(hyper, type) and not hasattr(hyper, "init") and not hasattr(hyper, "parameters"):
         return 0.0
     if isinstance(hyper, np.generic | np.ndarray) or type(hyper).__module__.startswith("jax"):
@@ -74,8 +107,9 @@ def check_hyper(name: str, hyper: Any, where: str = "") -> float:
 
 
 def values_of(name: str, hyper: Hyper, tags: Sequence[Tag]) -> list[float]:
-    """The hyperparameter's number for each parameter.  Raises: as `check_hyper`."""
-    return [_value(name, hyper, tag) for tag in tags] if callable(hyper) else [check_hyper(name, hyper)] * len(tags)
+    """The hyperparameter's number for each parameter, before a schedule.  Raises: as `check_hyper`."""
+    plain = base(hyper)
+    return [_value(name, plain, tag) for tag in tags] if callable(plain) else [check_hyper(name, plain)] * len(tags)
 
 
 def _value(name: str, hyper: Callable[[Tag], Any], tag: Tag) -> float:

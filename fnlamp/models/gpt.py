@@ -18,7 +18,7 @@ from fnlamp.nn.embedding import embedding
 from fnlamp.nn.lowering.matmul import product
 from fnlamp.nn.norm import layer_norm
 from fnlamp.nn.transformer import transformer_block
-from fnlamp.tag import Role
+from fnlamp.tag import Matrix, Role
 
 
 @arguments("models.gpt(50257, layers=12, width=768, heads=12, context=1024)")
@@ -71,7 +71,7 @@ def _positions(context: int) -> Layer:
 
     def init(key: Key, spec: Spec) -> Init:
         params = {"weight": jax.nn.initializers.normal(0.02)(key, (context, spec.shape[-1]), spec.dtype)}
-        return Init(params, {}, spec, tag_all("positions", weight=Role.EMBEDDING))
+        return Init(params, {}, spec, tag_all("positions", Matrix(), weight=Role.EMBEDDING))
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del mode

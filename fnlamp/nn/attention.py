@@ -12,7 +12,7 @@ from fnlamp.mode import Mode
 from fnlamp.nn.check import check_float, check_shape
 from fnlamp.nn.combine import sequence
 from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal
-from fnlamp.nn.linear import linear
+from fnlamp.nn.linear import in_blocks, linear
 from fnlamp.nn.lowering.attend import attend
 from fnlamp.nn.shape import fun
 
@@ -47,7 +47,7 @@ def self_attention(
 
     def of_width(width: int) -> Layer:
         return sequence(
-            input=linear(3 * width, bias=bias, weight_init=weight_init),
+            input=in_blocks(linear(3 * width, bias=bias, weight_init=weight_init), 3),  # queries, keys, values
             attend=fun(lambda x: attend(x, heads, causal), "attend"),
             output=linear(width, bias=bias, weight_init=output_init),
         )

@@ -63,7 +63,9 @@ def conv2d(
     def init(key: Key, spec: Spec) -> Init:
         places = _check(spec, window, None, groups, "conv2d")
         shape = *window.size, spec.shape[-1] // groups, channels
-        params, tags = weight_and_bias("conv2d", key, shape, spec.dtype, weight_init, bias_init if bias else None)
+        # Each group is a matrix, unless it has one channel on either side, as in a depthwise convolution.
+        blocks = 0 if groups > 1 and groups in (spec.shape[-1], channels) else groups
+        params, tags = weight_and_bias("conv2d", key, shape, spec.dtype, weight_init, bias_init if bias else None, blocks)
         return Init(params, {}, array_spec((spec.shape[0], *places, channels), spec.dtype), tags)
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:

@@ -13,7 +13,7 @@ from fnlamp.layer import Init, Layer, tag_all
 from fnlamp.mode import Mode
 from fnlamp.nn.check import check_integer, check_shape
 from fnlamp.nn.initial import Initializer, check_initializers
-from fnlamp.tag import Role
+from fnlamp.tag import Matrix, Role
 
 _normal = jax.nn.initializers.normal(1.0)
 
@@ -41,7 +41,9 @@ def embedding(vocabulary: int, width: int, *, weight_init: Initializer = _normal
     def init(key: Key, spec: Spec) -> Init:
         _check(spec)
         params = {"weight": weight_init(key, (vocabulary, width), jnp.float32)}
-        return Init(params, {}, array_spec((*spec.shape, width), jnp.float32), tag_all("embedding", weight=Role.EMBEDDING))
+        return Init(
+            params, {}, array_spec((*spec.shape, width), jnp.float32), tag_all("embedding", Matrix(), weight=Role.EMBEDDING)
+        )
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del mode

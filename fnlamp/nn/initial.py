@@ -12,7 +12,7 @@ import jax
 from fnlamp.arrays import Array, Key, Params
 from fnlamp.given import function
 from fnlamp.layer import tag_all
-from fnlamp.tag import Role, Tag
+from fnlamp.tag import Matrix, Role, Tag
 
 Initializer: TypeAlias = Callable[..., Array]
 """`(key, shape, dtype) -> array`."""
@@ -50,15 +50,26 @@ def bias_of(init: Initializer, fan_in: int) -> Initializer:
 
 
 def weight_and_bias(
-    layer: str, key: Key, shape: tuple[int, ...], dtype: Any, weight_init: Initializer, bias_init: Initializer | None
+    layer: str,
+    key: Key,
+    shape: tuple[int, ...],
+    dtype: Any,
+    weight_init: Initializer,
+    bias_init: Initializer | None,
+    blocks: int = 1,
 ) -> tuple[Params, dict[str, Tag]]:
-    """Parameters and tags: a weight of that shape, its outputs last, and a bias if there is an initialiser for it."""
+    """Parameters and tags: a weight of that shape, its outputs last, and a bias if there is an initialiser for it.
+
+    The weight is `blocks` matrices side by side; none of it is a matrix if `blocks` is 0.
+    """
     weight_key, bias_key = jax.random.split(key)
     params, roles = {"weight": weight_init(weight_key, shape, dtype)}, {"weight": Role.WEIGHT}
     if bias_init is not None:
         params["bias"] = bias_of(bias_init, math.prod(shape[:-1]))(bias_key, shape[-1:], dtype)
         roles["bias"] = Role.BIAS
-    return params, tag_all(layer, **roles)
+    last = len(shape) - 1
+    matrix = Matrix(tuple(range(last)), (last,), blocks) if blocks else None
+    return params, tag_all(layer, matrix, **roles)
 
 
 def _uniform(bound: float) -> Initializer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, array_spec
@@ -51,3 +53,14 @@ def linear(
         return (y + along_last(params["bias"], y.ndim) if bias else y), state
 
     return Layer(init, apply, f"linear({out})")
+
+
+def in_blocks(layer: Layer, blocks: int) -> Layer:
+    """A linear layer whose weight is `blocks` matrices side by side: its tag says so."""
+
+    def init(key: Key, spec: Spec) -> Init:
+        made = layer.init(key, spec)
+        weight = made.tags["weight"]
+        return replace(made, tags={**made.tags, "weight": replace(weight, matrix=replace(weight.matrix, blocks=blocks))})
+
+    return replace(layer, init=init)

@@ -15,7 +15,7 @@ from fnlamp.nn.check import check_features
 from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal
 from fnlamp.nn.lowering.matmul import product
 from fnlamp.nn.lowering.recur import recur
-from fnlamp.tag import Role
+from fnlamp.tag import Matrix, Role
 
 
 def forget_one(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -75,7 +75,7 @@ def lstm(
         roles = dict.fromkeys(params, Role.WEIGHT)
         if bias:
             params["bias"], roles["bias"] = bias_init(bias_key, (4 * hidden,), spec.dtype), Role.BIAS
-        return Init(params, {}, array_spec((*spec.shape[:-1], hidden), spec.dtype), tag_all("lstm", **roles))
+        return Init(params, {}, array_spec((*spec.shape[:-1], hidden), spec.dtype), tag_all("lstm", Matrix(blocks=4), **roles))
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         del mode

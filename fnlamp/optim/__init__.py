@@ -10,5 +10,6 @@ from fnlamp.optim.schedule import constant as constant
 from fnlamp.optim.schedule import cosine as cosine
 from fnlamp.optim.schedule import linear as linear
 from fnlamp.optim.schedule import warmup as warmup
+from fnlamp.optim.scheduled import scheduled as scheduled
 from fnlamp.optim.sgdw import sgdw as sgdw
 from fnlamp.tag import Hyper as Hyper

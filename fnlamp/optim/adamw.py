@@ -31,7 +31,7 @@ def adamw(
 
     >>> optimizer = adamw(learning_rate=0.1)
     >>> params, tags = {"weight": jnp.array([1.0])}, {"weight": None}
-    >>> params, state = optimizer.update({"weight": jnp.array([2.0])}, optimizer.init(params), params, tags, 1.0)
+    >>> params, state = optimizer.advance({"weight": jnp.array([2.0])}, optimizer.init(params, tags), params, tags)
     >>> params  # the first step has the size of the learning rate, for any gradient
     {'weight': Array([0.9], dtype=float32)}
     """

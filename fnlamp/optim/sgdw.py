@@ -26,7 +26,7 @@ def sgdw(
 
     >>> optimizer = sgdw(learning_rate=0.1, momentum=0.9)
     >>> params, tags = {"weight": jnp.array([1.0])}, {"weight": None}
-    >>> params, state = optimizer.update({"weight": jnp.array([2.0])}, optimizer.init(params), params, tags, 1.0)
+    >>> params, state = optimizer.advance({"weight": jnp.array([2.0])}, optimizer.init(params, tags), params, tags)
     >>> params
     {'weight': Array([0.8], dtype=float32)}
     """

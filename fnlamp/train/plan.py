@@ -116,13 +116,12 @@ def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
     """The spec of what training carries."""
     step: Any = array_spec((), np.int32)
     sums: Any = array_spec(tally.empty().shape, np.float32)
-    return Carry(step, made.params, made.state, spec_after(optimizer.init, made.params), sums)
+    return Carry(step, made.params, made.state, spec_after(lambda params: optimizer.init(params, made.tags), made.params), sums)
 
 
 def abstract_shared(optimizer: Optimizer, made: Init) -> Any:
     """The spec of what every step reads: the root of its keys, and the hyperparameters' numbers."""
-    numbers = () if optimizer.hypers is None else optimizer.hypers.numbers(made.tags)
-    return spec_after(jax.random.key, 0), spec_of(numbers)
+    return spec_after(jax.random.key, 0), spec_of(optimizer.numbers(made.params, made.tags))
 
 
 def check_training(model: Supervised, stream: BatchStream[Any], body: Body, shared: Any, carry: Carry) -> tuple[str, ...]:

@@ -154,8 +154,7 @@ class Run:
             for line in (plan.summary(self.executor, self.device), *plan.advice):
                 runtime.say(line)
             root = name_key(seed_key(of.seed), "step")
-            hypers = of.optimizer.hypers
-            numbers = () if hypers is None else hypers.numbers(plan.made.tags)
+            numbers = of.optimizer.numbers(plan.made.params, plan.made.tags)
             self.shared = root, jax.tree.map(lambda x: jax.device_put(x, self.device), numbers)
             if of.resume is not None:
                 check_same_stream(state_of(of.resume), stream, of.seed)
@@ -169,7 +168,9 @@ class Run:
                 given, state_given = weights_of(of.initial)
                 params = filled(params, given)
                 layer_state = layer_state if state_given is None else filled(layer_state, state_given)
-            params, layer_state, slots = tree.copy((params, layer_state, of.optimizer.init(params)), self.device)
+            params, layer_state, slots = tree.copy(
+                (params, layer_state, of.optimizer.init(params, plan.made.tags)), self.device
+            )
             self.carry = Carry(jnp.zeros((), jnp.int32), params, layer_state, slots, jnp.asarray(tally.empty()))
 
     def run_steps(self, stream: BatchStream[Any], runtime: Runtime) -> Result[None, Any] | Interrupted:

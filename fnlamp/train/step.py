@@ -33,9 +33,8 @@ def training_body(
     It is broken by a loss that is not finite; by a parameter, or a number of the layers' or the optimizer's state, that is not,
     or a parameter beyond the bound. `shared` is the root of the steps' keys and the hyperparameters' numbers.
     """
-    # With numbers as arguments the rule's own values, as a learning rate, are not part of the program.
-    rule = optimizer.update if optimizer.hypers is None else optimizer.hypers.update
-    parts = "training", looked, identity((rule, schedule)), bound
+    # The numbers of its hyperparameters are arguments, and not part of the program.
+    parts = "training", looked, identity((optimizer.update, schedule)), bound
     body: Body = BODIES.get(parts, lambda: _training_body(model, optimizer, schedule, tags, bound))
     return body
 
@@ -54,9 +53,7 @@ def _training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, 
 
         (mean, (value, layer_state)), grads = jax.value_and_grad(mean_loss, has_aux=True)(carry.params)
         scale = jnp.asarray(schedule(carry.step))
-        given = grads, carry.optimizer_state, carry.params, tags, scale
-        hypers = optimizer.hypers
-        params, optimizer_state = optimizer.update(*given) if hypers is None else hypers.update(*given, numbers)
+        params, optimizer_state = optimizer.update(grads, carry.optimizer_state, carry.params, tags, scale, numbers)
         sums = tally.add(carry.tally, rows_of(batch), [mean, value.total, value.weight])
         return Carry(carry.step + 1, params, layer_state, optimizer_state, sums)
 

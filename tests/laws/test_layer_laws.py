@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from catalogue import KEY, LAYERS
 
-from fnlamp import Eval, Train, nn, tree
+from fnlamp import Eval, Role, Train, nn, tree
 from fnlamp.layer import abstract_init
 from fnlamp.summary import table
 
@@ -120,6 +121,20 @@ def test_gradients_are_finite_differences(case, mode):
         if case.forward:
             _, slope = jax.jit(lambda at, along: jax.jvp(objective, (at,), (along,)))((params, x), direction)
             np.testing.assert_allclose(float(slope), float(difference), rtol=1e-6, atol=1e-6)
+
+
+@each_layer
+def test_a_tag_says_how_its_parameter_is_a_matrix(case):
+    """All axes of a matrix are inputs or outputs; its blocks divide the outputs. A weight that is none has few channels."""
+    init, _ = made(case)
+    for param, tag in zip(jax.tree.leaves(init.params), jax.tree.leaves(init.tags), strict=True):
+        matrix = tag.matrix
+        if matrix is None:
+            assert param.ndim == 1 or (tag.role is Role.WEIGHT and 1 in param.shape[2:]), tag
+            continue
+        assert tag.role in (Role.WEIGHT, Role.EMBEDDING)
+        assert sorted(matrix.inputs + matrix.outputs) == list(range(param.ndim))
+        assert math.prod(param.shape[axis] for axis in matrix.outputs) % matrix.blocks == 0
 
 
 @each_layer

@@ -24,11 +24,11 @@ def test_twenty_steps_are_one_program_and_keep_structure_and_dtype(rule):
     @jax.jit
     def step(params, state, scale):
         traces.append(1)
-        return optimizer.update(GRADS, state, params, TAGS, scale)
+        return optimizer.advance(GRADS, state, params, TAGS, scale)
 
     for dtype in (jnp.float32, jnp.bfloat16):
         params = jax.tree.map(lambda p, d=dtype: p.astype(d), PARAMS)
-        state = optimizer.init(params)
+        state = optimizer.init(params, TAGS)
         before = jax.tree.map(lambda x: (x.shape, x.dtype), (params, state))
         for i in range(20):
             params, state = step(params, state, 1.0 / (i + 1))
@@ -48,17 +48,17 @@ def test_the_valley_of_rosenbrock_goes_down(rule):
 
     def step(carry, _):
         params, state = carry
-        return optimizer.update(jax.grad(banana)(params), state, params, tags, 1.0), None
+        return optimizer.advance(jax.grad(banana)(params), state, params, tags, 1.0), None
 
     start = {"x": jnp.array(-1.2), "y": jnp.array(1.0)}
-    (end, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=3000))((start, optimizer.init(start)))
+    (end, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, length=3000))((start, optimizer.init(start, tags)))
     assert float(banana(end)) < 0.05 * float(banana(start))
 
 
 @each_rule
 def test_a_scale_of_zero_moves_nothing_at_the_first_step(rule):
     optimizer = rule()
-    params, _ = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS, TAGS, 0.0)
+    params, _ = optimizer.advance(GRADS, optimizer.init(PARAMS, TAGS), PARAMS, TAGS, 0.0)
     for name in PARAMS:
         np.testing.assert_array_equal(params[name], PARAMS[name])
 
@@ -68,19 +68,19 @@ def test_arrays_do_not_see_each_other_below_the_clip(rule):
     optimizer = rule()
     alone = {"w": PARAMS["w"]}
     grads = {"w": 0.1 * GRADS["w"], "b": 0.1 * GRADS["b"]}
-    both, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS, TAGS, 1.0)
-    one, _ = optimizer.update({"w": grads["w"]}, optimizer.init(alone), alone, {"w": TAGS["w"]}, 1.0)
+    both, _ = optimizer.advance(grads, optimizer.init(PARAMS, TAGS), PARAMS, TAGS, 1.0)
+    one, _ = optimizer.advance({"w": grads["w"]}, optimizer.init(alone, {"w": TAGS["w"]}), alone, {"w": TAGS["w"]}, 1.0)
     np.testing.assert_array_equal(both["w"], one["w"])
 
 
 @each_rule
 def test_an_update_leaves_its_inputs_as_they_are(rule):
     optimizer = rule()
-    state = optimizer.init(PARAMS)
-    _, state = optimizer.update(GRADS, state, PARAMS, TAGS, 1.0)
+    state = optimizer.init(PARAMS, TAGS)
+    _, state = optimizer.advance(GRADS, state, PARAMS, TAGS, 1.0)
     given = (GRADS, state, PARAMS)
     kept = jax.tree.map(np.array, given)  # copies, in dicts of their own
-    first, second = (optimizer.update(GRADS, state, PARAMS, TAGS, 0.5) for _ in range(2))
+    first, second = (optimizer.advance(GRADS, state, PARAMS, TAGS, 0.5) for _ in range(2))
     for a, b in ((given, kept), (first, second)):
         assert jax.tree.structure(a) == jax.tree.structure(b)
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):

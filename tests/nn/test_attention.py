@@ -9,7 +9,7 @@ from fnlamp import nn
 from fnlamp.arrays import array_spec
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.mode import Eval
-from fnlamp.tag import Role, Tag
+from fnlamp.tag import Matrix, Role, Tag
 
 KEY = jax.random.key(0)
 SPEC = array_spec((2, 5, 6), jnp.float32)
@@ -64,9 +64,10 @@ def test_params_and_tags() -> None:
     shapes = jax.tree.map(lambda leaf: leaf.shape, init.params, is_leaf=lambda leaf: hasattr(leaf, "shape"))
     assert shapes == {"input": {"weight": (6, 18), "bias": (18,)}, "output": {"weight": (6, 6), "bias": (6,)}}
     assert init.tags["output"] == {
-        "weight": Tag("linear", Role.WEIGHT, ("output",)),
+        "weight": Tag("linear", Role.WEIGHT, ("output",), Matrix()),
         "bias": Tag("linear", Role.BIAS, ("output",)),
     }
+    assert init.tags["input"]["weight"].matrix == Matrix(blocks=3)
     bare = nn.self_attention(3, bias=False).init(KEY, SPEC).params
     assert {name: list(part) for name, part in bare.items()} == {"input": ["weight"], "output": ["weight"]}
 

@@ -15,7 +15,7 @@ from fnlamp.mode import Eval
 from fnlamp.nn.lowering import im2col, images
 from fnlamp.nn.lowering.images import native_max_pool
 from fnlamp.nn.lowering.window import Window
-from fnlamp.tag import Role, Tag
+from fnlamp.tag import Matrix, Role, Tag
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -61,11 +61,16 @@ def test_numbers_with_pooling() -> None:
 def test_params_and_tags() -> None:
     made = nn.conv2d(6, (3, 5), groups=2, padding="same").init(KEY, array_spec((1, 8, 9, 4), jnp.float32))
     assert {name: leaf.shape for name, leaf in made.params.items()} == {"weight": (3, 5, 2, 6), "bias": (6,)}
-    assert made.tags == {"weight": Tag("conv2d", Role.WEIGHT), "bias": Tag("conv2d", Role.BIAS)}
+    assert made.tags == {
+        "weight": Tag("conv2d", Role.WEIGHT, matrix=Matrix((0, 1, 2), (3,), 2)),
+        "bias": Tag("conv2d", Role.BIAS),
+    }
     assert made.spec.shape == (1, 8, 9, 6)
     without = nn.conv_pool(4, 3, bias=False).init(KEY, array_spec((1, 8, 9, 2), jnp.float32))
-    assert without.tags == {"weight": Tag("conv_pool", Role.WEIGHT)}
+    assert without.tags == {"weight": Tag("conv_pool", Role.WEIGHT, matrix=Matrix((0, 1, 2), (3,)))}
     assert without.spec.shape == (1, 3, 3, 4)
+    depthwise = nn.conv2d(8, 3, groups=4).init(KEY, array_spec((1, 8, 9, 4), jnp.float32))
+    assert depthwise.tags["weight"].matrix is None
 
 
 def test_initialisers_see_what_an_output_sees() -> None:

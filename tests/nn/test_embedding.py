@@ -9,7 +9,7 @@ from fnlamp import nn
 from fnlamp.arrays import array_spec
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.mode import Eval
-from fnlamp.tag import Role, Tag
+from fnlamp.tag import Matrix, Role, Tag
 
 KEY = jax.random.key(0)
 PARAMS = {"weight": jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
@@ -27,7 +27,7 @@ def test_numbers() -> None:
 def test_params_tags_and_spec() -> None:
     made = nn.embedding(3, 2).init(KEY, array_spec((4, 5), jnp.int32))
     assert made.params["weight"].shape == (3, 2)
-    assert made.tags == {"weight": Tag("embedding", Role.EMBEDDING)}
+    assert made.tags == {"weight": Tag("embedding", Role.EMBEDDING, matrix=Matrix())}
     assert (made.spec.shape, made.spec.dtype) == ((4, 5, 2), jnp.float32)
 
 

@@ -9,7 +9,7 @@ from fnlamp import nn
 from fnlamp.arrays import array_spec
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.mode import Eval
-from fnlamp.tag import Role, Tag
+from fnlamp.tag import Matrix, Role, Tag
 
 KEY = jax.random.key(0)
 
@@ -32,7 +32,7 @@ def test_it_works_on_the_last_axis() -> None:
 def test_params_and_tags() -> None:
     made = nn.linear(4).init(KEY, array_spec((1, 3), jnp.float32))
     assert {name: leaf.shape for name, leaf in made.params.items()} == {"weight": (3, 4), "bias": (4,)}
-    assert made.tags == {"weight": Tag("linear", Role.WEIGHT), "bias": Tag("linear", Role.BIAS)}
+    assert made.tags == {"weight": Tag("linear", Role.WEIGHT, matrix=Matrix()), "bias": Tag("linear", Role.BIAS)}
     assert list(nn.linear(4, bias=False).init(KEY, array_spec((1, 3), jnp.float32)).params) == ["weight"]
 
 

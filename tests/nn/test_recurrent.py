@@ -9,7 +9,7 @@ from fnlamp import nn
 from fnlamp.arrays import array_spec
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.mode import Eval
-from fnlamp.tag import Role, Tag
+from fnlamp.tag import Matrix, Role, Tag
 
 KEY = jax.random.key(0)
 
@@ -49,7 +49,9 @@ def test_params_tags_and_initial_values() -> None:
     shapes = {name: leaf.shape for name, leaf in init.params.items()}
     assert shapes == {"input_weight": (4, 24), "recurrent_weight": (6, 24), "bias": (24,)}
     roles = {"input_weight": Role.WEIGHT, "recurrent_weight": Role.WEIGHT, "bias": Role.BIAS}
-    assert init.tags == {name: Tag("lstm", role) for name, role in roles.items()}
+    assert init.tags == {
+        name: Tag("lstm", role, matrix=Matrix(blocks=4) if role is Role.WEIGHT else None) for name, role in roles.items()
+    }
     assert init.spec.shape == (3, 5, 6)
     np.testing.assert_array_equal(init.params["bias"].reshape(4, 6)[:, 0], [0, 1, 0, 0])
     recurrent = init.params["recurrent_weight"]

@@ -20,9 +20,9 @@ decays = pytest.mark.parametrize("decay", Decay)
 
 def ours(optimizer, dtype=jnp.float32):
     params, tags = {"w": jnp.asarray(START, dtype)}, {"w": TAG}
-    state = optimizer.init(params)
+    state = optimizer.init(params, tags)
     for g, scale in zip(GRADIENTS, SCALES, strict=True):
-        params, state = optimizer.update({"w": jnp.asarray(g, dtype)}, state, params, tags, scale)
+        params, state = optimizer.advance({"w": jnp.asarray(g, dtype)}, state, params, tags, scale)
     return np.asarray(params["w"], np.float64)
 
 
@@ -85,9 +85,9 @@ def test_two_steps_of_adam_by_hand():
     """lamp's recorded figures: parameters (1, 1), gradients (.5, .75), rate .1, b1 .999, b2 .9."""
     optimizer = optim.adamw(0.1, b1=0.999, b2=0.9)
     params, tags = {"w": jnp.ones(2)}, {"w": TAG}
-    state = optimizer.init(params)
+    state = optimizer.init(params, tags)
     for expected in ([0.9000000063, 0.9000000042], [0.8000000109, 0.8000000073]):
-        params, state = optimizer.update({"w": jnp.array([0.5, 0.75])}, state, params, tags, 1.0)
+        params, state = optimizer.advance({"w": jnp.array([0.5, 0.75])}, state, params, tags, 1.0)
         np.testing.assert_allclose(params["w"], expected, atol=3e-7)
 
 
@@ -97,7 +97,7 @@ def test_decay_by_tag_skips_what_it_skips():
     grads = {"bias": jnp.full(3, 0.5), "weight": jnp.full((2, 3), 0.5)}
     for make in (optim.sgdw, optim.adamw):
         chosen, plain = make(0.1, lambda tag: 0.5 if tag.role is Role.WEIGHT else 0.0), make(0.1, 0.0)
-        some, none = (o.update(grads, o.init(params), params, tags, 1.0)[0] for o in (chosen, plain))
+        some, none = (o.advance(grads, o.init(params, tags), params, tags)[0] for o in (chosen, plain))
         np.testing.assert_array_equal(some["bias"], none["bias"])
         np.testing.assert_allclose(some["weight"], none["weight"] - 0.05, rtol=1e-6)
 
@@ -115,15 +115,17 @@ def test_clipping_by_the_norm_of_all_arrays():
 def test_the_clip_acts_before_the_rule():
     optimizer = optim.sgdw(1.0, clip=1.0)
     params = {"w": jnp.zeros(2)}
-    new, _ = optimizer.update({"w": jnp.array([3.0, 4.0])}, optimizer.init(params), params, {"w": TAG}, 1.0)
+    tags = {"w": TAG}
+    new, _ = optimizer.advance({"w": jnp.array([3.0, 4.0])}, optimizer.init(params, tags), params, tags)
     np.testing.assert_allclose(new["w"], [-0.6, -0.8], rtol=1e-6)
 
 
 def test_half_precision_parameters_have_float32_moments():
     optimizer = optim.adamw(0.1)
     params = {"w": jnp.ones(3, jnp.bfloat16)}
-    state = optimizer.init(params)
-    new, state = optimizer.update({"w": jnp.ones(3, jnp.bfloat16)}, state, params, {"w": TAG}, 1.0)
+    tags = {"w": TAG}
+    state = optimizer.init(params, tags)
+    new, state = optimizer.advance({"w": jnp.ones(3, jnp.bfloat16)}, state, params, tags)
     assert (new["w"].dtype, state["m"]["w"].dtype) == (jnp.bfloat16, jnp.float32)
 
 

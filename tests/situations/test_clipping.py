@@ -132,7 +132,7 @@ def test_limits_are_norms(wrong):
 
 def test_an_optimizer_steps_by_the_clipped_gradient():
     rule, params = optim.sgdw(1.0, clip=1.0), {"w": jnp.zeros(2)}
-    new, _ = rule.update({"w": f32(3e19, 4e19)}, rule.init(params), params, {"w": None}, 1.0)
+    new, _ = rule.advance({"w": f32(3e19, 4e19)}, rule.init(params, {"w": None}), params, {"w": None})
     np.testing.assert_allclose(new["w"], [-0.6, -0.8], rtol=1e-6)
 
 

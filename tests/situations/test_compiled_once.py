@@ -96,10 +96,10 @@ def test_a_rate_that_is_an_argument_gives_the_numbers_of_a_program_of_its_own(on
     for rate in other:
         optimizer = one(rate)
         params, tags = {"w": jax.numpy.asarray(X[0])}, {"w": Tag("linear", Role.WEIGHT)}
-        state, given = optimizer.init(params), optimizer.hypers.numbers(tags)
+        state, given = optimizer.init(params, tags), optimizer.numbers(params, tags)
         for g in X[1:6]:
-            expected, after = optimizer.update({"w": g}, state, params, tags, 0.5)
-            step = jax.jit(lambda *a, o=optimizer, t=tags: o.hypers.update(*a[:3], t, 0.5, a[3]))
+            expected, after = optimizer.advance({"w": g}, state, params, tags, 0.5)
+            step = jax.jit(lambda *a, o=optimizer, t=tags: o.update(*a[:3], t, 0.5, a[3]))
             found, _ = step({"w": g}, state, params, given)
             np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
             params, state = expected, after

@@ -205,7 +205,7 @@ def test_arguments_of_any_numeric_type(kind):
     ):
         assert float(schedule(jnp.int32(5))) == 0.5
     with jax.enable_x64(True):
-        grads = {"w": jnp.ones(2, jnp.float32)}
+        grads, tags = {"w": jnp.ones(2, jnp.float32)}, {"w": None}
         rule = optim.sgdw(0.1)
-        new, _ = rule.update(grads, rule.init(grads), grads, {"w": None}, optim.linear(kind(1.0), kind(0.5), 3)(2))
+        new, _ = rule.advance(grads, rule.init(grads, tags), grads, tags, optim.linear(kind(1.0), kind(0.5), 3)(2))
         assert new["w"].dtype == jnp.float32

@@ -154,9 +154,9 @@ def test_adamw_at_a_late_step_is_adamw_without_bias_correction():
     """At step 2^31 - 1 the corrections are 1: the rule in float64, without them."""
     optimizer = optim.adamw(0.1)
     params, tags, g = {"w": jnp.array([1.0, -2.0])}, {"w": None}, np.array([0.5, 3.0])
-    state = optimizer.init(params)
+    state = optimizer.init(params, tags)
     state = {"step": jnp.int32(2**31 - 2), "m": {"w": jnp.array([0.1, 0.2])}, "v": {"w": jnp.array([0.3, 0.4])}}
-    new, after_one = optimizer.update({"w": jnp.asarray(g, jnp.float32)}, state, params, tags, 1.0)
+    new, after_one = optimizer.advance({"w": jnp.asarray(g, jnp.float32)}, state, params, tags, 1.0)
     m, v = 0.9 * np.array([0.1, 0.2]) + 0.1 * g, 0.999 * np.array([0.3, 0.4]) + 0.001 * g**2
     np.testing.assert_allclose(new["w"], np.array([1.0, -2.0]) - 0.1 * m / (np.sqrt(v) + 1e-8), rtol=1e-6)
     assert int(after_one["step"]) == 2**31 - 1

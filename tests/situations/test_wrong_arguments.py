@@ -207,7 +207,17 @@ CASES: dict[str, Case] = {
     "loss.smooth_l1": case(loss.smooth_l1, beta=POSITIVE),
     # ---- optimizers
     "optim.Optimizer": case(
-        optim.Optimizer, {"init": print, "update": print}, init=CALLED, update=CALLED, name=TEXT, hypers=OPTIONAL
+        optim.Optimizer,
+        {"init": print, "update": print},
+        init=CALLED,
+        update=CALLED,
+        name=TEXT,
+        numbers=CALLED,
+        at=CALLED,
+        evaluated=CALLED,
+        frozen=CALLED,
+        skipped=OPTIONAL + " " + CALLED,
+        loss_scale=OPTIONAL + " " + CALLED,
     ),
     "optim.adamw": case(
         optim.adamw, learning_rate=HYPER, weight_decay=HYPER, b1=COUNT, b2=COUNT, eps=POSITIVE, clip="None 2.5"
@@ -217,8 +227,16 @@ CASES: dict[str, Case] = {
     ),
     "optim.constant": case(optim.constant, factor=NUMBER),
     "optim.cosine": case(optim.cosine, {"steps": 2}, end=NUMBER),
-    "optim.lift": case(optim.lift, {"name": "own", "slots": (), "rule": print}, name=TEXT, rule=CALLED, clip="None 2.5"),
+    "optim.lift": case(
+        optim.lift,
+        {"name": "own", "slots": (), "rule": print},
+        name=TEXT,
+        slots="lambda",
+        rule=CALLED,
+        clip="None 2.5",
+    ),
     "optim.linear": case(optim.linear, {"start": 1.0, "end": 0.0, "steps": 2}, start=NUMBER, end=NUMBER),
+    "optim.scheduled": case(optim.scheduled, {"hyper": 0.1, "schedule": optim.constant()}, hyper=HYPER, schedule="lambda"),
     "optim.sgdw": case(
         optim.sgdw,
         {"learning_rate": 0.1},
@@ -463,7 +481,7 @@ CASES: dict[str, Case] = {
 
 # Made by fnlamp, or described by a type: nobody calls them with arguments of a kind.
 RECORDS = {
-    "fnlamp": {"Eval", "Init", "Mode", "Role", "Tag", "Train"},
+    "fnlamp": {"Eval", "Init", "Matrix", "Mode", "Role", "Tag", "Train"},
     "nn": {"Initializer", "forget_one", "torch_uniform"},
     "models": set(),
     "loss": {"LossValue", "Metric", "checked_value", "differentiable"},
