@@ -11,7 +11,7 @@ from returns.result import Result, Success
 
 from fnlamp.effect.effect import Effect
 from fnlamp.effect.misuse import called, program
-from fnlamp.effect.node import Access, Bind, Named, name_of, node_of
+from fnlamp.effect.node import Access, Named, name_of, node_of
 from fnlamp.effect.node import Do as DoNode
 from fnlamp.effect.runtime import Runtime
 from fnlamp.given import shown
@@ -91,13 +91,16 @@ def iterate(state: A, body: Callable[[A], Effect[Result[A, B], E]]) -> Effect[B,
 
     called("body", body)
 
-    def step(state: A) -> Effect[B, E]:
-        return Effect(Bind(node_of(body(state), body), proceed))
+    @do
+    def loop() -> Generator[Effect[Any, E], Any, B]:
+        current = state
+        while True:
+            result: Result[A, B] = yield from Effect(node_of(body(current), body))
+            if type(result) is not Success:
+                return result.failure()
+            current = result.unwrap()
 
-    def proceed(result: Result[A, B]) -> Effect[B, E]:
-        return step(result.unwrap()) if type(result) is Success else Effect.from_value(result.failure())
-
-    def iterate(_: Runtime) -> Effect[B, E]:
-        return step(state)
+    def iterate(_: Runtime) -> Effect[B, E]:  # `explain` shows this name
+        return loop()
 
     return Effect(Access(iterate))

@@ -40,11 +40,6 @@ def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda 
     return Resource.make(start, lambda thread, end: Effect.suspend(lambda: thread.close(haste(end))))
 
 
-def is_ahead(step: Stepper) -> bool:
-    """Whether a thread makes the batches of this step ahead."""
-    return isinstance(getattr(step, "__self__", None), Ahead)
-
-
 class _Ready(NamedTuple):
     """The outcome of the step at a state, with the fingerprints of its batch."""
 

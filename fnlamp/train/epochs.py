@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fnlamp.arrays import Params, State
-from fnlamp.effect import Effect, Resource, Runtime
+from fnlamp.effect import Effect, Resource
 from fnlamp.fault import TrainFault
-from fnlamp.given import whole
 from fnlamp.layer import Init
 from fnlamp.loss import Metric
 from fnlamp.optim import Optimizer
-from fnlamp.optim.schedule import Schedule, checked, constant
+from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
-from fnlamp.stream.view import check_seed
-from fnlamp.tag import check_hyper
-from fnlamp.train import check
 from fnlamp.train.factory import LoopContext
+from fnlamp.train.loop import run
 from fnlamp.train.program import Program
-from fnlamp.train.run import Run
 from fnlamp.train.state import EpochReport, Trained, TrainState
 from fnlamp.train.supervised import Supervised
 
@@ -76,43 +72,5 @@ def epochs(
     >>> program.run(Runtime(log=None)).map(lambda trained: trained.curve[-1].train_loss < 1e-3)
     <IOResult: <Success: True>>
     """
-    check.check_model(model)
-    check.check_optimizer(optimizer)
-    check.check_factory("train_batches", train_batches)
-    if validation_batches is not None:
-        check.check_factory("validation_batches", validation_batches)
-    epochs, validate_every = whole("epochs", epochs, None), whole("validate_every", validate_every, None)
-    if epochs < 0 or validate_every < 1:
-        raise ValueError(f"expected epochs >= 0 and validate_every >= 1, got {epochs} and {validate_every}")
-    seed = check_seed(whole("seed", seed, None))
-    if initial is not None and resume is not None:
-        raise ValueError("give initial parameters or a run to resume, not both")
-    check.check_start("initial", initial)
-    check.check_start("resume", resume, Trained, TrainState)
-    check.check_metrics(metrics)
-    if on_epoch is not None:
-        check.check_hook(on_epoch)
-    if parameter_bound is not None and not check_hyper("parameter_bound", parameter_bound) > 0:
-        raise ValueError(f"parameter_bound is above 0, got {parameter_bound}")
-    program = Program(
-        model=model,
-        optimizer=optimizer,
-        train_batches=train_batches,
-        validation_batches=validation_batches,
-        epochs=epochs,
-        seed=seed,
-        initial=initial,
-        resume=resume,
-        schedule=checked(schedule),
-        metrics=dict(metrics),
-        validate_every=validate_every,
-        on_epoch=on_epoch,
-        bound=parameter_bound,
-    )
-    name = f"epochs({epochs})"
-
-    def fresh(runtime: Runtime) -> Effect[Trained, Any]:
-        run = Run(program, runtime)
-        return run.program().salvaged(run.salvage)
-
-    return Effect.access(fresh).named(name).outlined(program.outline)
+    program = Program(**locals())  # the same fields, checked there
+    return run(program).named(f"epochs({program.epochs})").outlined(program.outline)

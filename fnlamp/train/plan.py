@@ -31,7 +31,7 @@ from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.predict import predict
 from fnlamp.train.state import Carry
 from fnlamp.train.step import evaluation_body
-from fnlamp.train.supervised import Supervised, measure, pair, rows_of
+from fnlamp.train.supervised import Supervised, measure, rows_of
 
 
 def batch_specs(stream: BatchStream[Any]) -> Iterator[Tree]:
@@ -53,7 +53,7 @@ def check_stream(
     def forward(params: Tree, state: Tree, batch: Tree) -> Tree:
         _, prediction, _ = model.evaluate(params, state, batch, Eval())
         for metric in metrics.values():
-            measure(metric, prediction, pair(batch)[1])
+            measure(metric, prediction, batch[1])
         return prediction
 
     body = evaluation_body(model, metrics)
@@ -76,7 +76,7 @@ def check_targets(losses: tuple[Loss | Metric, ...], stream: BatchStream[Any], p
     """
     for segment in stream.view.segments if stream.view is not None else ():
         if not segment.recipe.functions:
-            targets = pair(segment.arrays)[1]
+            targets = segment.arrays[1]
             check_target(losses, prediction, targets)
 
 
@@ -106,7 +106,7 @@ def check_batch(
     model: Supervised, weights: tuple[Params, State], batch: Tree, metrics: Mapping[str, Metric] = MappingProxyType({})
 ) -> None:
     """Raise the fault of a batch that the loss cannot take: labels out of range, a prediction of another kind."""
-    features, target = pair(batch)
+    features, target = batch
     prediction = spec_after(lambda x: model.forward(*weights, x, Eval())[0], spec_of(features))
     check_target((model.loss, *metrics.values()), prediction, target)
     if model.loss.suspects is not None:
@@ -130,7 +130,7 @@ def check_training(model: Supervised, stream: BatchStream[Any], body: Body, shar
     if stream.length == 0:
         raise FaultError(stream.why_empty)
     programs = [jax.make_jaxpr(body.function)(shared, carry, batch) for batch in batch_specs(stream)]
-    features, _ = pair(stream.spec)
+    features, _ = stream.spec
     prediction = spec_after(lambda p, s, x: model.forward(p, s, x, Eval())[0], carry.params, carry.layer_state, features)
     check_targets((model.loss,), stream, prediction)
     return advice(programs[0])
@@ -168,7 +168,7 @@ class Plan:
 
     def lines(self) -> tuple[str, ...]:
         """The whole plan; one step is lowered, and not compiled, to count its work."""
-        features, _ = pair(self.train.spec)
+        features, _ = self.train.spec
         state, slots = tree.nbytes(self.made.state), tree.nbytes(self.carry.optimizer_state)
         flops = _flops(self.body, self.shared, self.carry, self.train.spec)
         lines = [

@@ -8,18 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import array_spec, describe
 from fnlamp.effect import UNKNOWN, Effect, Outline
 from fnlamp.fault import FaultError, located
+from fnlamp.given import whole
 from fnlamp.identity import identity
 from fnlamp.layer import Init
 from fnlamp.loss import Metric
+from fnlamp.mode import name_key, seed_key
 from fnlamp.optim import Optimizer
-from fnlamp.optim.schedule import Schedule
+from fnlamp.optim.schedule import Schedule, checked
 from fnlamp.stream import BatchStream
+from fnlamp.stream.view import check_seed
+from fnlamp.tag import check_hyper
+from fnlamp.train import check, tally
 from fnlamp.train.execute import Body
 from fnlamp.train.factory import LoopContext, make_stream
 from fnlamp.train.plan import (
@@ -32,15 +38,18 @@ from fnlamp.train.plan import (
     drawn_once,
     not_finite,
 )
-from fnlamp.train.start import check_initial, check_resumed, state_of
-from fnlamp.train.state import Trained, TrainState
+from fnlamp.train.start import check_initial, check_resumed, check_same_stream, filled, state_of, weights_of
+from fnlamp.train.state import Carry, Trained, TrainState
 from fnlamp.train.step import training_body
 from fnlamp.train.supervised import Supervised, pair
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The description."""
+    """The description: the arguments of `epochs`, and what shapes alone tell about them.
+
+    Raises: `TypeError`, `ValueError` at once for anything but an argument of its kind.
+    """
 
     model: Supervised
     optimizer: Optimizer
@@ -54,13 +63,43 @@ class Program:
     metrics: Mapping[str, Metric]
     validate_every: int
     on_epoch: Callable[..., Effect[object, Any] | None] | None
-    bound: float | None
-    described: dict[Hashable, tuple[Init, Hashable]] = field(default_factory=dict, repr=False)
+    parameter_bound: float | None
+    described: dict[Hashable, tuple[Init, Hashable]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check.check_model(self.model)
+        check.check_optimizer(self.optimizer)
+        check.check_factory("train_batches", self.train_batches)
+        if self.validation_batches is not None:
+            check.check_factory("validation_batches", self.validation_batches)
+        epochs, every = whole("epochs", self.epochs, None), whole("validate_every", self.validate_every, None)
+        if epochs < 0 or every < 1:
+            raise ValueError(f"expected epochs >= 0 and validate_every >= 1, got {epochs} and {every}")
+        seed = check_seed(whole("seed", self.seed, None))
+        if self.initial is not None and self.resume is not None:
+            raise ValueError("give initial parameters or a run to resume, not both")
+        check.check_start("initial", self.initial)
+        check.check_start("resume", self.resume, Trained, TrainState)
+        check.check_metrics(self.metrics)
+        if self.on_epoch is not None:
+            check.check_hook(self.on_epoch)
+        if self.parameter_bound is not None and not check_hyper("parameter_bound", self.parameter_bound) > 0:
+            raise ValueError(f"parameter_bound is above 0, got {self.parameter_bound}")
+        sound = {"epochs": epochs, "validate_every": every, "seed": seed}
+        for name, value in {**sound, "schedule": checked(self.schedule), "metrics": dict(self.metrics)}.items():
+            object.__setattr__(self, name, value)
 
     def context(self, purpose: str, epoch: int, losses: tuple[float | None, float | None]) -> LoopContext:
         """What a factory is given in this epoch; `losses` are the last and the best of earlier validations."""
         words = np.random.SeedSequence([self.seed, zlib.crc32(purpose.encode()), epoch]).generate_state(1, np.uint64)
         return LoopContext(epoch, int(words[0] >> 1), *losses)
+
+    def validation(self, epoch: int, losses: tuple[float | None, float | None]) -> BatchStream[Any] | None:
+        """The validation stream as far as a plan can know it: one that must be acquired is unknown until it is run."""
+        if self.validation_batches is None:
+            return None
+        made = make_stream(self.validation_batches, self.context("validation", epoch, losses), "validation_batches")
+        return made if isinstance(made, BatchStream) else None
 
     def describe(self, stream: BatchStream[Any]) -> tuple[Init, Body]:
         """Specs and tags of the model for the stream's rows, and the step, by what the functions read now."""
@@ -73,7 +112,29 @@ class Program:
             self.described.clear()
             self.described[key] = made, (model, tags)
         made, parts = self.described[key]
-        return made, training_body(self.model, self.optimizer, self.schedule, made.tags, self.bound, parts)
+        return made, training_body(self.model, self.optimizer, self.schedule, made.tags, self.parameter_bound, parts)
+
+    def shared(self, made: Init, device: Any) -> Any:
+        """What every step reads: the root of the steps' keys, and the hyperparameters' numbers."""
+        numbers = self.optimizer.numbers(made.params, made.tags)
+        root = name_key(seed_key(self.seed), "step")
+        return root, jax.tree.map(lambda x: jax.device_put(x, device), numbers)
+
+    def carry(self, made: Init, stream: BatchStream[Any], device: Any) -> Carry:
+        """What the first step is given: fresh parameters, given ones, or the state of the run to resume."""
+        if self.resume is not None:
+            check_same_stream(state_of(self.resume), stream, self.seed)
+            state = tree.copy(state_of(self.resume), device)
+            return Carry(state.step, state.params, state.layer_state, state.optimizer_state, state.tally)
+        # Not as one program: XLA would compile the same initialiser again for each layer, half a minute for 200 of them.
+        features, _ = stream.spec
+        params, layer_state = self.model.init(name_key(seed_key(self.seed), "init"), features)
+        if self.initial is not None:
+            given, state_given = weights_of(self.initial)
+            params = filled(params, given)
+            layer_state = layer_state if state_given is None else filled(layer_state, state_given)
+        params, layer_state, slots = tree.copy((params, layer_state, self.optimizer.init(params, made.tags)), device)
+        return Carry(jnp.zeros((), jnp.int32), params, layer_state, slots, jnp.asarray(tally.empty()))
 
     def plan(self, train: BatchStream[Any], validation: BatchStream[Any] | None) -> Plan:
         """The figures; raises the fault that a run is sure to end with."""
@@ -106,11 +167,7 @@ class Program:
             train = make_stream(self.train_batches, self.context("train", 1, (None, None)), "train_batches")
             if not isinstance(train, BatchStream):
                 return Outline((title, f"  train {self.epochs} epochs on a stream that is acquired when it is run"), UNKNOWN)
-            validation = None
-            if self.validation_batches is not None:
-                context = self.context("validation", 1, (None, None))
-                validation = make_stream(self.validation_batches, context, "validation_batches")
-            plan = self.plan(train, validation if isinstance(validation, BatchStream) else None)
+            plan = self.plan(train, self.validation(1, (None, None)))
             return Outline((title, *plan.lines()), UNKNOWN)
         except FaultError as error:
             return Outline((title,), UNKNOWN, error.fault)

@@ -19,7 +19,7 @@ from fnlamp.train import tally
 from fnlamp.train.execute import Body
 from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.state import Carry
-from fnlamp.train.supervised import Supervised, measure, pair, rows_of
+from fnlamp.train.supervised import Supervised, measure, rows_of
 
 LOSS_BROKE, PARAMS_BROKE, STATE_BROKE, STEPS_BROKE = 1, 2, 3, 4
 """Why a training step cannot be kept: what is not finite, or a step past the last that 32 bits can count."""
@@ -99,7 +99,7 @@ def evaluation_body(model: Supervised, metrics: Mapping[str, Metric]) -> Body:
 def _evaluation_body(model: Supervised, metrics: tuple[Metric, ...]) -> Body:
     def step(shared: tuple[Params, State], sums: Array, batch: Tree) -> Array:
         value, prediction, _ = model.evaluate(*shared, batch, Eval())
-        values = [value, *(measure(metric, prediction, pair(batch)[1]) for metric in metrics)]
+        values = [value, *(measure(metric, prediction, batch[1]) for metric in metrics)]
         # A batch without a mean, as of a negative weight, would be hidden in the sums.
         totals = [jnp.where(jnp.isnan(v.mean), jnp.full_like(v.total, jnp.nan), v.total) for v in values]
         weights = [v.weight for v in values]

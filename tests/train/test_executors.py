@@ -16,7 +16,6 @@ from returns.unsafe import unsafe_perform_io
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
 from fnlamp.fault import FaultError, NonFinite
-from fnlamp.train.execute import fused
 from fnlamp.train.execute.programs import BODIES, PROGRAMS
 from fnlamp.train.execute.workspace import Workspace
 
@@ -74,7 +73,7 @@ def test_drop_last_gives_the_same_bits_in_every_executor():
 @pytest.mark.slow
 @pytest.mark.parametrize("others", [OTHERS[::3], OTHERS[1:3]], ids=["1 and all", "7 and 50"])
 def test_a_large_carry_gives_the_same_bits_in_every_executor(monkeypatch, others):
-    monkeypatch.setattr("fnlamp.train.execute.body.LARGE", 0)  # the first step of a chunk comes before the loop
+    monkeypatch.setattr("fnlamp.train.execute.fused.LARGE", 0)  # the first step of a chunk comes before the loop
     image = nn.rescale(1 / 255) >> nn.fun(lambda x: x.reshape(-1, 2, 3, 1), "image")
     program = describe(image >> nn.conv2d(4, 3, padding=1) >> nn.batch_norm() >> nn.dropout(0.2) >> nn.flatten >> FLOATS)
     first = run(program, train.Stepwise())
@@ -83,7 +82,7 @@ def test_a_large_carry_gives_the_same_bits_in_every_executor(monkeypatch, others
 
 
 def test_what_breaks_a_large_carry_is_the_same_in_every_executor(monkeypatch):
-    monkeypatch.setattr("fnlamp.train.execute.body.LARGE", 0)
+    monkeypatch.setattr("fnlamp.train.execute.fused.LARGE", 0)
     program = describe(optimizer=optim.sgdw(1e30), epochs=3)
     first, *others = [broken(program, executor) for executor in (train.Stepwise(), *OTHERS)]
     for fault in others:
@@ -295,63 +294,3 @@ def test_nothing_but_the_result_stays_on_the_device():
 
 
 # ------------------------------------------------------------------------------- when a super-batch is sent
-
-
-class Result:
-    """What a dispatch returns: ready at a moment of a clock that the test sets."""
-
-    def __init__(self, clock, ready):
-        self.clock, self.ready = clock, ready
-
-    def is_ready(self):
-        return self.clock[0] >= self.ready
-
-    def block_until_ready(self):
-        self.clock[0] = max(self.clock[0], self.ready)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(fused.time, "perf_counter", lambda: now[0])
-    return now
-
-
-def test_a_super_batch_is_sent_when_the_device_would_wait_for_the_next_batch(clock):
-    work = fused._Work()
-    assert work.done(0.0)  # nothing was sent yet
-    work.began(Result(clock, 100.4), 4)
-    clock[0] = 100.1
-    assert not work.done(1e9)  # nobody knows how long a step takes
-    work.end()
-    work.began(Result(clock, 101.4), 10)  # a tenth of a second each
-    clock[0] = 101.0
-    assert not work.done(0.3)
-    assert work.done(0.5)
-    clock[0] = 101.5
-    assert work.done(0.0)
-
-
-def test_what_was_done_before_anybody_looked_says_only_how_long_a_step_takes_at_most(clock):
-    work = fused._Work()
-    work.began(Result(clock, 101.0), 10)
-    work.end()
-    assert work.step == pytest.approx(0.1)
-    work.began(Result(clock, 101.5), 10)
-    clock[0] = 110.0
-    work.end()
-    assert work.step == pytest.approx(0.1)
-    work.began(Result(clock, 112.0), 10)
-    work.end()
-    assert work.step == pytest.approx(0.2)
-
-
-def test_short_work_is_no_reason_for_another_dispatch(clock):
-    work = fused._Work()
-    work.began(Result(clock, 100.001), 1)
-    work.end()
-    work.began(Result(clock, 100.002), 1)
-    clock[0] = 100.003
-    assert not work.done(0.001)
-    clock[0] = 100.001 + 1.01 * fused.WORTH_WHILE
-    assert work.done(0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,6 @@ from fnlamp import tree
 from fnlamp.arrays import Array, Tree, aligned, spec_of, to_device
 from fnlamp.fault import FaultError
 from fnlamp.stream import BatchStream, Recipe
-from fnlamp.stream.ahead import is_ahead
 from fnlamp.stream.sink import steps
 from fnlamp.train.execute.body import Body, form
 from fnlamp.train.execute.workspace import Workspace
@@ -79,16 +77,14 @@ def of_host(
     position: Any,
     workspace: Workspace,
     chunk: int | None,
-    enough: Callable[[Filling, int, float], bool],
+    enough: Callable[[Filling, int], bool],
 ) -> Iterator[Supply]:
     """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
     filling: Filling | None = None
     late: FaultError | None = None
     before, recipe = stream.unfinished, stream.finish
-    threaded = is_ahead(before.step)  # else nothing is loaded while the host waits for the device, which is then the worse wait
     batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
     while True:
-        asked = time.perf_counter()
         try:
             batch, after = next(batches)
         except StopIteration:
@@ -96,14 +92,13 @@ def of_host(
         except FaultError as error:  # batches before the fault are trained on first
             late = error
             break
-        gap = time.perf_counter() - asked if threaded else 0.0
         if filling is not None and not filling.takes(batch):
             yield filling.supply(recipe, workspace)
             filling = None
         filling = filling or Filling(batch, chunk, position)
         filling.add(batch, after)
         position, left = after, left - 1  # more than there are, if an epoch is resumed
-        if enough(filling, max(left, 1), gap):
+        if enough(filling, max(left, 1)):
             yield filling.supply(recipe, workspace)
             filling = None
     if filling is not None:

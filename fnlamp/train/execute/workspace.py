@@ -13,10 +13,20 @@ from fnlamp.train.execute.body import Body
 
 
 class Workspace:
-    """The device of a run, the arrays already there, spare buffers, and how many steps of a body fill a dispatch."""
+    """The device of a run, the arrays already there, spare buffers, and how many steps of a body fill a dispatch.
+
+    `reached` is the last good progress, whose carry the next dispatches leave as it is, and `steps_of` the body and the
+    recipe of the last epoch.
+    """
 
     def __init__(self, device: Any = None) -> None:
         self.device = device
+        self.reached: Any = None
+        self.steps_of: tuple[Body, Any] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what belongs to bodies: their paces, spare buffers, and arrays on the device."""
         self.paces: dict[tuple[Body, int], int] = {}
         self.spares: dict[Body, Tree] = {}
         self._placed: dict[Body, dict[int, tuple[Any, Array]]] = {}

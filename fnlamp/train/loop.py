@@ -1,0 +1,196 @@
+"""The loop of a training program: `iterate` over `Progress`, one epoch after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from returns.result import Failure, Result, Success
+
+from fnlamp.arrays import Tree, placed_on
+from fnlamp.effect import Effect, Runtime, do, iterate
+from fnlamp.fault import Broken, FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
+from fnlamp.stream import BatchStream
+from fnlamp.stream.sink import steps
+from fnlamp.train import tally
+from fnlamp.train.check import check_executor, device_of, takes_trained
+from fnlamp.train.evaluate import Evaluation, run_evaluation
+from fnlamp.train.execute import Body, Fused
+from fnlamp.train.execute.workspace import Workspace
+from fnlamp.train.factory import use_stream
+from fnlamp.train.plan import check_batch, check_classes
+from fnlamp.train.program import Program
+from fnlamp.train.progress import Progress, resumed
+from fnlamp.train.state import EpochReport, Trained
+from fnlamp.train.step import LOSS_BROKE, PARAMS_BROKE, STEPS_BROKE
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """One run of a program. Each method takes a `Progress` and gives the next; only the workspace changes."""
+
+    of: Program
+    workspace: Workspace
+
+    def program(self) -> Effect[Trained, Any]:
+        return iterate(resumed(self.of.resume), self.epoch).salvaged(self.last_good)
+
+    def last_good(self) -> Trained | None:
+        progress: Progress | None = self.workspace.reached
+        return None if progress is None else progress.trained(self.of.model)
+
+    def epoch(self, start: Progress) -> Effect[Result[Progress, Trained], Any]:
+        """One epoch: `Success` of the progress after it, or `Failure` of the outcome if there is none left."""
+        of = self.of
+
+        def context(purpose: str) -> Any:
+            return of.context(purpose, start.epoch, start.losses)
+
+        @do
+        def epoch() -> Generator[Effect[Any, Any], Any, Result[Progress, Trained]]:
+            if start.epoch > of.epochs and start.carry is not None:
+                return Failure(start.trained(of.model))
+            runtime: Runtime = yield from Effect.asks(lambda runtime: runtime)
+            started = runtime.clock.now()
+            train = partial(self.train, start)
+            progress = yield from use_stream(of.train_batches, context("train"), train, "train_batches")
+            if start.epoch > of.epochs:
+                return Failure(progress.trained(of.model))
+            validation = None
+            if of.validation_batches is not None and start.epoch % of.validate_every == 0:
+                validate = partial(self.validate, progress)
+                made = use_stream(of.validation_batches, context("validation"), validate, "validation_batches")
+                validation = yield from made
+            report = progress.report(of.epochs, validation, runtime.clock.now() - started)
+            progress = self.reach(progress.after(report))
+            runtime.say(str(report))
+            if of.on_epoch is not None:
+                progress = yield from self.hook(progress, report)
+            return Success(progress)
+
+        return epoch()
+
+    def reach(self, progress: Progress) -> Progress:
+        """The same progress, which a fault carries from now on."""
+        self.workspace.reached = progress
+        return progress
+
+    # ---- the parts of an epoch
+
+    def train(self, start: Progress, stream: BatchStream[Any]) -> Effect[Progress, Any]:
+        def call(runtime: Runtime) -> Result[Progress, Any] | Interrupted:
+            progress = replace(start, classes=stream.classes)
+            if progress.carry is None:
+                progress = self.reach(self.begin(progress, stream, runtime))
+            return Success(progress) if progress.epoch > self.of.epochs else self.steps(progress, stream, runtime)
+
+        return Effect.call(call)
+
+    def begin(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Progress:
+        """Check everything that shapes tell, then make or copy the first carry."""
+        of, device = self.of, self.workspace.device
+        validation = of.validation(progress.epoch, progress.losses)
+        with placed_on(device):
+            plan = of.plan(stream, validation)
+            for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice):
+                runtime.say(line)
+            return replace(progress, shared=of.shared(plan.made, device), carry=of.carry(plan.made, stream, device))
+
+    def steps(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Result[Progress, Any] | Interrupted:
+        """The steps of one epoch from the current position, looking at the tally and the cancel token between dispatches."""
+        executor, of = runtime.executor or Fused(), self.of
+        with placed_on(self.workspace.device):
+            body = self.body(stream, runtime)
+            begin = stream.init if progress.position is None else progress.position
+            try:
+                for reached in executor.fold(body, progress.shared, progress.carry, stream, begin, self.workspace):
+                    progress = self.reach(replace(progress, carry=reached.carry, position=reached.position))
+                    if reached.broken:
+                        progress = self.reach(progress.within(stream, of.seed))
+                        return Failure(self.broke(progress, stream, reached.broken))
+                    if runtime.cancel.requested:
+                        return Interrupted(progress.within(stream, of.seed).trained(of.model))
+            except FaultError:
+                self.reach(progress.within(stream, of.seed))
+                raise
+        sums = tally.sums(progress.carry.tally)
+        if not sums.steps:
+            return Failure(stream.why_empty)
+        if not sums.weight:
+            self.reach(progress.within(stream, of.seed))
+            return Failure(NoWeight(progress.epoch))
+        return Success(progress)
+
+    def body(self, stream: BatchStream[Any], runtime: Runtime) -> Body:
+        """The step as its functions read now; says what makes it compile again."""
+        _, body = self.of.describe(stream)
+        view = stream.view
+        recipe = view.segments[0].recipe if view is not None and view.segments else stream.finish
+        before, recipe_before = self.workspace.steps_of or (body, recipe.identity)
+        if body is not before:
+            runtime.say("compiling again: the model, loss, optimizer or schedule reads a value that has changed")
+            self.workspace.clear()
+        if changed := recipe.changed(recipe_before):
+            runtime.say(
+                f"compiling again: {changed} in map captured new values; given as arguments, map(function, value), "
+                "they would not compile again"
+            )
+        self.workspace.steps_of = body, recipe.identity
+        return body
+
+    def broke(self, progress: Progress, stream: BatchStream[Any], code: int) -> Any:
+        """Why the next step breaks: a label out of range if its batch has one, else the numbers themselves."""
+        if code == STEPS_BROKE:
+            return StepsExceeded()
+        carry, of = progress.carry, self.of
+        try:
+            check_batch(of.model, (carry.params, carry.layer_state), batch_at(stream, progress.position))
+        except FaultError as error:
+            if not isinstance(error.fault, NotRereadable):
+                return error.fault
+        what = Broken.LOSS if code == LOSS_BROKE else Broken.UPDATE if code == PARAMS_BROKE else Broken.STATE
+        bound = of.parameter_bound if code == PARAMS_BROKE else None
+        return NonFinite(what, progress.epoch, int(carry.step), progress.trained(of.model), bound=bound)
+
+    def validate(self, progress: Progress, stream: BatchStream[Any]) -> Effect[Evaluation, Any]:
+        weights = (progress.carry.params, progress.carry.layer_state)
+
+        def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
+            check_classes(progress.classes, stream.classes)
+            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.workspace, progress.epoch)
+
+        return Effect.call(call)
+
+    def hook(self, progress: Progress, report: EpochReport) -> Effect[Progress, Any]:
+        """Run what `on_epoch` makes of the report: a program, or nothing if it is a plain function such as `print`."""
+        function: Any = self.of.on_epoch
+        if takes_trained(function):
+            trained = progress.trained(self.of.model)
+            # The next steps overwrite the buffers of their carry; the hook may keep its own.
+            progress = self.reach(replace(progress, carry=self.workspace.copy(progress.carry)))
+            made = function(report, trained)
+        else:
+            made = function(report)
+        if made is None:
+            return Effect.from_value(progress)
+        if not isinstance(made, Effect):
+            hint = "an Effect, as Effect.suspend(lambda: ...), or None"
+            raise TypeError(f"on_epoch returned {type(made).__name__}, expected {hint}")
+        return made.map(lambda _: progress)
+
+
+def run(program: Program) -> Effect[Trained, Any]:
+    """The effect that runs the program, each time from the start."""
+
+    def fresh(runtime: Runtime) -> Effect[Trained, Any]:
+        check_executor(runtime.executor)
+        return Loop(program, Workspace(device_of(runtime.device))).program()
+
+    return Effect.access(fresh)
+
+
+def batch_at(stream: BatchStream[Any], position: Any) -> Tree:
+    """The batch that comes at this position."""
+    return stream.view.batch(position) if stream.view is not None else next(steps(stream, position))[0]
