@@ -61,6 +61,11 @@ OPTIMIZER = {
     "param_groups": "its state is an argument of update",
 }
 LOSS = {"backward": GRADIENT}
+METRIC = {
+    **dict.fromkeys(("update", "update_state", "forward"), "the sums of a batch are metric.measure(prediction, target)"),
+    "compute": "the result of sums is metric.figure(sums)",
+    "reset": "a metric holds nothing: sums begin at zero with each evaluation",
+}
 VALUE = {"backward": GRADIENT, "item": "its number is float(value.mean)"}
 LAYERS = {
     **dict.fromkeys(("Linear", "Dense"), "nn.linear(out), whose input's size is inferred"),
@@ -101,13 +106,6 @@ OPTIMIZERS = {
     **dict.fromkeys(("SGD", "sgd"), "optim.sgdw(learning_rate, momentum=0.9)"),
     **dict.fromkeys(("lr_scheduler", "schedules"), "train.epochs(schedule=optim.cosine(steps))"),
     **dict.fromkeys(("CosineAnnealingLR", "CosineDecay", "cosine_decay_schedule"), "optim.cosine(steps)"),
-    **dict.fromkeys(("LinearLR", "linear_schedule", "linear"), "optim.linear_ramp(start, end, steps)"),
-    **dict.fromkeys(("StepLR", "MultiStepLR"), "optim.step_decay(every, factor)"),
-    **dict.fromkeys(("ExponentialLR", "ExponentialDecay", "exponential_decay"), "optim.exponential(every, factor)"),
-    **dict.fromkeys(("PolynomialLR", "polynomial_schedule"), "optim.polynomial(steps, power)"),
-    **dict.fromkeys(("OneCycleLR", "cosine_onecycle_schedule"), "optim.one_cycle(steps, peak)"),
-    **dict.fromkeys(("CyclicLR", "CyclicalLearningRate"), "optim.cyclic(low, high, rise)"),
-    **dict.fromkeys(("SequentialLR", "join_schedules"), "optim.then(first, steps, second)"),
     **dict.fromkeys(("clip_grad_norm_", "clip_grad_norm"), "optim.clip_by_global_norm(grads, limit), or adamw(clip=limit)"),
 }
 LOADERS = {

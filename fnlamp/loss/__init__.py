@@ -1,14 +1,14 @@
 """Losses and metrics: `(prediction, target) -> LossValue(total, weight)`, whose mean is `total / weight`.
 
 This holds for a batch and for an epoch: totals and weights add up, so class weights, ignored rows and a short last batch
-count correctly. A metric is a function of the same type that is not differentiated.
+count correctly. A metric is a function of the same type that is not differentiated, or a `Metric`: any sums, and their result.
 """
 
+from fnlamp.loss.accuracy import accuracy as accuracy
+from fnlamp.loss.accuracy import binary_accuracy as binary_accuracy
+from fnlamp.loss.accuracy import multilabel_accuracy as multilabel_accuracy
 from fnlamp.loss.classes import cross_entropy as cross_entropy
 from fnlamp.loss.classes import nll as nll
-from fnlamp.loss.metric import accuracy as accuracy
-from fnlamp.loss.metric import binary_accuracy as binary_accuracy
-from fnlamp.loss.metric import multilabel_accuracy as multilabel_accuracy
 from fnlamp.loss.numbers import bce_with_logits as bce_with_logits
 from fnlamp.loss.numbers import identity as identity
 from fnlamp.loss.numbers import mse as mse
@@ -16,6 +16,8 @@ from fnlamp.loss.numbers import smooth_l1 as smooth_l1
 from fnlamp.loss.value import Loss as Loss
 from fnlamp.loss.value import LossValue as LossValue
 from fnlamp.loss.value import Metric as Metric
+from fnlamp.loss.value import MetricLike as MetricLike
 from fnlamp.loss.value import as_loss as as_loss
+from fnlamp.loss.value import as_metric as as_metric
 from fnlamp.loss.value import checked_value as checked_value
 from fnlamp.loss.value import differentiable as differentiable

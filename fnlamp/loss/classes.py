@@ -13,7 +13,8 @@ from jax.typing import ArrayLike
 from fnlamp.arrays import Array, along_last, describe, is_integer, wide
 from fnlamp.fault import DtypeMismatch, FaultError, LabelOutOfRange, PredictionMismatch
 from fnlamp.given import arguments, number, whole
-from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, nan_unless, refuse, weights_of
+from fnlamp.loss.arguments import arrays, makes_a_loss, nan_unless, refuse, weights_of
+from fnlamp.loss.value import Loss, LossValue
 
 LARGEST = 2**31 - 1
 """Labels are compared as 32-bit integers; larger ones are clipped to this, which is never a class."""

@@ -13,8 +13,9 @@ from jax.typing import ArrayLike
 from fnlamp.arrays import Array, Tree, along_last, wide
 from fnlamp.fault import FaultError, LabelOutOfRange
 from fnlamp.given import arguments, number
+from fnlamp.loss.arguments import arrays, makes_a_loss, nan_unless, refuse, weights_of
 from fnlamp.loss.classes import squeeze_hint
-from fnlamp.loss.value import Loss, LossValue, arrays, makes_a_loss, nan_unless, refuse, weights_of
+from fnlamp.loss.value import Loss, LossValue
 
 
 @arguments(makes_a_loss("mse"))

@@ -1,17 +1,19 @@
-"""The type of losses, their values, and their arguments."""
+"""The types of losses and metrics, and what they return."""
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnlamp.arrays import Array, Tree, describe, wide
-from fnlamp.elsewhere import LOSS, VALUE, Elsewhere
+from fnlamp.elsewhere import LOSS, METRIC, VALUE, Elsewhere
 from fnlamp.fault import DtypeMismatch, FaultError, NotDifferentiable, ShapeMismatch
 from fnlamp.given import function, shown, text
 
@@ -71,66 +73,141 @@ class Loss(Elsewhere):
             function("Loss: suspects", self.suspects, "a function prediction -> boolean, or None")
 
     def __call__(self, prediction: Tree, target: Tree) -> LossValue:
-        return checked_value(self.name, self.apply(prediction, target))
+        return checked_value(self.name, self.apply(prediction, target), prediction, target)
 
     def __repr__(self) -> str:
         return self.name
 
 
-Metric: TypeAlias = Callable[[Any, Any], LossValue]
-"""`(prediction, target) -> LossValue`, averaged over an epoch; it need not be differentiable."""
+@dataclass(frozen=True)
+class Metric(Elsewhere):
+    """Sums over the rows of a batch, and what their totals come to: a metric that is not a mean, such as an F1 score.
+
+    `sums(prediction, target)` is a tree of arrays whose shapes do not depend on the batch size; the trees of all batches are
+    added up on the device, without rounding errors and counts exactly. `result(sums)` makes a number or an array of the totals:
+    the same tree, as NumPy arrays in float64. Called with a prediction and a target, a metric gives their result.
+    `check(prediction_spec, target)` raises a `FaultError` for targets that it cannot take. Sums of NaN mean bad input.
+
+    >>> def moments(prediction, target):
+    ...     error = prediction - target
+    ...     return {"rows": len(error), "sum": error.sum(), "squares": jnp.square(error).sum()}
+    >>> def spread(sums):
+    ...     return np.sqrt(sums["squares"] / sums["rows"] - (sums["sum"] / sums["rows"]) ** 2)
+    >>> Metric(moments, spread, "spread")(jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.zeros(4))
+    1.118...
+    """
+
+    sums: Callable[[Any, Any], Tree]
+    result: Callable[[Any], Any]
+    name: str
+    check: Callable[[Any, Any], None] = _no_check
+
+    _elsewhere = METRIC
+
+    def __post_init__(self) -> None:
+        function("Metric: sums", self.sums, "a function (prediction, target) -> tree of sums")
+        function("Metric: result", self.result, "a function of the sums over all batches")
+        text("Metric: name", self.name)
+        function("Metric: check", self.check, "a function that raises a FaultError")
+
+    def __call__(self, prediction: Tree, target: Tree) -> float | np.ndarray[Any, Any]:
+        return self.figure(jax.tree.map(np.asarray, self.measure(prediction, target)))
+
+    def measure(self, prediction: Tree, target: Tree) -> Tree:
+        """The sums of a batch as arrays.  Fails: `DtypeMismatch` for anything but real numbers in them."""
+        sums = self.sums(prediction, target)
+        try:
+            arrays = jax.tree.map(jnp.asarray, sums)
+        except (TypeError, ValueError):
+            raise TypeError(f"{self.name}: expected a tree of arrays as the sums, got {shown(sums)}") from None
+        if any(jnp.iscomplexobj(x) or not jnp.issubdtype(x.dtype, jnp.number) for x in jax.tree.leaves(arrays)):
+            raise FaultError(DtypeMismatch("sums of real numbers", describe(arrays), where=self.name))
+        return arrays
+
+    def figure(self, sums: Tree) -> float | np.ndarray[Any, Any]:
+        """The result of sums over all batches, which are NumPy arrays: a float, or an array."""
+        found = np.asarray(self.result(jax.tree.map(lambda x: np.asarray(x, np.float64), sums)))
+        return found if found.ndim else float(found)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+MetricLike: TypeAlias = Metric | Callable[[Any, Any], Any]
+"""A `Metric`, a loss, or a function `(prediction, target)` that returns a `LossValue` or one number per row."""
 
 PEERS = {"torch", "torchmetrics", "keras", "tensorflow", "flax", "equinox", "sklearn"}
 
 
-def as_loss(loss: Loss | Metric, what: str = "loss") -> Loss:
-    """A plain function as a `Loss` with the function's name.
+def as_loss(loss: Loss | Callable[[Any, Any], Any], what: str = "loss") -> Loss:
+    """A plain function as a `Loss` with the function's name; it returns a `LossValue`, or an array of one number per row.
 
     Raises: `TypeError` for anything but a function, for a maker of losses that was not called, and for another library's loss.
 
+    >>> as_loss(lambda prediction, target: jnp.abs(prediction - target))(jnp.array([1.0, 5.0]), jnp.zeros(2)).mean
+    Array(3., dtype=float32)
     >>> as_loss(loss.mse)
     Traceback (most recent call last):
-    TypeError: loss: fnlamp.loss.mse makes a loss; write loss.mse()
+    TypeError: loss: fnlamp.loss.mse makes a loss or a metric; write loss.mse()
     """
     if isinstance(loss, Loss):
         return loss
     expected = f"{what}: expected a loss such as fnlamp.loss.mse(), or a function (prediction, target) -> LossValue"
+    if isinstance(loss, Metric):
+        raise TypeError(f"{expected}, got the metric {loss}, which is given as metrics={{{loss.name!r}: ...}}")
     if isinstance(loss, str) or not callable(loss):
         raise TypeError(f"{expected}, got {loss!r}")
     name = getattr(loss, "__name__", type(loss).__name__)
     if isinstance(loss, type):
         raise TypeError(f"{expected}, got the class {name}")
     module = str(getattr(loss, "__module__", None) or type(loss).__module__)
-    if module.startswith("fnlamp.loss"):
-        raise TypeError(f"{what}: fnlamp.loss.{name} makes a loss; write loss.{name}()")
+    if module.startswith("fnlamp.loss") and vars(sys.modules["fnlamp.loss"]).get(name) is loss:
+        raise TypeError(f"{what}: fnlamp.loss.{name} makes a loss or a metric; write loss.{name}()")
     if module.split(".")[0] in PEERS:
         raise TypeError(f"{expected}, got {name} of {module.split('.')[0]}, which returns no weight")
     return Loss(loss, name)
 
 
-def checked_value(name: str, value: Any) -> LossValue:
+def as_metric(metric: MetricLike, what: str = "metric") -> Metric:
+    """A loss, or a function that returns a `LossValue` or one number per row, as the `Metric` of its mean.
+
+    Raises: `TypeError` as `as_loss`.
+
+    >>> as_metric(lambda prediction, target: jnp.abs(prediction - target) < 1)(jnp.array([0.5, 5.0]), jnp.zeros(2))
+    0.5
+    """
+    if isinstance(metric, Metric):
+        return metric
+    loss = as_loss(metric, what)
+
+    def sums(prediction: Tree, target: Tree) -> LossValue:
+        value = loss(prediction, target)
+        # A batch without a mean, as of a negative weight, would be hidden in the sums.
+        return LossValue(jnp.where(jnp.isnan(value.mean), jnp.full_like(value.total, jnp.nan), value.total), value.weight)
+
+    return Metric(sums, mean_of, loss.name, loss.check)
+
+
+def mean_of(sums: Any) -> float:
+    """The mean of a `LossValue` on the host; NaN without weight."""
+    return float(sums.total / sums.weight) if sums.weight else math.nan
+
+
+def checked_value(name: str, value: Any, *given: Tree) -> LossValue:
     """Check the value of a loss or metric: two real scalars, in at least float32.
 
-    Raises: `TypeError` for anything but a `LossValue`.  Fails: `ShapeMismatch` for arrays in it, before they can broadcast;
-    `DtypeMismatch` for complex numbers.
+    If the prediction and the target are `given`, an array of one number per row is their sum and their count.
+    Raises: `TypeError` for anything else.  Fails: `ShapeMismatch` for other arrays, before they can broadcast; `DtypeMismatch`
+    for complex numbers.
 
     >>> checked_value("square", jnp.ones(()))
     Traceback (most recent call last):
     TypeError: square returned a number, expected LossValue(total, weight); for a mean m over n rows return LossValue(m * n, n)
     """
+    if given and isinstance(value, jax.Array | np.ndarray) and value.ndim:
+        value = _by_row(name, value, given)
     if not isinstance(value, LossValue):
-        hint = "for a mean m over n rows return LossValue(m * n, n)"
-        if isinstance(value, Loss):
-            got, hint = f"the loss {value}", f"call it: {value}()(prediction, target)"
-        elif isinstance(value, tuple | list) and len(value) == 2:
-            got, hint = "a tuple of two", "return LossValue(total, weight)"
-        elif np.shape(value) == () if isinstance(value, int | float | jax.Array | np.ndarray | np.generic) else False:
-            got = "float" if isinstance(value, float) and type(value) is float else "a number"
-        elif isinstance(value, jax.Array | np.ndarray):
-            got, hint = describe(value), "for one loss per row return LossValue(jnp.sum(losses), losses.size)"
-        else:
-            got = type(value).__name__
-        raise TypeError(f"{name} returned {got}, expected LossValue(total, weight); {hint}")
+        raise TypeError(_not_a_value(name, value))
     try:
         total, weight = jnp.asarray(value.total), jnp.asarray(value.weight)
     except (TypeError, ValueError):
@@ -144,67 +221,32 @@ def checked_value(name: str, value: Any) -> LossValue:
     return LossValue(total.astype(wide(total)), weight.astype(wide(weight)))
 
 
-# ------------------------------------------------------------------------------- arguments of losses
+def _by_row(name: str, each: Any, given: tuple[Tree, ...]) -> LossValue:
+    """The sum and the count of one number per row, or per position of the rows."""
+    if jnp.iscomplexobj(each):
+        raise FaultError(DtypeMismatch("one real number per row", describe(each), where=name))
+    for tree in given:
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+        if shapes and not any(shape[: each.ndim] == each.shape for shape in shapes):
+            expected = f"LossValue(total, weight), or one number per row, of shape {list(shapes[0][:1])}"
+            hint = "do prediction and target have one shape, or do they broadcast?" if each.ndim > 1 else ""
+            raise FaultError(ShapeMismatch(expected, describe(each), hint, where=name))
+    return LossValue(jnp.sum(each.astype(wide(each))), each.size)
 
 
-def arrays(name: str, prediction: Any, target: Any) -> tuple[Array, Array]:
-    """Prediction and target, each one array of real numbers.
-
-    Fails: `ShapeMismatch` for a tuple or dict; `DtypeMismatch` for anything but an array of real numbers.
-    """
-    return _array(name, "prediction", prediction), _array(name, "target", target)
-
-
-def _array(name: str, what: str, x: Any) -> Array:
-    if isinstance(x, dict | tuple | list):
-        key = repr(next(iter(x))) if isinstance(x, dict) and x else 0
-        parts = ", ".join(f"{part}[{key}]" if part == what else part for part in ("prediction", "target"))
-        hint = f"give it one part: lambda prediction, target: {name}({parts})"
-        if isinstance(x, list):
-            hint = f"convert it: jnp.asarray({what})"
-        raise FaultError(ShapeMismatch(f"one array as the {what}", f"{type(x).__name__} {describe(x)}", hint, where=name))
-    if not isinstance(x, jax.Array | np.ndarray | np.generic):
-        hint = f"convert the {what} to a NumPy array"
-        raise FaultError(DtypeMismatch(f"an array as the {what}", type(x).__name__, hint, where=name))
-    if not (jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool) or jnp.iscomplexobj(x):
-        raise FaultError(DtypeMismatch(f"real numbers as the {what}", describe(x), where=name))
-    return jnp.asarray(x)
-
-
-def refuse(name: str, expected: str, got: Any, hint: str = "") -> NoReturn:
-    """Fails: `ShapeMismatch`."""
-    raise FaultError(ShapeMismatch(expected, describe(got), hint, where=name))
-
-
-def nan_unless(sound: Array, x: Array) -> Array:
-    """`x`, or NaN if not `sound`; by a division, so that `jax_debug_nans` sees no NaN unless one is meant."""
-    return jnp.where(sound, x, jnp.zeros_like(x)) / sound.astype(x.dtype)
-
-
-def weights_of(given: Any, name: str) -> np.ndarray[Any, Any] | None:
-    """A host copy of weights in float64: building a program allocates nothing on a device, and ignores later changes.
-
-    Raises: `TypeError` for anything but numbers; `ValueError` for negative, NaN or infinite weights, and if all are 0.
-    """
-    if given is None:
-        return None
-    if hasattr(given, "to_numpy"):
-        raise TypeError(f"{name} is a {type(given).__name__}, whose order is that of its index; give .sort_index().to_numpy()")
-    try:
-        weights = np.array(given)
-        weights = weights if weights.dtype == bool else weights.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is one number per class, in the order of the classes, got {given!r}") from error
-    if weights.dtype == bool or (weights.ndim != 1 if "class" in name else weights.ndim > 1):
-        raise ValueError(f"{name} is one number per class, in the order of the classes, got {describe(weights)}")
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise ValueError(f"{name} are finite, not negative and not all 0, got {weights.tolist()}")
-    return weights
-
-
-def makes_a_loss(name: str) -> str:
-    """The hint for `loss.name(prediction, target)`."""
-    return f"loss.{name} makes a loss, which is then called: loss.{name}()(prediction, target)"
+def _not_a_value(name: str, value: Any) -> str:
+    hint = "for a mean m over n rows return LossValue(m * n, n)"
+    if isinstance(value, Loss):
+        got, hint = f"the loss {value}", f"call it: {value}()(prediction, target)"
+    elif isinstance(value, tuple | list) and len(value) == 2:
+        got, hint = "a tuple of two", "return LossValue(total, weight)"
+    elif np.shape(value) == () if isinstance(value, int | float | jax.Array | np.ndarray | np.generic) else False:
+        got = "float" if isinstance(value, float) and type(value) is float else "a number"
+    elif isinstance(value, jax.Array | np.ndarray):
+        got, hint = describe(value), "for one loss per row return LossValue(jnp.sum(losses), losses.size)"
+    else:
+        got = type(value).__name__
+    return f"{name} returned {got}, expected LossValue(total, weight); {hint}"
 
 
 # ------------------------------------------------------------------------------- differentiation

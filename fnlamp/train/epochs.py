@@ -10,7 +10,7 @@ from fnlamp.arrays import Params, State
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import TrainFault
 from fnlamp.layer import Init
-from fnlamp.loss import Metric
+from fnlamp.loss import MetricLike
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
@@ -34,7 +34,7 @@ def epochs(
     initial: Params | tuple[Params, State | None] | Init | Trained | TrainState | None = None,
     resume: Trained | TrainState | None = None,
     schedule: Schedule = constant(1.0),
-    metrics: Mapping[str, Metric] = MappingProxyType({}),
+    metrics: Mapping[str, MetricLike] = MappingProxyType({}),
     validate_every: int = 1,
     on_epoch: Callable[[EpochReport], Effect[object, E] | None]
     | Callable[[EpochReport, Trained], Effect[object, E] | None]

@@ -10,17 +10,19 @@ from typing import Any, TypeVar
 import numpy as np
 from returns.result import Failure, Result, Success
 
+from fnlamp import tree
 from fnlamp.arrays import Params, State, placed_on, to_device
 from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
 from fnlamp.fault import EmptyEpoch, Interrupted, NoWeight, PlanFault
 from fnlamp.given import shown
-from fnlamp.loss import Metric
+from fnlamp.loss import MetricLike
 from fnlamp.stream import BatchStream, Reread, items
 from fnlamp.train import tally
 from fnlamp.train.check import check_executor, check_factory, check_metrics, check_start, device_of
 from fnlamp.train.execute import Fused
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.factory import LoopContext, use_stream
+from fnlamp.train.measures import figures, same
 from fnlamp.train.plan import check_batch, check_stream, rows_line
 from fnlamp.train.state import Trained
 from fnlamp.train.step import evaluation_body
@@ -29,22 +31,27 @@ from fnlamp.train.supervised import Supervised
 E = TypeVar("E")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Figures over one pass: the mean loss (total / weight), the mean of the batches' means, and each metric's mean."""
+    """Figures over one pass: the mean loss (total / weight), the mean of the batches' means, and the result of each metric."""
 
     loss: float
     loss_of_batches: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     batches: int = 0
     samples: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Evaluation) and same(vars(self), vars(other))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def evaluate(
     batches: BatchStream[E]
     | Resource[BatchStream[E], E]
     | Callable[[LoopContext], BatchStream[E] | Resource[BatchStream[E], E]],
-    metrics: Mapping[str, Metric] = MappingProxyType({}),
+    metrics: Mapping[str, MetricLike] = MappingProxyType({}),
 ) -> Callable[[Trained], Effect[Evaluation, PlanFault | NoWeight | E]]:
     """The program that evaluates a trained model in `Eval`, curried so that `training.bind(evaluate(batches))` reads in order.
 
@@ -62,7 +69,7 @@ class _Evaluate:
     """A continuation that `explain` can look into."""
 
     batches: Any
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricLike]
 
     def __call__(self, trained: Trained) -> Effect[Any, Any]:
         check_start("evaluate: trained", trained)
@@ -94,7 +101,7 @@ class _Evaluate:
 
 def run_evaluation(
     model: Supervised,
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, MetricLike],
     stream: BatchStream[Any],
     weights: tuple[Params, State],
     runtime: Runtime,
@@ -104,21 +111,21 @@ def run_evaluation(
     """One pass over the stream, polling for cancellation between dispatches."""
     body = evaluation_body(model, metrics)
     executor = runtime.executor or Fused()
-    check_stream(model, stream, weights, metrics=metrics)
+    specs = check_stream(model, stream, weights, metrics=metrics)
     with placed_on(workspace.device):
-        carry: Any = to_device(tally.empty(len(metrics)), workspace.device)
+        carry: Any = to_device(tally.empty(tree.count(specs)), workspace.device)
         for reached in executor.fold(body, weights, carry, stream, stream.init, workspace):
             carry = reached.carry
             if runtime.cancel.requested:
                 return Interrupted()
-        steps, rows, of_batches, total, weight, rest = tally.sums(carry)
+        steps, rows, of_batches, total, weight, numbers = tally.sums(carry)
         # A label out of range, or the numbers themselves.
-        if np.isnan([total, *rest]).any() and stream.reread is not Reread.NEVER:
+        if np.isnan([total, *numbers]).any() and stream.reread is not Reread.NEVER:
             for batch in items(stream):
                 check_batch(model, weights, batch, metrics)
     if not steps:
         return Failure(EmptyEpoch())
     if not weight:
         return Failure(NoWeight(epoch))
-    means = {name: float(t / w) if w else float("nan") for name, t, w in zip(metrics, rest[::2], rest[1::2], strict=True)}
-    return Success(Evaluation(float(total / weight), float(of_batches / steps), means, int(steps), int(rows)))
+    found = figures(metrics, specs, numbers)
+    return Success(Evaluation(float(total / weight), float(of_batches / steps), found, int(steps), int(rows)))

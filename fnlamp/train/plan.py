@@ -16,11 +16,9 @@ from fnlamp.arrays import Params, State, Tree, array_spec, describe, first_not_f
 from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.identity import draws
 from fnlamp.layer import Init
-from fnlamp.loss import Loss, Metric
-from fnlamp.loss.value import as_loss
+from fnlamp.loss import Loss, MetricLike, as_metric
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
-from fnlamp.optim.schedule import Schedule, summary
 from fnlamp.stream import BatchStream, Reread
 from fnlamp.summary import table as layer_table
 from fnlamp.train import tally
@@ -28,10 +26,11 @@ from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.body import form
 from fnlamp.train.execute.programs import BODIES
+from fnlamp.train.measures import measures, same_sums
 from fnlamp.train.predict import predict
 from fnlamp.train.state import Carry
 from fnlamp.train.step import evaluation_body
-from fnlamp.train.supervised import Supervised, measure, rows_of
+from fnlamp.train.supervised import Supervised, rows_of
 
 
 def batch_specs(stream: BatchStream[Any]) -> Iterator[Tree]:
@@ -44,23 +43,26 @@ def batch_specs(stream: BatchStream[Any]) -> Iterator[Tree]:
 
 
 def check_stream(
-    model: Supervised, stream: BatchStream[Any], weights: tuple[Params, State], *, metrics: Mapping[str, Metric]
-) -> None:
-    """Raise the fault that evaluating the model with these weights (arrays or specs) on this stream is sure to end with."""
+    model: Supervised, stream: BatchStream[Any], weights: tuple[Params, State], *, metrics: Mapping[str, MetricLike]
+) -> Tree:
+    """Raise the fault that evaluating the model with these weights (arrays or specs) on this stream is sure to end with.
+
+    Returns the specs of the metrics' sums.
+    """
     if stream.length == 0:
         raise FaultError(stream.why_empty)
 
-    def forward(params: Tree, state: Tree, batch: Tree) -> Tree:
+    def forward(params: Tree, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
         _, prediction, _ = model.evaluate(params, state, batch, Eval())
-        for metric in metrics.values():
-            measure(metric, prediction, batch[1])
-        return prediction
+        return prediction, measures(metrics.values(), prediction, batch[1])
 
-    body = evaluation_body(model, metrics)
+    body, specs = evaluation_body(model, metrics), []
     for batch in batch_specs(stream):
         key = "prediction", body, form((*weights, batch))  # once, and not each epoch
-        prediction = BODIES.get(key, partial(spec_after, forward, *weights, batch))
+        prediction, sums = BODIES.get(key, partial(spec_after, forward, *weights, batch))
         check_targets((model.loss, *metrics.values()), stream, prediction)
+        specs.append(sums)
+    return same_sums(metrics, specs)
 
 
 def check_classes(train: tuple[str, ...] | None, validation: tuple[str, ...] | None) -> None:
@@ -69,7 +71,7 @@ def check_classes(train: tuple[str, ...] | None, validation: tuple[str, ...] | N
         raise FaultError(ClassesDiffer(train, validation))
 
 
-def check_targets(losses: tuple[Loss | Metric, ...], stream: BatchStream[Any], prediction: Tree) -> None:
+def check_targets(losses: tuple[Loss | MetricLike, ...], stream: BatchStream[Any], prediction: Tree) -> None:
     """Check all targets that are in memory as they are; mapped and streamed ones are checked inside the step.
 
     They are the second of a view's arrays, also where its recipe takes rows in a way of its own, as windows of a corpus.
@@ -80,11 +82,11 @@ def check_targets(losses: tuple[Loss | Metric, ...], stream: BatchStream[Any], p
             check_target(losses, prediction, targets)
 
 
-def check_target(losses: tuple[Loss | Metric, ...], prediction: Tree, target: Tree) -> None:
+def check_target(losses: tuple[Loss | MetricLike, ...], prediction: Tree, target: Tree) -> None:
     """Raise the fault of a target that one of the losses or metrics cannot take."""
     on_host = tree.map(np.asarray, target)
     for each in losses:
-        as_loss(each).check(prediction, on_host)
+        as_metric(each).check(prediction, on_host)
 
 
 def not_finite(stream: BatchStream[Any], what: str) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ def drawn_once(model: Supervised, stream: BatchStream[Any]) -> tuple[str, ...]:
 
 
 def check_batch(
-    model: Supervised, weights: tuple[Params, State], batch: Tree, metrics: Mapping[str, Metric] = MappingProxyType({})
+    model: Supervised, weights: tuple[Params, State], batch: Tree, metrics: Mapping[str, MetricLike] = MappingProxyType({})
 ) -> None:
     """Raise the fault of a batch that the loss cannot take: labels out of range, a prediction of another kind."""
     features, target = batch
@@ -148,9 +150,8 @@ class Plan:
     carry: Carry
     train: BatchStream[Any]
     validation: BatchStream[Any] | None
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricLike]
     epochs: int
-    schedule: Schedule
     advice: tuple[str, ...]
 
     def length(self) -> str:
@@ -180,10 +181,8 @@ class Plan:
             f"  loss: {self.model.loss}",
             f"  executor: {Fused().on(self.train)}, unless the runtime has another",
         ]
-        steps = (self.train.length or 0) * self.epochs
-        if steps and (factors := summary(self.schedule, min(steps, 2**31))) != (1, 1, 1):
-            lines.append(f"  schedule: {factors}")
         if flops is not None:
+            steps = (self.train.length or 0) * self.epochs
             lines.append(
                 f"  work: {flops / 1e6:,.3g} MFLOP a step" + (f", {flops * steps / 1e9:,.4g} GFLOP in all" if steps else "")
             )

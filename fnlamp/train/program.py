@@ -18,7 +18,7 @@ from fnlamp.fault import FaultError, located
 from fnlamp.given import whole
 from fnlamp.identity import identity
 from fnlamp.layer import Init
-from fnlamp.loss import Metric
+from fnlamp.loss import MetricLike
 from fnlamp.mode import name_key, seed_key
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, checked
@@ -60,7 +60,7 @@ class Program:
     initial: Any
     resume: Trained | TrainState | None
     schedule: Schedule
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricLike]
     validate_every: int
     on_epoch: Callable[..., Effect[object, Any] | None] | None
     parameter_bound: float | None
@@ -157,8 +157,7 @@ class Program:
             advice = (*advice, *not_finite(validation, "the validation data"))
         if self.metrics and self.validation_batches is None:
             advice = (*advice, f"not computed: {', '.join(self.metrics)}, which need validation_batches")
-        asked = self.metrics, self.epochs, self.schedule
-        return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, *asked, advice)
+        return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, self.metrics, self.epochs, advice)
 
     def outline(self) -> Outline:
         """What `explain` shows: the plan, or the fault that a run is sure to end with."""

@@ -11,6 +11,7 @@ import jax
 from fnlamp import tree
 from fnlamp.arrays import Array, Params, State, Tree
 from fnlamp.elsewhere import TRAINED, Elsewhere
+from fnlamp.train.measures import same, shown
 from fnlamp.train.predict import ROWS, predict
 from fnlamp.train.supervised import Supervised
 
@@ -52,7 +53,7 @@ class TrainState:
         return f"<TrainState: step {int(self.step)}, epoch {self.epoch}>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EpochReport:
     """The figures of one epoch, as plain data: `dataclasses.asdict(report)` is a row of a table. `str(report)` is logged.
 
@@ -69,16 +70,21 @@ class EpochReport:
     train_loss_of_batches: float
     validation_loss: float | None = None
     validation_loss_of_batches: float | None = None
-    validation_metrics: Mapping[str, float] = field(default_factory=dict, hash=False)
+    validation_metrics: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EpochReport) and same(vars(self), vars(other))
+
+    def __hash__(self) -> int:
+        return hash((self.epoch, self.steps, self.train_loss, self.validation_loss))
 
     def __str__(self) -> str:
         parts = [f"Epoch {self.epoch}/{self.epochs}", f"Training Loss: {self.train_loss:.4f}"]
         if self.validation_loss is not None:
             parts.append(f"Validation Loss: {self.validation_loss:.4f}")
         for name, value in self.validation_metrics.items():
-            shown = f"{100 * value:.2f}%" if name == "accuracy" else f"{value:.4f}"
-            parts.append(f"Validation {name.replace('_', ' ').title()}: {shown}")
+            parts.append(f"Validation {name.replace('_', ' ').title()}: {shown(name, value)}")
         return ", ".join(parts)
 
 

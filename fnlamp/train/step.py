@@ -11,15 +11,16 @@ import jax.numpy as jnp
 from fnlamp import tree
 from fnlamp.arrays import Array, Params, State, Tree, is_float, is_integer
 from fnlamp.identity import identity
-from fnlamp.loss import LossValue, Metric, differentiable
+from fnlamp.loss import LossValue, MetricLike, differentiable
 from fnlamp.mode import Eval, Train
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule
 from fnlamp.train import tally
 from fnlamp.train.execute import Body
 from fnlamp.train.execute.programs import BODIES
+from fnlamp.train.measures import measures
 from fnlamp.train.state import Carry
-from fnlamp.train.supervised import Supervised, measure, rows_of
+from fnlamp.train.supervised import Supervised, rows_of
 
 LOSS_BROKE, PARAMS_BROKE, STATE_BROKE, STEPS_BROKE = 1, 2, 3, 4
 """Why a training step cannot be kept: what is not finite, or a step past the last that 32 bits can count."""
@@ -89,20 +90,19 @@ def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(step, inline=True)
 
 
-def evaluation_body(model: Supervised, metrics: Mapping[str, Metric]) -> Body:
+def evaluation_body(model: Supervised, metrics: Mapping[str, MetricLike]) -> Body:
     """One batch of evaluation, in `Eval` and without a gradient; the carry is a tally."""
     functions = tuple(metrics.values())
     body: Body = BODIES.get(("evaluation", identity((model, functions))), lambda: _evaluation_body(model, functions))
     return body
 
 
-def _evaluation_body(model: Supervised, metrics: tuple[Metric, ...]) -> Body:
+def _evaluation_body(model: Supervised, metrics: tuple[MetricLike, ...]) -> Body:
     def step(shared: tuple[Params, State], sums: Array, batch: Tree) -> Array:
         value, prediction, _ = model.evaluate(*shared, batch, Eval())
-        values = [value, *(measure(metric, prediction, batch[1]) for metric in metrics)]
         # A batch without a mean, as of a negative weight, would be hidden in the sums.
-        totals = [jnp.where(jnp.isnan(v.mean), jnp.full_like(v.total, jnp.nan), v.total) for v in values]
-        weights = [v.weight for v in values]
-        return tally.add(sums, rows_of(batch), [value.mean, *(x for both in zip(totals, weights, strict=True) for x in both)])
+        total = jnp.where(jnp.isnan(value.mean), jnp.full_like(value.total, jnp.nan), value.total)
+        measured = tree.leaves(measures(metrics, prediction, batch[1]))
+        return tally.add(sums, rows_of(batch), [value.mean, total, value.weight, *measured])
 
     return Body(traced_once(step), lambda sums: jnp.zeros((), jnp.int32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,7 @@ from fnlamp.elsewhere import MODEL, Elsewhere
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.given import dtype_of
 from fnlamp.layer import Init, Layer, abstract_init, as_layer
-from fnlamp.loss import Loss, LossValue, Metric, as_loss
-from fnlamp.loss.value import checked_value
+from fnlamp.loss import Loss, LossValue, as_loss
 from fnlamp.mode import Mode
 
 
@@ -59,7 +59,7 @@ class Supervised(Elsewhere):
         features, target = pair(batch)
         with located("model"):
             prediction, state = self.forward(params, state, features, mode)
-        return measure(self.loss, prediction, target), prediction, state
+        return self.loss(prediction, target), prediction, state
 
     def _stored(self, features: Tree) -> Tree:
         def one(spec: Any) -> Any:
@@ -69,26 +69,19 @@ class Supervised(Elsewhere):
 
 
 def supervised(
-    layer: Layer, loss: Loss | Metric, *, param_dtype: Any = jnp.float32, compute_dtype: Any = jnp.float32
+    layer: Layer, loss: Loss | Callable[[Any, Any], Any], *, param_dtype: Any = jnp.float32, compute_dtype: Any = jnp.float32
 ) -> Supervised:
     """A layer and the loss of its output against the target, ready to be trained.
 
     Parameters are stored and updated in `param_dtype` and used in `compute_dtype` (for mixed precision, `jnp.bfloat16`);
-    losses are summed in at least float32. A loss is any function `(prediction, target) -> LossValue`.
+    losses are summed in at least float32. A loss is any function `(prediction, target)` that returns a `LossValue`, or an array
+    of one number per row.
 
     >>> supervised(nn.linear(10), loss.cross_entropy())
     <Supervised: linear(10), cross_entropy>
     """
     dtypes = dtype_of("param_dtype", param_dtype), dtype_of("compute_dtype", compute_dtype)
     return Supervised(as_layer(layer, "layer"), as_loss(loss), *dtypes)
-
-
-def measure(loss: Loss | Metric, prediction: Tree, target: Tree) -> LossValue:
-    """The value of a loss or metric, which must be two scalars.
-
-    Fails: `ShapeMismatch` for anything else, before it could broadcast.
-    """
-    return checked_value(as_loss(loss).name, loss(prediction, target))
 
 
 def pair(batch: Tree) -> tuple[Tree, Tree]:

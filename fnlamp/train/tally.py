@@ -5,43 +5,46 @@ A plain float32 sum stops at 2^24 = 16,777,216 when 1 is added, and is off by pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.arrays import Array
+from fnlamp.arrays import Array, is_integer
 
 
 class Sums(NamedTuple):
-    """What a tally holds: counts, the sum of the batches' mean losses, total and weight of the loss, then of each metric."""
+    """What a tally holds: counts, the sum of the batches' mean losses, total and weight of the loss, and the metrics' sums."""
 
     steps: Any
     rows: Any
     of_batches: Any
     total: Any
     weight: Any
-    metrics: tuple[Any, ...] = ()
+    metrics: Any = ()
 
 
 def empty(metrics: int = 0) -> np.ndarray[Any, Any]:
-    """A tally before the first batch.  Shape: `(2, sums)`, the sums and what their rounding lost."""
-    return np.zeros((2, 5 + 2 * metrics), np.float32)
+    """A tally before the first batch, with room for so many numbers of metrics.
+
+    Shape: `(2, 5 + metrics)`, the sums and what their rounding lost.
+    """
+    return np.zeros((2, 5 + metrics), np.float32)
 
 
-def add(tally: Array, rows: int, values: list[Array]) -> Array:
-    """The tally and a batch of so many rows; `values` are its mean loss, then totals and weights.
+def add(tally: Array, rows: int, values: Sequence[Array]) -> Array:
+    """The tally and a batch of so many rows; `values` are its mean loss, total and weight, then the metrics' sums.
 
     Reference: Dekker 1971, "A floating-point technique for extending the available precision", with Knuth's exact sum
     (The Art of Computer Programming, volume 2, section 4.2.2, theorem B).
     """
     high, low = tally
     counts = np.array([1, rows], np.float64)
-    exact = [jnp.stack([jnp.asarray(value, jnp.float32) for value in values])]
-    left = [jnp.stack([_rest(value) for value in values])]
-    added = jnp.concatenate([jnp.asarray(counts, jnp.float32), *exact])
-    lost = jnp.concatenate([jnp.asarray(counts - counts.astype(np.float32), jnp.float32), *left])
+    exact, left = zip(*(_split(value) for value in values), strict=True)
+    added = jnp.concatenate([jnp.asarray(counts, jnp.float32), *(part.reshape(-1) for part in exact)])
+    lost = jnp.concatenate([jnp.asarray(counts - counts.astype(np.float32), jnp.float32), *(rest.reshape(-1) for rest in left)])
     total = high + added
     part = total - high
     rest = low + ((high - (total - part)) + (added - part) + lost)
@@ -54,8 +57,8 @@ def sums(tally: Any) -> Sums:
     """The sums in float64."""
     high, low = np.asarray(tally, np.float64)
     whole: np.ndarray[Any, Any] = np.where(np.isfinite(low), high + low, high)
-    steps, rows, of_batches, total, weight, *metrics = whole
-    return Sums(steps, rows, of_batches, total, weight, tuple(metrics))
+    steps, rows, of_batches, total, weight = whole[:5]
+    return Sums(steps, rows, of_batches, total, weight, whole[5:])
 
 
 def of_batches(tally: Array) -> Array:
@@ -63,10 +66,13 @@ def of_batches(tally: Array) -> Array:
     return tally[0, Sums._fields.index("of_batches")]
 
 
-def _rest(value: Array) -> Array:
-    """What float32 leaves of a number of more bits."""
+def _split(value: Array) -> tuple[Array, Array]:
+    """Numbers in float32, and what that leaves of numbers of more bits."""
+    if is_integer(value) and value.dtype.itemsize > 2:
+        low = value & 0xFFF  # so that the others, above 2^12, fit 24 bits
+        return (value - low).astype(jnp.float32), low.astype(jnp.float32)
     if value.dtype != jnp.float64:
-        return jnp.zeros((), jnp.float32)
+        return value.astype(jnp.float32), jnp.zeros(value.shape, jnp.float32)
     # A conversion to float32 and back would be optimized away on a GPU, where excess precision is allowed.
     rounded: Array = jax.lax.reduce_precision(value, exponent_bits=8, mantissa_bits=23)
-    return (value - rounded).astype(jnp.float32)
+    return rounded.astype(jnp.float32), (value - rounded).astype(jnp.float32)

@@ -12,8 +12,9 @@ import numpy as np
 from fnlamp.arrays import Array, is_float, wide
 from fnlamp.fault import FaultError, LabelOutOfRange
 from fnlamp.given import arguments, flag, number
+from fnlamp.loss.arguments import arrays, nan_unless, refuse
 from fnlamp.loss.classes import check_labels, check_range, count, ignored_label, labels_of, narrow
-from fnlamp.loss.value import Loss, LossValue, arrays, nan_unless, refuse
+from fnlamp.loss.value import Loss, LossValue
 
 
 @dataclass(frozen=True, repr=False)
