@@ -106,6 +106,13 @@ OPTIMIZERS = {
     **dict.fromkeys(("SGD", "sgd"), "optim.sgdw(learning_rate, momentum=0.9)"),
     **dict.fromkeys(("lr_scheduler", "schedules"), "train.epochs(schedule=optim.cosine(steps))"),
     **dict.fromkeys(("CosineAnnealingLR", "CosineDecay", "cosine_decay_schedule"), "optim.cosine(steps)"),
+    **dict.fromkeys(("LinearLR", "linear_schedule", "linear"), "optim.linear_ramp(start, end, steps)"),
+    **dict.fromkeys(("StepLR", "MultiStepLR"), "optim.step_decay(every, factor)"),
+    **dict.fromkeys(("ExponentialLR", "ExponentialDecay", "exponential_decay"), "optim.exponential(every, factor)"),
+    **dict.fromkeys(("PolynomialLR", "polynomial_schedule"), "optim.polynomial(steps, power)"),
+    **dict.fromkeys(("OneCycleLR", "cosine_onecycle_schedule"), "optim.one_cycle(steps, peak)"),
+    **dict.fromkeys(("CyclicLR", "CyclicalLearningRate"), "optim.cyclic(low, high, rise)"),
+    **dict.fromkeys(("SequentialLR", "join_schedules"), "optim.then(first, steps, second)"),
     **dict.fromkeys(("clip_grad_norm_", "clip_grad_norm"), "optim.clip_by_global_norm(grads, limit), or adamw(clip=limit)"),
 }
 LOADERS = {

@@ -1,8 +1,8 @@
-"""Plots of data."""
+"""Plots of data and of schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import ExtraMissing, FaultError, FileUnwritable, LabelOutOfRange, NoDisplay, ShapeMismatch
 from fnlamp.given import path_of, several, whole
+from fnlamp.optim.schedule import Schedule, checked, table
 
 PlotFault = ShapeMismatch | LabelOutOfRange | FileUnwritable | NoDisplay | ExtraMissing
 """The faults of drawing."""
@@ -48,29 +49,55 @@ def show_images(
     def draw() -> Path | None:
         pixels = _pixels(images, rows * columns)
         titles = _titles(labels, len(images), len(pixels), names)
-        if file is None:
-            _on_display(pixels, titles, rows, columns)
-        else:
-            figure = need("matplotlib.figure", "plots").Figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained")
-            _fill(figure, pixels, titles, rows, columns)
-            _save(figure, file)
-        return file
+        return _drawn(lambda figure: _fill(figure, pixels, titles, rows, columns), file, figsize=(1.6 * columns, 1.8 * rows))
 
     return Effect.checked(draw)
 
 
-def _on_display(pixels: np.ndarray[Any, Any], titles: list[str], rows: int, columns: int) -> None:
+def schedule(
+    schedule: Schedule, steps: int, *, path: str | PathLike[str] | None = None
+) -> Effect[Path | None, FileUnwritable | NoDisplay | ExtraMissing]:
+    """Draw a schedule's factor at each of `steps` steps; to the file `path`, or on the display without a path.
+
+    The ending of `path` determines the format. Yields the path.
+    Fails: `FileUnwritable`; `NoDisplay` if no window can be opened; `ExtraMissing` without the extra `plots`.
+
+    >>> import pathlib, tempfile
+    >>> from fnlamp import optim
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "schedule.svg")
+    >>> schedule(optim.warmup(10, optim.cosine(90)), 100, path=path).map(lambda path: path.name).run()
+    <IOResult: <Success: schedule.svg>>
+    """
+    factor, total = checked(schedule), whole("schedule: steps", steps)
+    file = None if path is None else Path(path_of(path, "schedule: path"))
+
+    def fill(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.plot(*table(factor, total))
+        axes.set(xlabel="step", ylabel="factor of the learning rate")
+
+    return Effect.checked(lambda: _drawn(fill, file))
+
+
+def _drawn(fill: Callable[[Any], None], file: Path | None, **options: Any) -> Path | None:
+    """Draw a figure with these options; to the file, or on the display without one."""
+    if file is not None:
+        figure = need("matplotlib.figure", "plots").Figure(layout="constrained", **options)
+        fill(figure)
+        _save(figure, file)
+        return file
     pyplot = need("matplotlib.pyplot", "plots")
     backends = need("matplotlib.backends", "plots")
     backend = pyplot.get_backend()
     if backend.lower() in backends.backend_registry.list_builtin(backends.BackendFilter.NON_INTERACTIVE):
         raise FaultError(NoDisplay(backend))
-    figure = pyplot.figure(figsize=(1.6 * columns, 1.8 * rows), layout="constrained")
+    figure = pyplot.figure(layout="constrained", **options)
     try:
-        _fill(figure, pixels, titles, rows, columns)
+        fill(figure)
         pyplot.show()
     finally:
         pyplot.close(figure)
+    return None
 
 
 def _fill(figure: Any, pixels: np.ndarray[Any, Any], titles: list[str], rows: int, columns: int) -> None:

@@ -36,7 +36,7 @@ ALLOWED = {
     "effect": EFFECT,
     "stream": EFFECT | {"stream"},
     "data": EFFECT | {"stream", "extra", "machine", "data"},
-    "plots": EFFECT | {"extra"},
+    "plots": EFFECT | {"extra", "optim"},
     "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "train"},
 }
 PURE = {
@@ -147,7 +147,6 @@ def test_every_room_has_a_place_in_the_order():
 
 TWO_MEANINGS = {
     "identity": "a loss; fnlamp.identity is internal",
-    "linear": "a layer of nn, and a schedule of optim, which gets another name",
 }
 """Public names that mean two things, with the reason."""
 

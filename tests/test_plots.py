@@ -1,4 +1,4 @@
-"""show_images: what is in the file, and what stays behind."""
+"""What is in the files of plots, and what stays behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp import plots
+from fnlamp import optim, plots
 from fnlamp.fault import FileUnwritable, LabelOutOfRange, NoDisplay, ShapeMismatch
 
 RNG = np.random.default_rng(0)
@@ -188,7 +188,7 @@ def test_writing_a_file_leaves_pyplot_alone(tmp_path):
     code = f"""
 import sys
 import numpy as np
-from fnlamp import plots
+from fnlamp import optim, plots
 program = plots.show_images(np.zeros((3, 4, 4)), path={str(tmp_path / "a.png")!r})
 assert "matplotlib" not in sys.modules
 program.run().unwrap()
@@ -201,3 +201,20 @@ assert "matplotlib.pyplot" not in sys.modules
 def test_nothing_is_drawn_before_run(tmp_path):
     plots.show_images(GREY, path=tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_schedule_is_drawn_at_each_step(tmp_path, monkeypatch):
+    figures = []
+    save = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
+    path = tmp_path / "schedule.png"
+    assert outcomes.value(plots.schedule(optim.cyclic(1.0, 3.0, 2), 9, path=path)) == path
+    (line,) = figures[0].axes[0].lines
+    np.testing.assert_array_equal(line.get_xdata(), range(9))
+    np.testing.assert_array_equal(line.get_ydata(), [1, 2, 3, 2, 1, 2, 3, 2, 1])
+    assert figures[0].axes[0].get_xlabel() == "step"
+
+
+def test_a_schedule_without_a_display_or_a_folder_is_a_fault(tmp_path):
+    assert outcomes.fault(plots.schedule(optim.cosine(3), 3)) == NoDisplay("agg")
+    assert isinstance(outcomes.fault(plots.schedule(optim.cosine(3), 3, path=tmp_path / "none" / "a.png")), FileUnwritable)

@@ -14,7 +14,7 @@ def scheduled(hyper: float | Callable[[Tag], float], schedule: Schedule) -> Sche
     The schedule of `epochs` multiplies the learning rate of every rule; this one belongs to one hyperparameter of one rule.
 
     >>> from fnlamp import optim
-    >>> optim.sgdw(0.1, momentum=scheduled(1.0, optim.linear(0.85, 0.95, 300)))
+    >>> optim.sgdw(0.1, momentum=scheduled(1.0, optim.linear_ramp(0.85, 0.95, 300)))
     sgdw
     """
     if isinstance(hyper, Scheduled):

@@ -19,6 +19,7 @@ from fnlamp.layer import Init
 from fnlamp.loss import Loss, MetricLike, as_metric
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
+from fnlamp.optim.schedule import Schedule, summary
 from fnlamp.stream import BatchStream, Reread
 from fnlamp.summary import table as layer_table
 from fnlamp.train import tally
@@ -152,6 +153,7 @@ class Plan:
     validation: BatchStream[Any] | None
     metrics: Mapping[str, MetricLike]
     epochs: int
+    schedule: Schedule
     advice: tuple[str, ...]
 
     def length(self) -> str:
@@ -181,8 +183,10 @@ class Plan:
             f"  loss: {self.model.loss}",
             f"  executor: {Fused().on(self.train)}, unless the runtime has another",
         ]
+        steps = (self.train.length or 0) * self.epochs
+        if steps and (factors := summary(self.schedule, min(steps, 2**31))) != (1, 1, 1):
+            lines.append(f"  schedule: {factors}")
         if flops is not None:
-            steps = (self.train.length or 0) * self.epochs
             lines.append(
                 f"  work: {flops / 1e6:,.3g} MFLOP a step" + (f", {flops * steps / 1e9:,.4g} GFLOP in all" if steps else "")
             )

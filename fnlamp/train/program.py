@@ -157,7 +157,8 @@ class Program:
             advice = (*advice, *not_finite(validation, "the validation data"))
         if self.metrics and self.validation_batches is None:
             advice = (*advice, f"not computed: {', '.join(self.metrics)}, which need validation_batches")
-        return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, self.metrics, self.epochs, advice)
+        asked = self.metrics, self.epochs, self.schedule
+        return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, *asked, advice)
 
     def outline(self) -> Outline:
         """What `explain` shows: the plan, or the fault that a run is sure to end with."""

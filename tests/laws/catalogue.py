@@ -130,6 +130,22 @@ METRICS = {"accuracy", "binary_accuracy", "multilabel_accuracy"}
 LOSS_TYPES = {"Loss", "LossValue", "Metric", "MetricLike"}
 NO_LOSSES = METRICS | LOSS_TYPES | {"as_loss", "as_metric", "checked_value", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "scheduled"}
-NO_RULES |= {"constant", "cosine", "linear", "warmup"}
+SCHEDULES: dict[str, optim.Schedule] = {
+    "constant": optim.constant(0.5),
+    "linear_ramp": optim.linear_ramp(1, 1e-3, 7),
+    "cosine_ramp": optim.cosine_ramp(0.2, 1, 7),
+    "cosine": optim.cosine(7, 0.1),
+    "polynomial": optim.polynomial(7, 2.5, 0.1),
+    "power_cooldown": optim.power_cooldown(7),
+    "step_decay": optim.step_decay(3, 0.1),
+    "exponential": optim.exponential(3, 0.1),
+    "cyclic": optim.cyclic(0.1, 1.0, 3, 2),
+    "one_cycle": optim.one_cycle(9, 3),
+    "warmup": optim.warmup(3, optim.cosine(9)),
+    "warmup_stable_decay": optim.warmup_stable_decay(9, 2, 4),
+    "then": optim.then(optim.cosine(3), 2, optim.constant(2)),
+    "times": optim.times(optim.cosine(9), optim.step_decay(3, 0.5)),
+    "by_epoch": optim.by_epoch(optim.exponential(1, 0.5), 4),
+}
 STREAM_TYPES = {"BatchStream", "Emit", "End", "Fail", "Reread", "Skip", "Step", "Order", "Recipe", "Segment", "View"}
 NO_STREAMS = STREAM_TYPES | {"fold", "items", "to_list"}

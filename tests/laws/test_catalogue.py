@@ -31,7 +31,11 @@ def test_every_loss_is_listed():
 
 
 def test_every_rule_is_listed():
-    assert public(fnlamp.optim) - catalogue.NO_RULES == listed(catalogue.RULES)
+    assert public(fnlamp.optim) - catalogue.NO_RULES == listed(catalogue.RULES) | listed(catalogue.SCHEDULES)
+
+
+def test_every_schedule_is_listed():
+    assert public(fnlamp.optim.schedule) - {"Schedule", "Summary", "checked", "summary", "table"} == listed(catalogue.SCHEDULES)
 
 
 def test_every_stream_is_listed():

@@ -138,7 +138,7 @@ def test_half_precision_parameters_have_float32_moments():
         lambda: optim.sgdw(0.1, momentum=90),
         lambda: optim.adamw(b1=1.0),
         lambda: optim.cosine(0),
-        lambda: optim.linear(1, 0, 0),
+        lambda: optim.linear_ramp(1, 0, 0),
     ],
 )
 def test_wrong_arguments_are_bugs(wrong):
@@ -148,9 +148,11 @@ def test_wrong_arguments_are_bugs(wrong):
 
 def test_schedules_by_hand():
     steps = np.arange(8)
-    np.testing.assert_allclose([optim.linear(1, 0.2, 4)(s) for s in steps], [1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(
+        [optim.linear_ramp(1, 0.2, 4)(s) for s in steps], [1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2, 0.2], rtol=1e-6
+    )
     cosine = [0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * min(s / 5, 1))) for s in steps]
     np.testing.assert_allclose([optim.cosine(5, 0.1)(s) for s in steps], cosine, rtol=1e-6)
-    warm = optim.warmup(3, optim.linear(1, 0, 5))
+    warm = optim.warmup(3, optim.linear_ramp(1, 0, 5))
     np.testing.assert_allclose([warm(s) for s in steps], [1 / 3, 2 / 3, 1, 1, 0.8, 0.6, 0.4, 0.2], rtol=1e-6)
     assert optim.constant()(3) == 1.0

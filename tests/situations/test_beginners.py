@@ -175,7 +175,7 @@ MISTAKES: dict[str, str] = {
     "epochs(schedule=optim.cosine)": "schedule | cosine(steps)",
     "run(schedule=with_if)": "with_if | jnp.where",
     "run(schedule=lambda step: 'fast')": "expected a number",
-    "optim.linear(1.0, 0.0)": "steps",
+    "optim.linear_ramp(1.0, 0.0)": "steps",
     # ---- what is trained
     "epochs(model=CLASSIFIER)": "model | train.supervised(",
     "epochs(model=nn.linear)": "model | train.supervised",

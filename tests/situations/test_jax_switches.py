@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LAYERS, LOSSES
+from catalogue import LAYERS, LOSSES, SCHEDULES
 
 from fnlamp import Eval, Train, augment, loss, models, nn, optim
 from fnlamp.layer import abstract_init
@@ -109,15 +109,9 @@ def test_losses_and_metrics_under_strict_promotion(name, dtype):
         assert jax.tree.leaves(jax.eval_shape(lambda p: both(p, target), prediction)) == plain
 
 
-@pytest.mark.parametrize("make", [optim.linear, optim.cosine, optim.warmup, optim.constant], ids=lambda f: f.__name__)
-def test_schedules_under_strict_promotion(make):
-    schedules = {
-        "linear": lambda: optim.linear(1, 1e-3, 7),
-        "cosine": lambda: optim.cosine(7, 0.1),
-        "warmup": lambda: optim.warmup(3, optim.cosine(9)),
-        "constant": lambda: optim.constant(1),
-    }
-    schedule = schedules[make.__name__]()
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_under_strict_promotion(name):
+    schedule = SCHEDULES[name]
     plain = [float(schedule(jnp.int32(n))) for n in range(12)]
     with strict():
         for n in range(12):

@@ -53,6 +53,14 @@ def test_a_plan_tells_steps_shapes_parameters_and_work():
     assert "MFLOP a step" in plan
 
 
+def test_a_plan_tells_the_factors_of_a_schedule():
+    plan = describe(schedule=optim.warmup(2, optim.linear_ramp(3.0, 0.0, 4))).explain()
+    assert "schedule: 1.5 at first, 3 at most, 0.75 at last" in plan
+    assert "schedule" not in describe(schedule=optim.constant(1)).explain()
+    assert "schedule" not in describe(epochs=0, schedule=optim.cosine(3)).explain()
+    assert "schedule: 1 at first" in describe(epochs=2**31, schedule=optim.cosine(3)).explain()
+
+
 def test_the_work_is_about_six_products_a_parameter_and_row():
     # 2 forward, 2 for the gradient of the weight, 2 for that of the input, which the first layer has none of
     layer = nn.linear(256, bias=False) >> nn.linear(256, bias=False)
