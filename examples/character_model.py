@@ -1,4 +1,4 @@
-"""A character-level language model: it learns one text, and then writes some of its own.
+"""A character-level language model: it learns one text, and then writes a similar one.
 
 python examples/character_model.py --text FILE             any text in UTF-8
 python examples/character_model.py                         the language reference that comes with Python
@@ -52,7 +52,7 @@ def parts(text: str) -> tuple[data.CharacterCodec, np.ndarray[Any, Any], np.ndar
 
 
 def describe(text: str, kind: str = "lstm", epochs: int = 3, seed: int = 0) -> Effect[train.Trained, Any]:
-    """The program; nothing has run. Each epoch splits the text at different places."""
+    """The training program; nothing has run. Each epoch splits the text at different places."""
     codec, rows, held_out = parts(text)
     return train.epochs(
         model=train.supervised(network(kind, codec.size), loss.cross_entropy()),
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=["lstm", "gpt"], default="lstm")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--characters", type=int, metavar="N", help="use only the first N characters of the text")
-    parser.add_argument("--length", type=int, default=300, help="how many characters to write at the end")
+    parser.add_argument("--length", type=int, default=300, help="number of characters to write at the end")
     chosen = parser.parse_args(arguments)
 
     def learn(text: str) -> Effect[tuple[train.Trained, str], Any]:

@@ -60,7 +60,7 @@ def simple(top: int) -> Layer:
 
 
 def lamp(top: int) -> Layer:
-    # lamp's guide feeds raw values; batch norm after the first linear layer makes their scale irrelevant.
+    # lamp's guide uses raw values; batch norm after the first linear layer makes their scale irrelevant.
     raw = nn.rescale(1.0)
     return raw >> nn.mlp(hidden=(64, 32), out=10, drop_rate=0.2, norm_last=True) >> nn.fun(jax.nn.log_softmax)
 

@@ -10,7 +10,7 @@ from fnlamp import optim as optim
 from fnlamp import plots as plots
 from fnlamp import stream as stream
 from fnlamp import train as train
-from fnlamp.elsewhere import tell as _tell
+from fnlamp.elsewhere import install as _install
 from fnlamp.layer import Init as Init
 from fnlamp.layer import Layer as Layer
 from fnlamp.machine import keep_memory as keep_memory
@@ -25,4 +25,4 @@ from fnlamp.tag import Tag as Tag
 
 __version__ = "0.1.0"
 
-_tell()  # what other libraries call things, where it is looked for
+_install()  # names from other libraries raise errors that say what to write

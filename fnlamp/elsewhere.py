@@ -123,8 +123,8 @@ TRAINERS = {**dict.fromkeys(("fit", "Trainer", "train", "Model"), "train.epochs(
 MODULES = {"nn": LAYERS, "loss": LOSSES, "optim": OPTIMIZERS, "data": LOADERS, "train": TRAINERS}
 
 
-def tell() -> None:
-    """Give the modules their `__getattr__`; at runtime, because with one type checkers would accept any name."""
+def install() -> None:
+    """Give the modules their `__getattr__`; at runtime, because type checkers would accept any name if they saw it."""
     for name, words in MODULES.items():
         module = sys.modules[f"fnlamp.{name}"]
         vars(module)["__getattr__"] = elsewhere(module.__name__, words)

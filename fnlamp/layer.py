@@ -19,7 +19,7 @@ from fnlamp.tag import Matrix, Role, Tag
 
 @dataclass(frozen=True)
 class Init:
-    """What a layer is made of for one input: parameters, state, the spec of its output, and a tag for each parameter.
+    """The parts of a layer for one input: parameters, state, the spec of its output, and a tag for each parameter.
 
     `parts` are the `Init`s of the layers inside, by name; `table` shows them.
     """
@@ -63,7 +63,7 @@ class Layer(Elsewhere):
         return chain(*(self.chain or ((None, self),)), *(other.chain or ((None, other),)))
 
     def __rrshift__(self, other: Any) -> Layer:
-        """Raises: `TypeError` for anything else than a layer on the left of `>>`."""
+        """Raises: `TypeError` for anything but a layer on the left of `>>`."""
         return as_layer(other, f"the left of >> {self}")
 
     if not TYPE_CHECKING:  # to a type checker a layer is not callable
@@ -104,11 +104,11 @@ READY = frozenset(
 """Names of `nn` that are layers, and not functions that make one."""
 
 PEERS = {"torch", "keras", "tensorflow", "flax", "equinox", "haiku", "torchvision", "transformers"}
-"""Libraries whose modules hold parameters of their own."""
+"""Libraries whose modules hold their own parameters."""
 
 
 def _instead(given: Any) -> tuple[str, str]:
-    """What is given in place of a layer, and what to write."""
+    """A description of an argument that is not a layer, and what to write instead."""
     name, module = (str(getattr(given, of, None) or "") for of in ("__name__", "__module__"))
     library = (module or type(given).__module__).split(".")[0]
     ready = f"write nn.{name}; " if name in READY else ""

@@ -1,4 +1,4 @@
-"""The table of a model: what each layer makes of its input, and how many parameters that takes."""
+"""The table of a model: the output shape, parameters and bytes of each layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def table(layer: Layer, spec: Spec) -> str:
 
 def _rows(layer: Layer, init: Init, name: str, indent: str) -> list[tuple[str, str, str, str]]:
     inner = [row for part in init.parts for row in _rows(part[1], part[2], part[0], indent + "  " * bool(name))]
-    if layer.chain is not None and not name:  # the outermost sequence needs no line of its own
+    if layer.chain is not None and not name:  # the outermost sequence has no line
         return inner
     kind = "sequence" if layer.chain is not None else layer.name
     label = kind if not name or name.isdigit() else f"{name}: {kind}"

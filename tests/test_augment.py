@@ -64,7 +64,7 @@ def test_every_place_of_a_crop_is_equally_likely():
     assert scipy.stats.chisquare(counts).pvalue > SMALLEST_P
 
 
-def test_a_crop_of_nothing_to_choose_is_the_image():
+def test_a_crop_without_padding_is_the_image():
     np.testing.assert_array_equal(augment.random_crop(0)(KEY, BYTES), BYTES)
 
 
@@ -147,7 +147,7 @@ def test_equal_images_are_treated_differently(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
-def test_the_gradient_goes_where_the_pixel_went(name):
+def test_the_gradient_follows_the_pixel(name):
     function = EVERY[name]
     weights = RNG.normal(size=jax.eval_shape(function, KEY, FLOATS).shape).astype(np.float32)
     gradient = jax.grad(lambda x: (weights * function(KEY, x)).sum())(jnp.asarray(FLOATS))
@@ -177,7 +177,7 @@ def test_standardized_bytes_are_a_fault_and_not_a_number():
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_images_have_four_axes(name):
+def test_images_must_have_four_axes(name):
     found = fault(EVERY[name], KEY, jnp.zeros((6, 7, 3)))
     assert isinstance(found, ShapeMismatch) and "float32[6, 7, 3]" in str(found)
 
@@ -189,7 +189,7 @@ def test_a_window_larger_than_the_padded_image_is_a_fault():
 
 
 @pytest.mark.parametrize("make", [lambda fill: augment.random_crop(1, fill=fill), lambda fill: augment.cutout(1, fill=fill)])
-def test_a_fill_that_the_dtype_does_not_hold_is_a_fault(make):
+def test_a_fill_that_the_dtype_cannot_hold_is_a_fault(make):
     for fill in (0.5, 256, -1, (0, 0, 300), float("nan")):
         assert isinstance(fault(make(fill), KEY, jnp.asarray(BYTES)), DtypeMismatch)
     for fill in ((1, 2), ((1,),)):
@@ -219,7 +219,7 @@ def test_wrong_arguments_are_bugs(make):
     ("dtype", "fill"),
     [(jnp.float32, 1e300), (jnp.float16, 1e6), (jnp.bfloat16, 1e39), (jnp.float32, float("nan")), (jnp.float32, np.inf)],
 )
-def test_a_fill_that_floats_do_not_hold_is_a_fault(dtype, fill):
+def test_a_fill_that_floats_cannot_hold_is_a_fault(dtype, fill):
     images = jnp.ones((1, 3, 3, 1), dtype)
     for function in (augment.cutout(1, fill=fill), augment.random_crop(1, fill=fill)):
         assert isinstance(fault(function, KEY, images), DtypeMismatch)

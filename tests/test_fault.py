@@ -122,7 +122,7 @@ def test_faults_are_values() -> None:
         (BadCell("a.csv", 3, "age", "a number", "'x'"), "a.csv, row 3, column age: expected a number, got 'x'"),
     ],
 )
-def test_messages_say_what_was_expected_and_what_came(fault: Fault, message: str) -> None:
+def test_messages_say_what_was_expected_and_what_they_got(fault: Fault, message: str) -> None:
     assert message in str(fault)
 
 

@@ -106,7 +106,7 @@ def test_a_room_of_data_imports_only_the_rooms_below_it(path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nn" / "lowering").glob("*.py")), ids=lambda path: path.name)
-def test_kernels_know_no_layer(path):
+def test_kernels_do_not_import_layers(path):
     assert all(name.startswith("fnlamp.nn.lowering") for name in imported(path) if name.startswith("fnlamp.nn"))
     assert not {"fnlamp.layer", "fnlamp.mode", "fnlamp.tag"} & imported(path)
 
@@ -134,7 +134,7 @@ def above(name: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
-def test_no_file_imports_itself_by_way_of_others():
+def test_no_files_import_each_other_in_a_circle():
     remaining = arrows()
     while free := {module for module, names in remaining.items() if not names & remaining.keys()}:
         remaining = {module: names for module, names in remaining.items() if module not in free}

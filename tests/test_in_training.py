@@ -21,7 +21,7 @@ LABELS = RNG.integers(0, 3, 48).astype(np.int32)
 LAYER = augment.in_training(augment.random_crop(2), augment.random_flip(), augment.cutout(3))
 
 
-def test_train_applies_the_functions_in_turn_each_with_a_key_of_its_own() -> None:
+def test_train_applies_the_functions_in_order_each_with_its_own_key() -> None:
     x = jnp.asarray(IMAGES)
     y, state = LAYER.apply({}, {}, x, Train(KEY))
     functions = (augment.random_crop(2), augment.random_flip(), augment.cutout(3))
@@ -82,6 +82,6 @@ def test_executors_agree_bit_for_bit_and_so_does_resuming() -> None:
     same(whole.params, trained(program(3, half), train.Fused()).params)
 
 
-def test_predictions_are_of_the_images_as_they_are() -> None:
+def test_predictions_use_unaugmented_images() -> None:
     model = trained(program(1))
     np.testing.assert_array_equal(model.predict(IMAGES), model.predict(IMAGES))

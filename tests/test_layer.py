@@ -27,7 +27,7 @@ def test_a_layer_is_written_with_two_functions() -> None:
     assert made.tags["1"]["scale"] == Tag("scale", Role.SCALE, ("1",))
 
 
-def test_the_name_is_what_is_shown() -> None:
+def test_the_representation_is_the_name() -> None:
     assert str(nn.linear(3)) == repr(nn.linear(3)) == "linear(3)"
     assert repr(nn.dropout(0.25) >> nn.batch_norm()) == "dropout(0.25) >> batch_norm"
     assert repr(nn.sequence()) == "identity"
@@ -78,5 +78,5 @@ def test_table_of_a_single_layer_and_of_a_tuple() -> None:
     assert "(float32[32, 784], float32[32, 784])" in table(nn.branch(nn.relu, nn.tanh), SPEC)
 
 
-def test_the_layers_that_are_ready_are_those_of_nn() -> None:
+def test_the_list_of_ready_layers_is_complete() -> None:
     assert {name for name in dir(nn) if isinstance(getattr(nn, name), Layer)} == READY

@@ -10,7 +10,7 @@ def test_eval_is_the_same_everywhere() -> None:
     assert Eval().inside("a") == Eval() == Eval().inside("b")
 
 
-def test_a_name_gives_a_key_of_its_own_and_always_the_same() -> None:
+def test_each_name_has_its_own_key_which_is_always_the_same() -> None:
     key = jax.random.key(0)
     names = ["0", "1", "hidden", "out"]
     data = [tuple(jax.random.key_data(name_key(key, name)).tolist()) for name in names]

@@ -138,7 +138,7 @@ def test_other_labels_are_a_fault(tmp_path):
     assert not path.exists()
 
 
-def test_what_is_no_array_is_a_fault(tmp_path):
+def test_anything_but_an_array_is_a_fault(tmp_path):
     path = tmp_path / "a.png"
     assert isinstance(fault([np.zeros((3, 3)), np.zeros((4, 4))], path=path), ShapeMismatch)
     assert isinstance(fault(np.zeros((2, 3, 3)), [[1], [1, 2]], path=path), ShapeMismatch)
@@ -149,7 +149,7 @@ def test_a_tensor_with_a_gradient(drawn):
     assert shown(drawn(torch.ones((1, 3, 3), requires_grad=True), rows=1, columns=1)[0]).min() == 255
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_path_that_cannot_be_written(tmp_path):
     assert isinstance(fault(GREY, path=tmp_path / "none" / "a.png"), FileUnwritable)
     found = fault(GREY, path=tmp_path / "a.docx")
     assert isinstance(found, FileUnwritable) and "png" in found.reason and ".docx" in found.reason
@@ -184,7 +184,7 @@ def test_on_a_display_the_figure_is_shown_once_and_closed(monkeypatch):
     assert pyplot.get_fignums() == []
 
 
-def test_writing_a_file_leaves_pyplot_alone(tmp_path):
+def test_writing_a_file_does_not_use_pyplot(tmp_path):
     code = f"""
 import sys
 import numpy as np

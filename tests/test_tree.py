@@ -34,7 +34,7 @@ def test_cast_changes_floating_point_leaves_only() -> None:
     assert [x.dtype for x in jax.tree.leaves(cast)] == [jnp.float16, jnp.float16, jnp.int32]
 
 
-def test_copy_has_buffers_of_its_own() -> None:
+def test_a_copy_has_its_own_buffers() -> None:
     copied = tree.copy(TREE)
     for old, new in zip(jax.tree.leaves(TREE), jax.tree.leaves(copied), strict=True):
         assert old.unsafe_buffer_pointer() != new.unsafe_buffer_pointer()

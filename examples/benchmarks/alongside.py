@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_up import mapped_file, rows_in_memory
+from generated import mapped_file, rows_in_memory
 from paired import Finding, Rounds, interval, ratios
 from reading import value
 from terms import Given, Outcome
@@ -23,18 +23,18 @@ from fnlamp.effect import Effect, Resource
 
 BATCH = 128
 AHEAD = 4
-"""How many batches are made ahead."""
+"""The number of batches made ahead."""
 RATIOS = (0.5, 1.0, 2.0)
-"""Time to load a batch over time to train on it."""
+"""The time to load a batch, divided by the time to train on it."""
 GIGABYTE = 1e9
 
 
-# ------------------------------------------------------------------------------- loaders of a known pace
+# ------------------------------------------------------------------------------- loaders of a known speed
 
 
 @dataclass(frozen=True)
 class Working:
-    """A data set that computes for each row, on one core, and a stream of its batches."""
+    """A data set that computes for each row on one core, as a stream of batches."""
 
     x: np.ndarray[Any, Any]
     y: np.ndarray[Any, Any]
@@ -78,10 +78,10 @@ def _model(width: int) -> Any:
 
 
 def overlap(given: Given) -> Outcome:
-    """Throughput of training behind a loader, beside what each reaches alone, in the same rounds.
+    """Throughput of training from a loader, compared with loading alone and training alone in the same rounds.
 
-    Behind one that waits: the share of the slower one's rate. Behind one that computes: the share of 1 / (1/L + 1/T), the
-    rate of one after the other.
+    With a loader that waits: as a share of the slower of both rates. With a loader that computes: as a share of
+    1 / (1/L + 1/T), the rate of loading and training in sequence.
     """
     batches = max(16, int(200 * given.scale))
     x, y = rows_in_memory(batches * BATCH)
@@ -102,7 +102,7 @@ def overlap(given: Given) -> Outcome:
             {**{n: supply.ahead() for n, supply in waiting.items()}, **computing}, alone, given.rounds, width
         )
 
-    # The process is there before the first epoch, as are the threads of JAX.
+    # The process is started before the first epoch, as are the threads of JAX.
     seconds = value(data.processes(1).use(lambda workers: Effect.suspend(lambda: measure(workers))))
     findings = []
     for name in (name.removeprefix("behind ") for name in seconds if name.startswith("behind ")):
@@ -120,9 +120,9 @@ def overlap(given: Given) -> Outcome:
 def _trained_and_alone(
     loaders: Mapping[str, Resource[stream.BatchStream[Any], Any]], alone: Supply, rounds: int, width: int
 ) -> Rounds:
-    """One program whose epochs go round: training alone, then behind each loader; each loader alone when a round is over.
+    """One program whose epochs cycle: training alone, then from each loader; after each cycle, each loader runs alone.
 
-    The epochs of the first round, in which programs are compiled, are not counted.
+    The epochs of the first cycle, which compile programs, are not counted.
     """
     names = list(loaders)
     seconds: Rounds = {"training alone": []}
@@ -160,7 +160,7 @@ def _trained_and_alone(
 
 
 def _pace(alone: Supply, batches: int, width: int) -> float:
-    """Seconds a training step takes alone."""
+    """Seconds of a training step alone."""
     program = train.epochs(
         model=_model(width), optimizer=optim.adamw(1e-4), train_batches=lambda context: alone.at_once(), epochs=4
     )
@@ -168,7 +168,7 @@ def _pace(alone: Supply, batches: int, width: int) -> float:
 
 
 def _repeats(x: np.ndarray[Any, Any], seconds: float) -> int:
-    """How often a row is worked on to take so long."""
+    """The number of passes over a row that take this long."""
     trial = Working(x, x, 20)
     for tries in (100, 1000):  # the first to warm up
         started = time.perf_counter()
@@ -179,7 +179,7 @@ def _repeats(x: np.ndarray[Any, Any], seconds: float) -> int:
 
 
 def _read(path: Path, position: int, size: int) -> bytes:
-    """Read from the disk, not from memory that the system kept."""
+    """One batch of a file, read from disk: the system drops its cached copy first."""
     with path.open("rb") as file:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), position * size, size, os.POSIX_FADV_DONTNEED)
@@ -191,7 +191,7 @@ def _read(path: Path, position: int, size: int) -> bytes:
 
 
 def mapped(given: Given) -> Outcome:
-    """One shuffled epoch over a memory-mapped file: how much anonymous memory the process has at most."""
+    """One shuffled epoch over a memory-mapped file: the peak anonymous memory of the process."""
     free = shutil.disk_usage(given.work).free
     if free < 1.1 * GIGABYTE * given.gigabytes:
         raise OSError(f"{given.work}: {given.gigabytes:g} GB are needed, {free / GIGABYTE:.1f} are free")
@@ -230,7 +230,7 @@ class _Seen:
 
 @contextmanager
 def _watching(what: str, every: float = 0.01) -> Iterator[_Seen]:
-    """The largest value of a line of /proc/self/status, looked at by a thread."""
+    """The largest value of a line of /proc/self/status, which a thread polls."""
     seen, stop = _Seen(), threading.Event()
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""How fast batches come, from memory and from folders of images, beside PyTorch's DataLoader and Grain."""
+"""The speed of batches from memory and from folders of images, compared with PyTorch's DataLoader and Grain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import loaders_torch
 import numpy as np
-from made_up import Array, Decoded, jpeg_folder, rows_in_memory
+from generated import Array, Decoded, jpeg_folder, rows_in_memory
 from paired import Contestant, Finding, Rounds, ratios, take_turns
 from reading import value
 from terms import Given, Outcome
@@ -72,9 +72,9 @@ def jpeg224(given: Given) -> Outcome:
 
 
 def _images(given: Given, count: int, size: int) -> Outcome:
-    """Shuffled batches of 64 decoded images, by two worker processes that stay from epoch to epoch.
+    """Shuffled batches of 64 decoded images, by two worker processes that are kept between epochs.
 
-    Both loaders are given the same data sets: one as everybody writes it with Pillow, and fnlamp's own.
+    Both loaders get the same data sets: a plain one that uses Pillow, and fnlamp's own.
     """
     root = jpeg_folder(given.work, max(128, int(count * given.scale)), size)
     files = sorted(root.glob("*/*.jpg"))

@@ -1,4 +1,4 @@
-"""The models of the benchmark as fnlamp values, their data, and how much arithmetic a training step is."""
+"""The models of the benchmark as fnlamp values, their data, and the arithmetic of a training step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RATE, MOMENTUM = 1e-3, 0.9
 
 @dataclass(frozen=True)
 class Case:
-    """One model: what it is made of, how long a round of it is, and its multiply-adds a row in the forward pass.
+    """One model: its parts, the length of a round, and its multiply-adds per row in the forward pass.
 
     `flops` counts 2 for each multiply-add of the matrix products and convolutions, 3 times: forward, gradient of the
     parameters, gradient of the input; the input's is not needed in the first layer, whose part is `first`.
@@ -46,7 +46,7 @@ class Case:
 
 
 def dense(*widths: int) -> int:
-    """Multiply-adds a row of a chain of linear layers."""
+    """Multiply-adds per row of a chain of linear layers."""
     return sum(a * b for a, b in pairwise(widths))
 
 
@@ -137,7 +137,7 @@ CASES = {
 
 
 def data_for(case: Case, steps: int, folder: Path | None, dtype: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Features and targets for exactly that many steps; real digits from a folder of MNIST's files, else random ones."""
+    """Features and targets for exactly that many steps; real digits from a folder of MNIST's files, or generated ones."""
     rows = steps * case.batch
     if not case.pixels:
         text = pseudo_text(rows + case.options["time"] + 1, case.options["vocabulary"])

@@ -1,4 +1,4 @@
-"""What a loader makes of killed workers, and of being continued somewhere: cases that must never fail, tried many times."""
+"""Killed workers and resumed loaders: cases that must never fail, repeated many times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_up import Array
+from generated import Array
 from paired import Finding
 from reading import QUIET, value
 from returns.io import IOFailure, IOSuccess
@@ -31,7 +31,7 @@ from fnlamp.stream.sink import steps
 
 WORKERS = 2
 DEADLINE = 60.0
-"""Seconds after which one try has hung; the case then ends with a traceback of every thread."""
+"""Seconds after which a trial counts as hung; the case then ends with a traceback of every thread."""
 
 
 # ------------------------------------------------------------------------------- killed workers
@@ -39,11 +39,11 @@ DEADLINE = 60.0
 
 @dataclass(frozen=True)
 class Noted:
-    """Rows that take their time; each process that loads one of them leaves its number in a folder."""
+    """Slow rows; each process that loads one leaves its process number in a folder."""
 
     folder: Path
     rows: int = 10**7
-    """More than any try reads."""
+    """More than any trial reads."""
 
     def __len__(self) -> int:
         return self.rows
@@ -55,7 +55,7 @@ class Noted:
 
 
 def kills(given: Given) -> Outcome:
-    """A worker process is killed at a random moment: one that loads is a fault, one that only starts may be replaced."""
+    """Kills a worker process at a random moment: while it loads this is a fault; while it starts it may be replaced."""
     chance = random.Random(0)
     folders = [given.work / "killed" / f"{os.getpid()}-{number}" for number in range(given.times + -(-given.times // 5))]
     loading, starting = [], []
@@ -73,17 +73,17 @@ def kills(given: Given) -> Outcome:
     typed = [seconds for what, seconds in loading if what == WorkerLost.__name__]
     right = [what for what, _ in starting if what in (WorkerLost.__name__, "all 1000 rows")]
     findings = [
-        Finding("workers killed while they load that were typed faults", f"of {given.times}", len(typed), given.times),
+        Finding("workers killed while they load, a typed fault", f"of {given.times}", len(typed), given.times),
         Finding("workers killed while they start, a fault or no loss", f"of {len(starting)}", len(right), len(starting)),
         Finding("orphans of killed runs", "", len(left), 0, at_least=False),
-        Finding("from the kill to the fault at most", "seconds", max(typed, default=DEADLINE), 5.0, at_least=False),
+        Finding("longest time from the kill to the fault", "seconds", max(typed, default=DEADLINE), 5.0, at_least=False),
     ]
     outcomes = [what for what, _ in (*loading, *starting)]
     return Outcome(findings, {"outcomes": {what: outcomes.count(what) for what in sorted(set(outcomes))}, "seconds": typed})
 
 
 def _killed(rows: Noted, workers: Callable[[], set[int]], delay: float) -> tuple[str, float]:
-    """What a run ends with when one of its workers is killed `delay` seconds after there are any, and how long after that."""
+    """The outcome of a run with a worker killed `delay` seconds after workers exist, and the seconds from the kill to it."""
     at: list[float] = []
 
     def kill() -> None:
@@ -131,13 +131,13 @@ def _alive(pid: int) -> bool:
 
 
 def resume(given: Given) -> Outcome:
-    """A shuffled, augmented pipeline with two workers, begun at random batches: are the rest the same, byte for byte?"""
+    """A shuffled, augmented pipeline with two workers, resumed at random batches: the others must be equal byte for byte."""
     chance = random.Random(1)
     rows = max(256, int(8192 * given.scale))
     images = data.array_dataset(*_images(rows))
 
     def read(state: Any) -> list[tuple[bytes, bytes]]:
-        """What identifies each batch, and the state after it as one would save it."""
+        """A digest of each batch, and the state after it as it would be saved."""
         loader = data.loader(
             images, batch_size=16, shuffle=True, seed=7, transform=data.at(0, data.to_float), augment=flipped, workers=WORKERS
         )
@@ -170,7 +170,7 @@ def _read(batches: stream.BatchStream[Any], state: Any) -> list[tuple[bytes, byt
 
 
 def flipped(generator: np.random.Generator, item: tuple[Array, Any]) -> tuple[Array, Any]:
-    """Another way round, or not, and with a little noise: what a random crop and the like amount to."""
+    """A random flip, and noise from the same generator."""
     image, label = item
     noise = generator.integers(0, 8, image.shape, np.uint8)
     return np.ascontiguousarray(image[:, :: 1 if generator.random() < 0.5 else -1]) ^ noise, label

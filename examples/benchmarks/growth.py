@@ -1,4 +1,4 @@
-"""How the cost of a step grows: with batch, depth, width, rows of the data set, and arrays of parameters."""
+"""The cost of a step as batch, depth, width, rows of the data set, and arrays of parameters grow."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ EPOCHS = 6
 
 
 def growth(scale: float = 1.0) -> dict[str, list[dict[str, float]]]:
-    """A table for each thing that grows: time a step of fnlamp and by hand, compile seconds, memory."""
+    """A table for each quantity that grows: time per step of fnlamp and by hand, compile seconds, memory."""
     found: dict[str, list[dict[str, float]]] = {}
     for what, points in axes(scale):
-        print(f"\n{what:>10}  us a step  by hand  over by us    ratio  first epoch s  by hand  live MiB")
+        print(f"\n{what:>10}    us/step  by hand  over by us    ratio  first epoch s  by hand  live MiB")
         found[what] = []
         for size, layer, rows, batch in points:
             point = {what: size, **measure(layer, rows, batch)}
@@ -39,7 +39,7 @@ def growth(scale: float = 1.0) -> dict[str, list[dict[str, float]]]:
 
 
 def axes(scale: float) -> Iterator[tuple[str, list[tuple[int, Layer, int, int]]]]:
-    """What grows, and for each size the layer, the rows and the batch."""
+    """The quantities that grow, and for each size the layer, the rows and the batch."""
     small = nn.linear(128) >> nn.relu >> nn.linear(10)
     rows = max(512, int(16_384 * scale))
     batches = [b for b in (8, 32, 128, 512, 2048, 8192) if b <= max(rows, 512)]
@@ -47,7 +47,7 @@ def axes(scale: float) -> Iterator[tuple[str, list[tuple[int, Layer, int, int]]]
     yield "depth", [(d, perceptron(d, 64), rows // 8, 32) for d in (2, 8, 32, 64)]
     yield "width", [(w, perceptron(3, w), max(rows // 8, 128), 128) for w in (64, 256, 1024, int(4096 * min(scale, 1)))]
     yield "rows", [(n, small, n, 100) for n in (1_000, 10_000, 100_000, int(1_000_000 * min(scale, 1)))]
-    # Narrow layers in parallel: the arithmetic hardly grows, only the number of arrays.
+    # Narrow layers in parallel: the number of arrays grows, the arithmetic hardly does.
     yield "leaves", [(2 * n, wide_tree(n), rows // 16, 32) for n in (2, 20, 200, 1000)]
 
 
@@ -64,7 +64,7 @@ def wide_tree(branches: int) -> Layer:
 
 
 def measure(layer: Layer, rows: int, batch: int) -> dict[str, float]:
-    """Seconds of the epochs after the first, in turns with the same model in a hand-written loop."""
+    """Seconds of the epochs after the first, alternating with the same model in a hand-written loop."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (rows, 784), dtype=np.uint8), rng.integers(0, 10, rows).astype(np.int32)
     model = train.supervised(nn.rescale(1 / 255) >> layer, loss.cross_entropy())

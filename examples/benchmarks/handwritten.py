@@ -1,7 +1,7 @@
 """The same models by hand: one jitted `lax.scan` over the batches, with nothing but JAX.
 
 Each model is `loss(params, state, x, y, key) -> (mean loss, state)` over the parameter tree that fnlamp made, so that both
-start from the same numbers. There are no checks, no tallies but the loss, no chunks: what a step costs at least.
+start from the same numbers. There are no checks, no chunks, and no sums but the loss: a lower bound of the cost of a step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rule = Callable[[Tree, Tree, Tree, Array], tuple[Tree, Tree]]
 
 
 def trainer(loss: Callable[..., tuple[Array, Tree]], rule: Rule) -> Callable[..., tuple[Tree, Array]]:
-    """`run(carry, x, y, rows, key)`: a step for each line of `rows`; the mean of the batches' losses."""
+    """`run(carry, x, y, rows, key)`: a step for each row of `rows`; returns the mean of the batches' losses."""
 
     def run(carry: Tree, x: Array, y: Array, rows: Array, key: Array) -> tuple[Tree, Array]:
         def step(carry: Tree, chosen: Array) -> tuple[Tree, Array]:
@@ -104,7 +104,7 @@ def lamp(params: Tree, state: Tree, x: Array, y: Array, key: Array) -> tuple[Arr
 
 
 def cnn(params: Tree, state: Tree, x: Array, y: Array, key: Array) -> tuple[Array, Tree]:
-    """Channels first and the batch last, so that every copy is of long runs."""
+    """Channels first and the batch last, so that copies are contiguous."""
     h = pixels(x).reshape(-1, 28, 28).transpose(1, 2, 0)
     c0, c1 = params["conv_0"], params["conv_1"]
     h = jax.nn.relu(conv_pool_phases(h, c0["weight"]) + c0["bias"][:, None, None, None])
@@ -130,12 +130,12 @@ def conv_pool_phases(x: Array, weight: Array) -> Array:
 
 @jax.custom_vjp
 def argmax_pool(x: Array) -> Array:
-    """The maximum over the first axis; its gradient goes to the first place that has it."""
+    """The maximum over the first axis; its gradient goes to the first position that has it."""
     return x.max(0)
 
 
 def first_largest(xs: Sequence[Array]) -> tuple[Array, Array]:
-    """The largest, and which of them it is."""
+    """The largest, and its position."""
     best, place = xs[0], jnp.zeros(xs[0].shape, jnp.uint8)
     for i, x in enumerate(xs[1:], 1):
         place = jnp.where(x > best, jnp.uint8(i), place)

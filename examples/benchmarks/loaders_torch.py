@@ -1,4 +1,4 @@
-"""PyTorch's DataLoader and Grain, over the data that fnlamp's loader reads."""
+"""PyTorch's DataLoader and Grain, on the data that fnlamp's loader reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 Epoch = Callable[[int], object]
 START = "forkserver"
-"""How torch's workers start: they outlive the epochs, so that it is not measured, and a fork of JAX's threads is not safe."""
+"""Torch's way to start workers. A plain fork is unsafe with JAX's threads; workers are kept, so the start is not timed."""
 
 
 def over_arrays(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], *, batch_size: int, workers: int) -> Epoch:
@@ -21,19 +21,19 @@ def over_arrays(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], *, batch_size:
 
 
 def over_images(images: Dataset[Any], *, batch_size: int, workers: int) -> Epoch:
-    """Shuffled epochs of a data set of `(image, label)`, which the default collation makes tensors of."""
+    """Shuffled epochs of a data set of `(image, label)`, which the default collation converts to tensors."""
     return _epochs(_loader(images, batch_size, workers), len(images))
 
 
 def by_grain(images: Any, *, batch_size: int, workers: int) -> Epoch:
-    """Shuffled epochs of a data set, by worker processes that stay; the last batch is full, with rows of the next epoch.
+    """Shuffled epochs of a data set, by worker processes that are kept; the last batch is filled with rows of the next epoch.
 
-    To Grain it is one long epoch: when its turn begins it has a few batches ready, a head start that nobody else has.
+    Grain treats this as one long epoch: at the start of a round it has a few batches ready, which only favours Grain.
     """
     import grain
     from absl import flags
 
-    flags.FLAGS.mark_as_parsed()  # Grain looks at its own, which nobody gave
+    flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, which are not set
     batches = len(images) // batch_size
     rows = grain.MapDataset.source(images).seed(0).shuffle().repeat().batch(batch_size)
     ahead = rows.to_iter_dataset().mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))

@@ -1,14 +1,13 @@
-"""How fast fnlamp loads data, beside pandas, pyarrow, PyTorch's DataLoader and Grain, and whether it loads it right.
+"""The speed and correctness of fnlamp's loading, compared with pandas, pyarrow, PyTorch's DataLoader and Grain.
 
     python examples/benchmarks/loading.py --mnist FOLDER --json out.json       every case, 15 paired rounds each
-    python examples/benchmarks/loading.py --only memory jpeg64 --rounds 30     some of them
-    python examples/benchmarks/loading.py --quick                              whether it works; the figures mean nothing
+    python examples/benchmarks/loading.py --only memory jpeg64 --rounds 30     some cases
+    python examples/benchmarks/loading.py --quick                              a smoke test; its figures mean nothing
 
-Each case runs in a process of its own. Contestants take turns on the same data; a ratio is the median over paired rounds, with
-a bootstrap 95 % interval, and passes if the median is on the right side of its target. `--mnist` names a folder with MNIST's
-IDX files and its test set as mnist_test.csv.gz (or set FNLAMP_MNIST); other data is made up from fixed seeds, in a temporary
-folder or in the one that `--work` names, where it is kept for the next time. Needs the extras images, parity and tables, and
-takes grain.
+Each case runs in its own process. Contestants alternate on the same data; a ratio is the median over paired rounds, with a
+bootstrap 95 % interval, and passes if the median is on the right side of its target. `--mnist` names a folder with MNIST's IDX
+files and its test set as mnist_test.csv.gz (or set FNLAMP_MNIST); other data is generated from fixed seeds, in a temporary
+folder, or in the folder `--work`, which is kept. Needs the extras images, parity and tables; grain is optional.
 """
 
 from __future__ import annotations
@@ -48,20 +47,20 @@ CASES = {
 QUICK = {"rounds": 2, "times": 2, "gigabytes": 0.02, "scale": 0.02}
 PACKAGES = ("fnlamp", "jax", "numpy", "pandas", "pyarrow", "torch", "grain", "pillow")
 UNHEARD = "ignore:The given NumPy array is not writable:UserWarning"
-"""torch's, of images that nobody writes to."""
+"""torch's warning for read-only images."""
 GRACE = 5.0
-"""Seconds in which what a case started has to be gone after it has ended."""
+"""Seconds after a case within which its processes must have ended."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME", help=", ".join(CASES))
     parser.add_argument("--rounds", type=int, help="paired rounds of each contest: 15")
-    parser.add_argument("--times", type=int, help="how often a worker is killed, and a run resumed: 50")
+    parser.add_argument("--times", type=int, help="number of killed workers, and of resumed runs: 50")
     parser.add_argument("--gigabytes", type=float, help="size of the mapped file: 8")
     parser.add_argument("--mnist", type=Path, default=os.environ.get("FNLAMP_MNIST"), help="folder of MNIST's files")
-    parser.add_argument("--work", type=Path, help="folder for the data that is made up")
-    parser.add_argument("--no-grain", action="store_true", help="leave Grain out even if it is installed")
+    parser.add_argument("--work", type=Path, help="folder for generated data")
+    parser.add_argument("--no-grain", action="store_true", help="leave out Grain even if it is installed")
     parser.add_argument("--quick", action="store_true", help="small data and few rounds")
     parser.add_argument("--deadline", type=float, default=3600, help="seconds after which a case has hung")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -72,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         work.mkdir(parents=True, exist_ok=True)
         named = {"rounds": chosen.rounds, "times": chosen.times, "gigabytes": chosen.gigabytes}
         options = {**(QUICK if chosen.quick else {}), **{name: n for name, n in named.items() if n is not None}}
-        if chosen.quick:  # small files beside the large ones
+        if chosen.quick:  # apart from the files of full size
             work = work / "quick" if not chosen.case else work
             work.mkdir(exist_ok=True)
         given = replace(Given(work, Path(chosen.mnist) if chosen.mnist else None, grain=not chosen.no_grain), **options)
@@ -93,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(name: str, given: Given) -> Outcome:
-    """One case, here."""
+    """One case, in this process."""
     outcome: Outcome = getattr(importlib.import_module(CASES[name]), name)(given)
     return outcome
 
@@ -103,7 +102,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def in_a_process(name: str, given: Given, chosen: Any) -> dict[str, Any]:
-    """One case in a process group of its own, and whether anything of it is left when it has ended."""
+    """One case in its own process group, and the number of processes that it left behind."""
     out = given.work / f"{name}.json"
     out.unlink(missing_ok=True)
     command = [sys.executable, str(Path(__file__).resolve()), "--case", name, "--work", str(given.work), "--json", str(out)]
@@ -128,8 +127,8 @@ def in_a_process(name: str, given: Given, chosen: Any) -> dict[str, Any]:
 
 
 def _left(process: subprocess.Popen[bytes]) -> int | None:
-    """How many processes of its session outlive the case, after a while; then they are ended. `None` where nobody can tell."""
-    if process.poll() is None:  # it hung, or we are interrupted
+    """The number of processes that outlive the case by some seconds, and are then killed. `None` if it is unknown."""
+    if process.poll() is None:  # it hung, or this process is interrupted
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -147,14 +146,14 @@ def _left(process: subprocess.Popen[bytes]) -> int | None:
 def _of_session(session: int) -> Iterator[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name, in parentheses, may have blanks in it.
+            # The name, in parentheses, may contain blanks.
             state, _, _, its_session, *_ = stat.read_text().rpartition(")")[2].split()
             if int(its_session) == session and state != "Z":
                 yield int(stat.parent.name)
 
 
 def told(name: str, case: dict[str, Any]) -> str:
-    """A case, a line for each finding."""
+    """A case as text: a line per finding."""
     lines = [f"\n{name}: {case['seconds']:.0f} s"]
     for finding in case["findings"]:
         lines.append(f"  {Finding(**{key: value for key, value in finding.items() if key != 'passed'})}")
@@ -166,7 +165,7 @@ def told(name: str, case: dict[str, Any]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine on which the figures were measured."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Rounds in which contestants take turns, and what they show: medians over paired rounds with an interval, beside a target."""
+"""Rounds in which contestants alternate, and their results: medians over paired rounds with an interval, and a target."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 Rounds = dict[str, list[float]]
 Contestant = Callable[[int], object]
-"""Does the work of a round, given its number; how long that takes is what is measured."""
+"""Does the work of a round, given its number; its duration is measured."""
 
 
 def take_turns(contestants: Mapping[str, Contestant], rounds: int, *, pause: float = 0.0) -> Rounds:
-    """The seconds of every round, after one that is not counted; who begins changes from round to round.
+    """The seconds of every round, after one that is not counted; each round starts with another contestant.
 
-    Before each turn there are `pause` seconds, in which what others left running in the background comes to rest.
+    Before each contestant there are `pause` seconds, in which background work of the others ends.
     """
     names, seconds = list(contestants), {name: [] for name in contestants}  # type: Sequence[str], Rounds
     for number in range(rounds + 1):
@@ -51,7 +51,7 @@ def fastest(seconds: Rounds, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """A figure beside its target: `at_least` says on which side of it the median has to be."""
+    """A figure and its target: `at_least` says on which side of it the median must be."""
 
     what: str
     unit: str
@@ -66,7 +66,7 @@ class Finding:
     def of(
         cls, what: str, unit: str, values: Sequence[float], target: float, *, at_least: bool = True, note: str = ""
     ) -> Finding:
-        """The median of a figure that every round gives."""
+        """The median of a figure of every round."""
         return cls(what, unit, target=target, at_least=at_least, note=note, **interval(values))
 
     @property

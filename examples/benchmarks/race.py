@@ -1,4 +1,4 @@
-"""One model against its peers: rounds in which each trains on the same batches, one after the other."""
+"""One model against its peers: rounds in which all train on the same batches, one after the other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Race:
     failed: dict[str, str]
 
     def speed(self, name: str) -> float:
-        """Samples a second, the median of the rounds."""
+        """Samples per second, the median of the rounds."""
         return self.steps * self.case.batch / statistics.median(self.seconds[name])
 
     def ratio(self, name: str) -> dict[str, float]:
@@ -50,7 +50,7 @@ class Race:
 def race(case: Case, *, rounds: int, scale: float, dtype: str, folder: Path | None, with_torch: bool) -> Race:
     """fnlamp trains through `epochs`; after each of its epochs the hook lets the peers train on that epoch's batches.
 
-    The first epoch, in which everybody compiles, is not counted. Who follows fnlamp changes from round to round.
+    The first epoch, in which all compile, is not counted. The order of the peers changes from round to round.
     """
     steps = max(2, round(case.steps * scale))
     x, y = data_for(case, steps, folder, dtype)
@@ -132,7 +132,7 @@ def _by_hand(case: Case, params: Any, state: Any, x: Any, y: Any) -> Epoch:
 
 
 def alone_by_hand(case: Case, x: Any, y: Any) -> None:
-    """One epoch of the hand-written loop and nothing else: what its memory is compared by."""
+    """One epoch of the hand-written loop and nothing else, to measure its memory."""
     model = train.supervised(case.layer, case.objective())
     dtype = "uint8" if x.dtype == np.uint8 else "float32"
     params, state = jax.jit(lambda key: model.init(key, spec_of(case, dtype)))(jax.random.key(0))
@@ -142,7 +142,7 @@ def alone_by_hand(case: Case, x: Any, y: Any) -> None:
 
 
 def product_peak(sizes: Sequence[int] = (1024, 2048), repeats: int = 7) -> float:
-    """The machine's best float32 matrix product, in floating-point operations a second."""
+    """The machine's best float32 matrix product, in floating-point operations per second."""
     best = 0.0
     for n in sizes:
         a = np.random.default_rng(0).random((n, n), np.float32)

@@ -1,4 +1,4 @@
-"""How fast files become arrays, beside what one would write by hand and beside pandas and pyarrow."""
+"""The speed of reading files into arrays, compared with code by hand, pandas and pyarrow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_up import IDX, csv_file, mnist_files
+from generated import IDX, csv_file, mnist_files
 from paired import Finding, Rounds, fastest, ratios, take_turns
 from returns.unsafe import unsafe_perform_io
 from terms import Given, Outcome
@@ -53,8 +53,8 @@ def _plain(path: Path, axes: int) -> Any:
 def csv(given: Given) -> Outcome:
     """10,000 rows of a label and 784 pixels, packed, with the extra `tables` and without it.
 
-    The others' time ends with their own tables; fnlamp's with a float32 array of the features and one of the labels, every
-    cell looked at.
+    The others' time ends with their own tables; fnlamp's with a float32 array of the features and one of the labels, with
+    every cell checked.
     """
     import pandas
     import pyarrow.csv
@@ -93,9 +93,9 @@ def _as_float32(table: Any) -> Any:
 
 @contextlib.contextmanager
 def without(package: str) -> Iterator[None]:
-    """As if the package were not installed: to import it, or a module of it, fails."""
+    """Makes imports of the package and its modules fail, as if it were not installed."""
     hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == package}
-    sys.modules.update(dict.fromkeys([package, *hidden]))  # type: ignore[arg-type]  # None says that there is no such module
+    sys.modules.update(dict.fromkeys([package, *hidden]))  # type: ignore[arg-type]  # None makes an import fail
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What every case of the loading benchmark is given, and what it gives back."""
+"""The settings and results of each case of the loading benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paired import Finding
 
 @dataclass(frozen=True)
 class Given:
-    """The settings. `scale` multiplies the sizes of what is made up; `times` is how often what must never fail is tried."""
+    """The settings. `scale` multiplies the sizes of generated data; `times` is the number of trials of what must never fail."""
 
     work: Path
     mnist: Path | None = None
@@ -24,7 +24,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures beside targets, and all that was measured."""
+    """Figures with their targets, and all measurements."""
 
     findings: list[Finding]
     figures: dict[str, Any] = field(default_factory=dict)

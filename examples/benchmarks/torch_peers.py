@@ -74,7 +74,7 @@ class Transformer(nn.Module):
 
 
 def build(case: Case, channels_last: bool = False) -> nn.Module:
-    """The model with parameters of its own."""
+    """The model with its own parameters."""
     match case.name:
         case "logistic":
             return nn.Sequential(Pixels(), nn.Linear(784, 10))
@@ -170,13 +170,13 @@ def optimizer(case: Case, params: Any, fused: bool) -> Any:
 
 
 def modes(case: Case) -> list[str]:
-    """The modes that are tried."""
+    """The modes to run."""
     last = ["torch channels-last"] if case.name == "cnn" else []
     return ["torch eager", "torch fused", *last, "torch compile"]
 
 
 def contestant(case: Case, mode: str, params: Any, x: Any, y: Any) -> Callable[[Any], tuple[float, float]]:
-    """`epoch(rows) -> (seconds, mean loss)`: one pass over the batches whose row numbers are the lines of `rows`."""
+    """`epoch(rows) -> (seconds, mean loss)`: one pass over the batches whose row numbers are the rows of `rows`."""
     torch.manual_seed(0)
     model = load(case, build(case, mode == "torch channels-last"), params).to(DEVICE).train()
     rule = optimizer(case, [p for p in model.parameters() if p.requires_grad], mode != "torch eager")

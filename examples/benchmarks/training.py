@@ -1,12 +1,12 @@
-"""How fast fnlamp trains, beside PyTorch's modes and the same models written by hand in JAX.
+"""The speed of training in fnlamp, compared with PyTorch's modes and the same models written by hand in JAX.
 
     python examples/benchmarks/training.py                       all models, 30 rounds each
     python examples/benchmarks/training.py --models simple cnn --data FOLDER --json out.json
     python examples/benchmarks/training.py --growth              how cost grows with batch, depth, width, rows and arrays
 
 fnlamp trains through `epochs`, as a user does. All contestants start from the same parameters and see the same batches of the
-same arrays, in turns; a ratio is the median over paired rounds, with a bootstrap 95 % interval. `--data` names a folder with
-MNIST's IDX files (or set FNLAMP_MNIST); without it digits are made up, of the same shape. Freed memory stays with the process
+same arrays, alternating; a ratio is the median over paired rounds, with a bootstrap 95 % interval. `--data` names a folder with
+MNIST's IDX files (or set FNLAMP_MNIST); without it, digits of the same shape are generated. Freed memory stays with the process
 for all of them (`fnlamp.keep_memory()`).
 """
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine on which the figures were measured."""
     return {
         "device": jax.devices()[0].device_kind,
         "cores": len(os.sched_getaffinity(0)),
@@ -90,7 +90,7 @@ def _cpuinfo() -> list[str]:
 
 
 def figures(case: Case, dtype: str, given: Any, peak: float) -> dict[str, Any]:
-    """Everything about one model, printed on the way."""
+    """All figures of one model, printed as they are measured."""
     ran = race(case, rounds=given.rounds, scale=given.scale, dtype=dtype, folder=given.data, with_torch=not given.no_torch)
     best = ran.best_torch()
     found: dict[str, Any] = {
@@ -113,14 +113,14 @@ def figures(case: Case, dtype: str, given: Any, peak: float) -> dict[str, Any]:
 
 
 def processes(case: Case, dtype: str, given: Any) -> dict[str, Any]:
-    """Start-up with an empty and with a warm cache of programs, and peak memory: each in processes of their own."""
+    """Start-up with an empty and with a warm cache of programs, and peak memory: each in separate processes."""
     with tempfile.TemporaryDirectory() as folder:
         cold, warm = [], []
         for i in range(3):
             cache = str(Path(folder) / str(i))
             cold.append(process(case, dtype, given, "start", cache))
             warm.append(process(case, dtype, given, "start", cache))
-        # Each twice: the compiler's own memory is counted apart from the training's.
+        # Each twice, to count the compiler's own memory apart from the training's.
         peaks = {
             who: [process(case, dtype, given, who, str(Path(folder) / who))["peak_mib"] for _ in range(2)]
             for who in ("fnlamp", "by-hand")
@@ -136,7 +136,7 @@ def processes(case: Case, dtype: str, given: Any) -> dict[str, Any]:
 
 
 def process(case: Case, dtype: str, given: Any, what: str, cache: str) -> Any:
-    """What one process of this script prints last."""
+    """The last line that a process of this script prints."""
     data = ["--data", str(given.data)] if given.data else []
     command = [sys.executable, __file__, "--process", what, "--models", case.name, "--dtype", dtype, *data]
     command += ["--scale", str(given.scale)]
@@ -147,7 +147,7 @@ def process(case: Case, dtype: str, given: Any, what: str, cache: str) -> Any:
 
 
 def in_a_process(what: str, case: Case, given: Any) -> None:
-    """Train one epoch; print the moments since the process was started, and the most memory that it had."""
+    """Train one epoch; print the seconds since the process started, and its peak memory."""
     fnlamp.keep_programs()
     fnlamp.keep_memory()
     started = float(os.environ["FNLAMP_STARTED"])
@@ -187,7 +187,7 @@ class Noting(train.Fused):
 
 
 def peak_memory() -> float:
-    """The most memory this process had, in MiB; `ru_maxrss` alone would count the parent's as well."""
+    """The peak memory of this process, in MiB; `ru_maxrss` alone would count the parent's as well."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     for line in lines:
@@ -197,10 +197,10 @@ def peak_memory() -> float:
 
 
 def table(case: Case, dtype: str, ran: Race, found: dict[str, Any]) -> str:
-    """One model, a line for each contestant."""
+    """One model as text: a line per contestant."""
     share = 100 * found["share_of_product_peak"]
     what = f"{dtype} pixels" if case.pixels else "tokens"
-    lines = [f"\n{case.name}: batch {case.batch}, {what}, {ran.steps} steps a round, {share:.0f} % of the product peak"]
+    lines = [f"\n{case.name}: batch {case.batch}, {what}, {ran.steps} steps per round, {share:.0f} % of the product peak"]
     lines.append(f"  {'':20}{'samples/s':>11}  {'fnlamp is faster by':28}{'loss, first round':>18}{'last':>9}")
     for name in ran.seconds:
         r = ran.ratio(name)

@@ -62,7 +62,7 @@ def as_arrays(tree: Tree, where: str = "") -> Tree:
 def rows_by_position(name: str, rows: Any) -> Any:
     """The argument as a sequence whose element i is row i: the rows of an array, a frame or a tensor, the values of a Series.
 
-    Raises: `TypeError` for anything without a length and rows by number. Fails: `DtypeMismatch` for a frame of other than
+    Raises: `TypeError` for anything without a length and rows by number. Fails: `DtypeMismatch` for a frame of anything but
     numbers.
 
     >>> rows_by_position("sequences", "abc")

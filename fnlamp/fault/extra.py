@@ -1,4 +1,4 @@
-"""What this machine lacks: optional packages, a display."""
+"""Optional packages and displays that this machine lacks."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class FileMissing(Fault):
 
 @dataclass(frozen=True)
 class FileCorrupt(Fault):
-    """The bytes of a file are not what its format says: cut, damaged, or another format.
+    """The bytes of a file do not follow its format: cut, damaged, or another format.
 
     >>> print(FileCorrupt("digits.npy", "an NPY file", "a ZIP archive"))
     digits.npy: expected an NPY file, got a ZIP archive
@@ -131,4 +131,4 @@ class UnknownClass(Fault):
 
 
 FileFault = FileMissing | FileCorrupt | BadCell | TooLarge | OutOfMemory
-"""What reading a file can fail with."""
+"""The faults of reading a file."""

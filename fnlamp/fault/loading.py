@@ -69,7 +69,7 @@ class NotPicklable(Fault):
     def __str__(self) -> str:
         return self._say(
             f"expected {self.what} that can be sent to a worker process, got: {self.reason}; "
-            "write it at the top of a module that can be imported, or use workers=threads(n), which send nothing"
+            "define it at the top level of a module that can be imported, or use workers=threads(n), which pickle nothing"
         )
 
 
@@ -116,7 +116,7 @@ class BufferReused(Fault):
     """A producer wrote a batch into the memory of an earlier one that is still in use.
 
     >>> print(BufferReused("features"))
-    expected every batch in memory of its own, ...
+    expected each batch in its own memory, ...
     """
 
     leaf: str = ""
@@ -124,17 +124,17 @@ class BufferReused(Fault):
     def __str__(self) -> str:
         leaf = f" ({self.leaf})" if self.leaf else ""
         return self._say(
-            f"expected every batch in memory of its own, got one{leaf} that overwrites an earlier one which is still in use; "
-            "have the producer return a copy"
+            f"expected each batch in its own memory, got one{leaf} that overwrites an earlier one that is still in use; "
+            "let the producer return a copy"
         )
 
 
 @dataclass(frozen=True)
 class NotRereadable(Fault):
-    """A source that can be read only once was asked for a position that it has passed or not reached.
+    """A source that can be read only once was asked for another position than its next.
 
     >>> print(NotRereadable(wanted=0, at=2))
-    expected the position 2, which this source has reached, got 0: it can be read only once and in order; ...
+    expected position 2, the next of this source, got 0: it can be read only once, in order; ...
     """
 
     wanted: Any
@@ -142,12 +142,12 @@ class NotRereadable(Fault):
 
     def __str__(self) -> str:
         return self._say(
-            f"expected the position {self.at}, which this source has reached, got {self.wanted}: it can be read only once and "
-            "in order; make the stream of something that can be opened again"
+            f"expected position {self.at}, the next of this source, got {self.wanted}: it can be read only once, in order; "
+            "make the stream from a source that can be opened again"
         )
 
 
 LoadFault = (
     ResourceExhausted | HiddenRandomness | ItemFailed | WorkerLost | NotPicklable | ShapeMismatch | DtypeMismatch | EmptyEpoch
 )
-"""What a loader can fail with."""
+"""The faults of a loader."""

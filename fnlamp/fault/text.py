@@ -12,7 +12,7 @@ class UnknownToken(Fault):
     """A character or word is unknown to a codec, or an id is not one of its `known` ids.
 
     >>> print(UnknownToken("é", position=4, known=65))
-    expected one of the 65 tokens of this codec, got 'é' at position 4; make the codec of a text that has it, ...
+    expected one of the 65 tokens of this codec, got 'é' at position 4; make the codec from a text that contains it, ...
     """
 
     token: str | int
@@ -24,7 +24,7 @@ class UnknownToken(Fault):
             return self._say(f"expected ids from 0 to {self.known - 1:,}, got {self.token:,} at position {self.position:,}")
         return self._say(
             f"expected one of the {self.known:,} tokens of this codec, got {self.token!r} at position {self.position:,}; "
-            "make the codec of a text that has it, or with an unknown token"
+            "make the codec from a text that contains it, or give it an unknown token"
         )
 
 

@@ -158,7 +158,7 @@ class StepsExceeded(Fault):
 
 
 class Broken(StrEnum):
-    """What became infinite or not a number."""
+    """The quantity that became infinite or not a number."""
 
     LOSS = "loss"
     UPDATE = "update"

@@ -1,4 +1,4 @@
-"""What a function computes, as a value that can be compared."""
+"""The identity of a function, as a value that can be compared."""
 
 from fnlamp.identity.numbers import Same as Same
 from fnlamp.identity.walk import draws as draws

@@ -1,4 +1,4 @@
-"""What a code object reads from outside, and whether code is installed or the user's own."""
+"""The outside variables that a code object reads, and whether code is installed or the user's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What objects and classes hold: their fields, slots, methods and closure cells, as plain values."""
+"""The contents of objects and classes: their fields, slots, methods and closure cells, as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays, compared by their contents where that is affordable, else by being the same object."""
+"""Identities of arrays: by contents if that is affordable, else by object identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a function computes, as a value that can be compared: its code and everything that it reads.
+"""The identity of a function, as a value that can be compared: its code and everything that it reads.
 
 A compiled program keeps the values that its Python functions read while they were traced. So it may be used again only for
 functions that would read equal values: `identity` inspects code, closures, defaults, bound objects, globals and the attributes
@@ -81,7 +81,7 @@ _FILLS: Final = ("append", "extend", "insert", "appendleft", "extendleft", "add"
 
 
 class _Walk:
-    """One walk through all that a value reads: each object once, in a fixed order, so that equal values give equal results."""
+    """A walk through everything that a value reads: each object once, in a fixed order; equal values give equal results."""
 
     def __init__(self) -> None:
         self.left = BUDGET
@@ -160,7 +160,7 @@ class _Walk:
 
     def items(self, values: Any) -> Iterator[Hashable]:
         types_of = set(map(type, values))
-        if types_of <= {int, str, bytes, bool, type(None)} and len(types_of) <= 1:  # at the speed of C, of any length
+        if types_of <= {int, str, bytes, bool, type(None)} and len(types_of) <= 1:  # in C, for any length
             return iter((*types_of, *values))
         if types_of == {float}:
             return iter((np.asarray(values, np.float64).tobytes(),))
@@ -273,7 +273,7 @@ class _Walk:
         if dataclasses.is_dataclass(kind):
             fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(kind)}
             return (self.of(kind), self.of(fields))
-        if hasattr(value, "__wrapped__") and callable(value):  # as jax.jit, custom_vjp, lru_cache
+        if hasattr(value, "__wrapped__") and callable(value):  # such as jax.jit, custom_vjp, lru_cache
             if is_library_module(getattr(value, "__module__", None)):
                 return Same(value)
             return (kind, self.of(value.__wrapped__), self.of(instance_fields(value)))
@@ -291,7 +291,7 @@ class _Walk:
         try:
             kind: Any = type(value)
             if hasattr(value, "__array__"):
-                names = [self.array(np.asarray(axis)) for axis in getattr(value, "axes", ())]  # of a table: its labels
+                names = [self.array(np.asarray(axis)) for axis in getattr(value, "axes", ())]  # the labels of a table
                 return (kind, *names, self.array(np.asarray(value.detach() if hasattr(value, "detach") else value)))
             return (kind, memoryview(value).tobytes())
         except Exception:  # another library may raise anything

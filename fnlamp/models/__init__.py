@@ -1,3 +1,3 @@
-"""Whole networks, each in a file of its own."""
+"""Whole networks, one per file."""
 
 from fnlamp.models.gpt import gpt as gpt

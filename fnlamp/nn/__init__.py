@@ -1,4 +1,4 @@
-"""Layers: pure functions over parameter trees, one family a file."""
+"""Layers: pure functions over parameter trees, one family per file."""
 
 from fnlamp.nn.activation import elu as elu
 from fnlamp.nn.activation import gelu as gelu

@@ -26,10 +26,10 @@ def self_attention(
     weight_init: Initializer = glorot_normal,
     output_init: Initializer = glorot_normal,
 ) -> Layer:
-    """Multi-head scaled dot-product attention of every time step to all, or if `causal` to those up to its own.
+    """Multi-head scaled dot-product attention: each time step attends to all, or if `causal` to itself and earlier ones.
 
     Shapes: `(batch, time, width) -> (batch, time, width)`, each head of `width / heads` features.
-    Children: `input`, a linear layer to queries, keys and values, in this order and each head by head (as torch's
+    Children: `input`, a linear layer to queries, keys and values, in this order, each ordered by head (as torch's
     `in_proj_weight`), and `output`, a linear layer of the heads' results; with biases unless `bias=False`.
     Fails: `DtypeMismatch` for integer input; `ShapeMismatch` for another rank, or a width that `heads` does not divide.
     The gradient is taken in reverse mode only.  Reference: Vaswani et al. 2017, eq. 1 and section 3.2.2.

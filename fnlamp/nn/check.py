@@ -1,4 +1,4 @@
-"""What layers check of their input, shape and dtype, and of the sizes of their windows; `where` is the layer."""
+"""Checks that layers share: shape and dtype of the input, sizes of windows; `where` names the layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fnlamp.nn.lowering.window import Padding, Pair, Size, Window
 
 CAST = "cast first, as nn.rescale(1 / 255) does for pixels, or embed tokens first, as nn.embedding does"
 RANK = "add the channel of grey images with [..., None]; torch's order is transpose(0, 2, 3, 1) away"
-CHANNELS_LAST = "channels are the last axis: turn images with the channels first by images.transpose(0, 2, 3, 1)"
+CHANNELS_LAST = "channels are the last axis: convert images with the channels first by images.transpose(0, 2, 3, 1)"
 
 
 def check_shape(x: Any, holds: Callable[[tuple[int, ...]], bool], expected: str, where: str, hint: str = "") -> None:
@@ -37,9 +37,9 @@ def check_integer(x: Any, where: str, expected: str) -> None:
 
 
 def check_features(x: Any, where: str, features: int | None = None, *, axes: str = "batch, ...", least: int = 1) -> None:
-    """Floating-point numbers, whose last axis has as many `features`, or any number from 1, after the axes that are named.
+    """Fails: `ShapeMismatch`, `DtypeMismatch` unless `x` holds floating-point numbers, of shape `(axes, features)`.
 
-    `least` is the smallest rank, if the number of axes is left open.  Fails: `ShapeMismatch`, `DtypeMismatch`.
+    Without `features`, any number from 1 is valid. `least` is the smallest rank if `axes` leave the number open.
     """
     rank = None if "..." in axes else axes.count(",") + 2
     last = "features" if features is None else features
@@ -59,7 +59,7 @@ def check_images(x: Any, where: str) -> None:
 
 
 def check_window(x: Any, window: Window, where: str) -> Pair:
-    """Height and width of what the window makes of images `x`.  Fails: `ShapeMismatch`."""
+    """Height and width of the output of a window on images `x`.  Fails: `ShapeMismatch`."""
     check_images(x, where)
     (above, below), (left, right) = window.sides(*x.shape[1:3])
     padded = x.shape[1] + above + below, x.shape[2] + left + right
@@ -92,7 +92,7 @@ def pair(size: Size, what: str) -> Pair:
 
 
 def check_padding(padding: Padding, where: str) -> Padding:
-    """The padding itself.  Raises: `ValueError` unless it is one of its forms."""
+    """The padding.  Raises: `ValueError` unless it has one of the forms of a padding."""
     if not (isinstance(padding, str) and padding in ("same", "valid")):
         padding = _plain(padding)
         both = padding if isinstance(padding, tuple) and len(padding) == 2 else (padding,)
@@ -104,7 +104,7 @@ def check_padding(padding: Padding, where: str) -> Padding:
 
 
 def _plain(sizes: Any) -> Any:
-    """Integers of NumPy's and JAX's types as Python's, in tuples too; anything else as it is."""
+    """Integers of NumPy's and JAX's types as Python's, in tuples too; anything else unchanged."""
     if isinstance(sizes, tuple):
         return tuple(_plain(size) for size in sizes)
     with contextlib.suppress(TypeError):

@@ -31,9 +31,9 @@ def sequence(*layers: Layer, **named: Layer) -> Layer:
 
 
 def residual(layer: Layer, shortcut: Layer | None = None) -> Layer:
-    """`x + layer(x)`, or `shortcut(x) + layer(x)` where shapes differ.
+    """`x + layer(x)`, or `shortcut(x) + layer(x)` if shapes differ.
 
-    Params and state: under `layer` and `shortcut`.  Fails: `ShapeMismatch` where the two terms would broadcast.
+    Params and state: under `layer` and `shortcut`.  Fails: `ShapeMismatch` if the two terms would broadcast.
     Reference: He et al. 2015, eq. 1 and 2.
     """
     children = {"layer": as_layer(layer, "residual")}
@@ -68,7 +68,7 @@ def branch(*layers: Layer, **named: Layer) -> Layer:
 def parallel(*layers: Layer, **named: Layer) -> Layer:
     """The first layer on the first component of a tuple, the second on the second, ...; the outputs as a tuple.
 
-    Fails: `ShapeMismatch` for an input that is not a tuple of as many components as layers.
+    Fails: `ShapeMismatch` for anything but a tuple with one component per layer.
     """
     children = named_children((*((None, layer) for layer in layers), *named.items()))
 
@@ -81,7 +81,7 @@ def parallel(*layers: Layer, **named: Layer) -> Layer:
 
 
 def repeat(layer: Layer, times: int, *, shared: bool = False) -> Layer:
-    """The layer `times` times in a row: each with weights of its own, or all with the same (`shared`).
+    """The layer `times` times in a row: each copy with its own weights, or all with the same (`shared`).
 
     Fails: `ShapeMismatch` if weights are shared and the output's spec differs from the input's.
     """
@@ -107,7 +107,7 @@ def repeat(layer: Layer, times: int, *, shared: bool = False) -> Layer:
     return Layer(init, apply, f"repeat({layer}, {times}, shared)")
 
 
-# ------------------------------------------------------------------------------- what all of them share
+# ------------------------------------------------------------------------------- shared by all
 
 
 def _side_by_side(kind: str, children: dict[str, Layer], split: Any) -> Layer:

@@ -31,7 +31,7 @@ def conv2d(
 ) -> Layer:
     """Correlate images with a kernel for each output channel, in the dtype of the weight.
 
-    `kernel`, `stride` and `dilation` are integers or pairs `(height, width)`; `padding` is that, or
+    `kernel`, `stride` and `dilation` are integers or pairs `(height, width)`; `padding` is the same, or
     `((above, below), (left, right))`, "valid" (none), or "same": an output as large as the input divided by the stride,
     rounded up.  With `groups` the channels fall into as many parts, in order, and each output part sees only its input part;
     as many groups as input channels are a depthwise convolution.
@@ -87,10 +87,10 @@ def conv_pool(
     weight_init: Initializer = glorot_normal,
     bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Layer:
-    """`relu(max_pool2d(conv2d(x)) + bias)`: convolution, bias, relu and pooling in the order that is the least work.
+    """`relu(max_pool2d(conv2d(x)) + bias)`: convolution, bias, relu and pooling in the order with the least work.
 
-    The same numbers as pooling after bias and relu, since neither changes which is larger.  The pools lie side by side, rows
-    and columns that fill no pool are left out; `padding` is the convolution's.  On the CPU, images of few channels are
+    It equals pooling after bias and relu, since both preserve the order of numbers.  Pools do not overlap; rows and columns
+    that do not fill a pool are left out; `padding` is the convolution's.  On the CPU, images of few channels are
     convolved for all places in a pool at once (`fnlamp.nn.lowering.im2col.convolve_pooled`).
     Shapes: `(batch, height, width, in) -> (batch, pools, pools, channels)`.  Params, faults and gradients as `conv2d`.
 

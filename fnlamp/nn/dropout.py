@@ -14,7 +14,7 @@ from fnlamp.nn.check import check_float
 
 @arguments("the rate is the probability to drop: nn.dropout(0.5)")
 def dropout(rate: float) -> Layer:
-    """Zero each number with probability `rate` and divide the others by `1 - rate`, so that the expectation stays.
+    """Zero each number with probability `rate` and divide the others by `1 - rate`, so that the expectation is unchanged.
 
     `Train` draws from its key; `Eval` is the identity.  Shapes: unchanged.  Raises: `ValueError` unless 0 <= rate < 1.
     Fails: `DtypeMismatch` for input that is not floating-point.  Reference: Srivastava et al. 2014, section 10's inverted form.

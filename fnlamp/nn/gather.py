@@ -1,4 +1,4 @@
-"""Some positions out of a sequence."""
+"""Vectors at given positions of a sequence."""
 
 from __future__ import annotations
 

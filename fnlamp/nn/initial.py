@@ -32,14 +32,14 @@ class by_fan_in:
         function("by_fan_in: make", self.make, "a function from the number of inputs to an initialiser")
 
     def __call__(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Raises: `TypeError` for one axis, which does not tell the number of inputs."""
+        """Raises: `TypeError` for one axis, which does not determine the number of inputs."""
         if len(shape) < 2:
             raise TypeError(f"by_fan_in: shape {shape} has no inputs; it is for weights, and biases of linear and conv2d")
         return self.make(math.prod(shape[:-1]))(key, shape, dtype)
 
 
 def check_initializers(where: str, **given: Any) -> None:
-    """Raises: `TypeError` for what is not an initialiser."""
+    """Raises: `TypeError` for anything but an initialiser."""
     for name, init in given.items():
         function(f"{where}: {name}", init, "a function (key, shape, dtype) -> array, as jax.nn.initializers.normal(0.02)")
 

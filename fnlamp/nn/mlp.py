@@ -36,7 +36,7 @@ def mlp(
 ) -> Layer:
     """Fully connected blocks of linear, norm, activation, dropout, and a linear layer of `out` features at the end.
 
-    A linear layer has no bias where a norm with a shift follows, which does its work. `norm_last` puts the norm after the last
+    A linear layer has no bias if a norm with a shift follows, which replaces it. `norm_last` puts the norm after the last
     linear layer too (lamp's MLP does), `activation_last` the activation and dropout.
     Shapes: `(batch, ..., features) -> (batch, ..., out)`.  Children: `linear_0, norm_0, activation_0, dropout_0, ...`.
 

@@ -23,7 +23,7 @@ def batch_norm(decay: float = 0.9, eps: float = 1e-5) -> Layer:
     """Normalise each feature by batch statistics, then scale and shift; `decay` weighs the old moments (1 - torch's momentum).
 
     `Train` uses the batch's mean and biased variance, and moves the running moments (the variance there is unbiased, as
-    torch's); `Eval` uses the running moments and leaves them alone.  Features are the last axis, all others are batch.
+    torch's); `Eval` uses the running moments and leaves them unchanged.  Features are the last axis, all others are batch.
     Shapes: `(batch, ..., features) -> (batch, ..., features)`.  Params: `scale`, `shift`.  State: `mean`, `variance`.
     Fails: `BatchTooSmall` for a training batch with one value per feature.  Reference: Ioffe & Szegedy 2015, Algorithm 1.
 

@@ -19,7 +19,7 @@ def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0
     """The largest number in each window, channel by channel; `stride` is the window's size unless given.
 
     The padding is never the largest.  Of equal numbers the first in row-major order takes the whole gradient, and NaN is larger
-    than any number, both as in torch.  Rows and columns that fill no window are left out.
+    than any number, both as in torch.  Rows and columns that do not fill a window are left out.
     Shapes: `(batch, height, width, channels) -> (batch, places, places, channels)`; padding as in `conv2d`.
     Fails: `ShapeMismatch` for another rank, or a window larger than the padded image; `DtypeMismatch` for booleans.
     Raises: `ValueError` for padding as large as the window.
@@ -44,7 +44,7 @@ def avg_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0
     """The mean of each window, channel by channel; `stride` is the window's size unless given.
 
     Padding counts as zeros of the window, as in torch by default (`count_include_pad`): every sum is divided by the
-    window's size.  Half precision is summed in float32.  Rows and columns that fill no window are left out.
+    window's size.  Half precision is summed in float32.  Rows and columns that do not fill a window are left out.
     Shapes: `(batch, height, width, channels) -> (batch, places, places, channels)`; padding as in `conv2d`.
     Fails: `ShapeMismatch` for another rank, or a window larger than the padded image; `DtypeMismatch` for integers.
     Raises: `ValueError` for padding as large as the window.
@@ -81,5 +81,7 @@ def _window(size: Size, stride: Size | None, padding: Padding, where: str) -> Wi
     if not isinstance(padding, str):
         sides = window.sides(0, 0)
         if any(n >= length for side, length in zip(sides, both, strict=True) for n in side):
-            raise ValueError(f"{where}: padding must be less than the window {both}, which else sees nothing, got {padding}")
+            raise ValueError(
+                f"{where}: padding must be less than the window {both}, or a window would hold no pixel, got {padding}"
+            )
     return window

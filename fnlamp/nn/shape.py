@@ -55,7 +55,8 @@ flatten = fun(_flatten, "flatten")
 def rescale(scale: float, shift: float = 0.0, *, dtype: Any = None) -> Layer:
     """Cast to `dtype`, then `x scale + shift`: the cast that pixels need, inside the model, so that data stays in bytes.
 
-    Without a `dtype`, float64 stays, and all else becomes float32, or integers float64 if `jax_enable_x64` is on.
+    Without a `dtype`, float64 stays float64, other floats become float32, and integers JAX's default: float32, or float64 with
+    `jax_enable_x64`.
     Shapes: unchanged. `rescale(1 / 255)` maps the pixels 0 to 255 to 0.0 to 1.0.
 
     >>> layer = rescale(1 / 255)
@@ -64,8 +65,8 @@ def rescale(scale: float, shift: float = 0.0, *, dtype: Any = None) -> Layer:
     """
 
     if dtype is not None:
-        known = dtype_of("rescale: dtype", dtype, jnp.number, "a dtype of numbers, as jnp.float32")
-        dtype = float if dtype is float else known  # Python's float is what JAX makes of it when it is used
+        known = dtype_of("rescale: dtype", dtype, jnp.number, "a dtype of numbers, such as jnp.float32")
+        dtype = float if dtype is float else known  # Python's float means JAX's default at the time of use
     factor, added = number("rescale: scale", scale), number("rescale: shift", shift)
 
     def apply(x: Array) -> Array:

@@ -105,7 +105,7 @@ KINDS += ["link to itself", "link to nothing", "open pipe"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", READERS)
-def test_what_is_no_file_is_a_fault_at_once(tmp_path, kind, name):
+def test_anything_but_a_file_is_a_fault_at_once(tmp_path, kind, name):
     path, started = no_file(kind, tmp_path), time.monotonic()
     found = fault(READERS[name](path))
     assert isinstance(found, FileMissing) and str(path) in str(found), found
@@ -113,7 +113,7 @@ def test_what_is_no_file_is_a_fault_at_once(tmp_path, kind, name):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "socket", "link to a device", "link to a link to a device"])
-def test_nor_is_it_among_images(tmp_path, kind):
+def test_anything_but_a_file_among_images_is_a_fault(tmp_path, kind):
     (tmp_path / "cat").mkdir()
     no_file(kind, tmp_path / "cat").rename(tmp_path / "cat" / "a.png")
     images = unsafe_perform_io(data.image_folder(tmp_path).run().unwrap())
@@ -121,7 +121,7 @@ def test_nor_is_it_among_images(tmp_path, kind):
         images[len(images) - 1]
 
 
-def test_folders_that_nest_1200_deep(tmp_path):
+def test_folders_nested_1200_deep(tmp_path):
     (tmp_path / "cat").mkdir()
     here = os.getcwd()
     try:
@@ -215,7 +215,7 @@ def test_a_file_that_is_cut_while_it_is_read_kills_nothing(tmp_path, form):
 
 
 @pytest.mark.parametrize("change", ["cut", "cut in a number", "longer", "other numbers"])
-def test_no_part_of_a_text_is_taken_for_all_of_it(tmp_path, monkeypatch, change):
+def test_a_cut_text_is_not_read_as_a_whole_one(tmp_path, monkeypatch, change):
     path = tmp_path / "a.csv"
     written("csv", path)
     lines = csv.read_table

@@ -57,7 +57,7 @@ def test_resources_bound_to_the_right() -> None:
     ],
     ids=["map", "bind to values", "inside each other"],
 )
-def test_resources_that_hold_nothing(step: Any) -> None:
+def test_resources_without_a_release(step: Any) -> None:
     assert chained(step, Resource.from_value(0)).use(Effect.from_value).run(SILENT) == IOSuccess(DEEP)
 
 
@@ -69,7 +69,7 @@ def test_a_failure_in_the_middle_releases_what_was_acquired() -> None:
     assert log == list(range(100, 0, -1))
 
 
-def test_what_is_bound_to_no_resource_is_told() -> None:
+def test_a_function_that_returns_no_resource_is_named() -> None:
     wrong: Any = Resource.from_value(1).bind(lambda n: n)  # type: ignore[arg-type, return-value]
     with pytest.raises(TypeError, match="returned int, expected Resource"):
         wrong.use(Effect.from_value).run(SILENT)
@@ -124,7 +124,7 @@ def test_ten_thousand_concats(source: Any, side: str) -> None:
 
 
 @SOURCES
-def test_a_concat_goes_on_from_any_state(source: Any) -> None:
+def test_a_concat_resumes_from_any_state(source: Any) -> None:
     s = source().concat(source()).concat(source().concat(source()))
     whole, state, at = rows(s), s.init, 0
     while at < len(whole):
@@ -183,7 +183,7 @@ def deep_chain(source: Any, name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_pairs_in_pairs_have_a_limit_that_is_told_when_the_stream_is_built(side: str) -> None:
+def test_pairs_in_pairs_beyond_the_limit_are_an_error_when_the_stream_is_built(side: str) -> None:
     def paired(s: BatchStream) -> BatchStream:
         return s.zip(one_by_one()) if side == "left" else one_by_one().zip(s)
 
@@ -204,7 +204,7 @@ def test_training_over_a_deep_chain(executor: Any) -> None:
     assert int(program.run_or_raise(Runtime(log=None, executor=executor)).state.step) == 6
 
 
-def test_what_fails_in_a_deep_chain_is_raised_as_it_is() -> None:
+def test_an_exception_in_a_deep_chain_is_raised_unchanged() -> None:
     def fail(batch: Any) -> Any:
         raise ValueError("unreadable")
 
@@ -230,6 +230,6 @@ def test_ten_million_batches_are_described_at_once(source: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7, 9])
-def test_repeating_gives_the_batches_again_and_again(count: int) -> None:
+def test_repeating_starts_over_as_often_as_necessary(count: int) -> None:
     s = stream.from_arrays(np.arange(7), batch_size=3, seed=1)
     assert rows(s.repeat_or_take(count)) == (rows(s) * 3)[:count]

@@ -143,7 +143,7 @@ def test_after_any_malformed_answer_the_next_mirror_is_tried(server, tmp_path, n
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_alone_it_is_a_typed_failure(server, tmp_path, name):
+def test_a_malformed_answer_of_the_only_mirror_is_a_typed_failure(server, tmp_path, name):
     server.script["/bad"] = MALFORMED[name]
     found = fault(fetch(server.url + "/bad", tmp_path / "a", sha256=SHA, timeout=5))
     assert isinstance(found, DownloadFailed | ChecksumMismatch)
@@ -171,7 +171,7 @@ def test_a_server_that_drips_is_given_up(server, tmp_path, head):
 
 
 @pytest.mark.parametrize("head", [HEAD + b"Content-Length: 50000000\r\n\r\n", HEAD])
-def test_there_is_a_deadline_for_all_of_it(server, tmp_path, head):
+def test_a_deadline_limits_the_whole_download(server, tmp_path, head):
     server.script["/bad"] = server.drip(b"X-A: 1\r\n" * 5, head)
     started = time.monotonic()
     found = fault(fetch(server.url + "/bad", tmp_path / "a", sha256=SHA, timeout=30, deadline=0.5))
@@ -179,7 +179,7 @@ def test_there_is_a_deadline_for_all_of_it(server, tmp_path, head):
     assert isinstance(found, DownloadFailed) and found.again and "not done within 0.5 seconds" in found.reason
 
 
-def test_the_deadline_is_of_all_mirrors_and_of_waiting_for_others(server, tmp_path):
+def test_the_deadline_covers_all_mirrors_and_waiting_for_other_processes(server, tmp_path):
     server.script["/bad"] = server.drip(b"x" * 5000, HEAD + b"Content-Length: 50000000\r\n\r\n")
     program = fetch([server.url + "/bad"] * 9, tmp_path / "a", sha256=SHA, timeout=30, deadline=1)
     threads = [threading.Thread(target=run, args=(program,)) for _ in range(3)]
@@ -196,7 +196,7 @@ def test_the_deadline_is_of_all_mirrors_and_of_waiting_for_others(server, tmp_pa
     "head", [b"", HEAD, HEAD + b"Content-Length: 50000\r\n\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n"]
 )
 @pytest.mark.parametrize("piece", [b"", b"x"])
-def test_a_stop_is_heard_at_once(server, tmp_path, head, piece):
+def test_a_stop_ends_a_download_at_once(server, tmp_path, head, piece):
     def silent(connection):
         connection.sendall(head)
         server.ended.wait(20)
@@ -212,7 +212,7 @@ def test_a_stop_is_heard_at_once(server, tmp_path, head, piece):
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "5", None])
-def test_wrong_deadlines_are_told_at_once(tmp_path, seconds):
+def test_wrong_deadlines_raise_at_once(tmp_path, seconds):
     with pytest.raises((ValueError, TypeError), match="seconds"):
         fetch("http://a", tmp_path / "a", sha256=SHA, deadline=seconds)
 
@@ -246,7 +246,7 @@ KINDS = ["link", "link to nothing", "hard link", "pipe", "folder", "link to a fo
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("works", [True, False])
-def test_what_stands_at_the_name_of_the_part_is_left_alone(server, tmp_path, kind, works):
+def test_other_files_with_the_name_of_the_part_are_left_unchanged(server, tmp_path, kind, works):
     (tmp_path / "files").mkdir()
     other, target = tmp_path / "other", tmp_path / "files" / "a"
     stranger(tmp_path / "files" / "a.part", kind, other)
@@ -271,7 +271,7 @@ def test_a_link_at_the_final_name_is_replaced_and_not_followed(server, tmp_path,
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link to a folder"])
-def test_what_is_no_file_at_the_final_name_is_a_fault_at_once(server, tmp_path, kind):
+def test_a_folder_or_device_at_the_final_name_is_a_fault_at_once(server, tmp_path, kind):
     stranger(tmp_path / "a", kind, tmp_path / "other")
     before = os.lstat(tmp_path / "a")
     found = fault(fetch(server.url, tmp_path / "a", sha256=SHA))
@@ -297,7 +297,7 @@ def test_a_part_that_is_replaced_while_it_is_written_does_no_harm(server, tmp_pa
     assert isinstance(found, DownloadFailed) and "replaced" in found.reason and not (tmp_path / "a").exists()
 
 
-def test_a_part_of_an_earlier_program_is_continued(server, tmp_path):
+def test_a_part_of_an_earlier_program_is_resumed(server, tmp_path):
     (tmp_path / "a.part").write_bytes(DATA[:20_000])
 
     def act(connection):

@@ -155,14 +155,14 @@ def leaves(trained: Any) -> list[Any]:
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("an item fails", "on_epoch fails", "a metric raises")),
     ],
 )
-def test_the_end_holds_what_was_reached_and_resuming_gives_the_whole(whole: list[Any], name: str) -> None:
+def test_every_outcome_holds_the_last_good_state_and_resuming_gives_the_whole_run(whole: list[Any], name: str) -> None:
     ends_and_resumes(whole, name, None)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="starts processes from a server")
 @pytest.mark.parametrize("name", ENDS)
-def test_every_end_in_the_other_executor(whole: list[Any], name: str) -> None:
+def test_every_outcome_in_the_other_executor(whole: list[Any], name: str) -> None:
     ends_and_resumes(whole, name, train.Fused())
 
 
@@ -189,7 +189,7 @@ def ended(program: Effect[Any, Any], kind: type[Any], runtime: Runtime) -> Any:
     return fault.state
 
 
-def test_a_second_ctrl_c_while_a_batch_is_awaited_holds_it_too(whole: list[Any]) -> None:
+def test_a_second_ctrl_c_during_a_wait_for_a_batch_holds_the_state_too(whole: list[Any]) -> None:
     def impatient() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.05, 0.001)
 

@@ -102,7 +102,7 @@ def npy(descr, shape, raw):
 
 @pytest.mark.parametrize("descr", ["(2,3)<f4", "(3,)u1", ("<f4", (2, 3)), "(1,2)<f8", "(2,2,2)<c8"])
 @pytest.mark.parametrize("reader", [data.read_npy, data.map_npy])
-def test_a_dtype_with_a_shape_of_its_own_is_refused(tmp_path, descr, reader):
+def test_a_dtype_with_its_own_shape_is_refused(tmp_path, descr, reader):
     size = np.dtype(descr).itemsize
     (tmp_path / "a.npy").write_bytes(npy(descr, "(5,)", bytes(5 * size)))
     with pytest.raises(ValueError):  # as NumPy does
@@ -111,7 +111,7 @@ def test_a_dtype_with_a_shape_of_its_own_is_refused(tmp_path, descr, reader):
     assert isinstance(found, FileCorrupt) and "dtype" in str(found)
 
 
-def test_a_field_with_a_shape_of_its_own_is_read_as_numpy_reads_it(tmp_path):
+def test_a_field_with_its_own_shape_is_read_as_numpy_reads_it(tmp_path):
     records = np.zeros(3, [("x", "<i2"), ("y", ">f4", (2, 3)), ("z", [("w", "u1", (2,))])])
     records["y"] = np.arange(18).reshape(3, 2, 3)
     np.save(tmp_path / "a.npy", records)
@@ -120,7 +120,7 @@ def test_a_field_with_a_shape_of_its_own_is_read_as_numpy_reads_it(tmp_path):
     np.testing.assert_array_equal(found["y"], np.load(tmp_path / "a.npy")["y"])
 
 
-def test_many_small_pages_and_columns_are_read_right(tmp_path):
+def test_many_small_pages_and_columns_are_read_correctly(tmp_path):
     parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     rng = np.random.default_rng(0)
     columns = {f"c{i}": rng.normal(size=2_000) for i in range(20)} | {"k": rng.integers(0, 5, 2_000)}
@@ -143,7 +143,7 @@ def test_a_schema_that_repeats_itself_is_too_large(tmp_path):
 
 
 @pytest.mark.parametrize("failing", [10**9, 1, 2])
-def test_a_table_is_read_where_no_thread_can_be_started(tmp_path, monkeypatch, failing):
+def test_a_table_is_read_if_no_thread_can_be_started(tmp_path, monkeypatch, failing):
     """Never, or only later."""
     (tmp_path / "a.csv").write_text("a\n" + "".join(f"{i}\n" for i in range(200_000)))
     start, tries = threading.Thread.start, []

@@ -53,14 +53,14 @@ def npy(descr, shape, order="False", raw=bytes(64)):
 @pytest.mark.parametrize(("descr", "shape"), HEADERS)
 @pytest.mark.parametrize("reader", [data.read_npy, data.map_npy])
 @pytest.mark.parametrize("order", ["False", "True"])
-def test_no_npy_header_ends_raw(tmp_path, descr, shape, reader, order):
+def test_every_damaged_npy_header_is_a_typed_fault(tmp_path, descr, shape, reader, order):
     (tmp_path / "a.npy").write_bytes(npy(descr, shape, order))
     found = fault(reader(tmp_path / "a.npy"))
     assert isinstance(found, FileCorrupt) and len(str(found)) < 1000
 
 
 @pytest.mark.parametrize("order", ["1", "None", "'C'", "[]"])
-def test_an_order_that_is_none(tmp_path, order):
+def test_an_invalid_order_in_a_header(tmp_path, order):
     (tmp_path / "a.npy").write_bytes(npy("<f4", "(16,)", order))
     assert isinstance(fault(data.read_npy(tmp_path / "a.npy")), FileCorrupt)
 
@@ -184,7 +184,7 @@ class PanicException(BaseException):  # as Rust's is called
 
 
 @pytest.mark.parametrize("error", [PanicException("index out of bounds"), Exception("no"), OverflowError(), TypeError("?")])
-def test_whatever_the_library_raises_is_a_fault(error):
+def test_every_exception_of_the_library_is_a_fault(error):
     pytest.importorskip("tokenizers")
     codec = data.train_bpe(["a b c"], 260)
     codec.size, codec._known, codec._added  # noqa: B018  # are known before
@@ -195,7 +195,7 @@ def test_whatever_the_library_raises_is_a_fault(error):
         assert isinstance(raised.value.fault, CodecFailed) and raised.value.__cause__ is error
 
 
-def test_an_interruption_in_a_tokenizer_is_none_of_its_failures():
+def test_an_interruption_in_a_tokenizer_is_not_a_fault_of_the_tokenizer():
     pytest.importorskip("tokenizers")
     codec = data.train_bpe(["a b c"], 260)
     codec.size, codec._known, codec._added  # noqa: B018
@@ -222,7 +222,7 @@ def test_a_codec_is_written_to_a_file_or_not_at_all(tmp_path, kind):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_codec_is_written_through_no_link(tmp_path):
+def test_a_codec_is_not_written_through_a_link(tmp_path):
     (tmp_path / "other").write_text("precious")
     (tmp_path / "codec").symlink_to("other")
     assert is_successful(data.save_codec(data.byte_codec(), tmp_path / "codec").run())

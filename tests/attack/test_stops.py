@@ -101,7 +101,7 @@ def interrupt() -> None:
 
 @pytest.mark.slow
 @EACH
-def test_a_cancel_from_another_thread_is_heard(build: Any) -> None:
+def test_a_cancel_from_another_thread_ends_the_wait(build: Any) -> None:
     log: list[int] = []
     runtime = Runtime(log=None)
     at = stop_later(log, runtime.cancel.cancel)
@@ -112,7 +112,7 @@ def test_a_cancel_from_another_thread_is_heard(build: Any) -> None:
 
 
 @EACH
-def test_the_first_ctrl_c_is_heard(build: Any) -> None:
+def test_the_first_ctrl_c_ends_the_wait(build: Any) -> None:
     log: list[int] = []
     at = stop_later(log, interrupt)
     exit = build(log).run_exit(Runtime(log=None))
@@ -135,7 +135,7 @@ def test_a_run_in_another_thread_is_cancelled(build: Any) -> None:
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (), (signal.SIGINT,)])
-def test_a_nested_run_that_names_its_own_signals_hears_it(signals: Any) -> None:
+def test_ctrl_c_stops_a_nested_run_with_its_own_signals(signals: Any) -> None:
     log: list[int] = []
     at = stop_later(log, interrupt)
     inner: list[Any] = []
@@ -148,7 +148,7 @@ def test_a_nested_run_that_names_its_own_signals_hears_it(signals: Any) -> None:
     assert time.monotonic() - at[0] < 2 * SOON
 
 
-def test_sigterm_is_heard_by_a_run_that_names_it() -> None:
+def test_sigterm_stops_a_run_that_names_it() -> None:
     log: list[int] = []
     at = stop_later(log, lambda: os.kill(os.getpid(), signal.SIGTERM))
     exit = WAITS["processes"](log).run_exit(Runtime(log=None, signals=(signal.SIGINT, signal.SIGTERM)))
@@ -167,7 +167,7 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(number: signal.Signals) 
         signal.signal(number, before)
 
 
-def test_a_wait_of_ones_own_can_listen() -> None:
+def test_a_users_own_wait_can_poll_the_token() -> None:
     def wait() -> None:
         polled.wait(lambda seconds: time.sleep(seconds))
 
@@ -182,7 +182,7 @@ def test_a_wait_of_ones_own_can_listen() -> None:
 
 
 @pytest.mark.slow
-def test_the_position_can_be_asked_for_again_after_a_stop_and_gives_the_same() -> None:
+def test_the_position_gives_the_same_batch_again_after_a_stop() -> None:
     def use(batches: Any) -> Effect[Any, Any]:
         token = Runtime(log=None)
 
@@ -205,7 +205,7 @@ def test_the_position_can_be_asked_for_again_after_a_stop_and_gives_the_same() -
 
 
 @pytest.mark.slow
-def test_after_an_exception_in_the_parent_the_same_position_can_be_asked_for() -> None:
+def test_the_position_gives_its_batch_after_an_exception_in_the_parent() -> None:
     def use(batches: Any) -> Effect[Any, Any]:
         def again() -> list[float]:
             def impatient(number: int, frame: Any) -> None:

@@ -280,7 +280,7 @@ if __name__ == "__main__":
 
 
 @LINUX
-def test_workers_and_the_fork_server_end_with_a_killed_parent_also_while_an_item_holds_the_lock(tmp_path: Path) -> None:
+def test_workers_and_the_fork_server_end_with_a_killed_parent_also_while_an_item_holds_the_gil(tmp_path: Path) -> None:
     assert hasattr(ctypes, "PyDLL")
     script = tmp_path / "train.py"
     script.write_text(KILLED)

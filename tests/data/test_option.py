@@ -25,7 +25,7 @@ def fault(program):
 
 
 @pytest.mark.parametrize("path", ["a\0b", "a\ud800b", "x" * 5000], ids=["NUL", "surrogate", "long"])
-def test_a_path_that_no_file_can_have_is_a_missing_file(path, tmp_path):
+def test_an_impossible_path_is_a_missing_file(path, tmp_path):
     for reader in READERS:
         found = fault(reader(path))
         assert isinstance(found, FileMissing), reader
@@ -44,7 +44,7 @@ def test_a_nul_in_a_path_to_write_to(tmp_path):
     assert isinstance(fault(plots.show_images(np.zeros((1, 2, 2)), path="a\0b.png")), FileUnwritable)
 
 
-def test_bytes_are_no_path(tmp_path):
+def test_bytes_are_not_a_path(tmp_path):
     name = os.fsencode(tmp_path)
     for build in (
         *READERS,
@@ -59,7 +59,7 @@ def test_bytes_are_no_path(tmp_path):
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), None])
-def test_a_timeout_is_a_time(tmp_path, timeout):
+def test_a_timeout_is_a_number_of_seconds(tmp_path, timeout):
     with pytest.raises(ValueError, match="above 0"):
         data.fetch("http://localhost/x", tmp_path / "x", sha256="0" * 64, timeout=timeout)
     for reader in NAMED:
@@ -92,7 +92,7 @@ def test_one_mirror_may_be_a_string(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["http://[", "", "file:///etc/passwd"])
-def test_another_try_is_advised_only_where_it_may_help(tmp_path, url):
+def test_another_attempt_is_advised_only_if_it_may_help(tmp_path, url):
     assert "run it again" not in str(fault(data.fetch(url, tmp_path / "x", sha256="0" * 64)))
     found = fault(data.fetch("http://localhost:1/x", tmp_path, sha256="0" * 64))
     assert "run it again" not in str(found)
@@ -100,7 +100,7 @@ def test_another_try_is_advised_only_where_it_may_help(tmp_path, url):
 
 
 @pytest.mark.parametrize(("module", "package"), [("PIL.Image", "pillow"), ("sklearn.datasets", "scikit-learn")])
-def test_a_missing_package_is_called_as_it_is_installed(monkeypatch, module, package):
+def test_a_missing_package_has_the_name_to_install(monkeypatch, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
     with pytest.raises(FaultError) as raised:
@@ -108,7 +108,7 @@ def test_a_missing_package_is_called_as_it_is_installed(monkeypatch, module, pac
     assert raised.value.fault == ExtraMissing(package, "extra")
 
 
-def test_padding_that_no_batch_can_have_is_found_when_called():
+def test_an_impossible_padding_is_an_error_at_the_call():
     with pytest.raises(ValueError, match="int32"):
         data.padded_batches([[1]], 2, pad=2**40)
     with pytest.raises(FaultError, match="DtypeMismatch"):

@@ -27,7 +27,7 @@ def halves(n: int) -> Do[int, str]:
     return steps
 
 
-def test_a_block_yields_what_it_returns_and_loops_as_it_likes() -> None:
+def test_a_block_yields_its_return_value_and_may_loop() -> None:
     assert halves(64).run() == IOSuccess(6)
     assert halves(48).run() == IOFailure("3 is odd")
     assert halves(1).run() == IOSuccess(0)
@@ -84,7 +84,7 @@ def test_a_block_that_ends_early_is_closed_and_its_finally_runs_once(how: str) -
         assert log == (["went on", "closed"] if how == "success" else ["closed"])
 
 
-def test_a_block_is_closed_when_the_failure_is_and_not_later() -> None:
+def test_a_block_is_closed_at_the_failure_and_not_later() -> None:
     log: list[str] = []
 
     @do
@@ -153,7 +153,7 @@ def test_a_bug_in_a_step_is_not_caught_inside_the_block() -> None:
         block().run()
 
 
-def test_what_a_block_yields_must_be_an_effect() -> None:
+def test_a_block_must_yield_effects() -> None:
     @do
     def block() -> Any:
         yield 5
@@ -185,7 +185,7 @@ def test_a_resource_is_used_from_a_block() -> None:
     assert log == ["open", "read", "close", "after"]
 
 
-def test_sequence_runs_in_order_and_stops_at_the_first_failure() -> None:
+def test_collect_runs_in_order_and_stops_at_the_first_failure() -> None:
     log: list[str] = []
     assert collect(noted(log, word) for word in "abc").run() == IOSuccess(("a", "b", "c"))
     log.clear()
@@ -194,12 +194,12 @@ def test_sequence_runs_in_order_and_stops_at_the_first_failure() -> None:
     assert collect([]).run() == IOSuccess(())
 
 
-def test_sequence_of_a_generator_runs_again() -> None:
+def test_collect_of_a_generator_runs_again() -> None:
     program = collect(Effect.from_value(n) for n in range(3))
     assert program.run() == program.run() == IOSuccess((0, 1, 2))
 
 
-def test_iterate_goes_on_with_each_state_and_ends_with_a_value_or_a_failure() -> None:
+def test_iterate_continues_with_each_state_and_ends_with_a_value_or_a_failure() -> None:
     states: list[int] = []
 
     def body(n: int) -> Effect[Result[int, str], str]:

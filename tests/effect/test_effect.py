@@ -220,7 +220,7 @@ def test_attempt_turns_only_the_named_exceptions_into_failures() -> None:
         Effect.attempt(broken, ValueError, str).run()
 
 
-def test_a_program_comes_from_and_becomes_a_reader_of_returns() -> None:
+def test_a_program_converts_from_and_to_a_reader_of_returns() -> None:
     reader: RequiresContextIOResult[Any, Any, Runtime] = RequiresContextIOResult(lambda runtime: IOSuccess(runtime.device))
     assert Effect.from_reader(reader).run(Runtime(device="cpu")) == IOSuccess("cpu")
     assert Effect.from_reader(RequiresContextIOResult.from_failure("no")).run() == IOFailure("no")
@@ -255,7 +255,7 @@ def test_retry_gives_up_with_the_last_failure() -> None:
     assert len(tries) == 3
 
 
-def test_retry_tries_again_only_when_the_failure_is_worth_it() -> None:
+def test_retry_tries_again_only_if_when_is_true() -> None:
     tries = list[int]()
     assert busy(9, tries).retry(5, when=lambda error: error != "busy").run() == IOFailure("busy")
     assert len(tries) == 1
@@ -283,7 +283,7 @@ def test_the_pointfree_functions_of_returns_work_in_a_flow() -> None:
     assert later(1).run() == IOSuccess("2")
 
 
-def test_fold_collect_stops_at_the_first_failure_and_collect_all_goes_on() -> None:
+def test_fold_collect_stops_at_the_first_failure_and_collect_all_continues() -> None:
     log: list[str] = []
     one, no, three = (noted(log, word).then(effect) for word, effect in [("1", FOUR), ("2", NO), ("3", FOUR)])
     empty: Effect[tuple[int, ...], str] = Effect.from_value(())
@@ -321,17 +321,17 @@ def forgetful(n: Any, *_: Any) -> Any:
         iterate(4, forgetful),
     ],
 )
-def test_a_function_that_returns_no_effect_is_told_by_name_and_what_it_returned(program: Effect[Any, Any]) -> None:
+def test_a_function_that_returns_no_effect_is_named_with_its_result(program: Effect[Any, Any]) -> None:
     with pytest.raises(TypeError, match=r"^forgetful returned int, expected Effect"):
         program.run()
 
 
-def test_a_handler_that_returns_no_effect_is_told_too() -> None:
+def test_a_handler_that_returns_no_effect_is_named_too() -> None:
     with pytest.raises(TypeError, match=r"^len returned int, expected Effect"):
         NO.lash(len).run()
 
 
-def test_a_call_that_returns_no_result_is_told_by_name() -> None:
+def test_a_call_that_returns_no_result_is_named() -> None:
     with pytest.raises(TypeError, match=r"^forgetful returned str, expected Success or Failure"):
         Effect.access(lambda _: Effect.call(partial(forgetful, "a"))).run()
 
@@ -341,7 +341,7 @@ def test_an_effect_has_no_truth_value() -> None:
         bool(FOUR)
 
 
-def test_the_repr_is_short_and_tells_the_name() -> None:
+def test_the_repr_is_short_and_has_the_name() -> None:
     assert repr(FOUR) == "<Effect: pure>"
     assert repr(FOUR.map(str).lash(increased)) == "<Effect: pure and 2 more>"
     assert repr(FOUR.named("load").map(str)) == "<Effect: load and 1 more>"

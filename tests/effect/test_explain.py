@@ -97,11 +97,11 @@ def test_the_change_of_a_runtime_and_a_function_of_it_are_not_run() -> None:
     assert lines(Effect.access(load).local(evaluate)) == ["load"]
 
 
-def test_a_failure_that_is_sure_is_shown() -> None:
+def test_a_certain_failure_is_shown() -> None:
     assert lines(Effect.from_failure("no")) == ["fails with 'no'"]
 
 
-def test_what_carries_an_outline_is_asked_for_it_and_gives_its_value_on() -> None:
+def test_an_outline_is_shown_and_its_value_passed_on() -> None:
     train = outlined(Outline(("train a model",), value="a model"))
     assert lines(train.bind(Evaluate()).map(report)) == ["train a model", "evaluate a model", "then report"]
     assert lines(train.tap(Evaluate()).bind(Evaluate())) == ["train a model", "evaluate a model", "evaluate a model"]
@@ -112,14 +112,14 @@ def test_what_carries_an_outline_is_asked_for_it_and_gives_its_value_on() -> Non
     ]
 
 
-def test_what_depends_on_the_result_of_a_users_function_is_unknown() -> None:
+def test_steps_after_a_users_function_are_unknown() -> None:
     train = outlined(Outline(("train a model",), value="a model"))
     assert lines(train.map(report).bind(Evaluate()))[-1] == f"evaluate {UNKNOWN!r}" == "evaluate unknown"
     assert lines(train.lash(recover).bind(Evaluate()))[-1] == "evaluate unknown"
     assert lines(Effect.suspend(load).bind(Evaluate()))[-1] == "evaluate unknown"
 
 
-def test_a_fault_that_a_run_is_sure_to_end_with_is_told_and_ends_the_plan() -> None:
+def test_a_certain_fault_is_reported_and_ends_the_plan() -> None:
     train = outlined(Outline(("train a model",), fault=EmptyEpoch()))
     explanation = train.bind(Evaluate()).map(report).explain()
     assert explanation.fault == EmptyEpoch()
@@ -128,13 +128,13 @@ def test_a_fault_that_a_run_is_sure_to_end_with_is_told_and_ends_the_plan() -> N
     assert train.ensuring(close).explain().fault == EmptyEpoch()
 
 
-def test_a_fault_that_a_handler_may_turn_is_not_sure() -> None:
+def test_a_fault_that_a_handler_may_recover_is_not_certain() -> None:
     train = outlined(Outline(("train a model",), fault=EmptyEpoch()))
     assert train.lash(recover).explain().fault is None
     assert train.attempted().explain().fault is None
 
 
-def test_a_program_without_a_sure_fault_has_none() -> None:
+def test_a_program_without_a_certain_fault_has_none() -> None:
     assert Effect.from_value(1).explain().fault is None
 
 

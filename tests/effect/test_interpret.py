@@ -205,7 +205,7 @@ def test_acquiring_and_releasing_are_not_interrupted() -> None:
     assert log == ["acquired", "whole", "release", "released"]
 
 
-def test_what_polls_the_cancel_token_while_releasing_is_not_stopped_by_it() -> None:
+def test_a_poll_of_the_cancel_token_during_a_release_does_not_stop_it() -> None:
     log: list[Any] = []
 
     def polling(runtime: Runtime) -> Result[None, Any]:
@@ -266,7 +266,7 @@ def polling(stop_at: int, log: list[Any]) -> Effect[int, Any]:
     return Effect.call(loop)
 
 
-def test_ctrl_c_lets_a_polling_call_stop_with_what_it_reached() -> None:
+def test_ctrl_c_lets_a_polling_call_stop_with_its_state() -> None:
     log: list[Any] = []
     program = polling(3, log).bind(lambda _: noted(log, "next")).ensuring(lambda outcome: noted(log, type(outcome)))
     assert state_of(program.run()) == 4
@@ -292,7 +292,7 @@ def test_ctrl_c_ends_an_endless_loop() -> None:
     assert len(count) == 500
 
 
-def test_ctrl_c_in_the_last_step_is_heard_and_keeps_the_value() -> None:
+def test_ctrl_c_in_the_last_step_is_an_interruption_with_the_value() -> None:
     assert state_of(Effect.suspend(lambda: ctrl_c() or "value").run()) == "value"
 
 
@@ -333,7 +333,7 @@ def test_a_run_after_an_interrupted_one_is_fresh() -> None:
     assert program.run(runtime) == IOSuccess(0)
 
 
-def test_salvage_fills_in_the_state_that_an_interruption_has_not() -> None:
+def test_salvage_adds_the_state_that_an_interruption_lacks() -> None:
     stop = Effect.suspend(ctrl_c).then(ZERO)
     salvaged: Effect[int, Any] = stop.salvaged(lambda: "half")
     assert state_of(salvaged.run()) == "half"
@@ -374,7 +374,7 @@ def test_a_second_ctrl_c_does_not_stop_a_release_and_a_third_does() -> None:
     assert log == ["released after 2"]
 
 
-def test_signals_while_handlers_are_put_back_do_not_leave_one_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_during_the_restoration_of_handlers_leave_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     install = signal.signal
 
     def noisy(number: int, handler: Any) -> Any:
@@ -415,7 +415,7 @@ def run_with_signals_at(moments: set[int], program: Effect[Any, Any]) -> int:
 
 @pytest.mark.parametrize("use", [ZERO, Effect.from_failure("no"), Effect.suspend(broken)], ids=["success", "failure", "bug"])
 @pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
-def test_two_signals_leak_nothing_and_leave_no_handler_whenever_they_come(use: Effect[Any, Any], stride: int) -> None:
+def test_two_signals_at_any_time_leak_nothing_and_leave_no_handler(use: Effect[Any, Any], stride: int) -> None:
     held: list[None] = []
     acquire, release = Effect.suspend(lambda: held.append(None)), Effect.suspend(held.pop)
     program = bracket(acquire, lambda _: bracket(acquire, lambda _: use, lambda *_: release), lambda *_: release)
@@ -428,14 +428,14 @@ def test_two_signals_leak_nothing_and_leave_no_handler_whenever_they_come(use: E
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, (first, second)
 
 
-def test_sigterm_stops_a_program_only_where_the_runtime_asks_for_it() -> None:
+def test_sigterm_stops_a_program_only_if_the_runtime_names_it() -> None:
     terminate = Effect.suspend(lambda: signal.raise_signal(signal.SIGTERM)).then(ZERO)
     assert isinstance(terminate.run_exit(Runtime(signals=(signal.SIGINT, signal.SIGTERM))), Interrupted)
     handler = Effect.suspend(lambda: signal.getsignal(signal.SIGTERM))
     assert handler.run() == IOSuccess(signal.SIG_DFL)
 
 
-def test_a_foreign_handler_is_left_alone() -> None:
+def test_another_librarys_handler_is_unchanged() -> None:
     hits: list[int] = []
     signal.signal(signal.SIGINT, lambda number, frame: hits.append(number))
     foreign = signal.getsignal(signal.SIGINT)
@@ -444,7 +444,7 @@ def test_a_foreign_handler_is_left_alone() -> None:
     assert signal.signal(signal.SIGINT, signal.default_int_handler) is foreign
 
 
-def test_handlers_are_put_back_on_every_outcome() -> None:
+def test_handlers_are_restored_on_every_outcome() -> None:
     handler = Effect.suspend(lambda: signal.getsignal(signal.SIGINT))
     assert handler.run() != IOSuccess(signal.default_int_handler)
     for program in (
@@ -548,7 +548,7 @@ def test_building_a_program_inside_a_jax_transformation_is_fine() -> None:
     assert jax.jit(lambda x: (Effect.from_value(x).map(str), x)[1])(1.0) == 1.0
 
 
-def test_a_changed_runtime_may_bring_a_cancel_token_of_its_own() -> None:
+def test_a_changed_runtime_may_have_its_own_cancel_token() -> None:
     own = CancelToken()
     deaf = Effect.suspend(ctrl_c).then(ZERO).local(lambda runtime: replace(runtime, cancel=own))
     log: list[Any] = []

@@ -64,7 +64,7 @@ def test_a_release_is_given_the_outcome(body: Effect[Any, Any], kind: type) -> N
         assert str(seen[0][1]) == str(exit)
 
 
-def test_a_resource_is_acquired_anew_for_each_use_and_each_run() -> None:
+def test_a_resource_is_acquired_again_for_each_use_and_each_run() -> None:
     log: list[Any] = []
     program = file(log, "a").use(Effect.from_value)
     assert log == []
@@ -72,14 +72,14 @@ def test_a_resource_is_acquired_anew_for_each_use_and_each_run() -> None:
     assert log == ["open a", "close a"] * 2
 
 
-def test_what_was_acquired_is_released_when_the_next_cannot_be_acquired() -> None:
+def test_an_acquired_resource_is_released_if_the_next_acquisition_fails() -> None:
     log: list[Any] = []
     missing: Resource[str, str] = Resource.make(Effect.from_failure("missing"), lambda *_: noted(log, "never"))
     assert file(log, "a").bind(lambda _: missing).use(Effect.from_value).run() == IOFailure("missing")
     assert log == ["open a", "close a"]
 
 
-def test_what_was_acquired_is_released_when_a_function_of_it_raises() -> None:
+def test_an_acquired_resource_is_released_if_a_function_of_it_raises() -> None:
     uses: list[Callable[[Resource[str, Any]], Effect[Any, Any]]] = [
         lambda resource: resource.map(lambda _: broken()).use(Effect.from_value),
         lambda resource: resource.bind(lambda _: broken()).use(Effect.from_value),
@@ -99,7 +99,7 @@ def test_a_value_needs_no_release_and_map_changes_it() -> None:
 
 
 @every_ending
-def test_a_context_manager_is_entered_anew_left_once_and_sees_a_bug_only(body: Effect[Any, Any], kind: type) -> None:
+def test_a_context_manager_is_created_for_each_use_left_once_and_sees_bugs_only(body: Effect[Any, Any], kind: type) -> None:
     log: list[Any] = []
 
     @contextlib.contextmanager

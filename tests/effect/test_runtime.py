@@ -32,7 +32,7 @@ def test_a_token_is_requested_once_it_or_a_parent_is() -> None:
     assert not first.requested
 
 
-def test_a_token_is_deaf_while_it_is_masked() -> None:
+def test_a_masked_token_is_not_requested() -> None:
     masked = [True]
     token = CancelToken(masked=lambda: masked[0])
     token.cancel()
@@ -51,7 +51,7 @@ def test_ask_gives_the_services_of_the_run() -> None:
     assert Effect.access(lambda inner: Effect.from_value(inner.device)).run(runtime) == IOSuccess("device")
 
 
-def test_a_run_has_a_cancel_token_of_its_own_below_that_of_the_runtime() -> None:
+def test_a_run_has_its_own_cancel_token_below_that_of_the_runtime() -> None:
     runtime = Runtime()
     assert ask().map(lambda inner: inner.cancel is runtime.cancel).run(runtime) == IOSuccess(False)
 
@@ -84,7 +84,7 @@ def test_the_system_clock_sleeps_as_long_as_asked_and_not_when_cancelled() -> No
     assert clock.now() - start < 10
 
 
-def test_say_gives_lines_to_the_log_or_to_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_say_writes_lines_to_the_log_if_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     lines: list[Any] = []
     Runtime(log=lines.append).say("epoch 1")
     Runtime(log=None).say("epoch 2")

@@ -59,7 +59,7 @@ def test_a_state_that_a_fault_has_is_kept_and_the_innermost_run_wins() -> None:
     assert bug.state == bug.cause.state == "inner"  # type: ignore[attr-defined]
 
 
-def test_a_failure_that_is_no_fault_stays_as_it_is_and_so_does_a_success() -> None:
+def test_a_failure_that_is_not_a_fault_is_unchanged_and_so_is_a_success() -> None:
     assert training(Effect.from_failure("no")).run_exit() == Failure("no")
     assert training(Effect.from_value(1)).run_exit() == Success(1)
 
@@ -169,7 +169,7 @@ HOSTILE = [SlottedError, StatefulError, RefusingError, ExitingError, NotelessErr
 
 
 @pytest.mark.parametrize("kind", HOSTILE, ids=lambda kind: kind.__name__)
-def test_an_exception_that_resists_is_the_one_that_is_raised(kind: type[Exception]) -> None:
+def test_an_exception_that_takes_no_state_is_raised_itself(kind: type[Exception]) -> None:
     error = kind()
     released: list[Any] = []
     program = training(raising(error)).named("outer").ensuring(lambda end: Effect.suspend(lambda: released.append(end)))
@@ -184,14 +184,14 @@ def test_an_exception_that_resists_is_the_one_that_is_raised(kind: type[Exceptio
 
 
 @pytest.mark.parametrize("kind", HOSTILE, ids=lambda kind: kind.__name__)
-def test_a_release_that_raises_what_resists_does_not_hide_the_first_bug(kind: type[Exception]) -> None:
+def test_a_release_with_an_exception_that_takes_no_note_does_not_hide_the_first_bug(kind: type[Exception]) -> None:
     program = raising(ZeroDivisionError("first")).ensuring(lambda _: raising(kind()))
     with pytest.raises(ZeroDivisionError, match="first") as caught:
         program.run()
     assert "the release failed too" in caught.value.__notes__[0]
 
 
-def test_a_state_that_cannot_be_had_is_told_and_does_not_hide_the_failure() -> None:
+def test_a_state_that_cannot_be_made_is_logged_and_does_not_hide_the_failure() -> None:
     lines: list[str] = []
     program = training(Effect.from_failure(Mine("x")), RuntimeError("deleted"))
     assert program.run_exit(Runtime(log=lines.append)) == Failure(Mine("x"))

@@ -28,7 +28,7 @@ SLOW = dict.fromkeys(("logistic", "simple", "lamp", "wide", "cnn", "lstm", "gpt"
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in SMALL])
-def test_everybody_trains_the_same_model(benchmarks, name):
+def test_all_contestants_train_the_same_model(benchmarks, name):
     race, cases = benchmarks("race"), benchmarks("cases")
     ran = race.race(cases.CASES[name], rounds=1, scale=SMALL[name], dtype="uint8", folder=None, with_torch=False)
     assert set(ran.seconds) == {"fnlamp", "hand-written"}

@@ -140,7 +140,7 @@ def test_the_convolutions_learn_the_digits(capsys):
 
 @SLOW
 @pytest.mark.parametrize(("model", "epochs", "most"), [("lstm", 6, 0.5), ("gpt", 4, 1.5)])  # single letters: 2.14
-def test_the_character_model_learns_what_comes_next(model, epochs, most, tmp_path, capsys):
+def test_the_character_model_learns_the_next_character(model, epochs, most, tmp_path, capsys):
     (tmp_path / "text").write_text("the cat sat on the mat. " * 800)
     arguments = ["--text", str(tmp_path / "text"), "--model", model, "--epochs", str(epochs), "--length", "24"]
     assert example("character_model").main(arguments) == 0

@@ -26,7 +26,7 @@ def benchmarks(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_contestants_take_turns_and_the_first_round_is_not_counted(benchmarks):
+def test_contestants_alternate_and_the_first_round_is_not_counted(benchmarks):
     paired, order = benchmarks("paired"), []
 
     def contestant(name):
@@ -38,7 +38,7 @@ def test_contestants_take_turns_and_the_first_round_is_not_counted(benchmarks):
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3, "c": 3}
 
 
-def test_what_a_contestant_takes_is_measured_without_the_pause(benchmarks):
+def test_the_time_of_a_contestant_is_measured_without_the_pause(benchmarks):
     seconds = benchmarks("paired").take_turns({"quick": lambda n: None, "slow": lambda n: time.sleep(0.02)}, 2, pause=0.01)
     assert min(seconds["slow"]) >= 0.02
     assert min(seconds["quick"]) < 0.005
@@ -65,33 +65,33 @@ def test_a_finding_is_on_the_right_side_of_its_target(benchmarks, at_least, targ
     assert finding.as_json()["passed"] is passed
 
 
-def test_made_up_files_have_the_formats_and_sizes_of_real_ones(benchmarks, tmp_path):
-    made_up = benchmarks("made_up")
-    files, origin = made_up.mnist_files(None, tmp_path, 0.001)
-    assert origin.startswith("made up")
+def test_generated_files_have_the_formats_and_sizes_of_real_ones(benchmarks, tmp_path):
+    generated = benchmarks("generated")
+    files, origin = generated.mnist_files(None, tmp_path, 0.001)
+    assert origin.startswith("generated")
     raw = gzip.decompress(files["train-images-idx3-ubyte.gz"].read_bytes())
     assert raw[:16] == bytes([0, 0, 8, 3, 0, 0, 0, 60, 0, 0, 0, 28, 0, 0, 0, 28])
     assert len(raw) == 16 + 60 * 784
-    path, _ = made_up.csv_file(None, tmp_path, 0.01)
+    path, _ = generated.csv_file(None, tmp_path, 0.01)
     lines = gzip.decompress(path.read_bytes()).decode().splitlines()
     assert len(lines) == 101
     assert {line.count(",") for line in lines} == {784}
     first = path.read_bytes()
     path.unlink()
-    assert made_up.csv_file(None, tmp_path, 0.01)[0].read_bytes()[10:] == first[10:]  # but for gzip's time
+    assert generated.csv_file(None, tmp_path, 0.01)[0].read_bytes()[10:] == first[10:]  # but for gzip's time
 
 
 def test_a_folder_with_the_real_files_is_used(benchmarks, tmp_path):
-    made_up = benchmarks("made_up")
-    for name in (*made_up.IDX, made_up.CSV):
+    generated = benchmarks("generated")
+    for name in (*generated.IDX, generated.CSV):
         (tmp_path / name).touch()
-    files, origin = made_up.mnist_files(tmp_path, tmp_path / "work", 1.0)
+    files, origin = generated.mnist_files(tmp_path, tmp_path / "work", 1.0)
     assert (files["t10k-labels-idx1-ubyte.gz"].parent, origin) == (tmp_path, "MNIST")
-    assert made_up.csv_file(tmp_path, tmp_path / "work", 1.0) == (tmp_path / made_up.CSV, "MNIST")
+    assert generated.csv_file(tmp_path, tmp_path / "work", 1.0) == (tmp_path / generated.CSV, "MNIST")
 
 
 def test_the_mapped_file_is_an_npy_file(benchmarks, tmp_path):
-    features, labels = benchmarks("made_up").mapped_file(tmp_path, 0.002)
+    features, labels = benchmarks("generated").mapped_file(tmp_path, 0.002)
     x, y = np.load(features, mmap_mode="r"), np.load(labels)
     assert (x.shape, x.dtype, y.dtype) == ((637, 784), np.float32, np.int32)
     np.testing.assert_array_equal(y, x[:, :10].argmax(axis=1))
@@ -99,7 +99,7 @@ def test_the_mapped_file_is_an_npy_file(benchmarks, tmp_path):
 
 def test_images_are_made_once_and_compress_as_photographs_do(benchmarks, tmp_path):
     image = pytest.importorskip("PIL.Image")
-    root = benchmarks("made_up").jpeg_folder(tmp_path, 20, 64)
+    root = benchmarks("generated").jpeg_folder(tmp_path, 20, 64)
     files = sorted(root.glob("*/*.jpg"))
     assert len(files) == 20
     assert {path.parent.name for path in files} == {f"class-{i}" for i in range(10)}
@@ -107,7 +107,7 @@ def test_images_are_made_once_and_compress_as_photographs_do(benchmarks, tmp_pat
         assert (opened.size, opened.mode) == ((64, 64), "RGB")
         assert np.array(opened).std() > 20
     assert 0.1 < np.mean([path.stat().st_size for path in files]) / (64 * 64 * 3) < 0.3
-    assert benchmarks("made_up").jpeg_folder(tmp_path, 20, 64) == root
+    assert benchmarks("generated").jpeg_folder(tmp_path, 20, 64) == root
 
 
 def test_a_package_can_be_hidden_for_a_while(benchmarks):
@@ -119,7 +119,7 @@ def test_a_package_can_be_hidden_for_a_while(benchmarks):
     assert importlib.import_module("pyarrow.csv").read_csv
 
 
-def test_what_a_case_leaves_behind_is_counted_and_ended(benchmarks, monkeypatch):
+def test_processes_that_a_case_leaves_behind_are_counted_and_killed(benchmarks, monkeypatch):
     loading = benchmarks("loading")
     monkeypatch.setattr(loading, "GRACE", 0.2)
     with subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60 & exit 0"], start_new_session=True) as process:

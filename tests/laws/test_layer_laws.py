@@ -38,7 +38,7 @@ def specs(tree_):
 
 @each_layer
 @each_mode
-def test_the_spec_is_that_of_the_output_and_the_state_keeps_its_shape(case, mode):
+def test_the_spec_describes_the_output_and_the_state_keeps_its_shape(case, mode):
     init, _ = made(case)
     y, state = jax.eval_shape(case.layer.apply, init.params, init.state, case.spec, mode)
     assert specs(y) == specs(init.spec)
@@ -64,7 +64,7 @@ def test_eval_is_deterministic_and_leaves_the_state(case):
 
 @each_layer
 @each_mode
-def test_compiled_and_not_give_the_same_numbers(case, mode):
+def test_compiled_and_eager_give_the_same_numbers(case, mode):
     init, x = made(case)
     eager, compiled = (f(init.params, init.state, x, mode) for f in (case.layer.apply, jax.jit(case.layer.apply)))
     for a, b in zip(jax.tree.leaves(eager), jax.tree.leaves(compiled), strict=True):
@@ -72,7 +72,7 @@ def test_compiled_and_not_give_the_same_numbers(case, mode):
 
 
 @each_layer
-def test_one_trace_a_mode(case):
+def test_one_trace_per_mode(case):
     init, x = made(case)
     traces = []
 

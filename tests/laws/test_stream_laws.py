@@ -107,7 +107,7 @@ def shuffled(model, size, seed):
 
 @given(streams(), OPERATIONS, st.data())
 @few(max_examples=150)
-def test_combinators_are_those_of_lists_whatever_they_are_made_of_and_go_on_anywhere(s, operations, data):
+def test_combinators_behave_as_for_lists_on_every_source_and_resume_anywhere(s, operations, data):
     model = batches(s)
     kept = s.view is not None and {name for name, *_ in operations} <= KEEP_THE_VIEW
     for operation in operations:
@@ -152,7 +152,7 @@ def test_a_shuffle_buffer_has_one_order_indexed_or_not_and_loses_nothing(count, 
 
 
 @pytest.mark.parametrize("resource", ACQUIRED.values(), ids=ACQUIRED)
-def test_what_is_acquired_is_a_list_too_and_goes_on_anywhere(resource):
+def test_streams_in_resources_behave_as_lists_too_and_resume_anywhere(resource):
     def check(s):
         model = [(batch, labels(batch)) for batch in stream.items(s)]
         states = [s.init, *(state for _, state in steps(s, s.init))]
@@ -168,7 +168,7 @@ def test_what_is_acquired_is_a_list_too_and_goes_on_anywhere(resource):
 
 
 @pytest.mark.parametrize("make", ONCE.values(), ids=ONCE)
-def test_what_can_be_read_once_says_so(make):
+def test_a_source_that_can_be_read_once_says_so(make):
     s = make()
     first = s.step(s.init)
     assert s.step(s.init) is first  # the last batch can be had again
@@ -182,7 +182,7 @@ def test_what_can_be_read_once_says_so(make):
 
 
 @each_stream
-def test_asking_twice_gives_the_same_batch_and_the_spec_describes_it(s):
+def test_the_same_state_gives_the_same_batch_and_the_spec_describes_it(s):
     assert batches(s) == batches(s)
     for i, batch in enumerate(stream.items(s)):
         for spec, leaf in zip(jax.tree.leaves(s.spec), jax.tree.leaves(batch), strict=True):

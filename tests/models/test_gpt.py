@@ -74,7 +74,7 @@ def test_gradients_are_finite_differences() -> None:
         np.testing.assert_allclose(float(along), (above - below) / 2e-6, rtol=1e-6)
 
 
-def test_a_later_token_leaves_earlier_logits_as_they_are() -> None:
+def test_a_later_token_does_not_change_earlier_logits() -> None:
     params = small_params()
     apply = jax.jit(lambda tokens: SMALL.apply(params, {}, tokens, Eval())[0])
     first, second = apply(TOKENS), apply(TOKENS.at[:, 3].set(1))
@@ -82,7 +82,7 @@ def test_a_later_token_leaves_earlier_logits_as_they_are() -> None:
     assert np.all(first[:, 3:] != second[:, 3:])
 
 
-def test_a_shorter_text_has_the_logits_of_its_place_in_a_longer_one() -> None:
+def test_a_prefix_has_the_logits_of_the_longer_text() -> None:
     params = small_params()
     whole, part = (jax.jit(SMALL.apply)(params, {}, tokens, Eval())[0] for tokens in (TOKENS, TOKENS[:, :3]))
     np.testing.assert_allclose(whole[:, :3], part, atol=1e-5)
@@ -135,7 +135,7 @@ def test_another_rank_or_a_longer_text_is_a_fault(tokens: jax.Array) -> None:
         assert isinstance(caught.value.fault, ShapeMismatch)
 
 
-def test_tokens_that_are_no_integers_are_a_fault() -> None:
+def test_tokens_that_are_not_integers_are_a_fault() -> None:
     with pytest.raises(FaultError, match="tokens/embedding: expected integer tokens") as caught:
         SMALL.init(KEY, array_spec((2, 5), jnp.float32))
     assert isinstance(caught.value.fault, DtypeMismatch)

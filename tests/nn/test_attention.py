@@ -46,7 +46,7 @@ def test_numbers(causal: bool) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_the_same_in_one_part_as_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_part_and_many_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     params, x = made()
     x = jnp.concatenate([x, -x, x + 1, x - 1, 2 * x, x / 2, 1 - x, 1 / (1 + x * x)])  # 8 parts on CPU
     layer = nn.self_attention(3, causal=True)
@@ -72,7 +72,7 @@ def test_params_and_tags() -> None:
     assert {name: list(part) for name, part in bare.items()} == {"input": ["weight"], "output": ["weight"]}
 
 
-def test_a_later_time_leaves_earlier_outputs_as_they_are_if_causal() -> None:
+def test_if_causal_a_later_time_step_does_not_change_earlier_outputs() -> None:
     params, x = made()
     other = x.at[:, 3].add(1.0)
     first, second = (nn.self_attention(3, causal=True).apply(params, {}, at, Eval())[0] for at in (x, other))

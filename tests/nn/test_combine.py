@@ -42,7 +42,7 @@ def test_a_child_has_the_key_of_its_name() -> None:
     np.testing.assert_array_equal(made.params["out"]["weight"], alone.params["weight"])
 
 
-def test_two_positional_children_have_weights_of_their_own() -> None:
+def test_two_positional_children_have_their_own_weights() -> None:
     params = nn.sequence(nn.linear(3), nn.linear(3)).init(KEY, SPEC).params
     assert not np.allclose(params["0"]["weight"], params["1"]["weight"])
 
@@ -58,7 +58,7 @@ def test_the_shift_operator_flattens_and_keeps_names() -> None:
     assert list(made.params) == ["a", "b"]
 
 
-def test_state_is_kept_by_name_and_only_where_there_is_some() -> None:
+def test_state_is_kept_by_name_and_only_for_children_with_state() -> None:
     layers = nn.sequence(first=nn.linear(3), norm=nn.batch_norm(), act=nn.relu)
     made = layers.init(KEY, SPEC)
     assert list(made.state) == ["norm"]
@@ -160,7 +160,7 @@ def test_a_norm_of_a_pair_is_a_fault() -> None:
 # ------------------------------------------------------------------------------- repeat
 
 
-def test_repeat_with_weights_of_its_own_each_time() -> None:
+def test_repeat_with_separate_weights() -> None:
     made = nn.repeat(nn.linear(3), 3).init(KEY, SPEC)
     assert list(made.params) == ["0", "1", "2"]
     assert not np.allclose(made.params["0"]["weight"], made.params["1"]["weight"])

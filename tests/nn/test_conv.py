@@ -73,7 +73,7 @@ def test_params_and_tags() -> None:
     assert depthwise.tags["weight"].matrix is None
 
 
-def test_initialisers_see_what_an_output_sees() -> None:
+def test_initialisers_get_the_number_of_inputs_of_an_output() -> None:
     layer = nn.conv2d(500, 4, groups=2, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
     params = layer.init(KEY, array_spec((1, 8, 8, 8), jnp.float32)).params
     for leaf in params.values():  # 4 x 4 pixels of 4 channels: 1 / sqrt(64)
@@ -132,7 +132,7 @@ def test_conv_pool_is_convolution_pooling_and_relu(image, channels, kernel, pool
 
 
 @pytest.mark.parametrize("pool", [(2, 2), pytest.param((4, 1), marks=pytest.mark.slow)])
-def test_all_phases_at_once_are_the_convolution_and_its_largest(pool) -> None:  # type: ignore[no-untyped-def]
+def test_all_phases_at_once_equal_convolution_and_max_pooling(pool) -> None:  # type: ignore[no-untyped-def]
     x, weight = normal(3, 13, 14, 5), normal(5, 5, 3, 4)
 
     def apart(x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -148,7 +148,7 @@ def test_among_equal_phases_the_first_has_the_gradient_and_nan_is_seen() -> None
     assert jnp.isnan(im2col.convolve_pooled(jnp.ones((1, 4, 4, 1)).at[0, 2, 1].set(jnp.nan), weight, (2, 2))).all()
 
 
-def test_patches_made_anew_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputed_patches_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = normal(2, 8, 8, 3), normal(3, 3, 3, 4)
     kept = pulled(lambda *at: images.convolve(*at, None, Window((3, 3))), x, weight)
     monkeypatch.setattr(im2col, "KEPT", 0)
@@ -207,7 +207,7 @@ def test_it_computes_in_the_dtype_of_the_weight(layer: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_loop_has_no_convolution_of_xlas_and_turns_nothing_between_layers() -> None:
+def test_a_training_loop_has_no_xla_convolution_and_no_transpose_between_layers() -> None:
     model = nn.conv_pool(4, 5) >> nn.conv_pool(6, 3)
     made = model.init(KEY, array_spec((8, 16, 16, 1), jnp.float32))
 
@@ -225,7 +225,7 @@ def test_a_training_loop_has_no_convolution_of_xlas_and_turns_nothing_between_la
     assert not [line for line in text.splitlines() if " transpose(" in line and "dimensions={3,1,2,0}" in line]
 
 
-def test_the_gradient_of_the_data_is_not_computed_where_nobody_asks() -> None:
+def test_the_gradient_of_the_data_is_not_computed_if_it_is_not_used() -> None:
     layer = nn.conv2d(4, 3)
     made = layer.init(KEY, array_spec((8, 16, 16, 3), jnp.float32))
 
@@ -277,7 +277,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
 
 
 @pytest.mark.parametrize(("build", "message"), BAD, ids=[m for _, m in BAD])
-def test_nonsense_is_a_value_error(build: Callable[[], Any], message: str) -> None:
+def test_wrong_sizes_are_a_value_error(build: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 

@@ -48,7 +48,7 @@ def test_the_mask_is_a_function_of_the_key() -> None:
     assert not np.array_equal(a, c)
 
 
-def test_every_dropout_of_a_model_has_a_mask_of_its_own() -> None:
+def test_every_dropout_of_a_model_has_its_own_mask() -> None:
     both = nn.branch(nn.dropout(0.5), nn.dropout(0.5))
     a, b = both.apply({}, {}, ONES, Train(KEY))[0]
     assert float(jnp.mean((a == 0) == (b == 0))) == pytest.approx(0.5, abs=0.01)
@@ -58,5 +58,5 @@ def test_every_dropout_of_a_model_has_a_mask_of_its_own() -> None:
     assert float(jnp.mean(kept != 0)) == pytest.approx(0.125, abs=0.01)
 
 
-def test_half_precision_stays() -> None:
+def test_half_precision_is_kept() -> None:
     assert nn.dropout(0.5).apply({}, {}, ONES.astype(jnp.bfloat16), Train(KEY))[0].dtype == jnp.bfloat16

@@ -48,7 +48,7 @@ def test_a_token_out_of_range_is_nan_and_so_is_its_loss(token: int) -> None:
 
 
 @pytest.mark.parametrize("vocabulary", [3, 5000], ids=["small", "large"])
-def test_the_gradient_adds_up_what_each_token_gets(vocabulary: int) -> None:
+def test_the_gradient_sums_over_the_occurrences_of_a_token(vocabulary: int) -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, vocabulary, (7, 9))
     upstream = rng.standard_normal((7, 9, 2)).astype(np.float32)
@@ -69,7 +69,7 @@ def test_it_gives_the_dtype_of_the_weight() -> None:
 
 
 @pytest.mark.parametrize("x", [jnp.ones((2, 3)), jnp.ones((2, 3), bool)])
-def test_tokens_that_are_no_integers_are_a_fault(x: jax.Array) -> None:
+def test_tokens_that_are_not_integers_are_a_fault(x: jax.Array) -> None:
     for call in (lambda: nn.embedding(3, 2).init(KEY, array_spec(x.shape, x.dtype)), lambda: look(x)):
         with pytest.raises(FaultError, match="expected integer tokens, got") as caught:
             call()

@@ -46,7 +46,7 @@ def test_other_shapes_and_dtypes_are_faults():
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, bool])
-def test_what_has_no_nan_is_refused_and_floats_keep_their_dtype(dtype):
+def test_dtypes_without_nan_are_refused_and_floats_keep_their_dtype(dtype):
     positions = jnp.zeros((2, 2), int)
     with pytest.raises(FaultError, match="DtypeMismatch.*cast them first"):
         nn.gather_positions(jnp.ones((2, 3), dtype), positions)

@@ -43,7 +43,7 @@ def test_bias_of_takes_both_kinds() -> None:
     assert bias_of(constant(3.0), 4)(KEY, (2,), jnp.float32).tolist() == [3, 3]
 
 
-def test_weight_and_bias_have_keys_of_their_own() -> None:
+def test_weight_and_bias_have_different_keys() -> None:
     layer = nn.linear(5, weight_init=jax.nn.initializers.normal(1.0), bias_init=jax.nn.initializers.normal(1.0))
     made = layer.init(KEY, array_spec((1, 1), jnp.float32))
     assert not np.allclose(made.params["weight"][0], made.params["bias"])

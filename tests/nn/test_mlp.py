@@ -14,7 +14,7 @@ SPEC = array_spec((32, 784), jnp.float32)
 KEY = jax.random.key(0)
 
 
-def test_as_many_parameters_as_lamps() -> None:
+def test_the_number_of_parameters_is_lamps() -> None:
     made = nn.mlp((64, 32), 10, drop_rate=0.2, norm_last=True).init(KEY, SPEC)
     assert tree.count(made.params) == 52_756
     assert tree.count(made.params) == 784 * 64 + 64 * 32 + 32 * 10 + 2 * (64 + 32 + 10)
@@ -51,7 +51,7 @@ def test_children_are_named() -> None:
     ],
     ids=["batch_norm", "norm_last", "none", "layer_norm", "no shift", "nested norm"],
 )
-def test_a_bias_only_where_no_shift_follows(layer: Layer, biases: list[str]) -> None:
+def test_a_bias_only_if_no_shift_follows(layer: Layer, biases: list[str]) -> None:
     params = abstract_init(layer, SPEC).params
     assert [path for path in tree.paths(params) if path.endswith("bias")] == biases
 

@@ -26,7 +26,7 @@ def test_training_uses_the_batch_and_moves_the_running_moments() -> None:
     np.testing.assert_allclose(state["variance"], [0.9 + 0.1 * 2, 0.9 + 0.1 * 200], rtol=1e-6)  # unbiased: 2, 200
 
 
-def test_evaluating_uses_the_running_moments_and_leaves_them() -> None:
+def test_evaluating_uses_the_running_moments_and_does_not_change_them() -> None:
     layer = nn.batch_norm(eps=0.0)
     params = {"scale": jnp.array([3.0]), "shift": jnp.array([1.0])}
     state = {"mean": jnp.array([2.0]), "variance": jnp.array([4.0])}

@@ -118,7 +118,7 @@ def test_faults() -> None:
         assert isinstance(caught.value.fault, DtypeMismatch)
 
 
-def test_nonsense_is_a_value_error() -> None:
+def test_wrong_sizes_are_a_value_error() -> None:
     for build, message in [
         (lambda: nn.max_pool2d(0), "max_pool2d: window is an integer from 1"),
         (lambda: nn.avg_pool2d(2, stride=(1, 0)), "avg_pool2d: stride"),

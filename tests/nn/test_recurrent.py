@@ -62,7 +62,7 @@ def test_params_tags_and_initial_values() -> None:
     ]
 
 
-def test_a_later_input_leaves_earlier_outputs_as_they_are() -> None:
+def test_a_later_input_does_not_change_earlier_outputs() -> None:
     params, x = made()
     first, second = (nn.lstm(6).apply(params, {}, at, Eval())[0] for at in (x, x.at[:, 3].add(1.0)))
     np.testing.assert_array_equal(first[:, :3], second[:, :3])
@@ -83,7 +83,7 @@ def test_sizes_of_one(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_half_precision_flows_through_and_gradients_come_in_it() -> None:
+def test_half_precision_flows_through_and_its_gradients_have_it() -> None:
     params, x = made(hidden=8)
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
     apply = jax.jit(lambda p: nn.lstm(8).apply(p, {}, x, Eval())[0])

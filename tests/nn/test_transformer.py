@@ -14,7 +14,7 @@ from fnlamp.mode import Eval, Train
 KEY = jax.random.key(0)
 
 
-def test_dropout_is_in_training_alone() -> None:
+def test_dropout_acts_in_training_only() -> None:
     layer, plain = (nn.transformer_block(2, drop_rate=rate) for rate in (0.5, 0.0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 4), np.float32))
     params = layer.init(KEY, array_spec(x.shape, x.dtype)).params

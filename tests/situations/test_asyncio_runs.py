@@ -67,7 +67,7 @@ def training(log: list[Any], steps: int = 1_000, signals: dict[int, int] | None 
 # ------------------------------------------------------------------------------- asyncio
 
 
-def test_ctrl_c_inside_asyncio_run_gives_the_interruption_and_the_coroutine_goes_on() -> None:
+def test_ctrl_c_inside_asyncio_run_is_an_interruption_and_the_coroutine_continues() -> None:
     log: list[Any] = []
 
     async def main() -> Any:
@@ -93,7 +93,7 @@ def test_a_second_ctrl_c_inside_asyncio_run_raises_with_the_state_and_ends_async
     assert log == ["acquire", Defect]
 
 
-def test_asyncios_own_handler_is_back_after_the_run() -> None:
+def test_asyncios_own_handler_is_restored_after_the_run() -> None:
     async def main() -> None:
         before = signal.getsignal(signal.SIGINT)
         assert before is not signal.default_int_handler
@@ -140,7 +140,7 @@ def test_a_run_in_a_thread_of_asyncio_is_stopped_by_its_token() -> None:
     assert isinstance(asyncio.run(main()), Interrupted)
 
 
-def test_a_handler_of_the_loop_is_left_alone() -> None:
+def test_a_handler_of_the_loop_is_unchanged() -> None:
     hits: list[str] = []
 
     async def main() -> Any:
@@ -207,7 +207,7 @@ def test_other_signals_whose_handlers_raise_release_too(number: signal.Signals) 
     assert signal.signal(number, before) is raising
 
 
-def test_a_handler_that_only_counts_is_called_each_time_and_the_run_goes_on() -> None:
+def test_a_handler_that_only_counts_is_called_each_time_and_the_run_continues() -> None:
     hits: list[int] = []
     signal.signal(signal.SIGINT, lambda number, frame: hits.append(number))
     assert training([], steps=10, signals={2: 1, 4: 2}).run(SILENT) == IOSuccess(10)
@@ -232,7 +232,7 @@ def test_ignored_signals_stay_ignored() -> None:
     assert signal.signal(signal.SIGINT, signal.default_int_handler) is signal.SIG_IGN
 
 
-def test_a_nested_run_that_names_its_own_signals_hears_those_of_the_outer_run() -> None:
+def test_the_signals_of_the_outer_run_stop_a_nested_run_with_its_own_signals() -> None:
     inner = training([], signals={5: 1})
     both: list[Any] = []
     outer = Effect.suspend(lambda: both.append(inner.run_exit(Runtime(log=None, signals=(signal.SIGTERM,)))))
@@ -277,7 +277,7 @@ def run_with_signals_at(moments: set[int], program: Effect[Any, Any], kind: Any)
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_a_foreign_handler_that_raises_at_any_line_leaks_nothing(signals: int) -> None:
+def test_another_librarys_handler_that_raises_at_any_line_leaks_nothing(signals: int) -> None:
     held: list[None] = []
     acquire, release = Effect.suspend(lambda: held.append(None)), Effect.suspend(held.pop)
     program = bracket(
@@ -311,7 +311,7 @@ def test_a_third_ctrl_c_breaks_a_release_that_hangs_and_not_those_that_have_not_
     assert log == ["middle", "outer"]
 
 
-def test_a_signal_from_another_process_during_a_wait_is_heard_at_once() -> None:
+def test_a_signal_from_another_process_ends_a_wait_at_once() -> None:
     started = time.monotonic()
     threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
 

@@ -333,12 +333,12 @@ def said(written: str) -> str:
     return value
 
 
-def test_there_are_many() -> None:
+def test_the_list_of_mistakes_is_long() -> None:
     assert len(MISTAKES) + len(WORKS) >= 76
 
 
 @pytest.mark.parametrize("written", MISTAKES)
-def test_a_mistake_is_told(written: str) -> None:
+def test_the_error_says_what_to_write(written: str) -> None:
     needed(written)
     text = said(written)
     for words in MISTAKES[written].split(" | "):
@@ -346,6 +346,6 @@ def test_a_mistake_is_told(written: str) -> None:
 
 
 @pytest.mark.parametrize("written", WORKS)
-def test_what_looks_like_a_mistake_works(written: str) -> None:
+def test_code_that_looks_like_a_mistake_works(written: str) -> None:
     needed(written)
     assert eval(written, NAMES) == WORKS[written]

@@ -72,7 +72,7 @@ FIRSTS = {
 
 @pytest.mark.parametrize("kind", FIRSTS)
 @pytest.mark.parametrize("odd", range(4))
-def test_the_usual_collation_blames_the_one_that_is_unlike_the_others(kind, odd):
+def test_the_default_collation_names_the_item_that_differs_from_the_others(kind, odd):
     usual, other = FIRSTS[kind]
     items = [usual] * 4
     items[odd] = other
@@ -116,7 +116,7 @@ class Many(list):
         return [self[row] for row in rows]
 
 
-def test_a_fault_of_the_usual_collation_names_rows_also_inside_another():
+def test_a_fault_of_the_default_collation_names_rows_also_inside_another():
     items = [np.zeros(2)] * 9
     items[7] = np.zeros(3)
     for collate, place in ((data.stack, "item 7"), (by_stack, "item 7/0")):
@@ -127,7 +127,7 @@ def test_a_fault_of_the_usual_collation_names_rows_also_inside_another():
         data.stack([np.zeros(2), np.zeros(3)])  # by itself it counts from 0
 
 
-def test_a_fault_of_ones_own_names_the_row():
+def test_a_users_own_fault_names_the_row():
     def checked(items):
         for item in items:
             if item.max() > 1:
@@ -141,7 +141,7 @@ def test_a_fault_of_ones_own_names_the_row():
     assert found.where == "item 4"
 
 
-def test_a_collate_that_fails_for_every_row_blames_none():
+def test_a_collate_that_fails_for_every_row_names_none():
     calls = []
 
     def broken(items):
@@ -184,7 +184,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("executor", [Fused(), Stepwise()], ids=["fused", "stepwise"])
 @pytest.mark.parametrize("name", STREAMS)
-def test_training_on_swapped_bytes_is_training_on_the_same_numbers(name, executor):
+def test_swapped_bytes_train_on_the_same_numbers(name, executor):
     curves = []
     for x, y in ((X, Y), (X.astype(">f4"), Y.astype(">i4"))):
         program = train.epochs(

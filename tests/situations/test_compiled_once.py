@@ -91,7 +91,7 @@ def test_a_second_description_of_the_same_parts_compiles_nothing(compiled, execu
         (lambda rate: optim.adamw(rate, weight_decay=rate), [1e-3, 1e-1]),
     ],
 )
-def test_a_rate_that_is_an_argument_gives_the_numbers_of_a_program_of_its_own(one, other):
+def test_a_rate_as_an_argument_gives_the_numbers_of_a_separate_program(one, other):
     """By the rule itself, outside any compiled step, where the rate is a constant."""
     for rate in other:
         optimizer = one(rate)

@@ -61,7 +61,7 @@ EACH = pytest.mark.parametrize("outcomes", OUTCOMES.values(), ids=OUTCOMES.keys(
 
 
 @EACH
-def test_collect_all_runs_each_once_in_order_and_gives_what_results_give(
+def test_collect_all_runs_each_once_in_order_and_gives_the_same_as_results(
     counted: Counted, outcomes: list[Result[Any, Any]]
 ) -> None:
     program = Fold.collect_all(counted.of(outcomes), Effect.from_value(()))
@@ -116,7 +116,7 @@ def test_collect_all_in_collect_all(counted: Counted) -> None:
     assert counted.runs == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-def test_a_fold_of_ones_own_is_left_as_it_is(counted: Counted) -> None:
+def test_a_users_own_fold_is_unchanged(counted: Counted) -> None:
     class Backwards(AbstractFold):
         @classmethod
         def _loop(cls, iterable: Any, acc: Any, function: Any, concat: Any) -> Any:
@@ -129,7 +129,7 @@ def test_a_fold_of_ones_own_is_left_as_it_is(counted: Counted) -> None:
     assert counted.runs == [3, 2, 1]
 
 
-def test_what_a_person_names_twice_runs_twice(counted: Counted) -> None:
+def test_an_effect_named_twice_runs_twice(counted: Counted) -> None:
     # Only `collect_all` is changed: a program that is tried again by hand is to run again.
     first = counted.good(1)
     program = first.apply(counted.bad("no")).lash(lambda _: first)
@@ -275,7 +275,7 @@ def test_every_pointfree_function_is_counted_or_refuses_before_anything_runs(cou
 
 
 @pytest.mark.parametrize("helper", [is_successful, unwrap_or_failure, lambda effect: partition([effect])])
-def test_what_needs_an_outcome_says_that_the_program_was_not_run(counted: Counted, helper: Any) -> None:
+def test_functions_that_need_an_outcome_say_that_the_program_was_not_run(counted: Counted, helper: Any) -> None:
     with pytest.raises(AttributeError, match="no attribute 'unwrap': .*run it"):
         helper(counted.good(1))
     assert counted.runs == []

@@ -206,7 +206,7 @@ def test_iterable_data_sets_of_torch_are_named():
     loader(torch.utils.data.TensorDataset(torch.arange(3)), batch_size=2)
 
 
-def test_batches_may_be_in_anything_with_a_length_and_numbers():
+def test_batches_may_be_in_any_container_with_a_length_and_positions():
     class Lazy:
         def __len__(self):
             return 2
@@ -220,13 +220,13 @@ def test_batches_may_be_in_anything_with_a_length_and_numbers():
         assert [float(x[0, 0]) for x in stream.items(from_items(given))] == [0, 1]
 
 
-def test_the_keys_of_a_dict_are_of_one_type():
+def test_the_keys_of_a_dict_have_one_type():
     with pytest.raises(ValueError, match="minibatches: the keys of a dict have one type"):
         minibatches({1: X, "a": X}, Y, batch_size=2)
     assert minibatches({1: X, 2: X}, Y, batch_size=2).length == 3
 
 
-def test_what_holds_arrays_says_which():
+def test_objects_that_hold_arrays_are_a_fault_that_names_the_arrays():
     with pytest.raises(FaultError, match=r"one of its parts \(x.columns, x.features, x.label\)"):
         minibatches(data.Table(("a", "b"), X, Y), Y, batch_size=2)
     with pytest.raises(FaultError, match="has not run"):

@@ -49,11 +49,11 @@ READERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
-def test_a_reader_is_shown_with_its_path_and_what_follows_with_the_reason_why_not(read: Any) -> None:
+def test_a_reader_is_shown_with_its_path_and_the_next_step_with_the_reason_why_not(read: Any) -> None:
     explanation = read("nowhere/x.bin").bind(classify).explain()
     assert explanation.splitlines() == [
         "read nowhere/x.bin",
-        "then classify, not looked into: what is in the file is known when it is read",
+        "then classify, not looked into: the contents of the file are unknown until it is read",
     ]
     assert explanation.fault is None
 
@@ -91,13 +91,13 @@ def test_nothing_is_read_and_no_memory_is_taken(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fault_that_the_shapes_tell_is_found_before_anything_is_read() -> None:
+def test_a_fault_of_shapes_is_found_before_anything_is_read() -> None:
     explanation = data.mnist("nowhere", "train").bind(narrow).explain()
     assert explanation.fault is not None
     assert "this run would fail: " in explanation
 
 
-def test_a_function_that_needs_more_than_the_shapes_is_told() -> None:
+def test_a_function_that_needs_more_than_the_shapes_is_reported() -> None:
     explanation = data.digits("test").bind(looks_at_labels).explain()
     line = "then looks_at_labels, not looked into: applied to the shapes alone, it raises AttributeError"
     assert explanation.splitlines()[-1] == line
@@ -113,7 +113,7 @@ def test_a_function_of_the_value_is_not_called() -> None:
     assert explanation.splitlines()[-1] == "then classify"
 
 
-def test_what_a_program_does_is_what_was_explained() -> None:
+def test_a_run_does_what_was_explained() -> None:
     explanation = data.digits("train").bind(classify).explain()
     planned = next(line for line in explanation.splitlines() if "parameters: " in line)
     trained = data.digits("train").bind(classify).run_or_raise()

@@ -94,7 +94,7 @@ def test_an_interruption_is_logged_and_a_success_and_a_silent_runtime_log_nothin
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_log_that_raises_does_not_cost_the_failure() -> None:
+def test_a_log_that_raises_does_not_lose_the_failure() -> None:
     def closed(line: str) -> None:
         raise BrokenPipeError
 
@@ -136,7 +136,7 @@ def test_run_or_raise_gives_the_value() -> None:
 
 
 @EACH
-def test_run_or_raise_raises_what_failed_with_its_text_and_its_state(failure: Any, text: str) -> None:
+def test_run_or_raise_raises_the_failure_with_its_text_and_its_state(failure: Any, text: str) -> None:
     lines: list[str] = []
     with pytest.raises((FaultError, FailureError)) as caught:
         training(Effect.from_failure(failure)).run_or_raise(Runtime(log=lines.append))
@@ -154,7 +154,7 @@ def test_run_or_raise_raises_what_failed_with_its_text_and_its_state(failure: An
         assert error.__cause__ is (failure if isinstance(failure, Exception) else None)
 
 
-def test_run_or_raise_raises_a_bug_as_it_is_and_an_interruption_as_a_fault() -> None:
+def test_run_or_raise_raises_a_bug_unchanged_and_an_interruption_as_a_fault() -> None:
     with pytest.raises(ZeroDivisionError):
         Effect.suspend(lambda: 1 / 0).run_or_raise()
     stopping = Runtime(log=None)
@@ -165,7 +165,7 @@ def test_run_or_raise_raises_a_bug_as_it_is_and_an_interruption_as_a_fault() -> 
     assert caught.value.state == caught.value.fault.state
 
 
-def test_a_state_does_not_outlive_the_failure_that_it_belongs_to() -> None:
+def test_a_state_is_dropped_with_its_failure() -> None:
     other = training(Effect.from_failure("first")).lash(lambda _: Effect.from_failure("second"))
     with pytest.raises(FailureError, match="second") as caught:
         other.run_or_raise()
@@ -201,7 +201,7 @@ def test_unwrap_says_what_failed(failure: Any, text: str) -> None:
     assert caught.value.halted_container == Failure(failure)
 
 
-def test_it_is_the_container_that_it_was() -> None:
+def test_a_failed_run_is_an_ordinary_container() -> None:
     result = failed()
     match result:
         case IOFailure(Failure(ShapeMismatch(expected=expected))):
@@ -221,7 +221,7 @@ def test_it_is_the_container_that_it_was() -> None:
     assert pickle.loads(pickle.dumps(result)) == copy.copy(result) == copy.deepcopy(result) == result
 
 
-def test_what_returns_offers_for_containers_works_on_it() -> None:
+def test_the_functions_of_returns_work_on_a_failed_run() -> None:
     result = failed("no")
     assert not is_successful(result)
     assert result.failure() == IO("no")
@@ -237,7 +237,7 @@ def test_what_returns_offers_for_containers_works_on_it() -> None:
     assert result.compose_result(lambda inner: IOResult.from_result(inner.swap())) == IOSuccess("no")
 
 
-def test_what_is_made_of_it_says_what_failed_too() -> None:
+def test_containers_made_from_a_failed_run_say_what_failed_too() -> None:
     for made in (failed().map(str), failed().alt(lambda fault: fault), failed().bind(IOSuccess), failed().bind_result(Success)):
         with pytest.raises(UnwrapFailedError, match="ShapeMismatch"):
             made.unwrap()
@@ -349,7 +349,7 @@ def test_an_attribute_of_the_value_says_that_it_was_not_run(name: str) -> None:
     assert not hasattr(PROGRAM, name)
 
 
-def test_what_python_asks_of_any_object_still_works() -> None:
+def test_the_protocols_of_every_python_object_still_work() -> None:
     assert repr(PROGRAM) == str(PROGRAM) == f"{PROGRAM}" == "<Effect: train>"
     assert PROGRAM == PROGRAM
     assert PROGRAM != 3
@@ -363,12 +363,12 @@ def test_what_python_asks_of_any_object_still_works() -> None:
         PROGRAM._private  # noqa: B018
 
 
-def test_it_is_called_as_a_reader_is() -> None:
+def test_a_program_is_called_like_a_reader() -> None:
     assert PROGRAM() == PROGRAM(None) == PROGRAM(Runtime()) == PROGRAM.to_reader()(Runtime()) == IOSuccess(42)
 
 
 @pytest.mark.parametrize("runtime", ["cpu", print, 3, {"log": None}, Runtime, lambda line: None])
-def test_running_with_what_is_not_a_runtime_says_what_is(runtime: Any) -> None:
+def test_running_with_anything_but_a_runtime_says_what_to_write(runtime: Any) -> None:
     for run in (PROGRAM.run, PROGRAM.run_or_raise, PROGRAM.run_exit):
         with pytest.raises(TypeError, match="a program is run with a Runtime, got "):
             run(runtime)

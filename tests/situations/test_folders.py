@@ -78,7 +78,7 @@ def test_a_validation_folder_without_a_class_keeps_the_numbers(tmp_path, write):
     assert pairs(images) == [("ant", 4), ("cow", 5)]
 
 
-def test_the_order_that_is_given_counts(tmp_path, write):
+def test_the_given_order_is_used(tmp_path, write):
     write("ant/1.png"), write("bee/2.png")
     assert value(image_folder(tmp_path, classes=["bee", "none", "ant"])).labels.tolist() == [0, 2]
     (tmp_path / "none").mkdir()  # as in a split that has none of them
@@ -96,7 +96,7 @@ def test_a_folder_of_another_class_is_named(tmp_path, write, name):
 @pytest.mark.parametrize(
     ("classes", "error"), [("ant", TypeError), (["a", "a"], ValueError), ([1, 2], TypeError), ([b"ant"], TypeError)]
 )
-def test_wrong_classes_are_told_at_once(tmp_path, classes, error):
+def test_wrong_classes_raise_at_once(tmp_path, classes, error):
     with pytest.raises(error, match="classes"):
         image_folder(tmp_path, classes=classes)
 
@@ -135,7 +135,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_folders_that_number_otherwise_do_not_train_together(splits, change):
+def test_folders_that_number_classes_differently_do_not_train_together(splits, change):
     found = fault(run(image_folder(splits[0]), image_folder(splits[1]), change))
     assert isinstance(found, ClassesDiffer)
     assert "label 1 for 'bee' and for 'cow'" in str(found) and "classes=train.classes" in str(found)
@@ -177,14 +177,14 @@ def test_many_links_between_folders_take_linear_time(tmp_path, write):
 
 @pytest.mark.parametrize("name", ["root/bee", "root/ant/more", "root/ant/deep/more"])
 @pytest.mark.parametrize("to", ["nowhere", "more", "bee"])
-def test_a_link_that_leads_nowhere_is_no_smaller_class(tmp_path, write, name, to):
+def test_a_broken_link_does_not_make_a_class_smaller(tmp_path, write, name, to):
     write("root/ant/1.png"), write("root/ant/deep/2.png"), write("root/cow/3.png")
     (tmp_path / name).symlink_to(to)  # to nothing, or to itself
     found = fault(image_folder(tmp_path / "root"))
     assert isinstance(found, FileMissing) and found.path == str(tmp_path / name) and "a broken link" in str(found)
 
 
-def test_a_broken_link_to_an_image_fails_when_it_is_asked_for(tmp_path, write):
+def test_a_broken_link_to_an_image_fails_on_access(tmp_path, write):
     write("ant/1.png")
     (tmp_path / "ant/2.png").symlink_to("nowhere.png")
     assert len(value(image_folder(tmp_path))) == 2
@@ -202,7 +202,7 @@ def _all(batches):
     return stream.to_list(batches)
 
 
-def test_what_is_no_image_is_passed_over(tmp_path, write):
+def test_other_files_than_images_are_skipped(tmp_path, write):
     write("ant/1.png", 1), write(".hidden/2.png"), write("ant/.3.png"), write("ant/.thumbs/4.png"), write("loose.png")
     for name in ("ant/notes.txt", "ant/Thumbs.db", "README", "ant/png"):
         (tmp_path / name).write_text("")
@@ -222,7 +222,7 @@ def test_names_in_any_bytes(tmp_path, write):
     str(fault(image_folder(tmp_path, classes=["ant"]))).encode()
 
 
-def test_folders_that_nest_deep_are_read(tmp_path, write):
+def test_deeply_nested_folders_are_read(tmp_path, write):
     write("root/ant/1.png", 1)
     folder = os.path.join(tmp_path, "root", "ant")
     for _ in range(300):

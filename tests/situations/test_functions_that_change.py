@@ -342,7 +342,7 @@ def outcomes(read, executor):
         pytest.param("an array filled in place", train.Fused(), marks=pytest.mark.slow),
     ],
 )
-def test_a_function_gives_the_numbers_of_now(way, executor):
+def test_a_function_uses_current_values(way, executor):
     read, write = WAYS[way]
     for scale in (1.0, 5.0):
         write(scale)
@@ -355,7 +355,7 @@ NEEDED = {"a series": "pandas", "a table": "pandas", "a tensor": "torch"}
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=needs(NEEDED[way]) if way in NEEDED else ()) for way in WAYS])
-def test_the_identity_is_another_one_when_the_value_is_and_the_same_again_afterwards(way):
+def test_the_identity_changes_with_the_value_and_back(way):
     read, write = WAYS[way]
     write(1.0)
     first = identity(read)
@@ -367,13 +367,13 @@ def test_the_identity_is_another_one_when_the_value_is_and_the_same_again_afterw
     assert hash(identity(read)) == hash(first)
 
 
-def test_what_a_function_does_not_read_does_not_matter():
+def test_values_that_a_function_does_not_read_do_not_matter():
     before = identity(HOLDER.read)
     HOLDER.unread += 1
     assert identity(HOLDER.read) == before
 
 
-def test_a_value_that_changes_between_two_epochs_counts_from_the_next_one_on():
+def test_a_value_that_changes_between_two_epochs_counts_from_the_next_epoch():
     lines, seen = [], []
 
     def hook(report):
@@ -395,7 +395,7 @@ def test_a_value_that_changes_between_two_epochs_counts_from_the_next_one_on():
     set_global(1.0)
 
 
-def test_arguments_of_map_give_the_numbers_of_now_without_compiling_again(caplog):
+def test_arguments_of_map_have_current_values_without_compiling_again(caplog):
     lines = []
     scales = {1: 1.0, 2: 2.0, 3: np.float32(5.0), 4: jnp.float32(3.0)}
     program = train.epochs(
@@ -432,7 +432,7 @@ def test_numbers_drawn_while_compiling_are_named():
     assert draws(lambda batch, key: batch + jax.random.normal(key)) is None
 
 
-def test_a_function_that_notes_its_calls_is_the_same_afterwards():
+def test_a_function_that_records_its_calls_keeps_its_identity():
     calls = []
 
     def noting(x):

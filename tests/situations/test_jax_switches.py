@@ -176,7 +176,7 @@ def test_layers_have_no_nan_inside(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOSSES, *METRICS])
-def test_nor_have_losses(name):
+def test_losses_have_no_nan_inside(name):
     made, target = {**LOSSES, **METRICS}[name]
     prediction = jax.nn.log_softmax(jax.random.normal(KEY, (6, 3)))
     with jax.debug_nans(True):
@@ -186,7 +186,7 @@ def test_nor_have_losses(name):
     assert np.isfinite(np.asarray(slope)).all()
 
 
-def test_but_a_label_that_is_no_class_is_found_there():
+def test_a_label_that_is_not_a_class_is_found_under_debug_nans():
     with jax.debug_nans(True), pytest.raises(FloatingPointError):
         jax.block_until_ready(jax.jit(loss.cross_entropy())(jnp.zeros((2, 3)), np.array([0, 7])))
 

@@ -65,12 +65,12 @@ NO_LAYER = {
 
 
 @pytest.mark.parametrize(("write", "told"), NO_LAYER.values(), ids=NO_LAYER)
-def test_what_is_no_layer_is_told(write, told):
+def test_the_error_for_anything_but_a_layer_says_what_to_write(write, told):
     with pytest.raises(TypeError, match=told):
         write()
 
 
-def test_modules_of_torch_are_told():
+def test_modules_of_torch_are_named():
     torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
     for module in (torch.nn.Linear(3, 2), torch.nn.ReLU(), torch.nn.functional.relu, torch.nn.Linear):
         with pytest.raises(TypeError, match="of torch; layers of fnlamp are pure functions"):
@@ -127,7 +127,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize(("write", "told"), ARGUMENTS.values(), ids=ARGUMENTS)
-def test_wrong_arguments_are_told(write, told):
+def test_wrong_arguments_are_named(write, told):
     with pytest.raises((TypeError, ValueError), match=told):
         write()
 
@@ -143,7 +143,7 @@ def test_sizes_of_any_integer_type(kind):
     assert abstract_init(nn.self_attention(kind(2)), jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)).spec.shape == (2, 3, 4)
 
 
-def test_channels_first_are_told():
+def test_channels_first_are_detected():
     with pytest.raises(FaultError, match=r"transpose\(0, 2, 3, 1\)"):
         abstract_init(nn.conv2d(8, 5), jax.ShapeDtypeStruct((32, 1, 28, 28), jnp.float32))
     with pytest.raises(FaultError, match="channels are the last axis"):
@@ -175,7 +175,7 @@ NO_ROWS = {
 
 
 @pytest.mark.parametrize(("layer", "shape", "after"), NO_ROWS.values(), ids=NO_ROWS)
-def test_no_rows_and_no_times_give_none(layer, shape, after):
+def test_no_rows_and_no_time_steps_give_empty_outputs(layer, shape, after):
     made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
     assert made.spec.shape == after
 
@@ -258,7 +258,7 @@ AUGMENTATIONS = {
 
 
 @pytest.mark.parametrize(("write", "told"), AUGMENTATIONS.values(), ids=AUGMENTATIONS)
-def test_wrong_augmentations_are_told(write, told):
+def test_wrong_augmentations_are_named(write, told):
     with pytest.raises((TypeError, ValueError), match=told):
         write()
 

@@ -67,7 +67,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("executor", [train.Fused(), pytest.param(train.Stepwise(), marks=pytest.mark.slow)], ids=str)
-def test_a_late_fault_holds_what_was_reached(name, executor):
+def test_a_late_fault_holds_the_last_good_state(name, executor):
     options, kind = FAULTS[name]
     found = describe(**options).run(Runtime(log=None, executor=executor)).failure()._inner_value
     assert isinstance(found, kind)
@@ -92,7 +92,7 @@ BUGS = {
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_a_bug_carries_what_was_reached(name):
+def test_a_bug_carries_the_last_good_state(name):
     with pytest.raises((ValueError, TypeError)) as caught:
         describe(**BUGS[name]).run(Runtime(log=None))
     assert len(caught.value.state.curve) >= 4
@@ -100,7 +100,7 @@ def test_a_bug_carries_what_was_reached(name):
     assert len(describe(resume=caught.value.state).run(Runtime(log=None)).unwrap()._inner_value.curve) == 6
 
 
-def test_a_log_that_raises_costs_nothing_that_was_reached():
+def test_a_log_that_raises_loses_no_state():
     def log(line):
         if line.startswith("Epoch 5"):
             raise OSError("broken pipe")
@@ -119,7 +119,7 @@ def test_print_is_a_hook(capsys):
 
 
 @pytest.mark.parametrize("executor", [train.Fused(), train.Stepwise()], ids=str)
-def test_a_hook_of_two_arguments_is_given_the_trained_so_far_to_keep(executor):
+def test_a_hook_of_two_arguments_receives_a_trained_to_keep(executor):
     kept = []
     describe(on_epoch=lambda report, trained: kept.append((report, trained))).run(Runtime(log=None, executor=executor))
     assert [report.epoch for report, _ in kept] == [1, 2, 3, 4, 5, 6]
@@ -131,7 +131,7 @@ def test_a_hook_of_two_arguments_is_given_the_trained_so_far_to_keep(executor):
     jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(resumed.params), jax.tree.leaves(kept[-1][1].params))
 
 
-def test_what_hooks_may_look_like():
+def test_every_form_of_a_hook():
     seen = []
 
     class Hook:
@@ -152,7 +152,7 @@ def test_what_hooks_may_look_like():
     assert seen == [("object", 2), ("default", True), ("varied", 1), ("program", 1)]
 
 
-def test_a_hook_that_returns_nonsense_is_told_what_to_return():
+def test_the_error_for_a_wrong_result_of_a_hook_says_what_to_return():
     with pytest.raises(TypeError, match="on_epoch returned int, expected an Effect"):
         describe(on_epoch=lambda report: 5, epochs=1).run(Runtime(log=None))
 

@@ -64,7 +64,7 @@ def test_features_in_every_form(dense, form):
     np.testing.assert_allclose(dense.predict(form(X) if form is not list else X.tolist()), dense.predict(X), rtol=1e-6)
 
 
-def test_a_prediction_that_depends_on_the_other_rows_is_made_at_once_if_asked():
+def test_a_prediction_that_depends_on_the_other_rows_can_be_made_in_one_batch():
     centred = trained(nn.fun(lambda x: x - x.mean(0)) >> nn.linear(2), X)
     whole = (X - X.mean(0)) @ np.asarray(centred.params["1"]["weight"]) + np.asarray(centred.params["1"]["bias"])
     np.testing.assert_allclose(centred.predict(X, batch_size=None), whole, rtol=1e-5, atol=1e-6)

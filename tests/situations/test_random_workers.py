@@ -165,7 +165,7 @@ def test_with_processes_it_is_a_fault_that_says_what_to_write(options: dict[str,
 
 
 @EACH
-def test_with_threads_too(options: dict[str, Any]) -> None:
+def test_with_threads_it_is_a_fault_too(options: dict[str, Any]) -> None:
     assert isinstance(in_threads(options)._inner_value.failure(), HiddenRandomness)
 
 
@@ -177,20 +177,20 @@ def noisy(generator: np.random.Generator, item: Any) -> Any:
     return item + generator.normal()
 
 
-def test_what_is_drawn_for_some_rows_only_is_found_in_the_worker() -> None:
+def test_draws_for_some_rows_only_are_detected_in_the_worker() -> None:
     fault = run({"dataset": DrawsSometimes()}, 2)._inner_value.failure()
     assert isinstance(fault, HiddenRandomness)
     assert (fault.index, fault.source) == (2, "random")
 
 
-def test_without_workers_a_generator_draws_on() -> None:
+def test_without_workers_a_generator_continues() -> None:
     values = np.concatenate(run({"dataset": HoldsGenerator()}, 0)._inner_value.unwrap())
     assert len(np.unique(values)) == ROWS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2, 3, "threads"])
-def test_augment_draws_the_same_numbers_whoever_loads(workers: Any) -> None:
+def test_augment_draws_the_same_numbers_with_any_workers(workers: Any) -> None:
     options = {"dataset": Rows(), "augment": noisy, "seed": 7, "shuffle": True, "batch_size": 5}
     outcome = in_threads(options) if workers == "threads" else run(options, workers)
     order = np.random.default_rng(7).permutation(ROWS)
@@ -224,7 +224,7 @@ class OwnGenerator(Rows):
     ],
     ids=repr,
 )
-def test_what_is_a_function_of_the_row_is_loaded(dataset: Any) -> None:
+def test_items_that_are_functions_of_their_row_are_loaded(dataset: Any) -> None:
     options = {"dataset": dataset, "transform": keep_item}
     alone = run(options, 0)._inner_value.unwrap()
     for outcome in (run(options, 2), in_threads(options)):
@@ -236,7 +236,7 @@ def keep_item(item: Any) -> Any:
     return item
 
 
-def test_another_threads_draws_are_no_fault_of_a_loader_with_threads() -> None:
+def test_draws_of_another_thread_are_not_a_fault_of_a_loader_with_threads() -> None:
     def use(batches: Any) -> Effect[Any, Any]:
         def draw_between(rows: int, batch: Any) -> int:
             np.random.rand()
@@ -249,7 +249,7 @@ def test_another_threads_draws_are_no_fault_of_a_loader_with_threads() -> None:
     assert program.run_exit(SILENT) == Success(ROWS)
 
 
-def test_an_exception_is_told_before_its_draws() -> None:
+def test_an_exception_is_reported_before_its_draws() -> None:
     class Broken(DrawsNumpy):
         def __getitem__(self, row: int) -> Any:
             super().__getitem__(row)

@@ -125,7 +125,7 @@ def test_a_frame_is_rows_of_its_values(pd, door, index):
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_matrix_gives_rows_and_no_axis_more(door):
+def test_a_matrix_gives_rows_without_an_extra_axis(door):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         matrix = np.matrix(np.stack([Y, Y], axis=1))
@@ -251,7 +251,7 @@ def test_the_same_numbers_in_any_form(form, door):
     np.testing.assert_array_equal(DOORS[door](X, y), expected(door))
 
 
-def test_what_is_right_already_is_not_copied():
+def test_data_that_needs_no_conversion_is_not_copied():
     assert as_array(X) is X
     assert as_arrays({"x": (X, Y)})["x"][0] is X
     device = jnp.asarray(X)
@@ -262,7 +262,7 @@ def test_what_is_right_already_is_not_copied():
     assert as_array(strided) is strided
 
 
-def test_what_is_mapped_stays_mapped(tmp_path):
+def test_a_mapped_array_stays_mapped(tmp_path):
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "big.npy", X.astype(">f4"))
     mapped, big = (np.load(tmp_path / name, mmap_mode="r") for name in ("x.npy", "big.npy"))
@@ -299,7 +299,7 @@ def test_columns_of_numbers_are_exact(pd, kind):
 
 
 @pytest.mark.parametrize("kind", ["Int64", "Float64", "boolean", "Int64 of Arrow", "categories"])
-def test_a_missing_value_is_no_number(pd, kind):
+def test_a_missing_value_is_not_a_number(pd, kind):
     values, name, _ = NUMBERS[kind]
     column = pd.Series([*values, None], dtype=name, index=[3, 2, 1, 0])
     for given in (column, column.to_frame("a"), pd.DataFrame({"b": np.arange(4), "a": column.array})):
@@ -323,7 +323,7 @@ def test_columns_of_several_dtypes_are_joined_exactly(pd):
     assert as_array(frame[[]]).shape == (2, 0)
 
 
-def test_what_a_column_cannot_be_is_named(pd):
+def test_a_column_that_does_not_convert_is_named(pd):
     frame = pd.DataFrame({"age": [30, 40], "city": ["Paris", "Oslo"]})
     days = pd.Series(pd.date_range("2020", periods=2))
     for column, says in (
@@ -350,7 +350,7 @@ def test_what_a_column_cannot_be_is_named(pd):
     assert {name: part.tolist() for name, part in batch.items()} == {"age": [30, 40], "city": [5, 4]}
 
 
-def test_columns_side_by_side(pd):
+def test_streams_take_several_arrays_and_loaders_refuse_them(pd):
     frame = pd.DataFrame({"a": [1, 2, 3], "b": [4.0, 5.0, 6.0]}, index=[2, 1, 0])
     (batch,) = stream.items(stream.from_arrays(dict(frame), batch_size=3))
     assert {name: part.tolist() for name, part in batch.items()} == {"a": [1, 2, 3], "b": [4, 5, 6]}
@@ -397,7 +397,7 @@ def shuffled(array, seed):
 
 
 @pytest.mark.parametrize("door", ["minibatches", "data set", "items", "host map", "collate", "padded"])
-def test_what_is_no_dense_array_says_what_to_write(door):
+def test_the_fault_for_anything_but_a_dense_array_says_what_to_write(door):
     eye = np.eye(6)
     for given, says in (
         (scipy.sparse.csr_matrix(eye), "x.toarray()"),
@@ -426,7 +426,7 @@ def test_what_is_no_dense_array_says_what_to_write(door):
         assert says in str(caught.value), given
 
 
-def test_tensors_that_are_no_arrays_say_what_to_write(torch):
+def test_the_fault_for_tensors_that_do_not_convert_says_what_to_write(torch):
     for given, says in (
         (torch.ones(6, requires_grad=True), ".detach().cpu().numpy()"),
         (torch.nn.Parameter(torch.ones(6)), ".detach().cpu().numpy()"),
@@ -474,7 +474,7 @@ def test_ragged_rows_are_named(case):
         assert "padded_batches" in found.hint
 
 
-def test_integers_stay_what_they_are():
+def test_integers_convert_exactly_or_are_a_fault():
     for given in ([2**63 - 1, -(2**63)], [2**64 - 1, 2**63], [2**53 + 1, 0], np.array([2**53 + 1, 2**62], object)):
         assert as_array(given).tolist() == list(given)
     for given in (
@@ -501,7 +501,7 @@ def test_numbers_that_the_device_cannot_hold_are_a_fault():
     np.testing.assert_array_equal(np.asarray(to_device(kept)), kept.astype(np.float32))
 
 
-def test_wide_and_narrow_floats_stay_what_they_are():
+def test_wide_and_narrow_floats_keep_their_values():
     third = np.longdouble(1) / 3
     assert as_array(np.array([0.5, np.nan, np.inf], np.longdouble)).dtype == np.float64
     if np.dtype(np.longdouble).itemsize > 8:

@@ -195,7 +195,7 @@ def test_in_float64_no_digit_is_lost(schedule, exact, last):
 
 @pytest.mark.parametrize("ends", [(1.0, 1e-7), (1e-7, 1.0), (1.0, 0.1), (0.1, 0.3), (-0.1, 0.7), (3e-4, 1e-9)])
 @pytest.mark.parametrize("steps", [1, 3, 1000, 10**6])
-def test_both_ends_are_met_exactly_and_it_never_turns_back(ends, steps):
+def test_both_ends_are_met_exactly_and_it_is_monotonic(ends, steps):
     start, end = np.float32(ends)
     straight, curved = optim.linear_ramp(*ends, steps), optim.cosine(steps, ends[1])
     for schedule, first, last in ((straight, start, end), (curved, np.float32(1), end)):
@@ -225,7 +225,7 @@ def with_numpy(step):
 
 
 @pytest.mark.parametrize("schedule", [with_if, with_python, with_math, with_numpy, lambda step: float(step)])
-def test_what_needs_a_python_number_is_told(schedule):
+def test_a_schedule_that_needs_a_python_number_is_named(schedule):
     with pytest.raises(TypeError, match=rf"schedule: {schedule.__name__} treats the step as a Python number.*jnp.where"):
         jax.jit(checked(schedule))(3)
     with pytest.raises(TypeError, match=r"warmup: then: .*jnp.where"):
@@ -249,7 +249,7 @@ def test_what_needs_a_python_number_is_told(schedule):
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_what_is_no_schedule_is_told_at_once(wrong, told):
+def test_anything_but_a_schedule_raises_at_once(wrong, told):
     with pytest.raises(TypeError, match=f"schedule is a function from the step to a factor, got .*{told}"):
         checked(wrong)
     with pytest.raises(TypeError, match="warmup: then is a function"):

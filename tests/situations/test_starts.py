@@ -102,13 +102,13 @@ def test_weights_that_convert_exactly_are_those_numbers(make):
     "weight",
     [WEIGHTS["weight"] * 1j, jax.numpy.ones((5, 1)) * 1j, np.array([["a"]] * 5), np.full((5, 1), 1e39), [["a"]] * 5],
 )
-def test_weights_that_do_not_are_a_fault_that_names_them(weight):
+def test_weights_that_do_not_convert_exactly_are_named(weight):
     found = outcome(describe(model=PLAIN, initial={**WEIGHTS, "weight": weight}))
     assert isinstance(found, DtypeMismatch | ShapeMismatch)
     assert "initial" in str(found)
 
 
-def test_the_start_is_not_touched(trained):
+def test_the_start_is_not_changed(trained):
     before = jax.tree.map(np.array, trained.params)
     outcome(describe(initial=trained, epochs=2))
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, trained.params))

@@ -81,7 +81,7 @@ def test_a_column_that_became_the_index_is_left_out(form):
     np.testing.assert_array_equal(read.features, [[0.5], [1.5], [3.5]])
 
 
-def test_an_index_that_is_asked_for_is_read(form):
+def test_a_requested_index_is_read(form):
     frame = FRAME.dropna()
     read = value(form(frame, columns=["__index_level_0__", "a"]))
     np.testing.assert_array_equal(read.features, np.stack([frame.index, frame["a"]], 1))
@@ -145,7 +145,7 @@ UNNAMED = {
 
 
 @pytest.mark.parametrize("name", UNNAMED)
-def test_a_column_without_a_name_is_told(tmp_path, name):
+def test_a_column_without_a_name_is_a_fault_that_names_it(tmp_path, name):
     (tmp_path / "t.csv").write_text(UNNAMED[name])
     found = fault(read_csv(tmp_path / "t.csv", label="kind"))
     assert isinstance(found, FileCorrupt)
@@ -155,14 +155,14 @@ def test_a_column_without_a_name_is_told(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", sorted(UNNAMED.keys() - {"at the end"}))
-def test_row_numbers_are_no_labels(tmp_path, name):
+def test_row_numbers_are_not_labels(tmp_path, name):
     (tmp_path / "t.csv").write_text(UNNAMED[name])
     for columns in (None, ["a"]):
         found = fault(read_csv(tmp_path / "t.csv", label=0, columns=columns))
         assert isinstance(found, FileCorrupt) and "row numbers" in str(found)
 
 
-def test_without_an_index_nothing_is_told(tmp_path):
+def test_without_an_index_there_is_no_fault(tmp_path):
     frame = FRAME.dropna()
     (tmp_path / "t.csv").write_text(csv_of(frame, index=False))
     np.testing.assert_array_equal(value(read_csv(tmp_path / "t.csv", dtype=np.float64)).features, frame.to_numpy())
@@ -198,7 +198,7 @@ def test_a_comma_is_named_too(tmp_path):
         ("a,b\n1;2,3\n", {}, "separator=';'"),
     ],
 )
-def test_what_to_write_is_in_the_message(tmp_path, text, options, says):
+def test_the_message_says_what_to_write(tmp_path, text, options, says):
     (tmp_path / "t.csv").write_text(text)
     assert says in str(fault(read_csv(tmp_path / "t.csv", **options)))
 

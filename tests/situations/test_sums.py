@@ -40,7 +40,7 @@ def test_a_sum_of_equal_losses_does_not_drift(value, count):
     assert sums.total == pytest.approx(count * float(np.float32(value)), rel=1e-12)
 
 
-def test_counts_go_on_past_two_to_the_24():
+def test_counts_continue_past_two_to_the_24():
     start = np.array([[2.0**24, 2.0**24, 1, 2.0**24, 2.0**24], [0, 0, 0, 0, 0]], np.float32)
     one = jnp.float32(1)
     sums = jnp.asarray(start)
@@ -73,7 +73,7 @@ def test_float64_is_kept_where_it_is_enabled():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_stays_so(value):
+def test_infinities_and_nan_are_kept(value):
     sums = after([(1, 1.0, 1.0, 1.0), (1, value, value, 1.0), (1, 1.0, 1.0, 1.0)])
     np.testing.assert_equal(sums.total, value)
 

@@ -85,7 +85,7 @@ def test_a_word_is_one_word(name):
         (" \t\n\u2028 ", []),
     ],
 )
-def test_texts_are_divided(text, words):
+def test_texts_are_split_into_words(text, words):
     assert words_of(text) == words
 
 
@@ -94,7 +94,7 @@ TEXT = st.text(st.one_of(st.sampled_from("aé1_'’\"· .\u0301\u200d\u200c\u00a
 
 @given(TEXT)
 @settings(max_examples=300, deadline=None)
-def test_nothing_but_white_space_is_lost_and_dividing_again_changes_nothing(text):
+def test_only_white_space_is_lost_and_splitting_again_changes_nothing(text):
     words = words_of(text)
     assert "".join(words) == "".join(text.split())
     assert words_of(" ".join(words)) == words
@@ -118,7 +118,7 @@ CODECS = {
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_special_tokens_come_back_as_they_were(tmp_path, name):
+def test_decoding_restores_special_tokens(tmp_path, name):
     if name == "bpe":
         pytest.importorskip("tokenizers")
     made = CODECS[name]()

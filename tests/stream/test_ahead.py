@@ -50,7 +50,7 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("fnlamp")]
 
 
-def test_batches_are_made_before_they_are_asked_for_and_not_too_many():
+def test_batches_are_made_ahead_up_to_the_count():
     made, s = counted()
 
     def check(s):
@@ -68,7 +68,7 @@ def test_batches_are_made_before_they_are_asked_for_and_not_too_many():
     assert threads() == []
 
 
-def test_waiting_for_a_batch_and_using_the_last_happen_at_once():
+def test_waiting_for_a_batch_overlaps_with_using_the_last():
     slow = stream.from_function(10, lambda i: time.sleep(0.03) or np.array([i]), spec=counted()[1].spec)
 
     def consume(s):
@@ -89,7 +89,7 @@ def broken_at(position, error):
     return stream.from_function(5, make, spec=counted()[1].spec)
 
 
-def test_what_goes_wrong_in_the_thread_is_told_where_the_batch_is_asked_for():
+def test_an_exception_in_the_thread_is_raised_by_the_request_for_the_batch():
     def read(s):
         seen = []
         with pytest.raises(FaultError) as caught:
@@ -132,7 +132,7 @@ def test_a_released_stream_is_not_used():
         s.step(s.init)
 
 
-def test_what_is_in_memory_is_left_as_it_is():
+def test_a_stream_in_memory_is_returned_unchanged():
     s = stream.minibatches(np.zeros(4), np.zeros(4), batch_size=2)
     assert use(s.prefetch(), lambda same: same is s) == IOSuccess(True)
 
@@ -170,7 +170,7 @@ def reusing(length=6, buffers=1):
     return stream.from_iterable(make)
 
 
-def test_a_buffer_that_is_filled_again_is_caught():
+def test_a_reused_buffer_is_detected():
     def read(s):
         with pytest.raises(FaultError) as caught:
             list(stream.items(s))
@@ -178,7 +178,7 @@ def test_a_buffer_that_is_filled_again_is_caught():
 
     assert use(reusing(), read) == IOSuccess(BufferReused("0"))
     assert use(reusing(buffers=3).bind(lambda s: s.prefetch(4)), read) == IOSuccess(BufferReused("0"))
-    assert "memory of its own" in str(BufferReused("0"))
+    assert "in its own memory" in str(BufferReused("0"))
 
 
 def reused(resource):
@@ -203,12 +203,12 @@ def reused(resource):
         lambda s: s.zip(s.drop(1)),
     ],
 )
-def test_what_holds_several_batches_finds_a_buffer_that_was_filled_again(combined):
+def test_combinators_that_hold_several_batches_detect_a_reused_buffer(combined):
     outcome = reused(reusing().map(combined))
     assert isinstance(outcome.failure()._inner_value, BufferReused)
 
 
-def test_parts_of_a_buffer_and_sparse_batches_that_are_overwritten_while_they_wait_are_found():
+def test_overwritten_parts_of_buffers_and_sparse_batches_are_detected():
     def large():
         room = np.zeros((10, 1))
         for i in range(4):
@@ -228,7 +228,7 @@ def test_parts_of_a_buffer_and_sparse_batches_that_are_overwritten_while_they_wa
     assert reused(stream.from_iterable(sparse).bind(lambda s: s.prefetch(2))) == IOFailure(BufferReused(""))
 
 
-def test_views_of_one_array_are_no_reuse():
+def test_views_of_one_array_are_not_a_reused_buffer():
     a = np.arange(12.0).reshape(4, 3)
     assert len(list(stream.items(stream.from_items([a[:1], a[:2], a[:3]])))) == 3
     assert len(list(stream.items(stream.from_items([(a, a[:, :1])]).repeat_or_take(3)))) == 3
@@ -248,7 +248,7 @@ def test_a_fingerprint_is_of_every_byte(size, seed):
     assert fingerprints(array) == [None]
 
 
-def test_the_same_batch_again_and_buffers_that_are_free_again_are_no_harm():
+def test_a_repeated_batch_and_buffers_that_are_free_again_are_harmless():
     batch = np.arange(3.0)
     same = stream.from_function(5, lambda i: batch)
     assert len(list(stream.items(same))) == 5
@@ -259,7 +259,7 @@ def test_the_same_batch_again_and_buffers_that_are_free_again_are_no_harm():
 # ---- several threads, and threads that fail
 
 
-def test_streams_that_share_a_thread_ask_one_after_the_other():
+def test_streams_that_share_a_thread_take_turns():
     def two(p):
         return p.take(150).prefetch(2).bind(lambda a: p.drop(3).prefetch(2).map(lambda b: a.zip(b)))
 
@@ -281,7 +281,7 @@ def test_a_thread_within_a_thread_ends_too():
     until(lambda: threads() == [])
 
 
-def test_a_generator_that_is_read_while_it_is_released_is_closed_after_that(monkeypatch):
+def test_a_generator_that_is_read_during_its_release_is_closed_afterwards(monkeypatch):
     monkeypatch.setattr("fnlamp.stream.ahead.PATIENCE", 0.05)
     log = []
 
@@ -298,7 +298,7 @@ def test_a_generator_that_is_read_while_it_is_released_is_closed_after_that(monk
     until(lambda: log == ["closed"] and threads() == [])
 
 
-def test_a_release_that_fails_is_told_and_nothing_hangs():
+def test_a_release_that_fails_is_raised_and_nothing_hangs():
     def release(loaded):
         if loaded[0] == 4:
             raise OSError("cannot release")
@@ -320,7 +320,7 @@ def test_a_release_that_fails_is_told_and_nothing_hangs():
         use(resource, jump)
 
 
-def test_a_batch_that_is_no_tree_is_told():
+def test_a_batch_that_is_not_a_tree_is_an_error():
     odd = stream.from_function(3, lambda i: {1: np.zeros(1), "a": np.zeros(1)}, spec=counted()[1].spec)
     with pytest.raises(ValueError, match="Comparator raised|not supported"):
         use(odd.prefetch(), lambda s: s.step(0))
@@ -387,7 +387,7 @@ def test_the_next_bucket_is_loaded_while_one_is_used_and_no_more():
     assert threads() == []
 
 
-def test_going_on_in_the_middle_loads_one_bucket_and_the_next():
+def test_resuming_in_the_middle_loads_one_bucket_and_the_next():
     log, resource = staging(rows=60, spec=counted()[1].spec)
 
     def check(s):
@@ -422,7 +422,7 @@ def test_a_load_that_fails_is_a_fault_of_the_batch():
 # ---- what can be iterated over
 
 
-def test_an_iterable_is_opened_for_a_pass_read_no_further_than_asked_and_closed():
+def test_an_iterable_is_opened_for_a_pass_read_on_request_and_closed():
     log = []
 
     def lines():
@@ -450,7 +450,7 @@ def test_an_iterable_without_a_batch_needs_a_spec():
     assert use(empty, lambda s: list(stream.items(s))) == IOSuccess([])
 
 
-def test_an_iterable_that_is_not_made_anew_is_not_read_again():
+def test_the_same_iterator_is_not_read_again():
     one = (np.array([i]) for i in range(3))
 
     def read(s):
@@ -459,7 +459,7 @@ def test_an_iterable_that_is_not_made_anew_is_not_read_again():
     assert use(stream.from_iterable(lambda: one), read) == IOSuccess(([0, 1, 2], NotRereadable(0, 3)))
 
 
-def test_what_cannot_be_opened_is_a_failure():
+def test_an_iterable_that_cannot_be_opened_is_a_failure():
     def make():
         raise FaultError(FileMissing("a", "gone"))
 
@@ -468,7 +468,7 @@ def test_what_cannot_be_opened_is_a_failure():
     assert later.use(stream.to_list).run() == IOFailure(FileMissing("a", "gone"))
 
 
-def test_a_bug_in_an_iterable_is_one_again_when_it_is_asked_again():
+def test_a_bug_in_an_iterable_is_raised_again_by_the_next_request():
     def lines():
         yield np.zeros(1)
         raise ZeroDivisionError
@@ -490,7 +490,7 @@ def test_an_iterator_that_fails_keeps_failing():
     assert s.step(1).fault == s.step(1).fault == FileMissing("a", "gone")
 
 
-def test_putting_batches_together_is_a_program():
+def test_fold_and_to_list_are_programs():
     s = stream.from_function(4, lambda i: np.array([i]))
     total = stream.fold(s, 0, lambda so_far, batch: so_far + int(batch[0]))
     assert total.run() == total.run() == IOSuccess(6)

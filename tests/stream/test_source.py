@@ -21,7 +21,7 @@ def labels(s, state=None):
     return [np.asarray(y).tolist() for _, y in stream.items(s, state)]
 
 
-def test_batches_are_in_order_and_the_last_is_what_is_left():
+def test_batches_are_in_order_and_the_last_has_the_remaining_rows():
     assert labels(stream.minibatches(X, Y, batch_size=4)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert labels(stream.minibatches(X, Y, batch_size=4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert labels(stream.minibatches(X, Y, batch_size=5, drop_last=True)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
@@ -98,7 +98,7 @@ def test_a_sequence_of_batches_is_a_stream_without_a_view():
 
 
 @pytest.mark.parametrize("view", [True, False])
-def test_a_stream_goes_on_from_each_of_its_states(view):
+def test_a_stream_resumes_from_each_of_its_states(view):
     s = stream.minibatches(X, Y, batch_size=3, seed=5)
     s = (s if view else stream.from_items(list(stream.items(s)))).concat(
         s if view else stream.from_items(list(stream.items(s)))
@@ -110,7 +110,7 @@ def test_a_stream_goes_on_from_each_of_its_states(view):
         assert labels(s, state) == whole[done:]
 
 
-def test_a_host_function_needs_no_jax_and_is_called_once_a_batch():
+def test_a_host_function_needs_no_jax_and_is_called_once_per_batch():
     calls = []
 
     def read(batch):
@@ -155,7 +155,7 @@ def test_a_seed_is_not_negative():
         stream.minibatches(np.zeros(3), np.zeros(3), batch_size=2, seed=-1)
 
 
-def test_buffers_of_one_seed_have_orders_that_no_other_seed_gives_them():
+def test_buffers_of_different_seeds_have_different_orders():
     s = stream.from_function(64, lambda i: np.array([i]))
     orders = {
         tuple(int(b[0]) % 32 for b in stream.items(s.shuffle_buffer(32, seed)))[k : k + 32]

@@ -24,7 +24,7 @@ def labels(s):
     return [np.asarray(y).tolist() for _, y in stream.items(s)]
 
 
-def test_an_order_without_a_seed_is_as_it_is_and_with_one_a_permutation():
+def test_an_order_without_a_seed_is_the_given_one_and_with_a_seed_a_permutation():
     assert Order(7)[np.arange(7)].tolist() == list(range(7))
     shuffled = Order(1000, 5)[np.arange(1000)]
     assert sorted(shuffled.tolist()) == list(range(1000))
@@ -33,7 +33,7 @@ def test_an_order_without_a_seed_is_as_it_is_and_with_one_a_permutation():
     assert shuffled.dtype == np.int32
 
 
-def test_all_permutations_come_about_equally_often():
+def test_all_permutations_are_about_equally_frequent():
     seen = [tuple(Order(3, seed)[np.arange(3)].tolist()) for seed in range(600)]
     counts = [seen.count(order) for order in set(seen)]
     assert len(counts) == 6
@@ -78,7 +78,7 @@ def test_the_host_gives_batches_of_the_spec_and_of_the_programs_numbers():
         np.testing.assert_array_equal(y, on_device[1])
 
 
-def test_rows_are_taken_as_they_are_where_nothing_is_mapped():
+def test_rows_are_unchanged_without_a_function():
     x, y = next(iter(stream.items(made())))
     assert isinstance(x, np.ndarray)
     assert (x.dtype, y.dtype) == (np.uint8, Y.dtype)
@@ -161,7 +161,7 @@ def test_arrays_are_the_same_when_they_hold_the_same():
     assert Recipe((captures(weights),)).identity != before
 
 
-def test_an_array_that_a_recipe_captured_is_kept_so_that_none_takes_its_place():
+def test_an_array_that_a_recipe_captured_is_kept_alive():
     recipe = Recipe((captures(np.ones(2)),))
     hash(recipe)
     assert not any(recipe == Recipe((captures(np.zeros(2)),)) for _ in range(50))
@@ -186,7 +186,7 @@ def test_partials_defaults_and_methods_compare_by_their_parts():
     assert not alike(*with_default[1:])
 
 
-def test_recipes_differ_by_order_and_number_and_say_in_what():
+def test_recipes_differ_by_order_and_number_of_functions_and_name_the_difference():
     a, b = captures(1), calls_itself(1)
     assert Recipe((a, b)) != Recipe((b, a))
     assert Recipe((a, b)) != Recipe((a,))

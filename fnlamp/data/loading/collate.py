@@ -76,7 +76,7 @@ def _stack(items: Sequence[Any], names: Sequence[int], path: str) -> Tree:
     if isinstance(first, list):
         rows = [_array(item, name, path) for item, name in zip(items, names, strict=True)]
         return _arrays(rows, names, path)
-    hint = "encode it as a number with transform, leave it out, or give a collate that knows what to do with it"
+    hint = "encode it as a number with transform, leave it out, or give a collate that handles it"
     raise FaultError(DtypeMismatch("numbers, arrays, tuples or dicts", kind.__name__, hint, where=_place(names[0], path)))
 
 

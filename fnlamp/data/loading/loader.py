@@ -99,7 +99,7 @@ def _workers(given: Any) -> int | Workers:
         return given
     if isinstance(given, Resource):
         hint = "give the team in it: threads(2).use(lambda team: loader(..., workers=team).use(...))"
-        raise TypeError(f"workers is a number or what processes and threads make, got a Resource of them; {hint}")
+        raise TypeError(f"workers is a number, or workers made by processes or threads, got a Resource of them; {hint}")
     count = whole("workers", given, None)
     if count < 0:
         raise ValueError(f"expected workers of 0 or more (and prefetch of at least 1), got {count}")

@@ -114,8 +114,8 @@ def _check_separator(path: str, first: bytes, second: bytes, separator: bytes) -
         return
     for other in _SEPARATORS:
         if other in first and first.count(other) == second.count(other):
-            cells = f"{first.count(other) + 1:,} cells a line"
-            actual = f"one cell a line, or {cells} with separator={other.decode()!r}"
+            cells = f"{first.count(other) + 1:,} cells per line"
+            actual = f"one cell per line, or {cells} with separator={other.decode()!r}"
             raise FaultError(FileCorrupt(path, f"cells with {separator.decode()!r} between them", actual))
 
 

@@ -57,7 +57,7 @@ def reading(path: str, load: Callable[[], A]) -> Effect[A, Any]:
             raise FaultError(OutOfMemory(path)) from error
 
     def outline() -> Outline:
-        return Outline((f"read {printable(path)}",), Unknown("what is in the file is known when it is read"))
+        return Outline((f"read {printable(path)}",), Unknown("the contents of the file are unknown until it is read"))
 
     return Effect.checked(loaded).named(f"read {path}").outlined(outline)
 

@@ -1,4 +1,4 @@
-"""What a pickle of arrays may build: stand-ins for NumPy's objects, and checked writes into lists and dicts."""
+"""The objects that a pickle of arrays may build: stand-ins for NumPy's objects, and checked writes into lists and dicts."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ E = TypeVar("E")
 Images: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Split: TypeAlias = Literal["train", "test"]
 NamedFault: TypeAlias = FileFault | DownloadFailed | ChecksumMismatch | ExtraMissing
-"""What a named data set can fail with."""
+"""The faults of a named data set."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,1 @@
-"""What XLA wants: the kernels under the layers, each in the form that its platform runs fastest."""
+"""Kernels under the layers, each in the form that XLA runs fastest on its platform."""

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention with a backward pass of its own, from the probabilities that the forward pass keeps."""
+"""Scaled dot-product attention; its own backward pass uses the probabilities that the forward pass keeps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _forward(x: Array, heads: int, causal: bool) -> tuple[Array, list[tuple[Arra
 
 
 def _backward(heads: int, causal: bool, kept: list[tuple[Array, ...]], dy: Array) -> tuple[Array]:
-    del causal  # where nothing is seen, p is 0, and so are the gradients
+    del causal  # masked positions have p = 0, and so no gradient
     if not kept:  # nothing was computed
         return (jnp.zeros((*dy.shape[:2], 3 * dy.shape[2]), dy.dtype),)
     parts = zip(kept, jnp.split(dy, len(kept)), strict=True)
@@ -41,7 +41,7 @@ attend.defvjp(_forward, _backward)
 
 
 def _parts(x: Array) -> int:
-    """Into how many parts the batch is cut.
+    """The number of parts that the batch is cut into.
 
     XLA:CPU computes a product of many small matrices on one core, but several products at once, if enough of them are ready.
     """
@@ -60,7 +60,7 @@ def _forward_part(x: Array, heads: int, causal: bool) -> tuple[Array, tuple[Arra
 
 
 def _backward_part(heads: int, kept: tuple[Array, ...], dy: Array) -> Array:
-    """From the probabilities, which are kept: on CPU to compute them again costs more than to read them."""
+    """Uses the kept probabilities: on CPU, reading them costs less than computing them again."""
     q, k, v, p = kept
     dtype = wide(q)
     dy = _split(dy, heads)
@@ -85,6 +85,6 @@ def _joined(x: Array) -> Array:
 
 
 def _transposed(x: Array) -> Array:
-    """The matrices of `x` transposed; on CPU in memory, where a product that transposes its left factor takes twice as long."""
+    """The matrices of `x` transposed; on CPU in memory, as products that transpose the left factor take twice as long."""
     y = x.swapaxes(2, 3)
     return in_memory(y) if platform() == "cpu" else y

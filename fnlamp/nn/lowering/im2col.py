@@ -44,7 +44,7 @@ def pad(x: Array, sides: Sides, value: Any = 0) -> Array:
 
 
 def shifts(x: Array, window: Window, axis: int) -> list[Array]:
-    """What each row (axis 0) or column (axis 1) of the window sees as the window slides along that axis."""
+    """The pixels under each row (axis 0) or column (axis 1) of the window, as the window slides along that axis."""
     stride, dilation, at = window.stride[axis], window.dilation[axis], axis + 1
     reach = (window.places((x.shape[1], x.shape[2]))[axis] - 1) * stride + 1
     starts = range(0, window.size[axis] * dilation, dilation)
@@ -79,10 +79,10 @@ def _convolve(x: Array, weight: Array, window: Window, groups: int) -> Array:
 
 
 def max_pool(x: Array, window: Window, sides: Sides = ((0, 0), (0, 0))) -> Array:
-    """The largest number in each window of padded images; of equal ones the first in row-major order has the gradient.
+    """The largest number in each window of padded images; the first of equal ones in row-major order gets the gradient.
 
-    The padding has none, also where all numbers of the window are as low as it.  First along each row, then over the rows:
-    fewer comparisons, and the same number found.
+    Padding gets none, even if all numbers of the window equal it.  The maximum is taken along rows, then over rows, which
+    takes fewer comparisons.
     """
     for axis in (1, 0):
         x = first_largest(shifts(x, window, axis), _inside(x.shape[axis + 1], sides[axis], window, axis))
@@ -90,7 +90,7 @@ def max_pool(x: Array, window: Window, sides: Sides = ((0, 0), (0, 0))) -> Array
 
 
 def _inside(length: int, side: Pair, window: Window, axis: int) -> list[np.ndarray[Any, Any]] | None:
-    """For each shift along that axis, where it sees the image and not its padding; `None` without padding."""
+    """For each shift along that axis, a mask of the pixels that are not padding; `None` without padding."""
     if side == (0, 0):
         return None
     inside = np.zeros(length, bool)
@@ -133,9 +133,10 @@ def _exceeds(x: Array, largest: Array) -> Array:
 
 
 def phases_pay(weight: tuple[int, ...], pool: Pair) -> bool:
-    """Whether `convolve_pooled` applies to a weight of that shape, and is faster than one after the other.
+    """Whether `convolve_pooled` applies to a weight of that shape, and is faster than convolution, then pooling.
 
-    Its larger kernel is more work, up to twice here, and was still faster at all shapes tried up to 64 channels, not at 128.
+    Its larger kernel takes up to twice the work within this bound. It was faster at all shapes measured up to 64 channels, and
+    slower at 128.
     """
     (high, wide), (kernel_high, kernel_wide, channels, _) = pool, weight
     fits = (kernel_high - 1) % high == 0 and (kernel_wide - 1) % wide == 0
@@ -147,7 +148,7 @@ def convolve_pooled(x: Array, weight: Array, pool: Pair) -> Array:
     """`max_pool(convolve(x))` for pools side by side, when `pool` divides the kernel's size less one.
 
     The convolution's outputs in one pool, its phases, are computed together as the outputs of one convolution whose stride is
-    the pool: from the image with the pixels of a pool as channels, and a weight with a shifted copy of the kernel a phase.
+    the pool: from the image with the pixels of a pool as channels, and a weight with a shifted copy of the kernel per phase.
     The matrix product has more rows, and the patches are far smaller.
     """
     (high, wide), (kernel_high, kernel_wide, channels, out) = pool, weight.shape

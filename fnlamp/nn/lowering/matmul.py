@@ -19,9 +19,9 @@ def product(x: Array, weight: Array) -> Array:
 
 
 def in_memory(x: Array) -> Array:
-    """`x` as an array of its own: XLA does not move its transposes and copies into the operations that read it.
+    """`x`, stored in memory: XLA does not fuse its transposes and copies into the operations that read it.
 
-    There they would be repeated in each product, or make sums of slices read and write across memory.
+    Fused, they would be repeated in each product, or make sums of slices access memory with a large stride.
     """
     made: Array = jax.lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
     return made

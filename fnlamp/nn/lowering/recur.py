@@ -16,8 +16,8 @@ def recur(gates: Array, weight: Array) -> Array:
     """The states h `(time, batch, hidden)`, from the inputs' share of the gates `(time, batch, 4 hidden)`.
 
     On CPU an iteration costs its product and some microseconds for every other kernel. So it has few kernels: the gates share
-    one tanh, since `s(z) = (tanh(z / 2) + 1) / 2`; buffers are overwritten in place; what does not depend on the iteration
-    before is computed for all time steps at once, before or after the loop.
+    one tanh, since `s(z) = (tanh(z / 2) + 1) / 2`; buffers are overwritten in place; whatever does not depend on the previous
+    iteration is computed for all time steps at once, before or after the loop.
     """
     return _forward(gates, weight)[0]
 

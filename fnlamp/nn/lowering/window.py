@@ -1,4 +1,4 @@
-"""Windows that slide over images, and what they cover."""
+"""Windows that slide over images, and the pixels that they cover."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Size: TypeAlias = int | Pair
 Sides: TypeAlias = tuple[Pair, Pair]
 """Rows above and below, columns on the left and on the right."""
 Padding: TypeAlias = Size | Sides | Literal["same", "valid"]
-"""How much is added on each side.  "valid" is none; "same" is what makes the output as large as the input divided by the
-stride, rounded up, the odd row or column below and on the right."""
+"""The padding on each side.  "valid" is none; with "same" the output is as large as the input divided by the stride, rounded
+up, and an odd row or column is added below or on the right."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Window:
 
     @property
     def span(self) -> Pair:
-        """How many rows and columns the window reaches over, with the gaps of its dilation."""
+        """The number of rows and columns that the window spans, with the gaps of its dilation."""
         return (self.size[0] - 1) * self.dilation[0] + 1, (self.size[1] - 1) * self.dilation[1] + 1
 
     def places(self, padded: Pair) -> Pair:
-        """How many windows fit into a padded image, along its height and its width."""
+        """The number of windows that fit into a padded image, along its height and its width."""
         return (padded[0] - self.span[0]) // self.stride[0] + 1, (padded[1] - self.span[1]) // self.stride[1] + 1

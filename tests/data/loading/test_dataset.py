@@ -83,7 +83,7 @@ def test_a_memory_map_stays_one(tmp_path):
 
 
 @given(st.lists(st.integers(-5, 4), max_size=8), st.data())
-def test_a_subset_is_what_indexing_gives_and_composes(indices, draw):
+def test_a_subset_equals_indexing_and_composes(indices, draw):
     letters = "abcde"
     part = subset(letters, indices)
     assert list(part) == [letters[i] for i in indices]
@@ -154,7 +154,7 @@ def test_sizes_below_zero_are_a_bug(sizes):
         random_split(range(10), sizes, seed=0)
 
 
-def test_arrays_side_by_side_are_no_rows():
+def test_a_tuple_of_arrays_is_not_a_data_set():
     x, y = np.zeros((4, 2)), np.zeros(4)
     for wrong in ((x, y), {"x": x, "y": y}, (jnp.zeros(3),), Pair(x, y)):
         assert "array_dataset" in fault(subset, wrong, [0]).hint
@@ -218,7 +218,7 @@ def test_normalising_is_torchvisions_formula(torch):
     np.testing.assert_allclose(normalize(0.5, 0.25)(image[..., 0]), (image[..., 0] - 0.5) / 0.25, rtol=1e-6, atol=1e-6)
 
 
-def test_normalising_what_does_not_fit():
+def test_normalising_other_dtypes_and_channels_is_a_fault():
     found = fault(normalize(0.5, 0.5), np.zeros((2, 2, 1), np.uint8))
     assert isinstance(found, DtypeMismatch)
     assert "to_float" in found.hint

@@ -53,7 +53,7 @@ each_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 
 
 @each_source
-def test_the_batches_are_grains_and_go_on_from_any_of_its_states(source):
+def test_the_batches_are_grains_and_resume_from_any_of_its_states(source):
     expected = as_lists(source())
     assert len(expected) == 6
     whole = run(from_grain(source()), lambda s: list(steps(s, s.init)))
@@ -63,7 +63,7 @@ def test_the_batches_are_grains_and_go_on_from_any_of_its_states(source):
 
 
 @each_source
-def test_any_state_can_be_asked_for_twice_and_backwards(source):
+def test_any_state_can_be_requested_twice_and_backwards(source):
     def back_and_forth(s):
         states = [s.init, *(state for _, state in steps(s, s.init))][:-1]
         return [s.step(states[i]).item for i in (5, 0, 0, 3, 2, 2, 5)]
@@ -94,7 +94,7 @@ def broken(item):
     return item
 
 
-def test_an_exception_is_a_fault_and_the_stream_can_be_asked_again():
+def test_an_exception_is_a_fault_and_the_stream_can_be_used_again():
     pipeline = grain.MapDataset.range(12).map(broken).batch(2)
     found = run(from_grain(pipeline), lambda s: list(stream.items(s)))
     assert isinstance(found, ItemFailed)

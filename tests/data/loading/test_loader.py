@@ -122,7 +122,7 @@ def test_items_that_do_not_fit_are_named(items, kind, where, says):
     assert says in str(found)
 
 
-def test_numbers_without_a_value_pass():
+def test_nan_and_infinity_pass():
     same(stack([float("nan"), float("-inf"), 3.4e38]), np.array([np.nan, -np.inf, 3.4e38], np.float32))
 
 
@@ -146,7 +146,7 @@ def test_batches_are_those_of_the_list_in_its_order(rows, size, drop, seed, in_m
         same(batches(loader(data, **options), start), came[start:])
 
 
-def test_the_spec_is_that_of_the_batches():
+def test_the_spec_describes_the_batches():
     data = [{"x": np.zeros((4, 3), np.uint8), "y": i} for i in range(10)]
     spec = use(loader(data, batch_size=4), lambda s: (s.spec, s.length))
     assert ({name: (leaf.shape, leaf.dtype) for name, leaf in spec[0].items()}, spec[1]) == (
@@ -216,7 +216,7 @@ class Many:
         return [self[index] for index in indices]
 
 
-def test_many_rows_are_asked_for_at_once():
+def test_many_rows_are_requested_at_once():
     data = Many()
     same(batches(loader(subset(data, [4, 3, 2]), batch_size=2)), [{"n": np.array(n, np.int32)} for n in ([4, 3], [2])])
     assert data.asked == [[4], [4, 3], [2]]  # the first item alone, to see what a batch looks like
@@ -255,7 +255,7 @@ def test_augment_is_a_function_of_seed_and_row_and_comes_before_transform():
     np.testing.assert_allclose(batches(made(1, transform=lambda item: 100 * item))[0], 100 * plain, rtol=1e-6)
 
 
-def test_a_collate_of_ones_own():
+def test_a_users_own_collate():
     def padded(items):
         width = max(map(len, items))
         return np.array([item + [0] * (width - len(item)) for item in items]), np.array([len(item) for item in items])
@@ -310,7 +310,7 @@ def test_arrays_of_anything_but_numbers_are_a_fault_however_they_are_read(array)
     assert isinstance(fault(loader([0, 1], batch_size=2, collate=lambda items: array[items])), DtypeMismatch)
 
 
-def test_arrays_side_by_side_are_no_data_set():
+def test_a_tuple_of_arrays_is_not_a_data_set():
     x, y = np.zeros(4), np.zeros(4)
     for data in ((x, y), {"x": x, "y": y}):
         for options in ({}, {"transform": abs}):

@@ -171,7 +171,7 @@ def nothing_is_left():
 
 
 @each_kind
-def test_order_and_content_do_not_depend_on_who_loads(kind):
+def test_order_and_content_do_not_depend_on_the_workers(kind):
     def run(workers):
         plain = [raw(batches(pipeline(workers, shuffle=shuffle, prefetch=prefetch))) for shuffle, prefetch in CASES]
         return Effect.from_value(plain)
@@ -194,7 +194,7 @@ def test_many_sizes(kind):
     kind().use(run).run().unwrap()
 
 
-def test_a_pipeline_goes_on_from_any_batch_to_the_last_bit():
+def test_a_pipeline_resumes_from_any_batch_with_the_same_bits():
     whole = raw(batches(pipeline(0)))
     chance = random.Random(0)
 
@@ -299,7 +299,7 @@ def test_batches_that_grow(size=300):
     assert all((batch == i).all() and batch.shape == (1, i * 1000) for i, batch in enumerate(found, start=1))
 
 
-def test_batches_are_ready_before_they_are_asked_for():
+def test_batches_are_ready_before_the_request():
     def read(s):
         items = stream.items(s)
         next(items)
@@ -365,7 +365,7 @@ def sent(value):
     return found, sum(length for _, length in layout)
 
 
-def test_a_map_that_is_not_as_its_file_is_sent_by_content(tmp_path):
+def test_a_map_that_differs_from_its_file_is_sent_by_content(tmp_path):
     private = mapped_as(tmp_path, "c")
     private *= 5
     for value in (private, private[3:], np.asarray(private)):
@@ -382,7 +382,7 @@ def test_a_map_that_is_not_as_its_file_is_sent_by_content(tmp_path):
     np.testing.assert_array_equal(sent(shared)[0], shared)
 
 
-def test_what_a_worker_writes_into_its_data_stays_there():
+def test_writes_of_a_worker_into_its_data_stay_in_the_worker():
     x = np.zeros((6, 2))
     found = batches(loader(array_dataset(x), batch_size=1, transform=write_into, workers=2))
     assert all(batch[0].max() == 1 for batch in found[1:])
@@ -471,7 +471,7 @@ def within(seconds, function):
 
 @LINUX
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_loader_is_told_of_a_worker_that_another_one_replaced(count, nothing_is_left):
+def test_a_loader_reports_a_worker_that_another_loader_replaced(count, nothing_is_left):
     waits = [0.0, 0.2, 0.2, 0.2, 0.2, 0.0]
 
     def run(team):
@@ -515,7 +515,7 @@ def test_batches_that_were_done_outlive_their_worker(nothing_is_left):
     assert found == raw(batches(loader(Images(30), batch_size=4)))
 
 
-def test_a_worker_answers_for_a_job_that_it_does_not_know():
+def test_a_worker_answers_requests_of_an_unknown_job():
     ours, theirs = multiprocessing.Pipe()
     blocks = [Shared() for _ in range(2)]
     with ours, theirs:
@@ -534,7 +534,7 @@ def test_a_worker_answers_for_a_job_that_it_does_not_know():
 
 
 @each_kind
-def test_a_loader_that_was_released_is_a_bug_and_leaves_its_workers_alone(kind, nothing_is_left):
+def test_using_a_released_loader_is_a_bug_and_leaves_its_workers_unchanged(kind, nothing_is_left):
     def run(team):
         s = use(loader([1, 2, 3], batch_size=1, workers=team), lambda s: s)
         with pytest.raises(RuntimeError, match="used after it had been released"):
@@ -608,7 +608,7 @@ def test_a_slow_loader_does_not_hold_up_another_one_of_the_same_workers():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_sent_is_a_fault_that_names_it(options, what):
+def test_an_object_that_cannot_be_sent_is_named(options, what):
     options = {"dataset": [1, 2], "batch_size": 1, "workers": 1, **options}
     found = fault(loader(**options))
     assert isinstance(found, NotPicklable), found
@@ -669,7 +669,7 @@ def test_release_does_not_wait_for_a_long_item_that_is_prefetched(nothing_is_lef
     assert within(5, run)
 
 
-def test_asking_does_not_wait_for_a_worker_that_is_stuck(nothing_is_left):
+def test_a_request_does_not_wait_for_a_stuck_worker(nothing_is_left):
     def ask(team):
         job = team.start(Load([60.0], sleep, None, stack, None))
         for _ in range(3):
@@ -701,7 +701,7 @@ class Held(Images):
             time.sleep(0.001)
 
 
-def test_what_threads_read_is_read_when_a_loader_is_released(nothing_is_left):
+def test_a_release_waits_for_items_that_threads_are_loading(nothing_is_left):
     data = Held(10, free=1)
 
     def read(s):
@@ -719,7 +719,7 @@ def test_what_threads_read_is_read_when_a_loader_is_released(nothing_is_left):
     assert done == asked == [0, 0, 1, 2]
 
 
-def test_a_batch_that_was_dropped_while_it_was_read_is_waited_for(nothing_is_left):
+def test_a_release_waits_for_a_dropped_batch_that_is_loading(nothing_is_left):
     data = Held(10, free=1)
 
     def run(team):
@@ -734,7 +734,7 @@ def test_a_batch_that_was_dropped_while_it_was_read_is_waited_for(nothing_is_lef
     assert unsafe_perform_io(threads(2).use(run).run().unwrap()) == [1]
 
 
-def test_threads_that_are_stuck_are_left_behind_and_begin_no_other_item(nothing_is_left, monkeypatch):
+def test_stuck_threads_are_abandoned_and_start_no_other_item(nothing_is_left, monkeypatch):
     monkeypatch.setattr(team_room, "PATIENCE", 0.1)
     data = Held(12, free=3)
 
@@ -802,7 +802,7 @@ def running(pid):
 @pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_the_process_that_asked_them(how, tmp_path):
+def test_workers_end_with_their_parent(how, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     there = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
@@ -854,7 +854,7 @@ def test_a_program_from_standard_input_has_workers_but_no_functions_for_them(tmp
 
 
 @pytest.mark.slow
-def test_a_program_that_starts_workers_while_they_import_it_is_told_so(tmp_path):
+def test_a_program_that_starts_workers_while_they_import_it_is_a_fault_that_says_so(tmp_path):
     said, errors = program(UNGUARDED, by_input=False, folder=tmp_path)
     assert len(said) == 2
     assert all('does its own work under if __name__ == "__main__":' in line for line in said)

@@ -100,7 +100,7 @@ def test_the_same_table_as_csv(form, tmp_path):
         assert got.label.dtype == np.int32
 
 
-def test_only_the_wanted_columns_are_looked_at(form):
+def test_only_the_selected_columns_are_checked(form):
     table = {"a": [1, 2], "name": ["x", "y"], "b": [3.5, None], "a.b": [5, 6], "kind": [0, 1]}
     read = value(form(table, columns=["a.b", "a"], label="kind"))
     assert read.columns == ("a.b", "a")
@@ -136,7 +136,7 @@ def test_decimals_categories_and_booleans_are_numbers(form):
         ([1.0, 1e39, 2.0], 2, "a larger one"),
     ],
 )
-def test_what_is_no_number_is_named_by_row_and_column(form, column, row, actual):
+def test_a_cell_that_is_not_a_number_is_named_by_row_and_column(form, column, row, actual):
     found = fault(form({"good": [1, 2, 3], "bad": column}))
     assert isinstance(found, BadCell), found
     assert (found.path, found.row, found.column) == (form.path, row, "bad")
@@ -158,7 +158,7 @@ def test_a_label_is_a_whole_number(form, column, row):
         ({"columns": ["a", "c"]}, "one column 'c', got the columns a, b"),
     ],
 )
-def test_a_column_that_is_not_there(form, options, says):
+def test_a_missing_column(form, options, says):
     found = fault(form({"a": [1], "b": [2]}, **options))
     assert isinstance(found, FileCorrupt)
     assert says in str(found)
@@ -262,7 +262,7 @@ assert pyarrow.default_memory_pool().max_memory() < 40_000_000, pyarrow.default_
     assert before == arrow.default_memory_pool().bytes_allocated()
 
 
-def test_a_file_whose_list_of_batches_is_another_is_corrupt(tmp_path):
+def test_a_file_whose_list_of_batches_differs_is_corrupt(tmp_path):
     raw = as_ipc(arrow.table({"a": np.arange(20.0)}), True)
     assert raw.count(b"\xff\xff\xff\xff\0\0\0\0") == 1
     at = raw.index(b"\xff\xff\xff\xff", raw.index(b"\xff\xff\xff\xff", 300) + 4)

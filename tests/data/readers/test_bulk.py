@@ -55,7 +55,7 @@ CELLS = [JUNK, FLOATS, DECIMALS, LONG, SHORT, FLOATS | DECIMALS | SHORT, SHORT |
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_every_cell_is_what_float_makes_of_it_or_the_block_is_refused(data):
+def test_every_cell_equals_float_of_it_or_the_block_is_refused(data):
     cell = data.draw(st.sampled_from(CELLS))
     width = data.draw(st.integers(1, 4))
     same(
@@ -88,7 +88,7 @@ def test_every_cell_is_what_float_makes_of_it_or_the_block_is_refused(data):
     ],
 )
 @pytest.mark.parametrize("fill", ["1", "1.5", "1e3", "-0"])
-def test_a_malformed_cell_is_refused_wherever_it_stands(cell, fill):
+def test_a_malformed_cell_is_refused_at_every_position(cell, fill):
     for at in range(6):
         cells = [[fill, fill], [fill, fill], [fill, fill]]
         cells[at // 2][at % 2] = cell

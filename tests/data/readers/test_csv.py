@@ -153,7 +153,7 @@ def test_a_label_is_a_whole_number(write, cell):
         (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-5], {}, "gzip"),
     ],
 )
-def test_a_file_that_is_no_table_is_corrupt(write, raw, options, says):
+def test_a_file_that_is_not_a_table_is_corrupt(write, raw, options, says):
     found = fault(write(raw), **options)
     assert isinstance(found, FileCorrupt), found
     assert says in str(found)
@@ -210,7 +210,7 @@ def test_nothing_is_opened_before_run(tmp_path):
 FLOWERS = "id,length,width,name,kind\nx1,5.1,3.5,a rose,1\nx2,4.9,,a lily,0\n,1e400,2.5,,1\n"
 
 
-def test_only_the_wanted_columns_are_looked_at(write):
+def test_only_the_selected_columns_are_checked(write):
     read = table(write(FLOWERS), columns=["width"], label="kind", rows=1)
     assert (read.columns, read.features.tolist(), read.label.tolist()) == (("width",), [[3.5]], [1])
     assert table(write(FLOWERS), columns=["kind"], label=4).features.tolist() == [[1], [0], [1]]
@@ -233,7 +233,7 @@ def test_a_cell_that_spans_lines_is_a_fault_wherever_it_is(write, before, after)
     assert before == 0 or table(path, columns=["a"], rows=before).features.sum() == before
 
 
-def test_what_is_not_wanted_is_not_kept(write):
+def test_other_columns_are_not_kept(write):
     numbers = np.arange(2_000_000).reshape(20_000, 100)
     path = write("\n".join([",".join(f"c{i}" for i in range(100)), *(",".join(map(str, row)) for row in numbers.tolist()), ""]))
     tracemalloc.start()
@@ -245,7 +245,7 @@ def test_what_is_not_wanted_is_not_kept(write):
     assert peak < numbers.nbytes / 2
 
 
-def test_columns_come_in_the_order_that_is_wanted(write):
+def test_columns_are_in_the_requested_order(write):
     numbers = np.arange(60).reshape(10, 6)
     raw = "\n".join([",".join("abcdef"), *(",".join(map(str, row)) for row in numbers), ""])
     for columns in ("abcdef", "fedcba", "bcd", "efab", "d", "aca"):
@@ -257,7 +257,7 @@ def test_columns_come_in_the_order_that_is_wanted(write):
     np.testing.assert_array_equal(table(plain, columns=["5", "0"], header=False).features, numbers[:, [5, 0]])
 
 
-def test_a_number_too_large_is_named_by_its_column_among_the_wanted(write):
+def test_a_number_too_large_is_named_by_its_column_in_the_file(write):
     found = fault(write("a,b,c\n1,2,3\n1,2,1e39\n"), columns=["c", "a"])
     assert (found.row, found.column) == (3, "c")
     found = fault(write("1,2,3\n1,2,1e39\n"), columns=["2", "0"], header=False)
@@ -267,7 +267,7 @@ def test_a_number_too_large_is_named_by_its_column_among_the_wanted(write):
 @pytest.mark.parametrize(
     ("columns", "says"), [(["d"], "one column 'd', got the columns a, b, a"), (["a"], "one column 'a', got 2 of them")]
 )
-def test_a_wanted_column_is_there_once(write, columns, says):
+def test_a_missing_or_repeated_column_is_a_fault(write, columns, says):
     assert says in str(fault(write("a,b,a\n1,2,3\n"), columns=columns))
     assert table(write("a,b,a\n1,2,3\n"), columns=["b"]).features.tolist() == [[2]]
 
@@ -299,7 +299,7 @@ def test_only_a_line_feed_ends_a_row(write, mark):
     assert isinstance(fault(write(f"a,b\n1,2{mark}\n")), BadCell)
 
 
-def test_a_carriage_return_alone_is_no_row_end(write):
+def test_a_carriage_return_alone_does_not_end_a_row(write):
     found = fault(write("a,b\n1,2\r3,4\n"))
     assert str(found).endswith("row 2: expected rows that end with a line feed, got a carriage return by itself")
 
@@ -315,7 +315,7 @@ def test_a_carriage_return_alone_is_no_row_end(write):
         ("a,b\r1,2\r", "row 1: expected rows that end with a line feed, got a carriage return by itself"),
     ],
 )
-def test_quotes_and_line_ends_gone_wrong_are_named_by_their_row(write, raw, says):
+def test_malformed_quotes_and_line_ends_are_named_by_their_row(write, raw, says):
     found = fault(write(raw))
     assert isinstance(found, BadCell)
     assert str(found).endswith(says)

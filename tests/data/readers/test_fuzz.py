@@ -573,13 +573,13 @@ def check(form, count, folder, seed=0):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_mutated_file_reads_right_or_fails_typed(tmp_path, form):
+def test_a_mutated_file_is_read_correctly_or_fails_typed(tmp_path, form):
     check(form, 50, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_thousands_of_mutated_files_do(tmp_path, form):
+def test_thousands_of_mutated_files_are_read_correctly_or_fail_typed(tmp_path, form):
     check(form, 2_000, tmp_path, seed=1)
 
 

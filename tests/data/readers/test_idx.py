@@ -86,7 +86,7 @@ GOOD = idx(np.arange(12, dtype=np.int32).reshape(3, 4))
         (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "an intact gzip stream"),
     ],
 )
-def test_a_damaged_file_is_a_fault_that_says_what_came(tmp_path, raw, says):
+def test_a_damaged_file_is_a_fault_that_says_what_it_got(tmp_path, raw, says):
     path = tmp_path / "damaged"
     path.write_bytes(raw)
     found = fault(path)
@@ -126,7 +126,7 @@ def test_a_size_that_the_file_cannot_hold_is_not_allocated(tmp_path):
     assert "at the most" in str(found)
 
 
-def test_what_is_larger_than_the_limit_is_not_unpacked(tmp_path):
+def test_a_file_larger_than_the_limit_is_not_unpacked(tmp_path):
     (tmp_path / "large").write_bytes(gzip.compress(idx(np.zeros(10**6, np.uint8))))
     outcome = read_idx(tmp_path / "large", limit=10**6 - 1).run()
     assert unsafe_perform_io(outcome.failure()) == TooLarge(str(tmp_path / "large"), 10**6 - 1, 10**6)

@@ -49,7 +49,7 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
-def test_a_lossless_format_gives_the_very_pixels(write, format):
+def test_a_lossless_format_gives_the_same_pixels(write, format):
     options = {"lossless": True} if format == "WEBP" else {}
     image = value(read_image(write(encoded(NOISE, format, **options))))
     np.testing.assert_array_equal(image, NOISE)
@@ -58,7 +58,7 @@ def test_a_lossless_format_gives_the_very_pixels(write, format):
 
 @pytest.mark.parametrize("format", ["JPEG", "GIF"])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_any_format_is_what_pillow_makes_of_it(write, format, mode):
+def test_every_format_is_decoded_as_by_pillow(write, format, mode):
     path = write(encoded(SMOOTH, format))
     image = value(read_image(path, mode=mode))
     with PIL.Image.open(path) as expected:
@@ -82,7 +82,7 @@ def test_every_kind_of_pixels_becomes_the_mode(write, mode):
             np.testing.assert_array_equal(image, np.asarray(opened.convert(wanted)).reshape(image.shape))
 
 
-def test_alpha_is_dropped_and_a_palettes_transparency_is_kept_if_asked_for(write):
+def test_alpha_is_dropped_and_a_palettes_transparency_is_kept_in_rgba(write):
     clear = np.dstack([NOISE, np.zeros((24, 36), np.uint8)])
     np.testing.assert_array_equal(value(read_image(write(encoded(clear, "PNG")))), NOISE)
     palette = PIL.Image.fromarray(NOISE).quantize(8)
@@ -114,7 +114,7 @@ def test_numbers_of_unknown_range_are_a_fault(write, pixels):
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_an_image_is_turned_as_it_says(write, format, turn):
+def test_an_image_is_rotated_by_its_exif_orientation(write, format, turn):
     exif = PIL.Image.Exif()
     exif[0x0112] = turn
     options = {"lossless": True} if format == "WEBP" else {}
@@ -128,12 +128,12 @@ def test_an_image_is_turned_as_it_says(write, format, turn):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's, once
-def test_damaged_exif_leaves_the_pixels(write):
+def test_damaged_exif_does_not_affect_the_pixels(write):
     raw = encoded(SMOOTH, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(range(40)))
     np.testing.assert_array_equal(value(read_image(write(raw))), value(read_image(write(encoded(SMOOTH, "JPEG"), "b"))))
 
 
-def test_of_an_animation_the_first_frame(write):
+def test_an_animation_gives_its_first_frame(write):
     file = io.BytesIO()
     frames = [PIL.Image.fromarray(np.full((4, 4), n, np.uint8)) for n in (10, 20, 30)]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
@@ -172,7 +172,7 @@ def test_a_damaged_file_is_corrupt(write, raw, came):
     assert " at 0x" not in str(found)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     assert isinstance(fault(read_image(tmp_path / "none.png")), FileMissing)
     assert "directory" in fault(read_image(tmp_path)).reason
 
@@ -289,7 +289,7 @@ def _raised(images, position):
     return caught.value.fault
 
 
-def test_decoded_only_when_asked_for(folder):
+def test_an_image_is_decoded_on_access(folder):
     images = value(image_folder(folder))
     (folder / "cat" / "z.bmp").unlink()
     (folder / "dog" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
@@ -311,7 +311,7 @@ def test_small_in_memory_and_read_in_other_processes(folder):
             assert label == same
 
 
-def test_a_name_that_is_no_text_is_read(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_read(tmp_path):
     (tmp_path / "class").mkdir()
     name = os.fsencode(tmp_path) + b"/class/\xff\xe9.png"
     try:
@@ -339,7 +339,7 @@ def test_a_folder_without_classes_or_images_is_a_fault(tmp_path, write, names, s
     assert found.path == str(tmp_path / "empty" if "full/a.png" in names else tmp_path)
 
 
-def test_no_folder_at_all(tmp_path, write):
+def test_a_missing_folder(tmp_path, write):
     assert isinstance(fault(image_folder(tmp_path / "none")), FileMissing)
     assert "Not a directory" in fault(image_folder(write(b"", "file"))).reason
 
@@ -353,7 +353,7 @@ def test_links_are_followed_to_classes_and_images_but_not_in_circles(folder):
     assert len(images) == 8
 
 
-def test_a_link_to_the_root_or_around_it_is_no_class(folder):
+def test_a_link_to_the_root_or_above_it_is_not_a_class(folder):
     for name, to in (("self", folder), ("above", folder.parent), ("ant2", folder / "ant")):
         (folder / name).symlink_to(to)
     (folder / "cat" / "link.png").symlink_to(folder / "dog")
@@ -423,7 +423,7 @@ def test_a_bad_row_is_named(table, text, options, row, column):
     assert (found.row, found.column) == (row, column)
 
 
-def test_numbers_are_never_numbered_anew(table):
+def test_labels_that_are_numbers_are_never_renumbered(table):
     assert value(table("f,l\na,0.0\nb,10.0\nc,2e0\n")).labels.tolist() == [0, 10, 2]
     assert "give classes=[...]" in str(fault(table("f,l\na,0\nb,-1\n")))
     assert value(table("f,l\na,0\nb,-1\n", classes=["0", "-1"])).labels.tolist() == [0, 1]
@@ -451,7 +451,7 @@ def test_a_table_has_a_limit(table, monkeypatch):
         (b"f,l\n\xff.png,1\n", {}),
     ],
 )
-def test_a_table_that_is_none_is_corrupt(table, text, options):
+def test_anything_but_a_table_is_corrupt(table, text, options):
     assert isinstance(fault(table(text, **options)), FileCorrupt)
 
 

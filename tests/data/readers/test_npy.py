@@ -127,7 +127,7 @@ HEADER = "{{'descr': {}, 'fortran_order': False, 'shape': {}}}\n"
         (gzip.compress(saved(np.arange(3)), mtime=0)[:-5], "gzip"),
     ],
 )
-def test_a_damaged_file_is_a_fault_that_says_what_came(tmp_path, monkeypatch, raw, says):
+def test_a_damaged_file_is_a_fault_that_says_what_it_got(tmp_path, monkeypatch, raw, says):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "damaged.npy"
     path.write_bytes(raw)
@@ -232,7 +232,7 @@ def with_bytes(raw, position, new):
         (archive([("a.npy", SMALL + b"x")]), "got 801 bytes"),
     ],
 )
-def test_a_damaged_archive_is_a_fault_that_says_what_came(tmp_path, raw, says):
+def test_a_damaged_archive_is_a_fault_that_says_what_it_got(tmp_path, raw, says):
     path = tmp_path / "damaged.npz"
     path.write_bytes(raw)
     found = fault(read_npz(path))
@@ -241,7 +241,7 @@ def test_a_damaged_archive_is_a_fault_that_says_what_came(tmp_path, raw, says):
     assert str(path) in str(found)
 
 
-def test_an_array_that_is_there_twice(tmp_path):
+def test_an_array_that_occurs_twice(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"):
         raw = archive([("a.npy", SMALL), ("a.npy", SMALL)])
     (tmp_path / "a.npz").write_bytes(raw)
@@ -265,7 +265,7 @@ def test_bombs_are_not_unpacked(tmp_path):
         assert peak < 3_000_000
 
 
-def test_an_array_that_memory_does_not_hold_is_a_fault(tmp_path, monkeypatch):
+def test_an_array_larger_than_memory_is_a_fault(tmp_path, monkeypatch):
     def full(shape, dtype):
         raise MemoryError
 
@@ -283,7 +283,7 @@ def test_an_empty_file_to_be_mapped_is_called_so(tmp_path):
 @pytest.mark.parametrize(
     "header", [b"{'descr': '<f8', 'shape': (3,", b"{'descr': '\\d', 'fortran_order': False, 'shape': (3,), }\n"]
 )
-def test_a_damaged_header_is_shown_and_nothing_of_pythons_errors(tmp_path, header):
+def test_a_damaged_header_is_shown_without_pythons_errors(tmp_path, header):
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
     found = str(unsafe_perform_io(read_npy(tmp_path / "a.npy").run().failure()))
     assert "EOF" not in found and ("'descr'" in found or "escape" in found)

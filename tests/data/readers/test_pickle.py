@@ -99,7 +99,7 @@ def test_what_pickle_writes_is_read(tmp_path_factory, found, protocol, packed):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_numpy_1_named_its_modules_otherwise(write, protocol):
+def test_the_module_names_of_numpy_1_are_known(write, protocol):
     found = {"x": np.arange(6.0).reshape(2, 3), "y": np.float32(2.5), "f": np.asfortranarray(np.eye(2, 3))}
     raw = pickle.dumps(found, protocol)
     for name in (b"numpy._core.multiarray", b"numpy._core.numeric"):
@@ -291,7 +291,7 @@ F4 = b"cnumpy\ndtype\n(S'f4'\nI00\nI01\ntR"
         (b"L" + b"9" * 100_000 + b"L\n.", "an intact pickle"),
     ],
 )  # fmt: skip
-def test_what_is_no_such_pickle_is_a_fault_that_says_what_came(write, raw, says):
+def test_any_other_pickle_is_a_fault_that_says_what_it_got(write, raw, says):
     tracemalloc.start()
     start = time.perf_counter()
     found = fault(write(raw))

@@ -93,7 +93,7 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
         (gzip.compress(file({"a": entry()}, bytes(8)), mtime=0)[:-4], "gzip"),
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_a_fault_that_says_what_came(tmp_path, raw, says):
+def test_a_damaged_file_is_a_fault_that_says_what_it_got(tmp_path, raw, says):
     (tmp_path / "damaged").write_bytes(raw)
     tracemalloc.start()
     found = fault(tmp_path / "damaged")

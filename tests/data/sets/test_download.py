@@ -125,7 +125,7 @@ def ranges(server):
     return [headers.get("Range") for _, headers in server.seen]
 
 
-def test_a_file_is_fetched_once_and_then_there(server, tmp_path):
+def test_a_file_is_downloaded_once(server, tmp_path):
     path = tmp_path / "deep" / "er" / "file.gz"
     assert value(fetch(server.url + "/file.gz", path, sha256=SHA)) == path
     assert path.read_bytes() == DATA
@@ -153,7 +153,7 @@ def test_a_file_of_other_content_is_replaced(server, tmp_path):
     assert path.read_bytes() == DATA
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(server, tmp_path):
+def test_a_cut_download_resumes_where_it_stopped(server, tmp_path):
     server.script += [{"cut": 100_000}, {"cut": 50_001}]
     value(fetch(server.url, tmp_path / "a", sha256=SHA))
     assert (tmp_path / "a").read_bytes() == DATA
@@ -162,7 +162,7 @@ def test_a_cut_connection_goes_on_where_it_stopped(server, tmp_path):
     assert server.seen[0][1]["Accept-Encoding"] == "identity"
 
 
-def test_many_cuts_are_survived_as_long_as_new_bytes_come(server, tmp_path):
+def test_a_download_survives_many_cuts_as_long_as_new_bytes_arrive(server, tmp_path):
     server.script += [{"cut": 30_000}] * 9
     clock = Clock()
     assert is_successful(run(fetch(server.url, tmp_path / "a", sha256=SHA), clock))
@@ -171,7 +171,7 @@ def test_many_cuts_are_survived_as_long_as_new_bytes_come(server, tmp_path):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 100_000), max_size=6), ranged=st.booleans(), tag=st.sampled_from(['"v1"', 'W/"v1"', None]))
-def test_whatever_is_cut_the_file_is_right_or_the_failure_typed(server, tmp_path, cuts, ranged, tag):
+def test_after_any_cut_the_file_is_correct_or_the_failure_typed(server, tmp_path, cuts, ranged, tag):
     path = tmp_path / "a"
     path.unlink(missing_ok=True)
     server.script[:] = [{"cut": cut, "no_ranges": not ranged, "etag": tag} for cut in cuts]
@@ -183,7 +183,7 @@ def test_whatever_is_cut_the_file_is_right_or_the_failure_typed(server, tmp_path
         assert not path.exists()
 
 
-def test_a_later_program_goes_on_too(server, tmp_path):
+def test_a_later_program_resumes_too(server, tmp_path):
     server.script += [{"cut": 1000}, {"status": 404}]
     found = fault(fetch(server.url + "/a.gz", tmp_path / "a.gz", sha256=SHA))
     assert isinstance(found, DownloadFailed)
@@ -194,7 +194,7 @@ def test_a_later_program_goes_on_too(server, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.gz"]
 
 
-def test_a_part_of_another_file_costs_one_more_try(server, tmp_path):
+def test_a_part_of_another_file_costs_one_more_attempt(server, tmp_path):
     (tmp_path / "a.part").write_bytes(b"x" * 1000)
     value(fetch(server.url, tmp_path / "a", sha256=SHA))
     assert ranges(server) == ["bytes=1000-", None]
@@ -221,14 +221,14 @@ def test_a_wrong_content_range_is_not_trusted(server, tmp_path, sent):
     assert ranges(server) == [None, "bytes=1000-", None]
 
 
-def test_a_file_that_changes_on_the_way_starts_over(server, tmp_path):
+def test_a_file_that_changes_during_a_download_starts_over(server, tmp_path):
     server.script += [{"cut": 1000, "data": b"z" * len(DATA), "etag": '"v0"'}]
     value(fetch(server.url, tmp_path / "a", sha256=SHA))
     assert server.seen[1][1]["If-Range"] == '"v0"'
     assert len(server.seen) == 2
 
 
-def test_a_changed_file_that_nothing_tells_of_is_found_by_its_checksum(server, tmp_path):
+def test_a_changed_file_without_an_etag_is_detected_by_its_checksum(server, tmp_path):
     server.etag = None
     server.script += [{"cut": 1000, "data": b"z" * len(DATA)}]
     value(fetch(server.url, tmp_path / "a", sha256=SHA))
@@ -266,14 +266,14 @@ def test_a_corrupt_mirror_leads_to_the_next(server, tmp_path):
     assert [path for path, _ in server.seen] == ["/1", "/2"]
 
 
-def test_the_next_mirror_goes_on_with_what_the_first_sent(server, tmp_path):
+def test_the_next_mirror_continues_after_the_bytes_of_the_first(server, tmp_path):
     server.script += [{"cut": 1000}, {"status": 410}]
     value(fetch([server.url + "/1", server.url + "/2"], tmp_path / "a", sha256=SHA))
     assert [(path, headers.get("Range")) for path, headers in server.seen][-1] == ("/2", "bytes=1000-")
     assert "If-Range" not in server.seen[-1][1]  # the tag was the first mirror's
 
 
-def test_all_mirrors_failing_are_told(server, tmp_path):
+def test_the_failure_of_every_mirror_is_reported(server, tmp_path):
     server.script += [{"status": 404}, {"data": b"another file"}]
     urls = [server.url + "/1", server.url + "/2", "http://127.0.0.1:9/3"]
     found = fault(fetch(urls, tmp_path / "a", sha256=SHA))
@@ -286,7 +286,7 @@ def test_all_mirrors_failing_are_told(server, tmp_path):
 
 
 @pytest.mark.parametrize(("status", "requests"), [(400, 1), (403, 1), (404, 1), (429, 3), (500, 3), (503, 3)])
-def test_what_may_pass_is_tried_again(server, tmp_path, status, requests):
+def test_a_temporary_error_is_tried_again(server, tmp_path, status, requests):
     server.script += [{"status": status}] * 3
     assert isinstance(fault(fetch(server.url, tmp_path / "a", sha256=SHA)), DownloadFailed)
     assert len(server.seen) == requests
@@ -307,13 +307,13 @@ def test_a_known_size_rejects_another_answer_before_it_is_read(server, tmp_path)
     assert "expected 300,000 bytes, got an answer of 5,000,000,000" in found.reason
 
 
-def test_an_error_page_does_not_cost_what_came_before(server, tmp_path):
+def test_an_error_page_does_not_lose_the_received_bytes(server, tmp_path):
     server.script += [{"cut": 1000}, {"data": b"please log in", "no_ranges": True}]
     assert isinstance(fault(fetch(server.url, tmp_path / "a", sha256=SHA, size=len(DATA))), DownloadFailed)
     assert (tmp_path / "a.part").read_bytes() == DATA[:1000]
 
 
-def test_more_bytes_than_there_can_be_are_not_written(server, tmp_path):
+def test_bytes_beyond_the_size_are_not_written(server, tmp_path):
     server.script += [{"length": None, "data": DATA * 3}]
     found = fault(fetch(server.url, tmp_path / "a", sha256=SHA, size=len(DATA)))
     assert "expected 300,000 bytes, got more" in found.reason
@@ -326,7 +326,7 @@ def test_an_answer_of_unknown_length(server, tmp_path):
     assert (tmp_path / "a").read_bytes() == DATA
 
 
-def test_a_packed_file_is_kept_as_it_is_though_the_server_calls_it_an_encoding(server, tmp_path):
+def test_a_packed_file_is_kept_packed_although_the_server_declares_an_encoding(server, tmp_path):
     server.script += [{"headers": {"Content-Encoding": "gzip"}}]
     value(fetch(server.url, tmp_path / "a.gz", sha256=SHA))
     assert (tmp_path / "a.gz").read_bytes() == DATA
@@ -344,7 +344,7 @@ def test_a_folder_that_cannot_be_written(server, tmp_path):
     assert isinstance(found, DownloadFailed) and "Permission denied" in found.reason
 
 
-def test_a_place_that_is_no_folder(server, tmp_path):
+def test_a_parent_that_is_not_a_folder(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for path, why in ((tmp_path / "file" / "a", "Not a directory|File exists"), (tmp_path, "Is a directory")):
         found = fault(fetch(server.url, path, sha256=SHA))
@@ -362,7 +362,7 @@ def test_a_full_disk(server, tmp_path):
     value(fetch(server.url, tmp_path / "a", sha256=SHA))
 
 
-def test_an_interruption_keeps_what_came(server, tmp_path):
+def test_an_interruption_keeps_the_received_bytes(server, tmp_path):
     cancel = CancelToken()
     server.script += [{"stall": 100_000, "hold": lambda: None}]
     timer = threading.Timer(0.1, cancel.cancel)
@@ -394,7 +394,7 @@ def test_two_processes_at_once_share_one_download(server, tmp_path):
     assert len(server.seen) == 3
 
 
-def test_a_killed_process_leaves_what_the_next_one_goes_on_with(server, tmp_path):
+def test_a_killed_process_leaves_a_part_that_the_next_one_resumes(server, tmp_path):
     server.script += [{"stall": 2**17}]
     command = [sys.executable, "-c", FETCH, server.url, str(tmp_path / "a"), SHA]
     with subprocess.Popen(command, env={**os.environ, "NO_PROXY": "*"}) as process:
@@ -441,5 +441,5 @@ def test_wrong_arguments_are_bugs(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["no url", "http://", "gopher://a/b", "http://[::1/x"])
-def test_a_url_that_is_none_is_a_fault(url, tmp_path):
+def test_a_malformed_url_is_a_fault(url, tmp_path):
     assert isinstance(fault(fetch(url, tmp_path / "a", sha256=SHA)), DownloadFailed)

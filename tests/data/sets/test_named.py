@@ -118,7 +118,7 @@ print(t.fault(mnist(sys.argv[1] + "/none", "train")))
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("damage", ["a bit", "cut", "longer", "another", "bomb"])
-def test_a_wrong_file_is_a_fault_that_names_it_and_is_left_alone(small, tmp_path, suffix, damage):
+def test_a_wrong_file_is_a_fault_that_names_it_and_is_left_unchanged(small, tmp_path, suffix, damage):
     contents = dict(PACKED if suffix else RAW)
     raw = contents["train-images-idx3-ubyte"]
     raw = {
@@ -143,7 +143,7 @@ def test_a_right_file_beside_a_wrong_one_is_taken(small, tmp_path):
     assert is_right(value(mnist(tmp_path, "train")))
 
 
-def test_what_is_missing_is_told_without_download(small, tmp_path):
+def test_without_download_a_missing_file_is_a_fault(small, tmp_path):
     found = fault(mnist(tmp_path, "train", download=False))
     assert isinstance(found, FileMissing)
     assert found.path == str(tmp_path / "MNIST/raw/train-images-idx3-ubyte.gz")
@@ -179,7 +179,7 @@ def server(tmp_path_factory, monkeypatch):
     server.server_close()
 
 
-def test_what_is_missing_is_downloaded_where_torchvision_keeps_it(small, tmp_path, server):
+def test_a_missing_file_is_downloaded_into_torchvisions_folder(small, tmp_path, server):
     write(server.folder / "some", PACKED, ".gz")
     assert is_right(value(mnist(tmp_path, "train", mirrors=[server.url + "/none", server.url + "/some/"])))
     kept = tmp_path / "MNIST" / "raw"
@@ -266,7 +266,7 @@ def test_cifar10_from_a_server(small_cifar, tmp_path, server):
     assert isinstance(fault(cifar10(tmp_path / "none", "test", download=False)), FileMissing)
 
 
-def test_an_archive_of_somebody_elses_is_not_opened(small_cifar, tmp_path):
+def test_an_archive_with_another_checksum_is_not_opened(small_cifar, tmp_path):
     small_cifar(archive(BATCHES))
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(other := archive(BATCHES, "../up"))
     assert fault(cifar10(tmp_path, "train")).actual == sha(other)

@@ -23,7 +23,7 @@ CODEC = data.train_bpe(TEXTS, 350, special=["<pad>", "[MASK]"])
 
 @given(st.text(max_size=200))
 @settings(max_examples=300, deadline=None)
-def test_every_text_comes_back(text):
+def test_decoding_restores_every_text(text):
     ids = CODEC.encode(text)
     assert ids.dtype == np.int32
     assert CODEC.decode(ids) == text
@@ -84,7 +84,7 @@ def test_training_twice_gives_the_same():
     assert data.train_bpe(iter(TEXTS), 350, special=["<pad>", "[MASK]"]) == CODEC
 
 
-def test_special_tokens_have_the_last_ids_and_the_size_is_that_asked_for():
+def test_special_tokens_have_the_last_ids_and_the_size_is_the_requested_one():
     assert (CODEC.size, CODEC.special) == (350, ("<pad>", "[MASK]"))
     assert [CODEC.id_of(name) for name in CODEC.special] == [348, 349]
     assert sorted(CODEC.decode([i]) for i in range(256) if len(CODEC.decode([i]).encode()) == 1) == [chr(i) for i in range(128)]

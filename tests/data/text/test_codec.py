@@ -41,7 +41,7 @@ def test_that_order_is_the_one_named_here():
 
 @given(st.text(alphabet=st.characters(), max_size=80), TEXTS)
 @settings(max_examples=150, deadline=None)
-def test_characters_come_back_and_others_are_named(text, other):
+def test_decoding_restores_characters_and_others_are_named(text, other):
     codec, counted = data.character_codec(text), Counter(text)
     assert codec.characters == "".join(sorted(counted, key=lambda c: (-counted[c], c)))
     ids = codec.encode(text)
@@ -75,7 +75,7 @@ def test_half_a_surrogate_pair_is_a_character():
     assert codec.decode(codec.encode("\ud800a")) == "\ud800a"
 
 
-def test_a_codec_of_no_text_knows_nothing():
+def test_a_codec_of_an_empty_text_knows_no_character():
     codec = data.character_codec("")
     assert (codec.size, codec.encode("").tolist(), codec.decode([])) == (0, [], "")
     assert fault(codec.encode, "a") == UnknownToken("a", 0, 0, where="encode")
@@ -114,7 +114,7 @@ def test_lower_case_is_an_option():
 
 @given(TEXTS, st.booleans(), st.integers(1, 3))
 @settings(max_examples=200, deadline=None)
-def test_ids_of_words_come_back_and_white_space_is_all_that_is_lost(text, lower, minimum):
+def test_decoding_restores_words_and_loses_only_white_space(text, lower, minimum):
     codec = data.word_codec(text, lower=lower, minimum_frequency=minimum, unknown=None if minimum == 1 else "<unk>")
     ids = codec.encode(text)
     counted = Counter(words_of(text, lower=lower))
@@ -172,7 +172,7 @@ def test_a_codec_is_a_value(codec):
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
-def test_ids_out_of_range_are_no_text(codec):
+def test_ids_out_of_range_are_a_fault(codec):
     for wrong, at in (([0, codec.size], 1), ([-1], 0), (np.array([2**40], np.uint64), 0)):
         assert fault(codec.decode, wrong) == UnknownToken(int(wrong[at]), at, codec.size, where="decode")
     assert isinstance(fault(codec.decode, [0.5]), DtypeMismatch)
@@ -183,14 +183,14 @@ def test_ids_out_of_range_are_no_text(codec):
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
-def test_special_tokens_are_reached_by_name(codec):
+def test_special_tokens_are_found_by_name(codec):
     assert codec.decode([codec.id_of("<pad>")]) == "<pad>"
     assert codec.special[0] == "<pad>"
     assert "<pad>" in repr(codec)
     assert isinstance(fault(codec.id_of, "no such token"), UnknownToken)
 
 
-def test_what_cannot_be_told_apart_is_a_bug():
+def test_repeated_tokens_and_a_missing_unknown_token_are_bugs():
     with pytest.raises(ValueError, match="once"):
         data.character_codec("a", special=["<pad>", "<pad>"])
     with pytest.raises(ValueError, match="once"):

@@ -90,7 +90,7 @@ def test_a_seed_is_an_order_and_an_offset_and_the_number_of_windows_is_the_same_
     assert first[0] == first[1] != first[2]
 
 
-def test_the_order_of_windows_is_a_permutation_of_chance():
+def test_the_order_of_windows_is_a_random_permutation():
     corpus, seen = np.arange(4 * 4), []
     for seed in range(600):
         (inputs, _) = next(stream.items(data.language_model_batches(corpus, 4, 3, seed=seed)))
@@ -117,7 +117,7 @@ def test_the_same_batches_come_from_memory_the_device_and_a_mapped_file(tmp_path
     assert len({str(s.spec) for s in made.values()}) == 1
 
 
-def test_a_corpus_whose_places_32_bits_do_not_count_is_read_on_the_host(monkeypatch):
+def test_a_corpus_too_long_for_32_bit_indices_is_read_on_the_host(monkeypatch):
     model = data.language_model_batches(CORPUS, 7, 4, seed=5)
     monkeypatch.setattr("fnlamp.data.text.language_model.MOST", 999)
     s = data.language_model_batches(CORPUS, 7, 4, seed=5)
@@ -138,7 +138,7 @@ def test_a_corpus_whose_places_32_bits_do_not_count_is_read_on_the_host(monkeypa
 
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 4), st.none() | st.integers(0, 99), st.data())
 @few()
-def test_going_on_from_any_position_and_combinators_are_those_of_lists(tokens, block, size, seed, draw):
+def test_resuming_from_any_position_and_combinators_behave_as_for_lists(tokens, block, size, seed, draw):
     s = data.language_model_batches(np.arange(tokens), block, size, seed=seed)
     if draw.draw(st.booleans()):
         s = stream.from_function(s.length, s.view.batch, spec=s.spec)
@@ -205,7 +205,7 @@ def test_every_executor_and_a_mapped_file_train_to_the_same_bits(tmp_path):
         assert leaves(run(mapped, executor)) == leaves(first)
 
 
-def test_other_seeds_and_offsets_compile_nothing_anew():
+def test_other_seeds_and_offsets_compile_nothing_again():
     def traced(epochs):
         traces = []
         program = train.epochs(
@@ -224,7 +224,7 @@ def test_other_seeds_and_offsets_compile_nothing_anew():
 
 
 @pytest.mark.slow
-def test_a_small_model_learns_what_follows_what():
+def test_a_small_model_learns_the_next_token():
     corpus = np.tile(np.array([0, 1, 2, 0, 3, 4, 0], np.int32), 100)
     layer = nn.embedding(5, 8) >> nn.lstm(16) >> nn.linear(5)
     program = train.epochs(
@@ -263,7 +263,7 @@ def test_only_integers_on_one_axis_are_tokens():
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.uint32])
-def test_ids_that_32_bits_do_not_hold_are_a_fault(tmp_path, dtype):
+def test_ids_that_32_bits_cannot_hold_are_a_fault(tmp_path, dtype):
     corpus = np.arange(40).astype(dtype)
     assert batches(data.language_model_batches(corpus, 3, 2)) == batches(data.language_model_batches(np.arange(40), 3, 2))
     corpus[20] = 2**31
@@ -275,7 +275,7 @@ def test_ids_that_32_bits_do_not_hold_are_a_fault(tmp_path, dtype):
         came.extend(stream.items(mapped))
 
 
-def test_a_token_that_is_none_of_the_classes_is_found_before_the_first_step():
+def test_a_token_that_is_not_a_class_is_found_before_the_first_step():
     found = unsafe_perform_io(describe(vocabulary=19).run(Runtime(log=None)).failure())
     assert isinstance(found, LabelOutOfRange)
     assert (found.label, found.classes) == (19, 19)

@@ -60,7 +60,7 @@ def original(row):
 
 @given(SHAPES, st.integers(1, 4), st.integers(5, 20), st.integers(0, 2**63), st.floats(0.05, 1), st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_every_row_is_two_windows_of_sentences_with_some_tokens_hidden(shape, size, maximum, seed, share, drop_last):
+def test_every_row_is_two_windows_of_sentences_with_some_tokens_masked(shape, size, maximum, seed, share, drop_last):
     paragraphs = told_apart(shape)
     sentences = [(p, i) for p, paragraph in enumerate(paragraphs) for i in range(len(paragraph))]
     place = {token: (p, i) for p, i in sentences for token in paragraphs[p][i]}
@@ -115,7 +115,7 @@ def test_every_row_is_two_windows_of_sentences_with_some_tokens_hidden(shape, si
 
 @given(SHAPES.filter(lambda shape: any(len(p) > 1 for p in shape)), st.integers(1, 4), st.integers(0, 99), st.data())
 @settings(max_examples=60, deadline=None)
-def test_the_same_batches_come_again_and_from_any_position(shape, size, seed, draw):
+def test_the_same_batches_are_made_again_and_from_any_position(shape, size, seed, draw):
     s, again = (made(told_apart(shape), size, seed=seed) for _ in range(2))
     batches = list(stream.items(s))
     states = [s.init, *(state for _, state in steps(s, s.init))]
@@ -127,7 +127,7 @@ def test_the_same_batches_come_again_and_from_any_position(shape, size, seed, dr
             assert leaf.shape[0] == spec.shape[0] or i == s.length - 1
 
 
-def test_another_seed_hides_other_tokens_and_another_batch_too():
+def test_another_seed_or_batch_masks_other_tokens():
     paragraphs = [[list(range(FIRST, FIRST + 12))] * 9]
     hidden = [tuple(row["positions"].tolist()) for row in rows(made(paragraphs, 4, maximum=27))]
     assert len(set(hidden)) == 8
@@ -204,7 +204,7 @@ def test_the_other_sentence_is_any_of_the_other_paragraphs():
         within(count, seconds.total(), 0.2)
 
 
-def test_of_one_paragraph_the_other_sentence_is_never_the_next():
+def test_within_one_paragraph_the_other_sentence_is_never_the_next():
     paragraphs = told_apart([[1, 1, 1]])
     seconds = Counter()
     for seed in range(600):
@@ -216,7 +216,7 @@ def test_of_one_paragraph_the_other_sentence_is_never_the_next():
     assert min(seconds.values()) > 80
 
 
-def test_windows_begin_at_random_places():
+def test_windows_start_at_random_places():
     paragraphs = told_apart([[20, 20], [20]])
     begins = Counter()
     for seed in range(400):
@@ -303,7 +303,7 @@ def test_sentences_without_tokens_are_left_out():
     assert [row["next"] >= 0 for row in rows(made([[[7], [], [8]], [[]], []], 8))] == [True]
 
 
-def test_nothing_to_pair_is_an_empty_epoch():
+def test_no_pair_is_an_empty_epoch():
     for paragraphs in ([], [[]], [[[7]], [[8]]]):
         s = made(paragraphs)
         assert s.length == 0

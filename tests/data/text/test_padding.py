@@ -31,7 +31,7 @@ def fault(call):
     return caught.value.fault
 
 
-def test_rows_are_filled_up_to_the_longest_of_the_batch():
+def test_rows_are_padded_to_the_longest_of_the_batch():
     (ids, lengths), (last, _) = stream.items(data.padded_batches([[5, 6, 7], [8], [9, 9]], 2, pad=-1))
     assert ids.tolist() == [[5, 6, 7], [8, -1, -1]]
     assert (ids.dtype, lengths.dtype, lengths.tolist()) == (np.int32, np.int32, [3, 1])
@@ -63,7 +63,7 @@ def test_a_longer_sequence_is_a_fault_or_cut():
     st.data(),
 )
 @settings(max_examples=200, deadline=None)
-def test_every_sequence_comes_once_and_what_is_padded_is_pad(sequences, size, seed, among, multiple, maximum, drop_last, draw):
+def test_every_sequence_occurs_once_and_padding_is_pad(sequences, size, seed, among, multiple, maximum, drop_last, draw):
     sequences = [[i, *sequence] for i, sequence in enumerate(sequences)]  # told apart
     s = data.padded_batches(
         sequences,
@@ -120,7 +120,7 @@ def test_dropping_the_last_batch_does_not_drop_the_longest():
     assert dropped == set(range(1, 8))
 
 
-def test_sequences_may_be_arrays_of_any_integers_and_are_read_when_they_are_needed():
+def test_sequences_may_be_arrays_of_any_integers_and_are_read_on_access():
     s = data.padded_batches([np.array([1, 2], np.uint8), np.array([3], np.int64), np.zeros(0)], 3, pad=0)
     assert rows(s) == [[[1, 2], [3], []]]
     for wrong, kind in ([[0.5]], DtypeMismatch), ([[[1], [2]]], ShapeMismatch), ([np.array([2**31])], DtypeMismatch):
@@ -138,7 +138,7 @@ def test_targets_are_as_many_as_sequences():
     assert str(s) == "<BatchStream: 1 batches of ((int32[2, 1], int32[2]), {label: int32[2], weight: float32[2]})>"
 
 
-def test_nothing_is_an_empty_epoch_and_wrong_sizes_are_bugs():
+def test_no_sequences_are_an_empty_epoch_and_wrong_sizes_are_bugs():
     assert data.padded_batches([], 2, pad=0).length == 0
     assert isinstance(data.padded_batches([], 2, pad=0).why_empty, EmptyEpoch)
     assert data.padded_batches([[1]], 2, pad=0, drop_last=True).length == 0

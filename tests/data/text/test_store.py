@@ -48,7 +48,7 @@ def test_nothing_is_opened_before_run(tmp_path):
     assert is_successful(saving.then(reading).run())
 
 
-def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_the_previous_file(tmp_path):
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "nowhere" / "codec.json", tmp_path / "folder"):
         outcome = data.save_codec(CODECS[0], path).run()
@@ -93,14 +93,14 @@ def test_a_damaged_file_is_corrupt(tmp_path, raw, says):
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_a_text_is_read_as_it_is(tmp_path, pack):
+def test_a_text_is_read_unchanged(tmp_path, pack):
     text = "one\r\ntwo\n\ufeffGrüße 🙂\0"
     for mark in (b"", b"\xef\xbb\xbf"):
         (tmp_path / "text").write_bytes(pack(mark + text.encode()))
         assert unsafe_perform_io(data.read_text(tmp_path / "text").run().unwrap()) == text
 
 
-def test_what_is_no_text_is_a_fault(tmp_path):
+def test_bytes_that_are_not_utf8_are_a_fault(tmp_path):
     assert isinstance(unsafe_perform_io(data.read_text(tmp_path / "none").run().failure()), FileMissing)
     (tmp_path / "text").write_bytes(b"abc\xff")
     found = unsafe_perform_io(data.read_text(tmp_path / "text").run().failure())
@@ -142,7 +142,7 @@ def test_a_mutated_file_reads_or_fails_typed(tmp_path_factory, data_):
         assert isinstance(unsafe_perform_io(outcome.failure()), FileCorrupt)
 
 
-def test_the_settings_of_a_tokenizers_file_cut_nothing_and_add_nothing(tmp_path):
+def test_the_truncation_and_padding_of_a_tokenizers_file_are_ignored(tmp_path):
     path = tmp_path / "tokenizer.json"
     fields = json.loads(CODECS[-1].serialized)
     fields["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}

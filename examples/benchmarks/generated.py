@@ -1,4 +1,4 @@
-"""Files that the loading benchmark reads: real ones where a folder has them, else made up from a seed, of the same sizes."""
+"""The files of the loading benchmark: real ones if a folder has them, else generated from a seed in the same sizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = 28 * 28
 
 
 def mnist_files(mnist: Path | None, work: Path, scale: float) -> tuple[dict[str, Path], str]:
-    """The four IDX files, and where they are from."""
+    """The four IDX files, and their origin."""
     if mnist is not None and all((mnist / name).exists() for name in IDX):
         return {name: mnist / name for name in IDX}, "MNIST"
     for seed, (name, shape) in enumerate(IDX.items()):
@@ -35,11 +35,11 @@ def mnist_files(mnist: Path | None, work: Path, scale: float) -> tuple[dict[str,
             values = _strokes(rows, seed) if len(shape) == 3 else np.random.default_rng(seed).integers(0, 10, rows, np.uint8)
             header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
             (work / name).write_bytes(gzip.compress(header + values.tobytes(), 6))
-    return {name: work / name for name in IDX}, "made up, of MNIST's sizes"
+    return {name: work / name for name in IDX}, "generated, in MNIST's sizes"
 
 
 def csv_file(mnist: Path | None, work: Path, scale: float) -> tuple[Path, str]:
-    """A label and 784 pixels in each of 10,000 rows, packed with gzip, and where it is from."""
+    """A label and 784 pixels in each of 10,000 rows, packed with gzip, and its origin."""
     if mnist is not None and (mnist / CSV).exists():
         return mnist / CSV, "MNIST"
     path = work / CSV
@@ -50,11 +50,11 @@ def csv_file(mnist: Path | None, work: Path, scale: float) -> tuple[Path, str]:
         table = np.concatenate([labels, _strokes(rows, 0).reshape(rows, COLUMNS)], axis=1)
         text = "\n".join([",".join(["label", *names]), *(",".join(map(str, row)) for row in table.tolist()), ""])
         path.write_bytes(gzip.compress(text.encode(), 6))
-    return path, "made up, of the size of MNIST's test set"
+    return path, "generated, in the size of MNIST's test set"
 
 
 def _strokes(rows: int, seed: int) -> Array:
-    """Bright strokes on black, about as many and about as compressible as those of handwritten digits."""
+    """Bright strokes on black, about as many and as compressible as those of handwritten digits."""
     rng = np.random.default_rng(seed)
     grid = np.arange(28, dtype=np.float32)
     images = np.zeros((rows, 28, 28), np.uint8)
@@ -70,7 +70,7 @@ def _strokes(rows: int, seed: int) -> Array:
 
 
 def jpeg_folder(work: Path, count: int, size: int) -> Path:
-    """A folder of ten classes with `count` JPEG images in all: smooth noise in all octaves, as photographs have."""
+    """A folder of ten classes with `count` JPEG images in all: smooth noise in all octaves, as in photographs."""
     from PIL import Image
 
     root = work / f"jpeg-{count}-{size}"
@@ -97,7 +97,7 @@ def jpeg_folder(work: Path, count: int, size: int) -> Path:
 
 
 class Decoded:
-    """The images of files, decoded by Pillow when they are asked for, as everybody writes it."""
+    """The images of files, decoded by Pillow on access: the usual plain code."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = [os.fspath(path) for path in files]
@@ -114,13 +114,13 @@ class Decoded:
 
 
 def rows_in_memory(rows: int) -> tuple[Array, Array]:
-    """Float32 features and int32 labels, of the size of MNIST's training set when there are 60,000."""
+    """Float32 features and int32 labels; 60,000 rows have the size of MNIST's training set."""
     rng = np.random.default_rng(0)
     return rng.random((rows, COLUMNS), np.float32), rng.integers(0, 10, rows, np.int32)
 
 
 def mapped_file(work: Path, gigabytes: float) -> tuple[Path, Path]:
-    """An NPY file of float32 rows that is larger than the memory it may take, and one of their labels."""
+    """An NPY file of float32 rows, larger than the memory that it may take, and one of their labels."""
     rows = int(gigabytes * 1e9) // (4 * COLUMNS)
     features, labels = work / f"features-{rows}.npy", work / f"labels-{rows}.npy"
     if not labels.exists():
