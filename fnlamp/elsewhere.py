@@ -97,8 +97,14 @@ LOSSES = {
     "NLLLoss": "loss.nll(), of log-probabilities and labels",
     **dict.fromkeys(("MSELoss", "MeanSquaredError", "mse_loss"), "loss.mse()"),
     **dict.fromkeys(("BCEWithLogitsLoss", "BCELoss", "BinaryCrossentropy", "bce"), "loss.bce_with_logits(), of logits"),
-    **dict.fromkeys(("SmoothL1Loss", "HuberLoss", "Huber", "huber"), "loss.smooth_l1(beta)"),
+    "SmoothL1Loss": "loss.smooth_l1(beta)",
+    **dict.fromkeys(("HuberLoss", "Huber"), "loss.huber(delta)"),
+    **dict.fromkeys(("L1Loss", "MeanAbsoluteError", "l1_loss"), "loss.l1()"),
     "Accuracy": "loss.accuracy",
+    **{name: f"loss.{name.lower()}()" for name in ("Precision", "Recall", "F1", "Perplexity")},
+    **dict.fromkeys(("F1Score", "f1_score"), "loss.f1(loss.Average.MACRO)"),
+    **dict.fromkeys(("AUC", "AUROC", "roc_auc_score"), "loss.auroc(edges), by bins, or loss.exact_auroc of arrays"),
+    "ConfusionMatrix": "loss.confusion_matrix()",
 }
 OPTIMIZERS = {
     **dict.fromkeys(("Adam", "adam"), "optim.adamw(learning_rate), which is Adam without a weight_decay"),

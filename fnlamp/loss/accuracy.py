@@ -7,13 +7,21 @@ from functools import lru_cache
 from typing import Any, overload
 
 import jax.numpy as jnp
-import numpy as np
 
-from fnlamp.arrays import Array, is_float, wide
-from fnlamp.fault import FaultError, LabelOutOfRange
-from fnlamp.given import arguments, flag, number
+from fnlamp.arrays import Array, along_last, wide
+from fnlamp.given import arguments, flag, whole
 from fnlamp.loss.arguments import arrays, nan_unless, refuse
-from fnlamp.loss.classes import check_labels, check_range, count, ignored_label, labels_of, narrow
+from fnlamp.loss.labels import (
+    check_labels,
+    check_range,
+    check_zeros_and_ones,
+    count,
+    ignored_label,
+    labels_of,
+    not_nan,
+    threshold_of,
+    zeros_and_ones,
+)
 from fnlamp.loss.value import Loss, LossValue
 
 
@@ -45,7 +53,7 @@ def _accuracy(ignored: int) -> Accuracy:
         prediction, target = arrays("accuracy", prediction, target)
         check_labels("accuracy", prediction, target)
         label, counted, known = labels_of(target, ignored, prediction.shape[-1])
-        sound = known & _numbers(prediction.max(-1))
+        sound = known & not_nan(prediction.max(-1))
         return _share(jnp.argmax(prediction, axis=-1) == label, sound, counted, prediction)
 
     return Accuracy(apply, "accuracy", lambda prediction, target: check_range("accuracy", prediction, target, ignored))
@@ -89,31 +97,47 @@ def multilabel_accuracy(threshold: float, *, exact: bool = False, ignored: int =
 
 
 def _thresholded(name: str, by_row: bool, threshold: float, ignored: int) -> Loss:
-    hint = "write 0.0 for logits, 0.5 for probabilities"
     by_row = flag(f"{name}: exact", by_row)
-    limit = number(f"{name}: threshold", threshold, hint=hint)
+    limit = threshold_of(name, threshold)
     skipped = ignored_label(ignored, name)
 
     def apply(prediction: Any, target: Any) -> LossValue:
-        prediction, target = arrays(name, prediction, target)
-        prediction, target = _aligned(name, prediction, target)
-        target = target if is_float(target) else narrow(target)
-        sound = _numbers(prediction) & ((target == 0) | (target == 1))
-        right = (prediction > limit) == (target == 1)
-        counted = target != skipped
+        prediction, true, sound, counted = zeros_and_ones(name, prediction, target, skipped)
+        right = (prediction > limit) == true
         if by_row:
             right, sound, counted = (right | ~counted).all(-1), (sound | ~counted).all(-1), counted.any(-1)
         return _share(right, sound, counted, prediction)
 
-    def check(prediction: Any, target: Any) -> None:
-        labels = np.asarray(target)
-        bad = np.argwhere((labels != skipped) & (labels != 0) & (labels != 1))
-        if len(bad):
-            at = tuple(int(i) for i in bad[0])
-            hint = "targets are 0 and 1: for -1 and 1 take (target + 1) / 2, for shares target > 0.5"
-            raise FaultError(LabelOutOfRange(labels[at].item(), 2, at[0] if at else 0, hint, where=name))
+    return Loss(apply, name, lambda prediction, target: check_zeros_and_ones(name, target, skipped))
 
-    return Loss(apply, name, check)
+
+@arguments("it makes a metric, loss.top_k(5)")
+def top_k(k: int, *, ignored: int = -100) -> Loss:
+    """The share of rows whose label is among the `k` largest predictions: a metric; `top_k(1)` is `accuracy`.
+
+    Of equal predictions the first classes count as larger.  Shapes, ignored rows and faults as in `accuracy`; `ShapeMismatch`
+    unless there are more than `k` classes.  Same as `sklearn.metrics.top_k_accuracy_score`, but for ties, where it prefers the
+    last classes.
+
+    >>> logits = jnp.array([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1]])
+    >>> float(top_k(2)(logits, jnp.array([2, 2])).mean)
+    0.5
+    """
+    size, skipped, name = whole("top_k: k", k), ignored_label(ignored, "top_k"), "top_k"
+
+    def apply(prediction: Any, target: Any) -> LossValue:
+        prediction, target = arrays(name, prediction, target)
+        check_labels(name, prediction, target)
+        classes = prediction.shape[-1]
+        if classes <= size:
+            refuse(name, f"scores of more than {size} classes, or every label is among them", prediction)
+        label, counted, known = labels_of(target, skipped, classes)
+        at = jnp.take_along_axis(prediction, label[..., None], axis=-1)
+        earlier = along_last(jnp.arange(classes), prediction.ndim) < label[..., None]
+        larger = jnp.sum((prediction > at) | ((prediction == at) & earlier), axis=-1)
+        return _share(larger < size, known & not_nan(prediction.max(-1)), counted, prediction)
+
+    return Loss(apply, name, lambda prediction, target: check_range(name, prediction, target, skipped))
 
 
 def _share(right: Array, sound: Array, counted: Array, prediction: Array) -> LossValue:
@@ -121,21 +145,3 @@ def _share(right: Array, sound: Array, counted: Array, prediction: Array) -> Los
     dtype = wide(prediction)
     hits = count(right & counted).astype(dtype)
     return LossValue(nan_unless((sound | ~counted).all(), hits), count(counted).astype(dtype))
-
-
-def _aligned(name: str, prediction: Array, target: Array) -> tuple[Array, Array]:
-    if prediction.shape == (*target.shape, 1) and name == "binary_accuracy":
-        prediction = prediction[..., 0]
-    elif target.shape == (*prediction.shape, 1) and name == "binary_accuracy":
-        target = target[..., 0]
-    if prediction.shape != target.shape or (name == "multilabel_accuracy" and prediction.ndim < 2):
-        columns = prediction.ndim == target.ndim + 1
-        hint = "for scores of several classes use loss.accuracy" if columns else ""
-        labels = " (batch, ..., labels)" if name == "multilabel_accuracy" else ""
-        refuse(name, f"a target of the prediction's shape {list(prediction.shape)}{labels}", target, hint)
-    return prediction, target
-
-
-def _numbers(x: Array) -> Array:
-    """Which entries are not NaN."""
-    return ~jnp.isnan(x) if is_float(x) else jnp.full(x.shape, True)

@@ -1,4 +1,4 @@
-"""Losses for integer labels, and the checks that they share with `accuracy`."""
+"""Losses for integer labels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from fnlamp.arrays import Array, along_last, describe, is_integer, wide
-from fnlamp.fault import DtypeMismatch, FaultError, LabelOutOfRange, PredictionMismatch
-from fnlamp.given import arguments, number, whole
+from fnlamp.arrays import Array, along_last, wide
+from fnlamp.fault import FaultError, PredictionMismatch
+from fnlamp.given import arguments, number
 from fnlamp.loss.arguments import arrays, makes_a_loss, nan_unless, refuse, weights_of
+from fnlamp.loss.labels import check_labels, check_range, count, ignored_label, labels_of
 from fnlamp.loss.value import Loss, LossValue
 
-LARGEST = 2**31 - 1
-"""Labels are compared as 32-bit integers; larger ones are clipped to this, which is never a class."""
 NOT_NORMALISED = 0.1
 """How far the log of a sum of probabilities may be from 0; log-softmax in half precision stays well below."""
 
@@ -89,89 +88,6 @@ def _classes(
         check_range(name, prediction, target, ignored)
 
     return Loss(apply, name, check, check_prediction, suspects)
-
-
-# ------------------------------------------------------------------------------- labels
-
-
-def ignored_label(ignored: int, name: str) -> int:
-    """The ignored label, which must fit 32 bits."""
-    label = whole(f"{name}: ignored", ignored, least=-(2**31))
-    if label > LARGEST:
-        raise ValueError(f"{name}: ignored is a 32-bit integer, got {label}")
-    return label
-
-
-def labels_of(target: Array, ignored: int, classes: int) -> tuple[Array, Array, Array]:
-    """The labels in 32 bits, 0 for an unknown class; which of them count; and which are classes."""
-    target = narrow(target)
-    known = (target >= 0) & (target < classes)
-    return jnp.where(known, target, 0), target != ignored, known
-
-
-def narrow(labels: Array) -> Array:
-    """Integers or booleans in 32 bits, clipped: in 8 bits, -100 would be the label 156; truncation would alias large labels."""
-    if labels.dtype != bool and jnp.iinfo(labels.dtype).max > LARGEST:  # type: ignore[no-untyped-call]
-        labels = jnp.clip(labels, max(int(jnp.iinfo(labels.dtype).min), -(2**31)), LARGEST)  # type: ignore[no-untyped-call]
-    return labels.astype(jnp.int32)
-
-
-def count(which: Array) -> Array:
-    """The number of true entries, as an integer: a sum of ones in float32 stops at 2^24."""
-    return jnp.sum(which, dtype=jnp.int32)
-
-
-def check_labels(name: str, prediction: Array, target: Array) -> None:
-    """Fails: `ShapeMismatch` and `DtypeMismatch`, unless each row of scores has an integer label."""
-    if prediction.ndim < 1 or target.shape != prediction.shape[:-1]:
-        expected = f"labels of shape {list(prediction.shape[:-1])} for a prediction {describe(prediction)}"
-        refuse(name, expected, target, _shape_hint(name, prediction, target))
-    if prediction.shape[-1] < 2:
-        expected = "a score for each of at least two classes, on the last axis"
-        refuse(name, expected, prediction, f"for one number per row {ONE_NUMBER[name]}, or widen the last layer")
-    if not is_integer(target):
-        hint = "convert labels that are whole numbers: target.astype(np.int32)"
-        raise FaultError(DtypeMismatch("integer labels", describe(target), hint, where=name))
-
-
-ONE_NUMBER = {
-    "accuracy": "use loss.binary_accuracy(threshold=0.0) with logits, or threshold=0.5 with probabilities",
-    **dict.fromkeys(("nll", "cross_entropy"), "use loss.bce_with_logits(), with targets of the prediction's shape"),
-}
-
-
-def _shape_hint(name: str, prediction: Array, target: Array) -> str:
-    if target.shape == prediction.shape and prediction.ndim > 1 and prediction.shape[-1] > 1:
-        several = "; for several labels per row use loss.multilabel_accuracy(threshold=0.0)" if name == "accuracy" else ""
-        return f"labels are class numbers, not one-hot: target.argmax(-1){several}"
-    if target.shape == prediction.shape:
-        return ONE_NUMBER[name]
-    return squeeze_hint(prediction, target)
-
-
-def squeeze_hint(prediction: Any, target: Any) -> str:
-    """The hint for a superfluous last axis of length 1."""
-    if prediction.shape == (*target.shape, 1):
-        return "squeeze the prediction: nn.fun(lambda y: y.squeeze(-1)) as the last layer"
-    if target.shape == (*prediction.shape, 1) or target.shape == (*prediction.shape[:-1], 1):
-        return "squeeze the target's last axis"
-    return ""
-
-
-def check_range(name: str, prediction: Any, target: Any, ignored: int) -> None:
-    """Fails: `LabelOutOfRange` for concrete labels that are neither classes nor ignored."""
-    labels, classes = np.asarray(target), prediction.shape[-1]
-    bad = (labels != ignored) & ((labels < 0) | (labels >= classes))
-    if not bad.any():
-        return
-    at = tuple(int(i) for i in np.argwhere(bad)[0])
-    real = labels[labels != ignored]
-    hint = ""
-    if real.min() == 1 and real.max() == classes:
-        hint = f"the labels run from 1 to {classes}: subtract 1"
-    elif real.min() < 0 and real.max() < classes:
-        hint = f"if {int(real.min())} marks rows that do not count, write {name}(ignored={int(real.min())})"
-    raise FaultError(LabelOutOfRange(int(labels[at]), classes, at[0] if at else 0, hint, where=name))
 
 
 # ------------------------------------------------------------------------------- checks of predictions

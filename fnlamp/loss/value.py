@@ -182,8 +182,10 @@ def as_metric(metric: MetricLike, what: str = "metric") -> Metric:
 
     def sums(prediction: Tree, target: Tree) -> LossValue:
         value = loss(prediction, target)
-        # A batch without a mean, as of a negative weight, would be hidden in the sums.
-        return LossValue(jnp.where(jnp.isnan(value.mean), jnp.full_like(value.total, jnp.nan), value.total), value.weight)
+        flawed = jnp.isnan(value.mean)  # a batch without a mean, as of a negative weight, would be hidden in the sums
+        if loss.suspects is not None:
+            flawed = flawed | loss.suspects(prediction)
+        return LossValue(jnp.where(flawed, jnp.full_like(value.total, jnp.nan), value.total), value.weight)
 
     return Metric(sums, mean_of, loss.name, loss.check)
 

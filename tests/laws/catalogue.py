@@ -91,6 +91,9 @@ LOSSES: dict[str, tuple[loss.Loss, Any]] = {
     "nll": (loss.nll(np.array([1.0, 2.0, 0.5])), labels),
     "cross_entropy": (loss.cross_entropy(np.array([1.0, 2.0, 0.5]), label_smoothing=0.1), labels),
     "mse": (loss.mse(), numbers),
+    "mse ignoring": (loss.mse(ignored=np.nan), np.where(numbers < 0.3, np.nan, numbers)),
+    "l1": (loss.l1(), numbers),
+    "huber": (loss.huber(0.4), numbers),
     "smooth_l1": (loss.smooth_l1(0.4), numbers),
     "bce_with_logits": (loss.bce_with_logits(np.array([1.0, 2.0, 0.5])), numbers),
     "identity": (loss.identity(), numbers),
@@ -126,8 +129,9 @@ ACQUIRED: dict[str, Resource[stream.BatchStream, Any]] = {
 ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: stream.from_iterator(iter(LIST), spec=LIST[0])}
 
 NO_LAYERS = {"Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_uniform"}
-METRICS = {"accuracy", "binary_accuracy", "multilabel_accuracy"}
-LOSS_TYPES = {"Loss", "LossValue", "Metric", "MetricLike"}
+METRICS = {"accuracy", "binary_accuracy", "multilabel_accuracy", "top_k", "precision", "recall", "f1", "confusion_matrix"}
+METRICS |= {"auroc", "exact_auroc", "perplexity", "calibration_error", "mae", "rmse", "r2"}
+LOSS_TYPES = {"Average", "Loss", "LossValue", "Metric", "MetricLike"}
 NO_LOSSES = METRICS | LOSS_TYPES | {"as_loss", "as_metric", "checked_value", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "scheduled"}
 SCHEDULES: dict[str, optim.Schedule] = {

@@ -92,6 +92,8 @@ TEXT = "text"
 ANYTHING = " ".join(WRONG)
 ARRAYS = "2.5 0 -1 nan inf True array"  # scalars are arrays, where no rows are needed
 ROWS = "array"
+MISSING = "None 2.5 0 -1 nan"
+BY_CLASS = {"threshold": "None 2.5 0 -1", "zero_division": "0 nan", "ignored": WHOLE}
 
 
 @dataclass(frozen=True)
@@ -206,14 +208,28 @@ CASES: dict[str, Case] = {
     ),
     "loss.as_loss": case(loss.as_loss, {"loss": LOSS}, loss="lambda", what=ANYTHING),
     "loss.as_metric": case(loss.as_metric, {"metric": LOSS}, metric="lambda", what=ANYTHING),
-    "loss.bce_with_logits": case(loss.bce_with_logits, positive_weights="None 2.5"),
+    "loss.auroc": case(loss.auroc, {"edges": [0.25, 0.5]}, ignored=WHOLE),
+    "loss.bce_with_logits": case(loss.bce_with_logits, positive_weights="None 2.5", ignored=MISSING),
     "loss.binary_accuracy": case(loss.binary_accuracy, {"threshold": 0.0}, threshold=NUMBER, ignored=WHOLE),
+    "loss.calibration_error": case(loss.calibration_error, ignored=WHOLE),
+    "loss.confusion_matrix": case(loss.confusion_matrix, ignored=WHOLE),
     "loss.cross_entropy": case(loss.cross_entropy, class_weights=OPTIONAL, label_smoothing=COUNT, ignored=WHOLE),
+    "loss.exact_auroc": case(loss.exact_auroc, {"prediction": X[:, 0], "target": Y % 2}, ignored=WHOLE),
+    "loss.f1": case(loss.f1, **BY_CLASS),
+    "loss.huber": case(loss.huber, delta=POSITIVE, ignored=MISSING),
     "loss.identity": case(loss.identity),
-    "loss.mse": case(loss.mse),
+    "loss.l1": case(loss.l1, ignored=MISSING),
+    "loss.mae": case(loss.mae, ignored=MISSING),
+    "loss.mse": case(loss.mse, ignored=MISSING),
     "loss.multilabel_accuracy": case(loss.multilabel_accuracy, {"threshold": 0.0}, threshold=NUMBER, exact=FLAG, ignored=WHOLE),
     "loss.nll": case(loss.nll, class_weights=OPTIONAL, ignored=WHOLE),
-    "loss.smooth_l1": case(loss.smooth_l1, beta=POSITIVE),
+    "loss.perplexity": case(loss.perplexity, loss="None lambda"),
+    "loss.precision": case(loss.precision, **BY_CLASS),
+    "loss.r2": case(loss.r2, ignored=MISSING),
+    "loss.recall": case(loss.recall, **BY_CLASS),
+    "loss.rmse": case(loss.rmse, ignored=MISSING),
+    "loss.smooth_l1": case(loss.smooth_l1, beta=POSITIVE, ignored=MISSING),
+    "loss.top_k": case(loss.top_k, {"k": 2}, ignored=WHOLE),
     # ---- optimizers
     "optim.Optimizer": case(
         optim.Optimizer,
@@ -522,7 +538,7 @@ RECORDS = {
     "fnlamp": {"Eval", "Init", "Matrix", "Mode", "Role", "Tag", "Train"},
     "nn": {"Initializer", "forget_one", "torch_uniform"},
     "models": set(),
-    "loss": {"LossValue", "MetricLike", "checked_value", "differentiable"},
+    "loss": {"Average", "LossValue", "MetricLike", "checked_value", "differentiable"},
     "optim": {"Decay", "Hyper", "Schedule"},
     "stream": {"BatchStream", "Emit", "End", "Fail", "Order", "Recipe", "Reread", "Segment", "Skip", "Step", "View"},
     "data": {
