@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from os import PathLike
 from typing import Any
 
@@ -17,6 +18,9 @@ from fnlamp.layer import Layer
 from fnlamp.loss import Loss
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
+from fnlamp.train.fold import Fold
+from fnlamp.train.gradient import Gradient
+from fnlamp.train.state import EpochReport
 from fnlamp.train.supervised import Supervised
 
 
@@ -68,6 +72,27 @@ def check_metrics(metrics: Any) -> None:
             raise TypeError(f"metrics are named by strings, got {_shown(name)}")
         if not callable(metric):
             raise TypeError(f"metrics[{name!r}] is a function (prediction, target) -> LossValue, got {_shown(metric)}")
+
+
+def check_gradient(gradient: Any) -> None:
+    if not isinstance(gradient, Gradient):
+        hint = f": call it, as train.{_name(gradient)}(...)" if inspect.isfunction(gradient) else ""
+        raise TypeError(f"gradient is train.plain or a value around it, as train.microbatches(4), got {_shown(gradient)}{hint}")
+
+
+def check_folds(folds: Any, metrics: Mapping[str, Any]) -> None:
+    if not isinstance(folds, Mapping):
+        raise TypeError(f'folds is a dict by name, as {{"best": train.best()}}, got {_shown(folds)}')
+    known = [field.name for field in fields(EpochReport) if field.name.endswith(("loss", "batches", "seconds"))]
+    for name, fold in folds.items():
+        if not isinstance(name, str):
+            raise TypeError(f"folds are named by strings, got {_shown(name)}")
+        if not isinstance(fold, Fold):
+            hint = f": call it, as train.{_name(fold)}(...)" if inspect.isfunction(fold) else ""
+            raise TypeError(f"folds[{name!r}] is a train.Fold, got {_shown(fold)}{hint}")
+        if isinstance(fold.metric, str) and fold.metric not in (*known, *metrics):
+            figures = ", ".join([*known, *metrics])
+            raise ValueError(f"folds[{name!r}] reads {fold.metric!r}, which no report has; figures are {figures}")
 
 
 def check_hook(hook: Any) -> None:

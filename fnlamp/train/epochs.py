@@ -15,6 +15,8 @@ from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
 from fnlamp.train.factory import LoopContext
+from fnlamp.train.fold import Fold
+from fnlamp.train.gradient import Gradient, plain
 from fnlamp.train.loop import run
 from fnlamp.train.program import Program
 from fnlamp.train.state import EpochReport, Trained, TrainState
@@ -34,8 +36,10 @@ def epochs(
     initial: Params | tuple[Params, State | None] | Init | Trained | TrainState | None = None,
     resume: Trained | TrainState | None = None,
     schedule: Schedule = constant(1.0),
+    gradient: Gradient = plain,
     metrics: Mapping[str, MetricLike] = MappingProxyType({}),
     validate_every: int = 1,
+    folds: Mapping[str, Fold] = MappingProxyType({}),
     on_epoch: Callable[[EpochReport], Effect[object, E] | None]
     | Callable[[EpochReport, Trained], Effect[object, E] | None]
     | None = None,
@@ -51,10 +55,12 @@ def epochs(
     made, `(params, layer_state)`, or the parameters of a model without layer state (copied, never donated away). `resume` is a
     `Trained` or a `TrainState` to resume, bit for bit as if it had not stopped.
 
-    `schedule` gives a factor of the learning rate for each step from 0. `metrics` are averaged over validation, which happens
-    after every `validate_every`-th epoch. `on_epoch` is called after each epoch with its report, and with the `Trained` so far
-    if it takes two arguments; the program that it returns is run. A step that takes a parameter beyond `parameter_bound` counts
-    as one that broke, so that the state of a `NonFinite` is sound by a bound of your own.
+    `schedule` gives a factor of the learning rate for each step from 0. `gradient` says how it is taken: `plain`,
+    `microbatches`, `perturbed`, `adversarial`, `rematerialised`. `metrics` are averaged over validation, which happens after
+    every `validate_every`-th epoch. `folds` decide, by name, over the epochs' reports: `best` and `top_k` keep weights
+    (`Trained.kept`), `patience` and `time_budget` stop, `reduce_on_plateau` lowers the rate. `on_epoch` is called after each
+    epoch with its report, and with the `Trained` so far if it takes two arguments; the program that it returns is run. A step
+    that takes a parameter beyond `parameter_bound` counts as one that broke: the state of a `NonFinite` is within the bound.
 
     Fails: `EmptyEpoch`, `ShapeMismatch`, `DtypeMismatch`, `BatchTooSmall`, `LabelOutOfRange`, `NotDifferentiable` before the
     first step where the stream is in memory; `ResumedElsewhere`; `NonFinite`, `NoWeight` and `StepsExceeded` while running;

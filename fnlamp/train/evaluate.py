@@ -24,7 +24,7 @@ from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.factory import LoopContext, use_stream
 from fnlamp.train.measures import figures, same
 from fnlamp.train.plan import check_batch, check_stream, rows_line
-from fnlamp.train.state import Trained
+from fnlamp.train.state import Kept, Trained
 from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised
 
@@ -52,7 +52,7 @@ def evaluate(
     | Resource[BatchStream[E], E]
     | Callable[[LoopContext], BatchStream[E] | Resource[BatchStream[E], E]],
     metrics: Mapping[str, MetricLike] = MappingProxyType({}),
-) -> Callable[[Trained], Effect[Evaluation, PlanFault | NoWeight | E]]:
+) -> Callable[[Trained | Kept], Effect[Evaluation, PlanFault | NoWeight | E]]:
     """The program that evaluates a trained model in `Eval`, curried so that `training.bind(evaluate(batches))` reads in order.
 
     `batches` is a stream, a resource of one, or a factory of either, called with a `LoopContext` of the last epoch and seed 0.
@@ -71,12 +71,12 @@ class _Evaluate:
     batches: Any
     metrics: Mapping[str, MetricLike]
 
-    def __call__(self, trained: Trained) -> Effect[Any, Any]:
+    def __call__(self, trained: Trained | Kept) -> Effect[Any, Any]:
         check_start("evaluate: trained", trained)
-        if not isinstance(trained, Trained):
+        if not isinstance(trained, Trained | Kept):
             got = shown(trained)
             raise TypeError(f"evaluate: trained is what epochs gave, got {got}; write training.bind(evaluate(batches))")
-        context = LoopContext(len(trained.curve), 0)
+        context = LoopContext(trained.last.epoch if isinstance(trained, Trained) else trained.epoch, 0)
         factory = (lambda _: self.batches) if isinstance(self.batches, BatchStream | Resource) else self.batches
 
         def program(stream: BatchStream[Any]) -> Effect[Evaluation, Any]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from returns.result import Failure, Result, Success
 
-from fnlamp.arrays import Tree, placed_on
+from fnlamp.arrays import Tree, placed_on, to_device
 from fnlamp.effect import Effect, Runtime, do, iterate
 from fnlamp.fault import Broken, FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
 from fnlamp.stream import BatchStream
@@ -22,7 +23,7 @@ from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.factory import use_stream
 from fnlamp.train.plan import check_batch, check_classes
 from fnlamp.train.program import Program
-from fnlamp.train.progress import Progress, resumed
+from fnlamp.train.progress import Progress, begin
 from fnlamp.train.state import EpochReport, Trained
 from fnlamp.train.step import LOSS_BROKE, PARAMS_BROKE, STEPS_BROKE
 
@@ -35,11 +36,11 @@ class Loop:
     workspace: Workspace
 
     def program(self) -> Effect[Trained, Any]:
-        return iterate(resumed(self.of.resume), self.epoch).salvaged(self.last_good)
+        return Effect.checked(lambda: begin(self.of)).bind(lambda start: iterate(start, self.epoch)).salvaged(self.last_good)
 
     def last_good(self) -> Trained | None:
         progress: Progress | None = self.workspace.reached
-        return None if progress is None else progress.trained(self.of.model)
+        return None if progress is None else progress.trained(self.of)
 
     def epoch(self, start: Progress) -> Effect[Result[Progress, Trained], Any]:
         """One epoch: `Success` of the progress after it, or `Failure` of the outcome if there is none left."""
@@ -50,22 +51,25 @@ class Loop:
 
         @do
         def epoch() -> Generator[Effect[Any, Any], Any, Result[Progress, Trained]]:
-            if start.epoch > of.epochs and start.carry is not None:
-                return Failure(start.trained(of.model))
+            ended = start.epoch > of.epochs or start.stopped
+            if ended and start.carry is not None:
+                return Failure(start.trained(of))
             runtime: Runtime = yield from Effect.asks(lambda runtime: runtime)
             started = runtime.clock.now()
             train = partial(self.train, start)
             progress = yield from use_stream(of.train_batches, context("train"), train, "train_batches")
-            if start.epoch > of.epochs:
-                return Failure(progress.trained(of.model))
+            if ended:
+                return Failure(progress.trained(of))
             validation = None
             if of.validation_batches is not None and start.epoch % of.validate_every == 0:
                 validate = partial(self.validate, progress)
                 made = use_stream(of.validation_batches, context("validation"), validate, "validation_batches")
                 validation = yield from made
-            report = progress.report(of.epochs, validation, runtime.clock.now() - started)
-            progress = self.reach(progress.after(report))
+            report = progress.report(of, validation, runtime.clock.now() - started)
+            progress = self.reach(progress.decided(of, report).after(report))
             runtime.say(str(report))
+            for name in progress.stopped:
+                runtime.say(f"stopped after epoch {report.epoch} by {name}: {of.folds[name]}")
             if of.on_epoch is not None:
                 progress = yield from self.hook(progress, report)
             return Success(progress)
@@ -84,7 +88,8 @@ class Loop:
             progress = replace(start, classes=stream.classes)
             if progress.carry is None:
                 progress = self.reach(self.begin(progress, stream, runtime))
-            return Success(progress) if progress.epoch > self.of.epochs else self.steps(progress, stream, runtime)
+            ended = progress.epoch > self.of.epochs or progress.stopped
+            return Success(progress) if ended else self.steps(progress, stream, runtime)
 
         return Effect.call(call)
 
@@ -104,18 +109,22 @@ class Loop:
         with placed_on(self.workspace.device):
             body = self.body(stream, runtime)
             begin = stream.init if progress.position is None else progress.position
+            shared = *progress.shared, to_device(np.float32(progress.rate), self.workspace.device)
+            steps_before = int(progress.carry.step)
             try:
-                for reached in executor.fold(body, progress.shared, progress.carry, stream, begin, self.workspace):
+                for reached in executor.fold(body, shared, progress.carry, stream, begin, self.workspace):
                     progress = self.reach(replace(progress, carry=reached.carry, position=reached.position))
                     if reached.broken:
                         progress = self.reach(progress.within(stream, of.seed))
                         return Failure(self.broke(progress, stream, reached.broken))
                     if runtime.cancel.requested:
-                        return Interrupted(progress.within(stream, of.seed).trained(of.model))
+                        return Interrupted(progress.within(stream, of.seed).trained(of))
             except FaultError:
                 self.reach(progress.within(stream, of.seed))
                 raise
         sums = tally.sums(progress.carry.tally)
+        if not sums.steps and int(progress.carry.step) > steps_before:  # each of them was skipped
+            return Failure(NonFinite(Broken.LOSS, progress.epoch, int(progress.carry.step), progress.trained(of)))
         if not sums.steps:
             return Failure(stream.why_empty)
         if not sums.weight:
@@ -152,10 +161,10 @@ class Loop:
                 return error.fault
         what = Broken.LOSS if code == LOSS_BROKE else Broken.UPDATE if code == PARAMS_BROKE else Broken.STATE
         bound = of.parameter_bound if code == PARAMS_BROKE else None
-        return NonFinite(what, progress.epoch, int(carry.step), progress.trained(of.model), bound=bound)
+        return NonFinite(what, progress.epoch, int(carry.step), progress.trained(of), bound=bound)
 
     def validate(self, progress: Progress, stream: BatchStream[Any]) -> Effect[Evaluation, Any]:
-        weights = (progress.carry.params, progress.carry.layer_state)
+        weights = progress.weights(self.of)
 
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
             check_classes(progress.classes, stream.classes)
@@ -167,7 +176,7 @@ class Loop:
         """Run what `on_epoch` makes of the report: a program, or nothing if it is a plain function such as `print`."""
         function: Any = self.of.on_epoch
         if takes_trained(function):
-            trained = progress.trained(self.of.model)
+            trained = progress.trained(self.of)
             # The next steps overwrite the buffers of their carry; the hook may keep its own.
             progress = self.reach(replace(progress, carry=self.workspace.copy(progress.carry)))
             made = function(report, trained)

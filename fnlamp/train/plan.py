@@ -125,7 +125,7 @@ def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
 
 def abstract_shared(optimizer: Optimizer, made: Init) -> Any:
     """The spec of what every step reads: the root of its keys, and the hyperparameters' numbers."""
-    return spec_after(jax.random.key, 0), spec_of(optimizer.numbers(made.params, made.tags))
+    return spec_after(jax.random.key, 0), spec_of(optimizer.numbers(made.params, made.tags)), array_spec((), np.float32)
 
 
 def check_training(model: Supervised, stream: BatchStream[Any], body: Body, shared: Any, carry: Carry) -> tuple[str, ...]:

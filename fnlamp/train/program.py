@@ -28,6 +28,8 @@ from fnlamp.tag import check_hyper
 from fnlamp.train import check, tally
 from fnlamp.train.execute import Body
 from fnlamp.train.factory import LoopContext, make_stream
+from fnlamp.train.fold import Fold
+from fnlamp.train.gradient import Gradient
 from fnlamp.train.plan import (
     Plan,
     abstract_carry,
@@ -40,7 +42,7 @@ from fnlamp.train.plan import (
 )
 from fnlamp.train.start import check_initial, check_resumed, check_same_stream, filled, state_of, weights_of
 from fnlamp.train.state import Carry, Trained, TrainState
-from fnlamp.train.step import training_body
+from fnlamp.train.step import Step, training_body
 from fnlamp.train.supervised import Supervised, pair
 
 
@@ -60,8 +62,10 @@ class Program:
     initial: Any
     resume: Trained | TrainState | None
     schedule: Schedule
+    gradient: Gradient
     metrics: Mapping[str, MetricLike]
     validate_every: int
+    folds: Mapping[str, Fold]
     on_epoch: Callable[..., Effect[object, Any] | None] | None
     parameter_bound: float | None
     described: dict[Hashable, tuple[Init, Hashable]] = field(default_factory=dict, init=False, repr=False)
@@ -81,18 +85,30 @@ class Program:
         check.check_start("initial", self.initial)
         check.check_start("resume", self.resume, Trained, TrainState)
         check.check_metrics(self.metrics)
+        check.check_gradient(self.gradient)
+        check.check_folds(self.folds, self.metrics)
         if self.on_epoch is not None:
             check.check_hook(self.on_epoch)
         if self.parameter_bound is not None and not check_hyper("parameter_bound", self.parameter_bound) > 0:
             raise ValueError(f"parameter_bound is above 0, got {self.parameter_bound}")
         sound = {"epochs": epochs, "validate_every": every, "seed": seed}
-        for name, value in {**sound, "schedule": checked(self.schedule), "metrics": dict(self.metrics)}.items():
+        for name, value in {
+            **sound,
+            "schedule": checked(self.schedule),
+            "metrics": dict(self.metrics),
+            "folds": dict(self.folds),
+        }.items():
             object.__setattr__(self, name, value)
 
     def context(self, purpose: str, epoch: int, losses: tuple[float | None, float | None]) -> LoopContext:
         """What a factory is given in this epoch; `losses` are the last and the best of earlier validations."""
         words = np.random.SeedSequence([self.seed, zlib.crc32(purpose.encode()), epoch]).generate_state(1, np.uint64)
         return LoopContext(epoch, int(words[0] >> 1), *losses)
+
+    @property
+    def step(self) -> Step:
+        """What a step is a function of."""
+        return Step(self.model, self.optimizer, self.gradient, self.schedule, self.parameter_bound)
 
     def validation(self, epoch: int, losses: tuple[float | None, float | None]) -> BatchStream[Any] | None:
         """The validation stream as far as a plan can know it: one that must be acquired is unknown until it is run."""
@@ -112,7 +128,7 @@ class Program:
             self.described.clear()
             self.described[key] = made, (model, tags)
         made, parts = self.described[key]
-        return made, training_body(self.model, self.optimizer, self.schedule, made.tags, self.parameter_bound, parts)
+        return made, training_body(self.step, made.tags, parts)
 
     def shared(self, made: Init, device: Any) -> Any:
         """What every step reads: the root of the steps' keys, and the hyperparameters' numbers."""
@@ -124,8 +140,10 @@ class Program:
         """What the first step is given: fresh parameters, given ones, or the state of the run to resume."""
         if self.resume is not None:
             check_same_stream(state_of(self.resume), stream, self.seed)
-            state = tree.copy(state_of(self.resume), device)
-            return Carry(state.step, state.params, state.layer_state, state.optimizer_state, state.tally)
+            state = state_of(self.resume)
+            carry = Carry(state.step, state.params, state.layer_state, state.optimizer_state, state.tally)
+            copied: Carry = tree.copy(carry, device)
+            return copied
         # Not as one program: XLA would compile the same initialiser again for each layer, half a minute for 200 of them.
         features, _ = stream.spec
         params, layer_state = self.model.init(name_key(seed_key(self.seed), "init"), features)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import numpy as np
 
-from fnlamp.fault import FaultError
+from fnlamp.arrays import Params, State
+from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.stream import BatchStream
 from fnlamp.train import tally
 from fnlamp.train.evaluate import Evaluation
+from fnlamp.train.fold import Verdict, checked_step
+from fnlamp.train.program import Program
 from fnlamp.train.start import print_of, state_of
-from fnlamp.train.state import Carry, EpochReport, Trained, TrainState
-from fnlamp.train.supervised import Supervised
+from fnlamp.train.state import Carry, EpochReport, Kept, Slot, Trained, TrainState
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +38,49 @@ class Progress:
     losses: tuple[float | None, float | None] = (None, None)
     stream: tuple[tuple[str, Any], ...] = ()
     classes: tuple[str, ...] | None = None
+    folds: Mapping[str, tuple[Any, Verdict]] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[int, Slot]] = field(default_factory=dict)
 
-    def trained(self, model: Supervised) -> Trained:
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        """The folds that want the run to end."""
+        return tuple(name for name, (_, verdict) in self.folds.items() if verdict.stop)
+
+    @property
+    def rate(self) -> float:
+        """The factor of the learning rate that the folds want."""
+        return math.prod(verdict.rate for _, verdict in self.folds.values())
+
+    def weights(self, program: Program) -> tuple[Params, State]:
+        """What validation and `predict` use."""
+        return program.optimizer.evaluated(self.carry.optimizer_state, self.carry.params), self.carry.layer_state
+
+    def trained(self, program: Program) -> Trained:
         """The outcome of a run that stops here."""
         c: Carry = self.carry
         stream = () if self.position is None else self.stream
-        state = TrainState(c.step, c.params, c.layer_state, c.optimizer_state, c.tally, self.epoch, self.position, stream)
-        return Trained(model, c.params, c.layer_state, self.curve, state)
+        reached = self.epoch, self.position, stream, self.folds, self.kept
+        state = TrainState(c.step, c.params, c.layer_state, c.optimizer_state, c.tally, *reached)
+        kept = {name: self._ranked(program, name) for name in self.kept if name in program.folds}
+        return Trained(program.model, *self.weights(program), self.curve, state, kept)
+
+    def _ranked(self, program: Program, name: str) -> Any:
+        fold, slots = program.folds[name], self.kept[name]
+        order = range(fold.slots) if fold.ranked is None else fold.ranked(self.folds[name][0])
+        found = [Kept(program.model, slots[at].params, slots[at].layer_state, slots[at].epoch) for at in order if at in slots]
+        return found[0] if fold.slots == 1 else tuple(found)
+
+    def decided(self, program: Program, report: EpochReport) -> Progress:
+        """What the folds make of the report: their accumulators and verdicts, and the weights that they keep."""
+        folds, kept, weights = dict(self.folds), dict(self.kept), None
+        for name, fold in program.folds.items():
+            folds[name] = checked_step(name, fold, self.folds[name][0], report)
+            verdict = folds[name][1]
+            if verdict.keep is not None:
+                # A copy that no later step writes to, and one for all folds that keep this epoch.
+                weights = weights or jax.tree.map(np.array, self.weights(program))
+                kept[name] = {**kept.get(name, {}), verdict.keep: Slot(report.epoch, *weights)}
+        return replace(self, folds=folds, kept=kept)
 
     def within(self, stream: BatchStream[Any], seed: int) -> Progress:
         """With a description of the stream that the position is in; what cannot be described is left out."""
@@ -63,12 +103,12 @@ class Progress:
             stream=(),
         )
 
-    def report(self, epochs: int, validation: Evaluation | None, seconds: float) -> EpochReport:
+    def report(self, program: Program, validation: Evaluation | None, seconds: float) -> EpochReport:
         """The figures of the running epoch, whose steps are all taken."""
         sums = tally.sums(self.carry.tally)
         return EpochReport(
             epoch=self.epoch,
-            epochs=epochs,
+            epochs=program.epochs,
             steps=int(sums.steps),
             samples=int(sums.rows),
             train_loss=float(sums.total / sums.weight),
@@ -77,18 +117,31 @@ class Progress:
             validation_loss_of_batches=None if validation is None else validation.loss_of_batches,
             validation_metrics={} if validation is None else dict(validation.metrics),
             seconds=seconds,
+            skipped=0 if program.optimizer.skipped is None else int(program.optimizer.skipped(self.carry.optimizer_state)),
         )
 
 
-def resumed(start: Trained | TrainState | None) -> Progress:
+def begin(program: Program) -> Progress:
     """Where a run begins: at the first epoch, or where the run to resume stood. The carry is made when its stream is known."""
+    start, fresh = program.resume, {name: (fold.init, Verdict()) for name, fold in program.folds.items()}
     if start is None:
-        return Progress()
+        return Progress(folds=fresh)
     state, curve = state_of(start), start.curve if isinstance(start, Trained) else ()
     losses: tuple[float | None, float | None] = (None, None)
     for report in curve:
         losses = _losses(losses, report.validation_loss)
-    return Progress(state.epoch, state.stream_state, curve=curve, losses=losses, stream=state.stream)
+    folds = {name: _resumed(name, now, state.folds.get(name, now)) for name, now in fresh.items()}
+    kept = {name: slots for name, slots in state.kept.items() if name in folds}
+    return Progress(state.epoch, state.stream_state, curve=curve, losses=losses, stream=state.stream, folds=folds, kept=kept)
+
+
+def _resumed(name: str, fresh: tuple[Any, Verdict], saved: tuple[Any, Verdict]) -> tuple[Any, Verdict]:
+    """The saved accumulator and verdict, if they are of a fold of the same kind."""
+    expected, actual = str(jax.tree.structure(fresh[0])), str(jax.tree.structure(saved[0]))
+    if expected != actual:
+        hint = "a fold of another kind needs a name of its own"
+        raise FaultError(ShapeMismatch(expected, actual, hint, where=f"resume/folds/{name}"))
+    return saved[0], Verdict(*saved[1])
 
 
 def _losses(losses: tuple[float | None, float | None], loss: float | None) -> tuple[float | None, float | None]:

@@ -16,12 +16,12 @@ from fnlamp.layer import Init
 from fnlamp.stream import BatchStream
 from fnlamp.stream.memory import checksum
 from fnlamp.stream.nested import same
-from fnlamp.train.state import Carry, Trained, TrainState
+from fnlamp.train.state import Carry, Kept, Trained, TrainState
 
 
 def weights_of(initial: Any) -> tuple[Params, State | None]:
     """Parameters and layer state to start from; the state is `None` where it is to be fresh."""
-    if isinstance(initial, Trained | TrainState):
+    if isinstance(initial, Trained | TrainState | Kept):
         return initial.params, initial.layer_state
     if isinstance(initial, Init):
         return initial.params, initial.state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -31,13 +31,22 @@ class Carry:
     tally: Array
 
 
+class Slot(NamedTuple):
+    """Weights that a fold kept after an epoch: on the host, as validation and `predict` use them."""
+
+    epoch: int
+    params: Params
+    layer_state: State
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class TrainState:
     """Everything that resuming needs, as one pytree: resuming from it equals never having stopped.
 
     `epoch` is the running epoch, from 1, and `stream_state` the position in its training stream (`None`: at its start), which
-    `stream` tells from others: its seed, its batches, and of a stream in memory its rows and their order.
+    `stream` tells from others: its seed, its batches, and of a stream in memory its rows and their order. `folds` has the
+    accumulator and the last verdict of each fold, and `kept` the weights in its slots.
     """
 
     step: Array
@@ -48,6 +57,8 @@ class TrainState:
     epoch: int = field(metadata={"static": True})
     stream_state: Any
     stream: tuple[tuple[str, Any], ...] = field(default=(), metadata={"static": True})
+    folds: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[int, Slot]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<TrainState: step {int(self.step)}, epoch {self.epoch}>"
@@ -59,7 +70,8 @@ class EpochReport:
 
     `train_loss` is the mean over the epoch, total / weight; `train_loss_of_batches` is the mean of the batches' means, in
     which a short last batch counts as much as a full one (what many tutorials print). Both are measured while the parameters
-    move. `validation_loss` and its twin are `None` in epochs without validation. `steps` and `samples` are this epoch's.
+    move. `validation_loss` and its twin are `None` in epochs without validation. `steps` and `samples` are this epoch's,
+    without the steps that the optimizer skipped; `skipped` counts those since the start of the run.
     """
 
     epoch: int
@@ -72,6 +84,7 @@ class EpochReport:
     validation_loss_of_batches: float | None = None
     validation_metrics: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    skipped: int = 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, EpochReport) and same(vars(self), vars(other))
@@ -85,19 +98,49 @@ class EpochReport:
             parts.append(f"Validation Loss: {self.validation_loss:.4f}")
         for name, value in self.validation_metrics.items():
             parts.append(f"Validation {name.replace('_', ' ').title()}: {shown(name, value)}")
+        if self.skipped:
+            parts.append(f"Skipped Steps: {self.skipped}")
         return ", ".join(parts)
 
 
 @dataclass(frozen=True, eq=False)
+class Kept(Elsewhere):
+    """A model as it was after an epoch: what a fold kept. `epochs(initial=kept)` starts from it, with a new optimizer."""
+
+    model: Supervised
+    params: Params
+    layer_state: State
+    epoch: int
+    _elsewhere = TRAINED
+
+    def predict(self, x: Any, *, batch_size: int | None = ROWS) -> Any:
+        """As `Trained.predict`."""
+        return predict(self.model, self.params, self.layer_state, x, batch_size)
+
+    def __repr__(self) -> str:
+        return f"<Kept: {tree.count(self.params):,} parameters, epoch {self.epoch}>"
+
+
+@dataclass(frozen=True, eq=False)
 class Trained(Elsewhere):
-    """A trained model: its parameters, its layer state, the learning curve, and the state to resume from."""
+    """A trained model: its parameters, its layer state, the learning curve, and the state to resume from.
+
+    `params` are those that validation uses: with an average as `optim.ema` the averaged ones, where `state.params` are those
+    that training continues with. `kept` has what folds kept, by name: a `Kept`, or a tuple of them, best first.
+    """
 
     model: Supervised
     params: Params
     layer_state: State
     curve: tuple[EpochReport, ...]
     state: TrainState
+    kept: Mapping[str, Any] = field(default_factory=dict)
     _elsewhere = TRAINED
+
+    @property
+    def last(self) -> Kept:
+        """The model after the last epoch, beside those in `kept`."""
+        return Kept(self.model, self.params, self.layer_state, len(self.curve))
 
     def predict(self, x: Any, *, batch_size: int | None = ROWS) -> Any:
         """The prediction for features `x` in `Eval`: no dropout, running moments.  Shapes: as the model's layer.

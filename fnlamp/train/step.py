@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from fnlamp.optim.schedule import Schedule
 from fnlamp.train import tally
 from fnlamp.train.execute import Body
 from fnlamp.train.execute.programs import BODIES
+from fnlamp.train.gradient import Gradient
 from fnlamp.train.measures import measures
 from fnlamp.train.state import Carry
 from fnlamp.train.supervised import Supervised, rows_of
@@ -26,37 +27,61 @@ LOSS_BROKE, PARAMS_BROKE, STATE_BROKE, STEPS_BROKE = 1, 2, 3, 4
 """Why a training step cannot be kept: what is not finite, or a step past the last that 32 bits can count."""
 
 
-def training_body(
-    model: Supervised, optimizer: Optimizer, schedule: Schedule, tags: Tree, bound: float | None, looked: Hashable
-) -> Body:
+class Step(NamedTuple):
+    """What a step of training is a function of."""
+
+    model: Supervised
+    optimizer: Optimizer
+    gradient: Gradient
+    schedule: Schedule
+    bound: float | None
+
+
+def training_body(recipe: Step, tags: Tree, looked: Hashable) -> Body:
     """One step of training: loss, gradient, update.  `looked` is what the model and its tags are a function of.
 
     It is broken by a loss that is not finite; by a parameter, or a number of the layers' or the optimizer's state, that is not,
-    or a parameter beyond the bound. `shared` is the root of the steps' keys and the hyperparameters' numbers.
+    or a parameter beyond the bound. `shared` is the root of the steps' keys, the hyperparameters' numbers, and the factor of
+    the learning rate that folds decide.
     """
     # The numbers of its hyperparameters are arguments, and not part of the program.
-    parts = "training", looked, identity((optimizer.update, schedule)), bound
-    body: Body = BODIES.get(parts, lambda: _training_body(model, optimizer, schedule, tags, bound))
+    rule = recipe.optimizer
+    parts = identity((rule.update, rule.at, rule.skipped, rule.loss_scale, recipe.schedule, recipe.gradient))
+    body: Body = BODIES.get(("training", looked, parts, recipe.bound), lambda: _training_body(recipe, tags))
     return body
 
 
-def _training_body(model: Supervised, optimizer: Optimizer, schedule: Schedule, tags: Tree, bound: float | None) -> Body:
-    def step(shared: tuple[Array, Any], carry: Carry, batch: Tree) -> Carry:
-        root, numbers = shared
-        mode = Train(jax.random.fold_in(root, carry.step))
+def _training_body(recipe: Step, tags: Tree) -> Body:
+    model, optimizer, bound = recipe.model, recipe.optimizer, recipe.bound
 
-        def mean_loss(params: Params) -> tuple[Array, tuple[LossValue, State]]:
-            value, prediction, state = model.evaluate(params, carry.layer_state, batch, mode)
+    def step(shared: tuple[Array, Any, Array], carry: Carry, batch: Tree) -> Carry:
+        root, numbers, rate = shared
+        state = carry.optimizer_state
+        amount = None if optimizer.loss_scale is None else optimizer.loss_scale(state)
+
+        def objective(params: Params, layer_state: State, batch: Tree, mode: Train) -> tuple[LossValue, State]:
+            value, prediction, layer_state = model.evaluate(params, layer_state, batch, mode)
+            total = differentiable(value.total, params, model.loss.name)
             if model.loss.suspects is not None:
-                total = jnp.where(model.loss.suspects(prediction), jnp.full_like(value.total, jnp.nan), value.total)
-                value = LossValue(total, value.weight)
-            return differentiable(value.mean, params, model.loss.name), (value, state)
+                total = jnp.where(model.loss.suspects(prediction), jnp.full_like(total, jnp.nan), total)
+            return LossValue(total if amount is None else total * amount, value.weight), layer_state
 
-        (mean, (value, layer_state)), grads = jax.value_and_grad(mean_loss, has_aux=True)(carry.params)
-        scale = jnp.asarray(schedule(carry.step))
-        params, optimizer_state = optimizer.update(grads, carry.optimizer_state, carry.params, tags, scale, numbers)
+        mode = Train(jax.random.fold_in(root, carry.step))
+        at = optimizer.at(state, carry.params)
+        value, grads, layer_state = recipe.gradient(objective, at, carry.layer_state, batch, mode)
+        if amount is not None:
+            value, grads = LossValue(value.total / amount, value.weight), jax.tree.map(lambda g: g / amount, grads)
+        mean = value.mean
+        if optimizer.skipped is not None:
+            grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(mean), g, jnp.nan), grads)
+        scale = jnp.asarray(recipe.schedule(carry.step)) * rate
+        params, new = optimizer.update(grads, state, carry.params, tags, scale, numbers)
         sums = tally.add(carry.tally, rows_of(batch), [mean, value.total, value.weight])
-        return Carry(carry.step + 1, params, layer_state, optimizer_state, sums)
+        if optimizer.skipped is not None:  # a skipped batch leaves no trace in averages: the optimizer counts it
+            taken = optimizer.skipped(new) == optimizer.skipped(state)
+            before = carry.layer_state, carry.tally
+            layer_state, sums = jax.tree.map(lambda a, b: jnp.where(taken, a, b), (layer_state, sums), before)
+        return Carry(carry.step + 1, params, layer_state, new, sums)
 
     def broken(carry: Carry) -> Array:
         found: Array = jnp.int32(0)

@@ -123,6 +123,7 @@ RESOURCE = Resource.make(PROGRAM, lambda value, outcome: PROGRAM)
 KEY = jax.random.key(0)
 PARAMS = {"weight": jnp.ones((2, 2))}
 MODEL = train.supervised(LAYER, LOSS)
+FOLD = {"init": 0, "step": lambda acc, report: (acc, train.Verdict()), "name": "own"}
 CODEC = data.byte_codec()
 INIT = {"weight_init": FUNCTION, "bias_init": FUNCTION}
 LIMIT = {"limit": "None 0"}
@@ -457,6 +458,34 @@ CASES: dict[str, Case] = {
         on_epoch="None lambda class",
         parameter_bound="None 2.5",
     ),  # an initial value is a tree of arrays, which is looked at beside the model's
+    "train.Fold": case(
+        train.Fold,
+        FOLD,
+        init=ANYTHING,
+        step=CALLED,
+        name=TEXT,
+        metric="None text lambda theirs class",
+        ranked="None lambda theirs class",
+    ),
+    "train.Gradient": case(train.Gradient, {"apply": print, "name": "own"}, apply=CALLED, name=TEXT),
+    "train.adversarial": case(train.adversarial, {"eps": 0.1}, eps="2.5 0"),
+    "train.best": case(train.best, metric="text lambda class theirs", highest=FLAG),
+    "train.microbatches": case(train.microbatches, {"count": 2}),
+    "train.patience": case(train.patience, {"epochs": 2}, metric="text lambda class theirs", threshold="2.5 0", highest=FLAG),
+    "train.perturbed": case(train.perturbed, {"noise": 0.1}, noise="2.5 0"),
+    "train.reduce_on_plateau": case(
+        train.reduce_on_plateau,
+        metric="text lambda class theirs",
+        threshold="2.5 0",
+        relative=FLAG,
+        stop_at="2.5 0",
+        highest=FLAG,
+    ),
+    "train.rematerialised": case(train.rematerialised),
+    "train.replay": case(train.replay, {"fold": train.best(), "curve": ()}),
+    "train.smoothed": case(train.smoothed, {"share": 0.5, "inner": train.best()}),
+    "train.time_budget": case(train.time_budget, {"seconds": 1.5}, seconds=POSITIVE),
+    "train.top_k": case(train.top_k, {"count": 2}, metric="text lambda class theirs", highest=FLAG),
     "train.evaluate": case(train.evaluate, {"batches": STREAM}, batches=FUNCTION),
     "Trained.predict": case(lambda **given: trained().predict(**given), {"x": X}, x=ROWS, batch_size=OPTIONAL),
     # ---- augmentation and plots
@@ -557,7 +586,18 @@ RECORDS = {
         "WordCodec",
         "Workers",
     },
-    "train": {"EpochReport", "Evaluation", "LoopContext", "Supervised", "TrainFault", "TrainState", "Trained"},
+    "train": {
+        "EpochReport",
+        "Evaluation",
+        "Kept",
+        "LoopContext",
+        "Verdict",
+        "plain",
+        "Supervised",
+        "TrainFault",
+        "TrainState",
+        "Trained",
+    },
     "effect": {
         "CancelToken",
         "Clock",

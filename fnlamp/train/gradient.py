@@ -1,0 +1,169 @@
+"""Gradients as values: `plain`, and values around it that cut the batch, move the parameters or the features, or trade memory.
+
+Each is a function of an objective, so they nest: `adversarial(2.0, microbatches(4))` takes both halves four times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from fnlamp import tree
+from fnlamp.arrays import Array, Params, State, Tree, is_float, wide
+from fnlamp.given import function, instance, number, text, whole
+from fnlamp.loss import LossValue
+from fnlamp.mode import Train
+
+Objective: TypeAlias = Callable[[Params, State, Tree, Train], tuple[LossValue, State]]
+"""`(params, layer_state, batch, mode) -> (loss, layer_state)`: what is differentiated with respect to `params`."""
+
+
+class Found(NamedTuple):
+    """The loss of a batch, the gradient of its mean, and the layers' state after it."""
+
+    value: LossValue
+    grads: Tree
+    state: State
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """`apply(objective, params, layer_state, batch, mode) -> Found`, and a name for it."""
+
+    apply: Callable[[Objective, Params, State, Tree, Train], Found]
+    name: str
+
+    def __post_init__(self) -> None:
+        function("Gradient: apply", self.apply, "a function (objective, params, layer_state, batch, mode) -> Found")
+        text("Gradient: name", self.name)
+
+    def __call__(self, objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+        return self.apply(objective, params, state, batch, mode)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _plain(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+    def mean(params: Params) -> tuple[Array, tuple[LossValue, State]]:
+        value, after = objective(params, state, batch, mode)
+        return value.mean, (value, after)
+
+    (_, (value, after)), grads = jax.value_and_grad(mean, has_aux=True)(params)
+    return Found(value, grads, after)
+
+
+plain = Gradient(_plain, "plain")
+"""The gradient of the batch's mean loss, as reverse-mode differentiation gives it."""
+
+
+def microbatches(count: int, inner: Gradient = plain) -> Gradient:
+    """The gradient of the whole batch, taken in `count` parts one after the other: a `count`-th of the activations' memory.
+
+    With w_i the weight and g_i the gradient of part i's mean: `g = sum(w_i g_i) / sum(w_i)`, exact for class weights, ignored
+    rows and a last batch that `count` does not divide (its last part is shorter, or it has fewer parts). With `stream.chunk(k)`
+    this is gradient accumulation. Batch normalisation sees one part at a time; dropout draws for each part.
+    """
+    parts, within = whole("microbatches: count", count, None), _gradient("microbatches", inner)
+    if parts < 1:
+        raise ValueError(f"microbatches: count: a batch has at least one part, got {count}")
+
+    def apply(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        size = max(1, -(-rows // parts))
+        full = rows // size
+
+        def part(state: State, at: Any, batch: Tree) -> Found:
+            return within(objective, params, state, batch, Train(jax.random.fold_in(mode.key, at)))
+
+        def take(carry: Found, given: tuple[Any, Tree]) -> tuple[Found, None]:
+            sums, total, state = carry
+            value, grads, state = part(state, *given)
+            total = jax.tree.map(lambda t, g: t + value.weight * g, total, grads)
+            return Found(LossValue(sums.total + value.total, sums.weight + value.weight), total, state), None
+
+        cut = tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), batch)
+        one = jax.eval_shape(part, state, 0, tree.map(lambda x: x[0], cut))
+        value, grads = (jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x)), made) for made in (one.value, one.grads))
+        carry, _ = jax.lax.scan(take, Found(value, grads, state), (jnp.arange(full), cut))
+        if full * size < rows:
+            carry, _ = take(carry, (full, tree.map(lambda x: x[full * size :], batch)))
+        value, total, state = carry
+        weight = jnp.where(value.weight > 0, value.weight, 1)
+        return Found(value, jax.tree.map(lambda t, g: (t / weight).astype(g.dtype), total, one.grads), state)
+
+    return Gradient(apply, f"microbatches({parts}{_within(inner)})")
+
+
+def perturbed(noise: float, inner: Gradient = plain) -> Gradient:
+    """The gradient at `params + noise * n`, with n drawn from a standard normal for each step; the loss at `params`.
+
+    A second forward pass, without a gradient, computes that loss; the layers' state is the one after it.
+    """
+    size = number("perturbed: noise", noise, "a standard deviation of 0 or more", lambda n: n >= 0)
+    within = _gradient("perturbed", inner)
+
+    def apply(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+        keys = iter(jax.random.split(mode.inside("perturbed").key, len(tree.leaves(params)) or 1))
+        moved = jax.tree.map(lambda p: p + size * jax.random.normal(next(keys), p.shape, p.dtype), params)
+        grads = within(objective, moved, state, batch, mode).grads
+        value, state = objective(params, state, batch, mode)
+        return Found(value, grads, state)
+
+    return Gradient(apply, f"perturbed({size:g}{_within(inner)})")
+
+
+def adversarial(eps: float, inner: Gradient = plain) -> Gradient:
+    """The gradient of the mean of two losses: at the features x, and at `x + eps * sign(dL/dx)`, which is held constant.
+
+    Integer features, such as pixels, are moved as floating-point numbers; token ids cannot be moved, and fail in their layer.
+    Both halves draw dropout of their own; the layers' state is that of the first.
+    Reference: Goodfellow, Shlens & Szegedy 2014, section 5 (alpha = 0.5).
+    """
+    size = number("adversarial: eps", eps, "a step of 0 or more, in the features' unit", lambda e: e >= 0)
+    within = _gradient("adversarial", inner)
+
+    def apply(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+        def both(params: Params, state: State, batch: Tree, mode: Train) -> tuple[LossValue, State]:
+            features, target = batch
+            features = tree.map(lambda x: x if is_float(x) else x.astype(jnp.float32), features)
+
+            def total(features: Tree) -> tuple[Array, tuple[LossValue, State]]:
+                value, after = objective(params, state, (features, target), mode)
+                return value.total, (value, after)
+
+            slope, (value, after) = jax.grad(total, has_aux=True)(features)
+            moved = jax.tree.map(lambda x, s: x + size * jnp.sign(s).astype(x.dtype), features, slope)
+            moved = jax.lax.stop_gradient(moved)
+            other, _ = objective(params, state, (moved, target), mode.inside("adversarial"))
+            return LossValue((value.total + other.total) / 2, (value.weight + other.weight) / 2), after
+
+        return within(both, params, state, batch, mode)
+
+    return Gradient(apply, f"adversarial({size:g}{_within(inner)})")
+
+
+def rematerialised(inner: Gradient = plain) -> Gradient:
+    """The same gradient with activations computed again in the backward pass instead of kept: less memory, more work.
+
+    Reference: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"; `jax.checkpoint`.
+    """
+    within = _gradient("rematerialised", inner)
+
+    def apply(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+        return within(jax.checkpoint(objective), params, state, batch, mode)
+
+    return Gradient(apply, f"rematerialised({inner.name})" if inner is not plain else "rematerialised")
+
+
+def _gradient(name: str, inner: Any) -> Gradient:
+    made: Gradient = instance(f"{name}: inner", inner, Gradient, "train.plain or a value around it")
+    return made
+
+
+def _within(inner: Gradient) -> str:
+    return "" if inner is plain else f", {inner.name}"
