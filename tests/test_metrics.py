@@ -115,15 +115,15 @@ def test_top_k_is_scikit_learns_but_for_ties(k, seed):
     some, true = kept(logits, labels)
     # Of ties, scikit-learn takes the last class: the first one if the classes are in reverse order.
     expected = sk.top_k_accuracy_score(CLASSES - 1 - true, some[:, ::-1], k=k, labels=range(CLASSES))
-    assert in_batches(loss.top_k(k), logits, labels) == pytest.approx(expected, rel=1e-6)
+    assert in_batches(loss.top_k_accuracy(k), logits, labels) == pytest.approx(expected, rel=1e-6)
     if k == 1:
-        assert float(loss.top_k(1)(logits, labels).mean) == float(loss.accuracy(logits, labels).mean)
+        assert float(loss.top_k_accuracy(1)(logits, labels).mean) == float(loss.accuracy(logits, labels).mean)
 
 
 def test_top_k_of_as_many_classes_is_refused():
     for k in (5, 6):
         with pytest.raises(FaultError, match=f"more than {k} classes"):
-            loss.top_k(k)(jnp.zeros((2, 5)), jnp.zeros(2, int))
+            loss.top_k_accuracy(k)(jnp.zeros((2, 5)), jnp.zeros(2, int))
 
 
 # ------------------------------------------------------------------------------- ROC
@@ -300,7 +300,9 @@ def test_a_product_is_exact():
 OF_LABELS = [loss.confusion_matrix(), loss.precision(), loss.recall(), loss.f1(Average.EACH), loss.calibration_error()]
 
 
-@pytest.mark.parametrize("metric", [*OF_LABELS, loss.perplexity(), as_metric(loss.top_k(2)), loss.auroc([0.5])], ids=str)
+@pytest.mark.parametrize(
+    "metric", [*OF_LABELS, loss.perplexity(), as_metric(loss.top_k_accuracy(2)), loss.auroc([0.5])], ids=str
+)
 def test_a_label_that_is_no_class_makes_a_metric_nan_and_is_found_by_its_check(metric):
     logits, labels = data(0)
     bad = np.where(np.arange(ROWS) == 3, 7, labels)

@@ -7,7 +7,7 @@ count correctly. A metric is a function of the same type that is not differentia
 from fnlamp.loss.accuracy import accuracy as accuracy
 from fnlamp.loss.accuracy import binary_accuracy as binary_accuracy
 from fnlamp.loss.accuracy import multilabel_accuracy as multilabel_accuracy
-from fnlamp.loss.accuracy import top_k as top_k
+from fnlamp.loss.accuracy import top_k_accuracy as top_k_accuracy
 from fnlamp.loss.calibration import calibration_error as calibration_error
 from fnlamp.loss.calibration import perplexity as perplexity
 from fnlamp.loss.classes import cross_entropy as cross_entropy

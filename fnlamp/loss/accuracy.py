@@ -111,19 +111,19 @@ def _thresholded(name: str, by_row: bool, threshold: float, ignored: int) -> Los
     return Loss(apply, name, lambda prediction, target: check_zeros_and_ones(name, target, skipped))
 
 
-@arguments("it makes a metric, loss.top_k(5)")
-def top_k(k: int, *, ignored: int = -100) -> Loss:
-    """The share of rows whose label is among the `k` largest predictions: a metric; `top_k(1)` is `accuracy`.
+@arguments("it makes a metric, loss.top_k_accuracy(5)")
+def top_k_accuracy(k: int, *, ignored: int = -100) -> Loss:
+    """The share of rows whose label is among the `k` largest predictions: a metric; `top_k_accuracy(1)` is `accuracy`.
 
     Of equal predictions the first classes count as larger.  Shapes, ignored rows and faults as in `accuracy`; `ShapeMismatch`
     unless there are more than `k` classes.  Same as `sklearn.metrics.top_k_accuracy_score`, but for ties, where it prefers the
     last classes.
 
     >>> logits = jnp.array([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1]])
-    >>> float(top_k(2)(logits, jnp.array([2, 2])).mean)
+    >>> float(top_k_accuracy(2)(logits, jnp.array([2, 2])).mean)
     0.5
     """
-    size, skipped, name = whole("top_k: k", k), ignored_label(ignored, "top_k"), "top_k"
+    size, skipped, name = whole("top_k_accuracy: k", k), ignored_label(ignored, "top_k_accuracy"), "top_k_accuracy"
 
     def apply(prediction: Any, target: Any) -> LossValue:
         prediction, target = arrays(name, prediction, target)

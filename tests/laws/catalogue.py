@@ -129,7 +129,16 @@ ACQUIRED: dict[str, Resource[stream.BatchStream, Any]] = {
 ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: stream.from_iterator(iter(LIST), spec=LIST[0])}
 
 NO_LAYERS = {"Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_uniform"}
-METRICS = {"accuracy", "binary_accuracy", "multilabel_accuracy", "top_k", "precision", "recall", "f1", "confusion_matrix"}
+METRICS = {
+    "accuracy",
+    "binary_accuracy",
+    "multilabel_accuracy",
+    "top_k_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "confusion_matrix",
+}
 METRICS |= {"auroc", "exact_auroc", "perplexity", "calibration_error", "mae", "rmse", "r2"}
 LOSS_TYPES = {"Average", "Loss", "LossValue", "Metric", "MetricLike"}
 NO_LOSSES = METRICS | LOSS_TYPES | {"as_loss", "as_metric", "checked_value", "differentiable"}

@@ -230,7 +230,7 @@ CASES: dict[str, Case] = {
     "loss.recall": case(loss.recall, **BY_CLASS),
     "loss.rmse": case(loss.rmse, ignored=MISSING),
     "loss.smooth_l1": case(loss.smooth_l1, beta=POSITIVE, ignored=MISSING),
-    "loss.top_k": case(loss.top_k, {"k": 2}, ignored=WHOLE),
+    "loss.top_k_accuracy": case(loss.top_k_accuracy, {"k": 2}, ignored=WHOLE),
     # ---- optimizers
     "optim.Optimizer": case(
         optim.Optimizer,
