@@ -139,7 +139,7 @@ METRICS = {
     "f1",
     "confusion_matrix",
 }
-METRICS |= {"auroc", "exact_auroc", "perplexity", "calibration_error", "mae", "rmse", "r2"}
+METRICS |= {"confusion_matrix", "auroc", "exact_auroc", "perplexity", "calibration_error", "mae", "rmse", "r2"}
 LOSS_TYPES = {"Average", "Loss", "LossValue", "Metric", "MetricLike"}
 NO_LOSSES = METRICS | LOSS_TYPES | {"as_loss", "as_metric", "checked_value", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "scheduled"}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from fnlamp.arrays import array_spec
 from fnlamp.given import whole
 from fnlamp.optim.schedule.base import Schedule, checked
 
@@ -47,7 +48,7 @@ def table(schedule: Schedule, steps: int) -> tuple[Numbers, Numbers]:
     if total - 1 > np.iinfo(counter).max:
         raise ValueError(f"steps must be at most {np.iinfo(counter).max + 1:,}, as many as the counter holds, got {total:,}")
     at = np.unique(np.append(np.arange(0, total, -(-total // MOST)), total - 1))
-    always = jax.make_jaxpr(factor)(jax.ShapeDtypeStruct((), counter)).jaxpr.outvars[0]
+    always = jax.make_jaxpr(factor)(array_spec((), counter)).jaxpr.outvars[0]
     if isinstance(always, Literal):  # the same at every step: nothing to compile
         return at, np.full(at.shape, always.val)
     return at, np.asarray(jax.jit(jax.vmap(factor))(jnp.asarray(at, counter)))
