@@ -1,10 +1,19 @@
 """Update rules, each written by hand for one array and lifted to trees."""
 
+from fnlamp.optim.adafactor import adafactor as adafactor
 from fnlamp.optim.adamw import adamw as adamw
+from fnlamp.optim.by_tag import by_tag as by_tag
+from fnlamp.optim.by_tag import frozen as frozen
 from fnlamp.optim.clip import clip_by_global_norm as clip_by_global_norm
-from fnlamp.optim.optimizer import Decay as Decay
+from fnlamp.optim.decay import Decay as Decay
+from fnlamp.optim.lamb import lamb as lamb
+from fnlamp.optim.lion import lion as lion
+from fnlamp.optim.muon import UpdateScale as UpdateScale
+from fnlamp.optim.muon import muon as muon
+from fnlamp.optim.nadamw import nadamw as nadamw
 from fnlamp.optim.optimizer import Optimizer as Optimizer
 from fnlamp.optim.optimizer import lift as lift
+from fnlamp.optim.radam import radam as radam
 from fnlamp.optim.schedule import Schedule as Schedule
 from fnlamp.optim.schedule import by_epoch as by_epoch
 from fnlamp.optim.schedule import constant as constant
@@ -23,4 +32,7 @@ from fnlamp.optim.schedule import warmup as warmup
 from fnlamp.optim.schedule import warmup_stable_decay as warmup_stable_decay
 from fnlamp.optim.scheduled import scheduled as scheduled
 from fnlamp.optim.sgdw import sgdw as sgdw
+from fnlamp.optim.shampoo import shampoo as shampoo
+from fnlamp.optim.soap import soap as soap
+from fnlamp.optim.yogi import yogi as yogi
 from fnlamp.tag import Hyper as Hyper

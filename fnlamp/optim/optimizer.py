@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -19,25 +18,13 @@ from fnlamp.given import function, instance, several, text
 from fnlamp.optim.clip import clip_by_global_norm
 from fnlamp.tag import Hyper, Scheduled, Tag, check_hyper, values_of
 
-
-class Decay(Enum):
-    """How weight decay depends on the learning rate."""
-
-    BY_LEARNING_RATE = "by learning rate"
-    """`p -= scale * learning_rate * weight_decay * p`: the usual default, as in torch's AdamW."""
-    INDEPENDENT = "independent"
-    """`p -= scale * weight_decay * p`: Loshchilov & Hutter 2017, Algorithms 1 and 2, and lamp's SGDW."""
-
-
-def check_decay(name: str, decay: Any) -> Decay:
-    """Raises: `TypeError` for anything but a `Decay`."""
-    known = "optim.Decay.BY_LEARNING_RATE or optim.Decay.INDEPENDENT"
-    made: Decay = instance(f"{name}: decay", decay, Decay, f"{known} (its amount is weight_decay)")
-    return made
-
-
 Numbers: TypeAlias = dict[str, Any]
 """Hyperparameters by name: a vector with one number per parameter array."""
+
+
+def unchanged(state: Tree, params: Params) -> Params:
+    """The projection of an optimizer that has no other."""
+    return params
 
 
 @dataclass(frozen=True)
@@ -55,8 +42,8 @@ class Optimizer(Elsewhere):
     update: Callable[[Tree, Tree, Params, Tree, Array | float, Tree], tuple[Params, Tree]]
     name: str = "optimizer"
     numbers: Callable[[Params, Tree], Tree] = lambda params, tags: ()
-    at: Callable[[Tree, Params], Params] = lambda state, params: params
-    evaluated: Callable[[Tree, Params], Params] = lambda state, params: params
+    at: Callable[[Tree, Params], Params] = unchanged
+    evaluated: Callable[[Tree, Params], Params] = unchanged
     frozen: Callable[[Tag], bool] = lambda tag: False
     skipped: Callable[[Tree], Array] | None = None
     loss_scale: Callable[[Tree], Array] | None = None

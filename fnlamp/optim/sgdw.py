@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fnlamp.arrays import Array
 from fnlamp.given import flag
-from fnlamp.optim.optimizer import Decay, Numbers, Optimizer, Slots, check_decay, lift
+from fnlamp.optim.decay import Decay, check_decay, decayed
+from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift
 from fnlamp.tag import Hyper, Tag, check_hyper
 
 
@@ -38,12 +39,12 @@ def sgdw(
 
     def rule(g: Array, slots: Slots, p: Array, step: Array, f: Array, tag: Tag, h: Numbers) -> tuple[Array, Slots]:
         a, w = f * h["learning_rate"], h["weight_decay"]
-        decayed = (a if decay is Decay.BY_LEARNING_RATE else f) * w * p
         if momentum is None:
-            return p - a * g - decayed, {}
+            return p - a * g - decayed(decay, p, g, f, a, w), {}
         b = h["momentum"]
         v = b * slots["v"] + a * g
-        return p - (b * v + a * g if nesterov else v) - decayed, {"v": v}
+        update = b * v + a * g if nesterov else v
+        return p - update - decayed(decay, p, update, f, a, w), {"v": v}
 
     hypers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     if momentum is None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp import Layer, augment, loss, models, nn, optim, stream
+from fnlamp import Layer, Tag, augment, loss, models, nn, optim, stream
 from fnlamp.arrays import array_spec
 from fnlamp.effect import Resource
 
@@ -99,6 +99,11 @@ LOSSES: dict[str, tuple[loss.Loss, Any]] = {
     "identity": (loss.identity(), numbers),
 }
 
+
+def by_matrix(tag: Tag) -> str:
+    return "matrices" if tag.matrix else "rest"
+
+
 RULES: dict[str, Callable[[], optim.Optimizer]] = {
     "sgdw": partial(optim.sgdw, 0.002, 1e-4),
     "sgdw momentum": partial(optim.sgdw, 0.0005, momentum=0.9, clip=10.0),
@@ -106,6 +111,19 @@ RULES: dict[str, Callable[[], optim.Optimizer]] = {
     "sgdw independent": partial(optim.sgdw, 0.002, 1e-7, decay=optim.Decay.INDEPENDENT),
     "adamw": partial(optim.adamw, 0.02, 1e-4),
     "adamw independent": partial(optim.adamw, 0.02, 1e-7, decay=optim.Decay.INDEPENDENT),
+    "adamw cautious": partial(optim.adamw, 0.02, 1e-4, decay=optim.Decay.CAUTIOUS, clip=100.0),
+    "nadamw": partial(optim.nadamw, 0.02, 1e-4),
+    "radam": partial(optim.radam, 1e-3, 1e-4, clip=10.0),
+    "yogi": partial(optim.yogi, 0.02, 1e-4),
+    "lamb": partial(optim.lamb, 0.005, 1e-4),
+    "lion": partial(optim.lion, 0.001, 1e-4),
+    "adafactor": partial(optim.adafactor, 0.02, 1e-4),
+    "shampoo": partial(optim.shampoo, 0.2, 1e-4, momentum=0.9, every=3),
+    "shampoo diagonal": partial(optim.shampoo, 0.2, largest=1),
+    "soap": partial(optim.soap, 0.02, 1e-4, every=3),
+    "soap one-sided": partial(optim.soap, 0.02, largest=1),
+    "muon by tag": partial(optim.by_tag, {"matrices": optim.muon(0.002), "rest": optim.adamw(0.02)}, by_matrix),
+    "by_tag": partial(optim.by_tag, {"matrices": optim.sgdw(1e-3), "rest": optim.lion(1e-3)}, by_matrix, clip=10.0),
 }
 
 rows = np.arange(11)
@@ -142,7 +160,7 @@ METRICS = {
 METRICS |= {"confusion_matrix", "auroc", "exact_auroc", "perplexity", "calibration_error", "mae", "rmse", "r2"}
 LOSS_TYPES = {"Average", "Loss", "LossValue", "Metric", "MetricLike"}
 NO_LOSSES = METRICS | LOSS_TYPES | {"as_loss", "as_metric", "checked_value", "differentiable"}
-NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "clip_by_global_norm", "lift", "scheduled"}
+NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "UpdateScale", "clip_by_global_norm", "frozen", "lift", "scheduled"}
 SCHEDULES: dict[str, optim.Schedule] = {
     "constant": optim.constant(0.5),
     "linear_ramp": optim.linear_ramp(1, 1e-3, 7),

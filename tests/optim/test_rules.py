@@ -18,6 +18,13 @@ TAG = Tag("linear", Role.WEIGHT)
 decays = pytest.mark.parametrize("decay", Decay)
 
 
+def shrink(decay, theta, step, eta, a, w):
+    """eta w x, or eta a w x, or that where the step and x have the same sign (Chen et al. 2025)."""
+    if decay is Decay.INDEPENDENT:
+        return eta * w * theta
+    return eta * a * w * theta * ((step * theta >= 0) if decay is Decay.CAUTIOUS else 1)
+
+
 def ours(optimizer, dtype=jnp.float32):
     params, tags = {"w": jnp.asarray(START, dtype)}, {"w": TAG}
     state = optimizer.init(params, tags)
@@ -33,7 +40,7 @@ def test_sgdw_is_algorithm_1_of_loshchilov_and_hutter(decay, momentum):
     a, w, theta, m = 0.05, 0.01, START.copy(), np.zeros_like(START)
     for g, eta in zip(GRADIENTS, SCALES, strict=True):
         m = (momentum or 0.0) * m + eta * a * g
-        theta = theta - m - eta * (w if decay is Decay.INDEPENDENT else a * w) * theta
+        theta = theta - m - shrink(decay, theta, m, eta, a, w)
     np.testing.assert_allclose(ours(optim.sgdw(a, w, momentum, decay=decay)), theta, rtol=0, atol=2e-6)
 
 
@@ -45,7 +52,7 @@ def test_adamw_is_algorithm_2_of_loshchilov_and_hutter(decay):
     for t, (g, eta) in enumerate(zip(GRADIENTS, SCALES, strict=True), start=1):
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
         step = a * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
-        theta = theta - eta * (step + (w if decay is Decay.INDEPENDENT else a * w) * theta)
+        theta = theta - eta * step - shrink(decay, theta, step, eta, a, w)
     np.testing.assert_allclose(ours(optim.adamw(a, w, b1, b2, eps, decay=decay)), theta, rtol=0, atol=2e-6)
 
 
@@ -64,7 +71,8 @@ def test_in_float64_nothing_is_rounded_to_float32(decay, nesterov):
     a, w, b, theta, v = 0.05, 0.01, 0.9, START.copy(), np.zeros_like(START)
     for g, eta in zip(GRADIENTS, SCALES, strict=True):
         v = b * v + eta * a * g
-        theta = theta - (b * v + eta * a * g if nesterov else v) - eta * (w if decay is Decay.INDEPENDENT else a * w) * theta
+        step = b * v + eta * a * g if nesterov else v
+        theta = theta - step - shrink(decay, theta, step, eta, a, w)
     with jax.enable_x64(True):
         optimizer = optim.sgdw(a, w, b, nesterov=nesterov, decay=decay)
         np.testing.assert_allclose(ours(optimizer, jnp.float64), theta, rtol=0, atol=1e-13)
@@ -76,7 +84,7 @@ def test_adamw_in_float64(decay):
     for t, (g, eta) in enumerate(zip(GRADIENTS, SCALES, strict=True), start=1):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         step = a * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        theta = theta - eta * (step + (w if decay is Decay.INDEPENDENT else a * w) * theta)
+        theta = theta - eta * step - shrink(decay, theta, step, eta, a, w)
     with jax.enable_x64(True):
         np.testing.assert_allclose(ours(optim.adamw(a, w, decay=decay), jnp.float64), theta, rtol=0, atol=1e-12)
 
@@ -91,11 +99,29 @@ def test_two_steps_of_adam_by_hand():
         np.testing.assert_allclose(params["w"], expected, atol=3e-7)
 
 
+LAMP = {
+    "radam": (optim.radam(0.1, b1=0.999, b2=0.9, tractable=4), [(0.95, 0.925), (0.9, 0.85)]),
+    "yogi": (optim.yogi(1.0, 1e-5, decay=Decay.INDEPENDENT), [(0.001986, 0.0013216)]),
+    "sgdw": (optim.sgdw(1.0, 0.1, decay=Decay.INDEPENDENT), [(0.4, 0.15), (-0.14, -0.615)]),
+}
+
+
+@pytest.mark.parametrize("name", LAMP)
+def test_the_first_steps_by_hand(name):
+    """lamp's recorded figures, where they are right: parameters (1, 1), gradients (.5, .75)."""
+    optimizer, figures = LAMP[name]
+    params, tags = {"w": jnp.ones(2)}, {"w": TAG}
+    state = optimizer.init(params, tags)
+    for expected in figures:
+        params, state = optimizer.advance({"w": jnp.array([0.5, 0.75])}, state, params, tags)
+        np.testing.assert_allclose(params["w"], expected, atol=6e-7)
+
+
 def test_decay_by_tag_skips_what_it_skips():
     params = {"bias": jnp.ones(3), "weight": jnp.ones((2, 3))}
     tags = {"bias": Tag("linear", Role.BIAS), "weight": TAG}
     grads = {"bias": jnp.full(3, 0.5), "weight": jnp.full((2, 3), 0.5)}
-    for make in (optim.sgdw, optim.adamw):
+    for make in (optim.sgdw, optim.adamw, optim.nadamw, optim.radam, optim.yogi, optim.lion, optim.shampoo):
         chosen, plain = make(0.1, lambda tag: 0.5 if tag.role is Role.WEIGHT else 0.0), make(0.1, 0.0)
         some, none = (o.advance(grads, o.init(params, tags), params, tags)[0] for o in (chosen, plain))
         np.testing.assert_array_equal(some["bias"], none["bias"])

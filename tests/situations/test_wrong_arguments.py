@@ -132,6 +132,7 @@ FILES = {"path": TEXT, **LIMIT}
 NAMED = {"root": TEXT, "split": NOTHING, "download": FLAG, "mirrors": "None text", "timeout": POSITIVE}
 PICTURE = {"mode": NOTHING, "size": OPTIONAL, "limit": COUNT}
 TABLE = {"columns": OPTIONAL, "label": "None text 0 -1", "dtype": NOTHING, **LIMIT}
+RULE = {"learning_rate": HYPER, "weight_decay": HYPER, "clip": "None 2.5"}
 BATCHES = {"batch_size": NOTHING, "drop_last": FLAG, "seed": SEED}
 
 
@@ -245,14 +246,18 @@ CASES: dict[str, Case] = {
         skipped=OPTIONAL + " " + CALLED,
         loss_scale=OPTIONAL + " " + CALLED,
     ),
-    "optim.adamw": case(
-        optim.adamw, learning_rate=HYPER, weight_decay=HYPER, b1=COUNT, b2=COUNT, eps=POSITIVE, clip="None 2.5"
+    "optim.adafactor": case(optim.adafactor, **RULE, rate=NOTHING, eps=POSITIVE, smallest=POSITIVE, threshold=POSITIVE),
+    "optim.adamw": case(optim.adamw, **RULE, b1=COUNT, b2=COUNT, eps=POSITIVE),
+    "optim.by_tag": case(
+        optim.by_tag, {"optimizers": {"all": optim.adamw()}, "choose": lambda tag: "all"}, choose=CALLED, clip="None 2.5"
     ),
     "optim.clip_by_global_norm": case(
         optim.clip_by_global_norm, {"grads": PARAMS, "limit": 1.0}, grads="array 2.5 0 -1 nan inf None True", limit=POSITIVE
     ),
     "optim.constant": case(optim.constant, factor=NUMBER),
     "optim.cosine": case(optim.cosine, {"steps": 2}, end=NUMBER),
+    "optim.frozen": case(optim.frozen),
+    "optim.lamb": case(optim.lamb, **RULE, b1=COUNT, b2=COUNT, eps=POSITIVE),
     "optim.lift": case(
         optim.lift,
         {"name": "own", "slots": (), "rule": print},
@@ -261,6 +266,10 @@ CASES: dict[str, Case] = {
         rule=CALLED,
         clip="None 2.5",
     ),
+    "optim.lion": case(optim.lion, **RULE, b1=COUNT, b2=COUNT),
+    "optim.muon": case(optim.muon, **RULE, momentum="0 lambda", nesterov=FLAG, scale=NOTHING, coefficients=NOTHING),
+    "optim.nadamw": case(optim.nadamw, **RULE, b1=COUNT, b2=COUNT, eps=POSITIVE, psi="2.5 0"),
+    "optim.radam": case(optim.radam, **RULE, b1=COUNT, b2=COUNT, eps=POSITIVE, tractable=NOTHING),
     "optim.scheduled": case(optim.scheduled, {"hyper": 0.1, "schedule": optim.constant()}, hyper=HYPER, schedule="lambda"),
     "optim.linear_ramp": case(optim.linear_ramp, {"start": 1.0, "end": 0.0, "steps": 2}, start=NUMBER, end=NUMBER),
     "optim.cosine_ramp": case(optim.cosine_ramp, {"start": 1.0, "end": 0.0, "steps": 2}, start=NUMBER, end=NUMBER),
@@ -296,6 +305,9 @@ CASES: dict[str, Case] = {
         clip="None 2.5",
     ),
     "optim.warmup": case(optim.warmup, {"steps": 2, "then": optim.constant()}, then=FUNCTION),
+    "optim.shampoo": case(optim.shampoo, **RULE, momentum=COUNT, eps=POSITIVE),
+    "optim.soap": case(optim.soap, **RULE, b1=COUNT, b2=COUNT, eps=POSITIVE),
+    "optim.yogi": case(optim.yogi, **RULE, b1=COUNT, b2=COUNT, eps=POSITIVE, debias=FLAG),
     # ---- streams
     "stream.fold": case(
         stream.fold, {"stream": HOST, "initial": 0, "function": max}, initial=ANYTHING, function="lambda class"
@@ -568,7 +580,7 @@ RECORDS = {
     "nn": {"Initializer", "forget_one", "torch_uniform"},
     "models": set(),
     "loss": {"Average", "LossValue", "MetricLike", "checked_value", "differentiable"},
-    "optim": {"Decay", "Hyper", "Schedule"},
+    "optim": {"Decay", "Hyper", "Schedule", "UpdateScale"},
     "stream": {"BatchStream", "Emit", "End", "Fail", "Order", "Recipe", "Reread", "Segment", "Skip", "Step", "View"},
     "data": {
         "Arrays",
