@@ -1,4 +1,4 @@
-"""Names that docstrings may use without importing them, and how the suite runs: on two cores, each program compiled once.
+"""The names that docstrings may use without an import, and settings of the suite: two processes, programs compiled once.
 
 Pages of the documentation import what they use.
 """
@@ -23,19 +23,19 @@ from fnlamp.mode import Eval, Train
 from fnlamp.summary import table
 from fnlamp.train import supervised
 
-collect_ignore = ["docs/site"]  # what builds the site needs the extra `docs`
+collect_ignore = ["docs/site"]  # building the site needs the extra `docs`
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads its options
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in two processes, a file at a time; what is named on the command line runs in one, as does -n 0."""
+    """The whole suite runs in two processes, a file at a time; files named on the command line, or -n 0, run in one."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and "PYTEST_XDIST_WORKER" not in os.environ
     several = (os.cpu_count() or 1) > 1 and config.pluginmanager.hasplugin("xdist") and not config.option.usepdb
     if whole and several and config.option.numprocesses is None and not config.option.collectonly:
         config.option.numprocesses, config.option.dist = 2, "loadfile"
 
 
-# Two processes divide the tests by their names, which must be the same in both: no addresses, no times of gzip.
+# Two processes divide the tests by name, so names must be equal in both: without addresses and gzip's times.
 
 
 class _Steady:
@@ -63,7 +63,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Many tests build the same small programs; XLA compiles each of them once a process."""
+    """Many tests build the same small programs; XLA compiles each of them once per process."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -71,14 +71,14 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten() -> Iterator[None]:
-    """What a file has compiled goes with it: thousands of programs would take gigabytes, and the collector's time."""
+    """Drop the compiled programs after each file: thousands of them would take gigabytes, and the collector's time."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """Shells and supervisors start what runs in the background with signals ignored; tests send them to themselves."""
+    """Shells and supervisors start background processes with signals ignored; the tests send signals to themselves."""
     for number, default in [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)]:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, default)

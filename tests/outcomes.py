@@ -1,4 +1,4 @@
-"""What test files share: the value or the failure of a run, and marks for packages that come with the extra `parity`."""
+"""Shared by test files: the value or the failure of a run, and marks for packages that come with the extra `parity`."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -18,7 +18,7 @@ def value(program: Effect[Any, Any], runtime: Runtime | None = None) -> Any:
 
 
 def fault(program: Effect[Any, Any], runtime: Runtime | None = None) -> Any:
-    """What a run fails with."""
+    """The failure of a run."""
     outcome = program.run(runtime)
     assert not is_successful(outcome), outcome
     return unsafe_perform_io(outcome.failure())

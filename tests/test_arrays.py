@@ -100,7 +100,7 @@ def test_take_rows_of_a_mapped_file_reads_those_rows(tmp_path) -> None:
 
 
 def test_to_device_copies_so_that_later_changes_of_the_host_array_do_not_reach_it() -> None:
-    for _ in range(200):  # where memory is shared, or read late, is a matter of luck
+    for _ in range(200):  # sharing memory, or reading it late, depends on chance
         host = np.zeros(64, np.float32)
         there = to_device(host)
         host[:] = 1

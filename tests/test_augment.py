@@ -25,7 +25,7 @@ def fault(function, *arguments):
 
 
 def places(cropped, images, padding, fill=0):
-    """Where each window was, of all windows of the padded image; every image must have exactly one."""
+    """The place of each window among all windows of the padded image; every image must have exactly one."""
     (height, width), pad = cropped.shape[1:3], (padding, padding)
     found = []
     for window, image in zip(np.asarray(cropped), images, strict=True):
@@ -102,7 +102,7 @@ def test_cutout_paints_one_clipped_square(size, images, fill):
     centres = []
     for i in range(len(images)):
         candidates = []
-        for row, column in np.ndindex(6, 7):  # the definition: a square round a pixel, as much of it as is in the image
+        for row, column in np.ndindex(6, 7):  # the definition: a square around a pixel, cut at the border
             expected = images[i].copy()
             top, left = row - size // 2, column - size // 2
             expected[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = fill
@@ -151,7 +151,7 @@ def test_the_gradient_follows_the_pixel(name):
     function = EVERY[name]
     weights = RNG.normal(size=jax.eval_shape(function, KEY, FLOATS).shape).astype(np.float32)
     gradient = jax.grad(lambda x: (weights * function(KEY, x)).sum())(jnp.asarray(FLOATS))
-    # The function takes each pixel from one place, or from none: told by the pixels' own numbers.
+    # The function takes each pixel from one place, or from none, which the pixels' own numbers show.
     number = np.arange(1, FLOATS.size + 1, dtype=np.int32).reshape(FLOATS.shape)
     came_from = np.asarray(function(KEY, jnp.asarray(number)))
     expected = np.zeros(FLOATS.size + 1, np.float32)

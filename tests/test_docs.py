@@ -1,4 +1,4 @@
-"""Every relative link in README.md and docs/ leads to a file, and to a heading of it where it names one."""
+"""Every relative link in README.md and docs/ leads to a file, and to a heading in it if it names one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINK = re.compile(r"\]\(([^()\s]+)\)|\b(?:src|href)=\"([^\"]+)\"")
 
 
 def prose(page: Path) -> str:
-    """The page without code, which may have brackets of its own; the text of a link may be code."""
+    """The page without code, which may contain brackets; the text of a link may be code."""
     return CODE.sub("code", page.read_text())
 
 

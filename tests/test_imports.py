@@ -93,7 +93,7 @@ def test_a_room_imports_only_the_rooms_below_it(path):
 
 
 DATA = {"option": set(), "readers": {"option"}, "sets": {"option", "readers"}, "text": {"option", "readers"}, "loading": set()}
-"""The rooms inside `data`, and which others of them each may import."""
+"""The packages inside `data`, and the others that each may import."""
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if room(path) == "data"], ids=lambda path: str(path.relative_to(ROOT)))
@@ -122,14 +122,14 @@ def arrows() -> dict[str, set[str]]:
     found, files = {}, modules()
     for module, path in files.items():
         names = imported(path)
-        # Of `from fnlamp.nn.lowering import im2col` what it takes, and not the package, which every file inside it loads first.
+        # `from fnlamp.nn.lowering import im2col` counts as the file, not as its package, which each file inside loads first.
         taken = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
         found[module] = {next(filter(files.__contains__, above(name)), module) for name in taken} - {module, "fnlamp"}
     return found
 
 
 def above(name: str) -> list[str]:
-    """The name, and those of what it is inside of: a function, its file, its package."""
+    """The name and the names that contain it: a function, its file, its package."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
@@ -152,7 +152,7 @@ TWO_MEANINGS = {
 
 
 def public(path: Path) -> dict[str, Any]:
-    """What a package exports in its `__init__.py`, or what a module of one file defines, by public name."""
+    """The names that a package exports in its `__init__.py`, or that a module of one file defines, with their values."""
     module = importlib.import_module(
         ".".join(("fnlamp", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     )

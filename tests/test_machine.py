@@ -1,4 +1,4 @@
-"""What the process keeps: compiled programs from one process to the next, and memory."""
+"""Compiled programs that are kept for the next process, and memory that is kept in this one."""
 
 from __future__ import annotations
 

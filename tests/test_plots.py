@@ -29,7 +29,7 @@ def agg(monkeypatch):
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """The figure that was drawn, as `savefig` sees it, before it goes away."""
+    """The figure as `savefig` sees it, before it is closed."""
     figures = []
     save = matplotlib.figure.Figure.savefig
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))

@@ -1,4 +1,4 @@
-"""What a parameter is, and hyperparameters that depend on it."""
+"""Tags of parameters, and hyperparameters that depend on them."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """Files that claim, or hold, more than they should: each name with its reader and its bytes.
 
-`python tests/attack/hostile.py LIMIT SCALE [NAME ...]` reads them, `SCALE` times as large, and prints what became of each, by
-how many bytes its process grew at its peak, and the seconds.
+`python tests/attack/hostile.py LIMIT SCALE [NAME ...]` reads them, `SCALE` times as large, and prints the outcome of each,
+the peak growth of its process in bytes, and the seconds.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def varint(number):
 
 
 def lying_page(size):
-    """One page of a column, whose header says how much it unpacks to, which the footer does not."""
+    """One page of a column; its header declares the unpacked size, its footer does not."""
     import pyarrow
 
     packed = pyarrow.compress(bytes(size), "gzip", asbytes=True)
@@ -135,7 +135,7 @@ def lying_page(size):
 
 
 def empty_structs(size):
-    """A footer whose schema is of elements that take a byte each."""
+    """A footer with a schema of elements of one byte each."""
     footer = bytes([0x15, 2, 0x19, 0xFC]) + varint(size) + bytes(size) + bytes([0x16, 2, 0x19, 0x0C, 0])
     return b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1"
 
@@ -152,7 +152,7 @@ def ipc(columns, whole=False, **options):
 
 
 def wide_schema(count):
-    """A stream without rows whose schema has many fields, made of one."""
+    """A stream without rows, with a schema of many fields that share one definition."""
     import pyarrow
 
     return ipc({"a" * (i % 7) + str(i): pyarrow.array([], pyarrow.float64()) for i in range(count)})
@@ -303,18 +303,18 @@ def status(name):
 
 
 def measured(name, limit):
-    """What became of a file, and by how many bytes this process grew at its peak."""
+    """The outcome of reading a file, and the peak growth of this process in bytes."""
     form, make = CASES[name]
     reader = readers()[form]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
-        pid = os.fork()  # what makes the file takes memory too
+        pid = os.fork()  # making the file takes memory too
         if not pid:
             path.write_bytes(make())
             os._exit(0)
         os.waitpid(pid, 0)
         with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak begins at what is there now
+            file.write("5")  # reset the peak to the current size
         before = status("VmRSS")
         start = time.perf_counter()
         outcome = reader(path, limit=limit).run(Runtime(log=None))
@@ -325,7 +325,7 @@ def measured(name, limit):
 
 
 def main(limit, names):
-    """Each file in a process of its own, forked from one that has imported everything and read a good file of each form."""
+    """Each file in its own process, forked from one that has imported everything and read a good file of each format."""
     with tempfile.TemporaryDirectory() as folder:
         for form, reader in readers().items():
             Path(folder, "warm").write_bytes(WARM.get(form, lambda: b"1\n")())

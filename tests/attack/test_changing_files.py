@@ -1,4 +1,4 @@
-"""Files that change while they are read, and what only looks like a file: right, or a typed fault, at once."""
+"""Files that change while they are read, and pipes and devices: read correctly, or a typed fault at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ READERS = {
 
 @pytest.fixture(autouse=True)
 def at_once():
-    """No test of this file may take half a minute: what hangs ends here."""
+    """End a test of this file that takes half a minute, as it hangs."""
 
     def late(number, frame):
         raise AssertionError("it took 30 seconds")
@@ -137,7 +137,7 @@ def test_folders_nested_1200_deep(tmp_path):
 
 
 def remove(folder, depth):
-    """What is too deep for `shutil.rmtree`, which calls itself."""
+    """Remove folders nested too deeply for `shutil.rmtree`, which is recursive."""
     here = os.getcwd()
     os.chdir(folder)
     for _ in range(depth):
@@ -198,7 +198,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_file_that_is_cut_while_it_is_read_kills_nothing(tmp_path, form):
-    """Cut to nothing, or half, at twelve moments of its reading; a mapped file would end the process with SIGBUS."""
+    """The file is emptied, or halved, at twelve moments of its reading; a mapped file would end the process with SIGBUS."""
     path = tmp_path / "file"
     written(form, path)
     whole = path.read_bytes()

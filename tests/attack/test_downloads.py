@@ -1,4 +1,4 @@
-"""Servers that lie, drip and hang, and files that stand where a download would write: against 127.0.0.1 only."""
+"""Servers that lie, drip and hang, and other files at the paths of a download; on 127.0.0.1 only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clock:
 
 
 class Server:
-    """Answers every request with what its script says for the path: bytes, or a function of the connection."""
+    """Answers every request by its script for the path: bytes, or a function of the connection."""
 
     def __init__(self):
         self.script, self.seen, self.ended = {}, [], threading.Event()
@@ -60,7 +60,7 @@ class Server:
             path = asked.split(b" ")[1].decode() if asked else ""
             self.seen.append(path)
             act = self.script.get(path, GOOD)
-            with contextlib.suppress(OSError):  # the client may have gone
+            with contextlib.suppress(OSError):  # the client may have disconnected
                 act(connection) if callable(act) else connection.sendall(act)
 
     def drip(self, piece, head=b"", seconds=0.05):
@@ -221,7 +221,7 @@ def test_wrong_deadlines_raise_at_once(tmp_path, seconds):
 
 
 def stranger(path, kind, other):
-    """Something at `path` that no download made, and `other` that it leads to."""
+    """Something at `path` that is not from a download, and its target `other`."""
     other.write_bytes(b"precious")
     match kind:
         case "link":

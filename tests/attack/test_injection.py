@@ -1,4 +1,4 @@
-"""A second signal at every line of a run: nothing that was acquired is left behind, wherever it comes."""
+"""A second signal at every line of a run: every acquired resource is released."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _the_default_handler_is_there_before_and_after() -> Iterator[None]:
 
 
 def run_with_signals_at(moments: set[int], program: Effect[Any, Any], whole: bool = True) -> int:
-    """Run it as if Ctrl-C came at these moments (there is one at each line, call and return), and tell how many there are."""
+    """Run it with Ctrl-C at these moments (there is one at each line, call and return); returns the number of moments."""
     count = 0
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
@@ -58,7 +58,7 @@ def run_with_signals_at(moments: set[int], program: Effect[Any, Any], whole: boo
 
 
 class Ledger:
-    """What is loaded and released."""
+    """Records loads and releases."""
 
     def __init__(self) -> None:
         self.loaded: list[int] = []
@@ -120,7 +120,7 @@ def test_a_second_signal_at_many_lines_leaves_nothing_behind(build: Any) -> None
     attack(build, iter(range(2, 100_000, 23)), 1)
 
 
-# Python prints and drops what is raised while it closes a generator that nobody holds.
+# Python prints and drops exceptions raised while it closes an unreferenced generator.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("build", PROGRAMS.values(), ids=PROGRAMS.keys())

@@ -1,4 +1,4 @@
-"""Whatever ends a run with worker processes in epoch 5 of 6 holds the last good state, to resume bit for bit."""
+"""Every outcome that ends a run with worker processes in epoch 5 of 6 holds the last good state, to resume bit for bit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _the_default_handler_is_there_before_and_after() -> Iterator[None]:
 
 
 class Rows:
-    """Rows, of which number 13 does something else, in a worker."""
+    """Rows; row 13 behaves differently in a worker."""
 
     def __init__(self, at_13: Callable[[], object] = int) -> None:
         self.at_13 = at_13
@@ -67,7 +67,7 @@ def bad_collate(items: list[Any]) -> Any:
 
 
 def batches(dataset: Any = None, **options: Any) -> Callable[[train.LoopContext], Resource[stream.BatchStream, Any]]:
-    """A factory that reads another data set, in another way, in the late epoch, until it has been tried once."""
+    """A factory that reads another data set, with other options, in the late epoch, at the first attempt."""
 
     def each(context: train.LoopContext) -> Resource[stream.BatchStream, Any]:
         late = context.epoch == LATE
@@ -99,7 +99,7 @@ def twice() -> Effect[Any, Any]:
     def act() -> None:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-        for _ in range(10**7):  # the second one comes in here
+        for _ in range(10**7):  # the second Ctrl-C arrives here
             pass
 
     return Effect.suspend(act)
@@ -178,7 +178,7 @@ def ends_and_resumes(whole: list[Any], name: str, executor: Any) -> None:
 
 
 def ended(program: Effect[Any, Any], kind: type[Any], runtime: Runtime) -> Any:
-    """The state that the end of a program holds: a fault, or an exception."""
+    """The state in the outcome of a program: a fault, or an exception."""
     if issubclass(kind, BaseException):
         with pytest.raises(kind) as caught:
             program.run(runtime)

@@ -1,4 +1,4 @@
-"""A limit bounds the memory that reading takes, whatever a file claims: four times itself, and 64 MiB."""
+"""A limit bounds the memory of reading, whatever a file claims: four times the limit, plus 64 MiB."""
 
 from __future__ import annotations
 

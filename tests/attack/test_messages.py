@@ -1,4 +1,4 @@
-"""The true cause of what is wrong with a file, as a typed fault of one line that names it."""
+"""A damaged file is a typed fault of one line that names the true cause."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_tokenizer_fails_typed_or_works(tmp_path, name):
 
 
 class Panics:
-    """A tokenizer whose library fails in all ways that are known."""
+    """A tokenizer whose library fails in all known ways."""
 
     def __init__(self, error):
         self.error = error
@@ -179,7 +179,7 @@ class Panics:
     decode = encode
 
 
-class PanicException(BaseException):  # as Rust's is called
+class PanicException(BaseException):  # the name of Rust's
     pass
 
 

@@ -45,7 +45,7 @@ class Drips(http.server.BaseHTTPRequestHandler):
             time.sleep(0.01)
             try:
                 self.wfile.write(FILE[start : start + 8000])
-            except OSError:  # the client has gone
+            except OSError:  # the client has disconnected
                 return
 
     def log_message(self, *_: Any) -> None:
@@ -75,7 +75,7 @@ class Slowly:
 
 
 class Attack:
-    """A run, and when it could stop: starting the workers is not cut short, and the safe point follows it."""
+    """A run, and the first time at which it could stop: the start of workers is not cut short."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
@@ -125,10 +125,10 @@ MODEL = train.supervised(nn.linear(8) >> nn.tanh >> nn.dropout(0.1) >> nn.linear
 
 
 def left_behind() -> tuple[int, int, int]:
-    """How many memory files and sockets, workers and threads there are."""
+    """The number of memory files and sockets, of workers and of threads."""
     links = []
     for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # closed by a thread meanwhile, or the one that lists the folder
+        with contextlib.suppress(FileNotFoundError):  # a thread has closed it, or it is the descriptor of this listing
             links.append(os.readlink(f"/proc/self/fd/{fd}"))
     server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     children = Path(f"/proc/{server}/task/{server}/children").read_text().split() if server else []
@@ -141,7 +141,7 @@ def more(now: tuple[int, ...], before: tuple[int, ...]) -> bool:
 
 
 def stopped(attack: Attack, kind: str, after: float) -> tuple[Any, float]:
-    """The exit of the run, stopped that many seconds after its beginning, and when it was stopped."""
+    """The exit of the run, stopped after that many seconds, and the time of the stop."""
     runtime = Runtime(log=None, signals=(signal.SIGINT, signal.SIGTERM))
     stops: dict[str, Callable[[], object]] = {
         "cancel": runtime.cancel.cancel,
@@ -190,7 +190,7 @@ def test_a_stop_at_any_moment_ends_the_run_soon_and_typed_with_its_state(url: st
     waits, ends, phases = [], [], {"finished": 0, "download": 0, "training": 0}
     for number in range(runs):
         kind = ("cancel", "SIGINT", "SIGTERM")[number % 3]
-        moment = seconds * (number + chance.random()) / runs  # random in each of `runs` parts of it, so that none is left out
+        moment = seconds * (number + chance.random()) / runs  # random within each of `runs` equal parts of the time
         run = attack(number)
         exit, waited = stopped(run, kind, moment)
         where = (number, kind, moment, exit)
@@ -203,7 +203,7 @@ def test_a_stop_at_any_moment_ends_the_run_soon_and_typed_with_its_state(url: st
         waits.append(waited)
         assert waited < SOON, where
         state = exit.state
-        if state is None:  # before the training there is none
+        if state is None:  # there is none before the training
             assert not run.reports, where
             phases["download"] += 1
             continue

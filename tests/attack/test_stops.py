@@ -1,4 +1,4 @@
-"""Every stop is heard within a second while a batch is awaited, and everything is released."""
+"""Every stop ends a wait for a batch within a second, and everything is released."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 class Waits:
-    """An item that takes long, after some that do not."""
+    """A slow item, after some fast ones."""
 
     def __init__(self, seconds: float, free: int = 2) -> None:
         self.seconds, self.free = seconds, free
@@ -81,7 +81,7 @@ EACH = pytest.mark.parametrize("build", WAITS.values(), ids=WAITS.keys())
 
 
 def stop_later(log: list[int], stop: Callable[[], object]) -> list[float]:
-    """Stop once the first batch was read and the next is awaited; the list gets the moment."""
+    """Stop during the wait for the second batch; the list gets the time."""
     at: list[float] = []
 
     def watch() -> None:
@@ -108,7 +108,7 @@ def test_a_cancel_from_another_thread_ends_the_wait(build: Any) -> None:
     exit = build(log).run_exit(runtime)
     assert isinstance(exit, Interrupted)
     assert exit.state == len(log)
-    assert time.monotonic() - at[0] < 2 * SOON  # the release of a thread that is stuck is part of it
+    assert time.monotonic() - at[0] < 2 * SOON  # includes the release of a stuck thread
 
 
 @EACH

@@ -88,7 +88,7 @@ def attacked(folder: Path, after: float, number: int) -> subprocess.CompletedPro
 @pytest.mark.parametrize("after", [1.2, *(pytest.param(after, marks=pytest.mark.slow) for after in (0.3, 2.2, 3.5))])
 def test_a_signal_to_the_group_while_workers_start_is_the_interruption(tmp_path: Path, after: float, number: int) -> None:
     done = attacked(tmp_path, after, number)
-    # With the epoch that was reached, or the batches that the fold had put together if it was waiting for one.
+    # With the epoch so far, or with the batches of the fold so far.
     assert done.stdout.startswith("Interrupted "), (done.stdout, done.stderr[-2000:])
     assert "None" not in done.stdout
     assert done.returncode == 0
@@ -99,7 +99,7 @@ def test_a_signal_to_the_group_while_workers_start_is_the_interruption(tmp_path:
 
 
 class Sticky:
-    """Row 0 takes for ever in the first loader that asks for it."""
+    """Row 0 never returns in the first loader that requests it."""
 
     def __init__(self, marker: str) -> None:
         self.marker = marker
@@ -223,7 +223,7 @@ def test_too_many_open_files_is_a_fault_and_kills_no_worker(few_files: Any) -> N
 @LINUX
 @pytest.mark.parametrize("more", [0, 1, 2, 3, 5, 8])
 def test_starting_workers_without_files_is_a_fault_and_leaves_none(few_files: Any, more: int) -> None:
-    processes(1).use(Effect.from_value).run(SILENT)  # the fork server stands
+    processes(1).use(Effect.from_value).run(SILENT)  # the fork server runs
     before = len(os.listdir("/proc/self/fd"))
 
     def limited() -> None:

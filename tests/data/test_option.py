@@ -1,4 +1,4 @@
-"""Options that no reader can do anything with: raised when the program is built, or faults that are promised."""
+"""Impossible options of readers: errors when the program is built, or the documented faults."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from typing import Any
 
 
 def send(pid: int, path: str) -> None:
-    """A signal about every millisecond, until there is something on standard input; then tell how many there were."""
+    """A signal about every millisecond, until there is input on standard input; then report their number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sent, last = 0, -1
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ) as runs:
@@ -65,7 +65,7 @@ class Stress:
                     self.runs[0] = (self.runs[0] + 1) % 256
                     if isinstance(program.run_exit(), Interrupted):
                         self.interrupted += 1
-            except KeyboardInterrupt:  # it came between two runs, or twice in one
+            except KeyboardInterrupt:  # it arrived between two runs, or twice in one
                 self.raised += 1
 
 
@@ -83,7 +83,7 @@ def stress(goal: int, file: Any) -> None:
     inside = Effect.suspend(plain.run_exit)
     program = plain.then(failing).then(nested).then(inside)
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started from
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started this process
     command = [sys.executable, __file__, "send", str(os.getpid()), file.name]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     restored = False
@@ -93,7 +93,7 @@ def stress(goal: int, file: Any) -> None:
             restored = signal.getsignal(signal.SIGINT) is signal.default_int_handler
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             break
-        except KeyboardInterrupt:  # it came in the few instructions outside the `try` of `drive`
+        except KeyboardInterrupt:  # it arrived in the few instructions outside the `try` of `drive`
             state.raised += 1
     sent, _ = child.communicate(b"stop\n")
     report = {

@@ -30,7 +30,7 @@ from fnlamp.effect import CancelToken, Defect, Effect, Interrupted, Resource, Ru
 
 
 class InstantClock:
-    """Sleeping takes no time and is written down."""
+    """A clock whose sleeps return at once and are recorded."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
@@ -43,7 +43,7 @@ class InstantClock:
 
 
 def noted(log: list[str], word: str) -> Effect[None, Any]:
-    """A side effect that can be seen."""
+    """A side effect that is recorded."""
     return Effect.suspend(lambda: log.append(word))
 
 
@@ -59,7 +59,7 @@ def broken() -> Any:
 
 
 def every_program(log: list[str]) -> list[Effect[Any, Any]]:
-    """One program for each way to make one; each writes to the log when it runs."""
+    """One program for each way to build one; each writes to the log when it runs."""
     call = noted(log, "call")
 
     def spy(word: str, result: Any) -> Callable[..., Any]:

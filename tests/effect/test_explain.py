@@ -1,4 +1,4 @@
-"""Explaining a program: what is shown, in which order, and that nothing is run for it."""
+"""Plans of programs: their lines, the order of these, and that nothing is run."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def lines(program: Effect[Any, Any]) -> list[str]:
 
 
 def outlined(outline: Outline, source: Effect[Any, Any] | None = None) -> Effect[Any, Any]:
-    """A program that fnlamp provides: it says what it would do."""
+    """A program of fnlamp, with an outline."""
     return (source or Effect.suspend(load)).outlined(lambda: outline)
 
 
 class Evaluate:
-    """A continuation that fnlamp provides: given an abstract value, it says what it would do with it."""
+    """A continuation of fnlamp, with an outline for an abstract value."""
 
     def __call__(self, value: Any) -> Any:
         raise AssertionError("explain ran a continuation")

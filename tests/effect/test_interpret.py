@@ -1,4 +1,4 @@
-"""The interpreter: depth, brackets, interruption, and where it may run."""
+"""The interpreter: depth, brackets, interruption, and the places where it may run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from fnlamp.effect import (
 
 @pytest.fixture(autouse=True)
 def _the_default_handlers_are_there_before_and_after() -> Iterator[None]:
-    """Whatever the tests are started from, and whatever a test does, no guard stays behind."""
+    """No test leaves a guard behind."""
     defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
@@ -62,7 +62,7 @@ def broken() -> Any:
 
 
 def state_of(result: IOResult[Any, Any]) -> Any:
-    """The state of an interruption that `run` gave."""
+    """The state of an interruption from `run`."""
     fault = result._inner_value.failure()
     assert isinstance(fault, Interrupted)
     return fault.state
@@ -147,7 +147,7 @@ def test_many_thousand_steps_do_not_overflow(
 
 
 def bracketed(how: str, log: list[Any], runtime: Runtime) -> Effect[Any, Any]:
-    """A resource whose use ends in the way that is asked for, with a step after it."""
+    """A resource whose use ends in the given way, with a step after it."""
 
     def body(_: Runtime) -> Result[str, str]:
         match how:
@@ -252,7 +252,7 @@ def test_a_release_that_cannot_be_built_is_a_bug_of_the_release() -> None:
 
 
 def polling(stop_at: int, log: list[Any]) -> Effect[int, Any]:
-    """A long loop that Ctrl-C reaches at a step, and that looks at the token before each step."""
+    """A long loop that polls the token before each step, and gets Ctrl-C at one of them."""
 
     def loop(runtime: Runtime) -> Result[int, Any] | Interrupted:
         for step in range(1_000):
@@ -389,7 +389,7 @@ def test_signals_during_the_restoration_of_handlers_leave_none_behind(monkeypatc
 
 
 def run_with_signals_at(moments: set[int], program: Effect[Any, Any]) -> int:
-    """Run it as if Ctrl-C came at these moments (there is one at each line, call and return), and tell how many there are."""
+    """Run it with Ctrl-C at these moments (there is one at each line, call and return); returns the number of moments."""
     count = 0
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
@@ -401,7 +401,7 @@ def run_with_signals_at(moments: set[int], program: Effect[Any, Any]) -> int:
         return trace
 
     before = sys.gettrace()
-    gc.disable()  # hypothesis counts the collector's time in a callback, where Python drops whatever is raised
+    gc.disable()  # hypothesis counts the collector's time in a callback, where Python drops exceptions
     try:
         sys.settrace(trace)
         program.run_exit()
@@ -517,7 +517,7 @@ def test_ctrl_c_in_a_nested_run_stops_both() -> None:
 def test_a_run_that_raises_inside_a_release_leaves_the_shields_as_they_were() -> None:
     nested = bracket(ZERO, Effect.from_value, lambda *_: Effect.suspend(lambda: ctrl_c(3)))
     log: list[Any] = []
-    # The third signal breaks the nested release, and with it the outer one; what comes after is interrupted as ever.
+    # The third signal breaks the nested release, and with it the outer one; the steps after it are interrupted as usual.
     exit = ZERO.ensuring(lambda _: Effect.suspend(nested.run)).then(noted(log, "next")).run_exit()
     assert isinstance(exit, Defect)
     assert isinstance(exit.cause, KeyboardInterrupt)

@@ -19,7 +19,7 @@ def noted(log: list[Any], word: Any) -> Effect[Any, Any]:
 
 
 def file(log: list[Any], name: str) -> Resource[str, Any]:
-    """A resource that writes down when it is acquired and released."""
+    """A resource that records its acquisition and release."""
     return Resource.make(noted(log, f"open {name}").map(lambda _: name), lambda name, _: noted(log, f"close {name}"))
 
 

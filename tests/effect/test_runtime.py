@@ -67,7 +67,7 @@ def test_a_sleep_in_a_release_is_not_cut_short() -> None:
     cancelled = Effect.suspend(runtime.cancel.cancel).then(Effect.from_value(None))
     assert isinstance(cancelled.ensuring(lambda _: sleep(2)).run_exit(runtime), Interrupted)
     assert isinstance(runtime.clock, RecordingClock)
-    # The runtime's own token is requested; that of the run is masked, and it is the one that the clock is given.
+    # The runtime's own token is requested; the clock receives that of the run, which is masked.
     assert runtime.cancel.requested
     assert runtime.clock.slept == [(2, False)]
 

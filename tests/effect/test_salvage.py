@@ -1,4 +1,4 @@
-"""Whatever ends a run holds the last good state, and an exception that resists is still the one that is raised."""
+"""Every failed outcome holds the last good state; an exception that cannot take it is raised unchanged."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_an_exception_that_takes_no_state_is_raised_itself(kind: type[Exception]
     exit = program.run_exit()
     assert isinstance(exit, Defect)
     assert exit.cause is error
-    assert exit.state == "reached"  # where the exception has no room for it
+    assert exit.state == "reached"  # although the exception cannot hold it
     assert len(released) == 2
 
 

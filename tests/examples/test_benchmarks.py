@@ -1,4 +1,4 @@
-"""The benchmark in small: the figures that it promises, and that all contestants train the same model."""
+"""The benchmark in a small form: its figures, and that all contestants train the same model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_torch_trains_the_same_model(benchmarks, name):
 @pytest.mark.slow
 def test_the_figures_are_written(benchmarks, tmp_path, monkeypatch, capsys):
     training, out = benchmarks("training"), tmp_path / "figures.json"
-    monkeypatch.setattr(training.fnlamp, "keep_memory", lambda: False)  # the other tests' memory is not ours to keep
+    monkeypatch.setattr(training.fnlamp, "keep_memory", lambda: False)  # do not keep the memory of other tests
     small = ["--models", "simple", "--rounds", "2", "--scale", "0.02", "--no-torch", "--no-processes", "--json", str(out)]
     monkeypatch.setattr(sys, "argv", ["training.py", *small])
     training.main()

@@ -1,4 +1,4 @@
-"""Every example runs, in a small form, and says what it promises."""
+"""Every example runs in a small form, and prints its documented output."""
 
 from __future__ import annotations
 

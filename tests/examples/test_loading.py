@@ -1,4 +1,4 @@
-"""The loading benchmark in small: its data, its arithmetic, and that every case runs and finds what must never fail right."""
+"""The loading benchmark in a small form: its data and arithmetic; every case runs, and its correctness checks pass."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_generated_files_have_the_formats_and_sizes_of_real_ones(benchmarks, tmp
     assert {line.count(",") for line in lines} == {784}
     first = path.read_bytes()
     path.unlink()
-    assert generated.csv_file(None, tmp_path, 0.01)[0].read_bytes()[10:] == first[10:]  # but for gzip's time
+    assert generated.csv_file(None, tmp_path, 0.01)[0].read_bytes()[10:] == first[10:]  # except gzip's time stamp
 
 
 def test_a_folder_with_the_real_files_is_used(benchmarks, tmp_path):
@@ -164,5 +164,5 @@ def test_every_case_runs(benchmarks, tmp_path, name):
     assert all(finding["median"] > 0 for finding in case["findings"] if finding["at_least"])
     assert case["findings"][-1]["what"] == "processes left behind"
     assert case["findings"][-1]["median"] == 0
-    if name in NEVER_FAILS:  # the speeds of so small a run say nothing
+    if name in NEVER_FAILS:  # the speeds of such a small run mean nothing
         assert case["passed"], case["findings"]

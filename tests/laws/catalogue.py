@@ -1,4 +1,4 @@
-"""One list of every layer, loss, rule and stream, with inputs to try them on; a public name that is missing fails a test."""
+"""One list of every layer, loss, rule and stream, with inputs to test them on; a missing public name fails a test."""
 
 from __future__ import annotations
 

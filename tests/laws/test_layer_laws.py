@@ -1,4 +1,4 @@
-"""What holds for every layer."""
+"""The laws of every layer."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_gradients_are_finite_differences(case, mode):
 
 @each_layer
 def test_a_tag_says_how_its_parameter_is_a_matrix(case):
-    """All axes of a matrix are inputs or outputs; its blocks divide the outputs. A weight that is none has few channels."""
+    """All axes of a matrix are inputs or outputs; its blocks divide the outputs. Any other weight has few channels."""
     init, _ = made(case)
     for param, tag in zip(jax.tree.leaves(init.params), jax.tree.leaves(init.tags), strict=True):
         matrix = tag.matrix

@@ -1,4 +1,4 @@
-"""What holds for every loss."""
+"""The laws of every loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every update rule."""
+"""The laws of every update rule."""
 
 from __future__ import annotations
 

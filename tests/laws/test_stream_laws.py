@@ -1,4 +1,4 @@
-"""What holds for every stream: the list model, the laws of its combinators, and going on from any state."""
+"""The laws of every stream: the list model, the laws of combinators, and resuming from any state."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ few = partial(settings, max_examples=60, deadline=None)
 
 
 def batches(s, state=None):
-    """As lists of labels, which tell batches apart."""
+    """Batches as lists of labels, which are all different."""
     return [labels(batch) for batch in stream.items(s, state)]
 
 
 def labels(batch):
-    """The last array of a batch, of pairs of batches that of each."""
+    """The last array of a batch, or of each batch of a pair."""
     return tuple(map(labels, batch)) if isinstance(batch[0], tuple) else np.asarray(batch[1]).tolist()
 
 
@@ -37,7 +37,7 @@ def on_the_host(s):
 
 
 def sequential(s):
-    """The same without a view or a position: what combinators do for a stream that has nothing but steps."""
+    """The same stream without a view or a position: combinators have its steps only."""
     return replace(s, view=None, indexed=False)
 
 
@@ -171,7 +171,7 @@ def test_streams_in_resources_behave_as_lists_too_and_resume_anywhere(resource):
 def test_a_source_that_can_be_read_once_says_so(make):
     s = make()
     first = s.step(s.init)
-    assert s.step(s.init) is first  # the last batch can be had again
+    assert s.step(s.init) is first  # the last batch can be requested again
     second = s.step(first.state)
     assert s.step(s.init).fault == NotRereadable(0, 2)
     assert s.step(7).fault == NotRereadable(7, 2)

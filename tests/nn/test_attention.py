@@ -23,7 +23,7 @@ def made() -> tuple[dict[str, dict[str, jax.Array]], jax.Array]:
 
 
 def by_hand(params: dict[str, dict[str, jax.Array]], x: jax.Array, causal: bool) -> np.ndarray:
-    """One sequence, one head and one time after the other, in float64."""
+    """A loop over sequences, heads and time steps, in float64."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     z = np.asarray(x, np.float64) @ p["input"]["weight"] + p["input"]["bias"]
     heads = np.zeros(x.shape)

@@ -103,10 +103,10 @@ def test_both_forms_agree_in_values_and_gradients(image, kernel, stride, padding
 @pytest.mark.parametrize(
     ("image", "channels", "kernel", "pool", "padding"),
     [
-        ((9, 11), 2, (3, 5), (2, 2), 0),  # the last row and column fill no pool
+        ((9, 11), 2, (3, 5), (2, 2), 0),  # the last row and column do not fill a pool
         pytest.param((11, 8), 3, (4, 3), (3, 2), "same", marks=pytest.mark.slow),
-        ((8, 8), 1, (4, 4), (2, 2), 1),  # an even kernel: one after the other
-        ((7, 6), 70, (3, 3), (2, 2), ((1, 0), (2, 1))),  # many channels: one after the other
+        ((8, 8), 1, (4, 4), (2, 2), 1),  # an even kernel: convolution, then pooling
+        ((7, 6), 70, (3, 3), (2, 2), ((1, 0), (2, 1))),  # many channels: convolution, then pooling
         pytest.param((6, 7), 2, (1, 1), (2, 3), 0, marks=pytest.mark.slow),
     ],
 )

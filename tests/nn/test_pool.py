@@ -28,7 +28,7 @@ def run(layer: Any, x: jax.Array) -> jax.Array:
 
 
 def test_numbers() -> None:
-    x = image([1, 5, 2, 0, 9], [4, 3, 6, 7, 9], [9, 9, 9, 9, 9])  # the last row and column fill no window
+    x = image([1, 5, 2, 0, 9], [4, 3, 6, 7, 9], [9, 9, 9, 9, 9])  # the last row and column do not fill a window
     assert run(nn.max_pool2d(2), x)[0, :, :, 0].tolist() == [[5, 7]]
     assert run(nn.avg_pool2d(2), x * 1.0)[0, :, :, 0].tolist() == [[3.25, 3.75]]
     assert run(nn.max_pool2d((3, 1), stride=(1, 2)), x)[0, :, :, 0].tolist() == [[9, 9, 9]]

@@ -22,7 +22,7 @@ def made(shape: tuple[int, ...] = (3, 5, 4), hidden: int = 6, **options: object)
 
 
 def by_hand(params: dict[str, jax.Array], x: jax.Array) -> np.ndarray:
-    """The equations of the docstring, one time after the other, in float64."""
+    """The equations of the docstring, one time step after the other, in float64."""
     w, r = (np.asarray(params[name], np.float64) for name in ("input_weight", "recurrent_weight"))
     b = np.asarray(params["bias"], np.float64) if "bias" in params else 0
     h = c = np.zeros((x.shape[0], r.shape[0]))

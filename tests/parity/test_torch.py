@@ -102,7 +102,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_and_their_gradients(name):
-    x = np.linspace(-6.03, 6.03, 240, dtype=np.float32).reshape(24, 10)  # no kink is hit
+    x = np.linspace(-6.03, 6.03, 240, dtype=np.float32).reshape(24, 10)  # no value is at a kink
     layer, upstream = getattr(nn, name), RNG.choice([-1.0, 1.0], (24, 10)).astype(np.float32)
     ours, pull = jax.vjp(lambda v: layer.apply({}, {}, v, Eval())[0], jnp.asarray(x))
     tx = leaf(x)

@@ -1,4 +1,4 @@
-"""Accuracies beside scikit-learn's and NumPy's: one logit, several labels, labels that do not count, and large batches."""
+"""Accuracies against scikit-learn and NumPy: one logit, several labels, labels that do not count, and large batches."""
 
 from __future__ import annotations
 

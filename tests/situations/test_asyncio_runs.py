@@ -45,7 +45,7 @@ def noted(log: list[Any], word: Any) -> Effect[None, Any]:
 
 
 def training(log: list[Any], steps: int = 1_000, signals: dict[int, int] | None = None) -> Effect[int, Any]:
-    """A loop that holds a resource, and at some of whose steps Ctrl-C comes, once or more often."""
+    """A loop that holds a resource, and gets Ctrl-C at some of its steps, once or more often."""
     reached: list[int] = []
 
     def step(n: int) -> Effect[Any, Any]:
@@ -158,7 +158,7 @@ def test_a_handler_of_the_loop_is_unchanged() -> None:
 
 
 class StopError(Exception):
-    """What a handler of another library raises."""
+    """The exception of another library's handler."""
 
 
 def raising(number: int, frame: Any) -> None:
@@ -252,7 +252,7 @@ def test_the_signals_of_the_outer_run_stop_a_nested_run_with_its_own_signals() -
 
 
 def run_with_signals_at(moments: set[int], program: Effect[Any, Any], kind: Any) -> int:
-    """Run it as if a signal came at these moments (there is one at each line, call and return), and tell how many there are."""
+    """Run it with a signal at these moments (there is one at each line, call and return); returns the number of moments."""
     count = 0
 
     def trace(frame: Any, event: str, arg: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Beginners' mistakes, a row each: what is written, and what the message must say: what, where, and the line to write."""
+"""Beginners' mistakes, one per row: the code, and what its message must contain: what, where, and the line to write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def batches(x: Any = X, y: Any = Y, **options: Any) -> Any:
 
 
 def epochs(layer: Any = CLASSIFIER, of: Any = None, x: Any = X, y: Any = Y, **changes: Any) -> Any:
-    """A training program, of which one thing is wrong."""
+    """A training program with one mistake."""
     given = {"optimizer": optim.adamw(1e-2), "train_batches": batches(x, y), "epochs": 1}
     if "model" not in changes:
         given["model"] = train.supervised(layer, loss.cross_entropy() if of is None else of)
@@ -41,7 +41,7 @@ def epochs(layer: Any = CLASSIFIER, of: Any = None, x: Any = X, y: Any = Y, **ch
 
 
 def run(*args: Any, runtime: dict[str, Any] | None = None, **changes: Any) -> Any:
-    """What such a program says when it is run: its log, and its fault or `trained`."""
+    """The output of such a program: its log, and its fault or `trained`."""
     lines: list[str] = []
     ended = epochs(*args, **changes).run(Runtime(**{"log": lines.append, **(runtime or {})}))
     return "\n".join([*lines, "trained" if isinstance(ended, IOSuccess) else str(unsafe_perform_io(ended.failure()))])
@@ -62,13 +62,13 @@ def evaluated(model: train.Trained, batches: Any, **metrics: Any) -> Any:
 
 
 def used(layer: Any, seen: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of what a layer makes of an array of another one."""
+    """The shape of a layer's output for an input of a shape."""
     made = layer.init(jax.random.key(0), jnp.ones(seen))
     return layer.apply(made.params, made.state, jnp.ones(given), Eval())[0].shape
 
 
 class Adam:
-    """As another library's optimizer."""
+    """Like another library's optimizer."""
 
     def init(self, params: Any) -> Any: ...
 
@@ -76,7 +76,7 @@ class Adam:
 
 
 class Sequences:
-    """As a data set that can only be iterated over."""
+    """Like a data set that can only be iterated over."""
 
     def __iter__(self) -> Any:
         return iter([1, 2])
@@ -176,7 +176,7 @@ MISTAKES: dict[str, str] = {
     "run(schedule=with_if)": "with_if | jnp.where",
     "run(schedule=lambda step: 'fast')": "expected a number",
     "optim.linear_ramp(1.0, 0.0)": "steps",
-    # ---- what is trained
+    # ---- training
     "epochs(model=CLASSIFIER)": "model | train.supervised(",
     "epochs(model=nn.linear)": "model | train.supervised",
     "train.supervised(nn.linear, loss.mse())": "call it | nn.linear(",
@@ -322,7 +322,7 @@ def needed(written: str) -> None:
 
 
 def said(written: str) -> str:
-    """What a person sees who runs that line."""
+    """The output that a user of that line sees."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):

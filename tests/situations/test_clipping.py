@@ -1,4 +1,4 @@
-"""The norm of a gradient and its clipping, beside NumPy in float64: large, tiny, of mixed dtypes, and broken."""
+"""The norm of a gradient and its clipping, against NumPy in float64: large, tiny, of mixed dtypes, and not finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch that fails names the row that it fails for; numbers in the other order of bytes are the same numbers."""
+"""A failing batch names the row that causes it; numbers in the other byte order are the same numbers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_row_is_named_in_every_way_of_loading():
 
 
 class Many(list):
-    """Knows a way to many rows at once."""
+    """Loads many rows at once."""
 
     def __getitems__(self, rows):
         return [self[row] for row in rows]
@@ -124,7 +124,7 @@ def test_a_fault_of_the_default_collation_names_rows_also_inside_another():
         assert isinstance(found, ShapeMismatch)
         assert found.where == place
     with pytest.raises(FaultError, match="item 1: "):
-        data.stack([np.zeros(2), np.zeros(3)])  # by itself it counts from 0
+        data.stack([np.zeros(2), np.zeros(3)])  # outside a loader it counts from 0
 
 
 def test_a_users_own_fault_names_the_row():
@@ -146,7 +146,7 @@ def test_a_collate_that_fails_for_every_row_names_none():
 
     def broken(items):
         calls.append(1)
-        return items.missing if len(calls) > 1 else np.zeros(1)  # the first item alone is looked at before
+        return items.missing if len(calls) > 1 else np.zeros(1)  # the first item is loaded alone before
 
     found = fault(data.loader([1, 2, 3], batch_size=3, collate=broken))
     assert isinstance(found, ItemFailed)

@@ -1,4 +1,4 @@
-"""The same training, described again, compiles nothing; and what is not used any more is dropped."""
+"""The same training, described again, compiles nothing; programs that are not used any more are dropped."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_second_description_of_the_same_parts_compiles_nothing(compiled, execu
     ],
 )
 def test_a_rate_as_an_argument_gives_the_numbers_of_a_separate_program(one, other):
-    """By the rule itself, outside any compiled step, where the rate is a constant."""
+    """By the rule itself, outside a compiled step, with a constant rate."""
     for rate in other:
         optimizer = one(rate)
         params, tags = {"w": jax.numpy.asarray(X[0])}, {"w": Tag("linear", Role.WEIGHT)}

@@ -22,7 +22,7 @@ SILENT = Runtime(log=None)
 
 
 class Counted:
-    """Effects that write down that they run."""
+    """Effects that record their runs."""
 
     def __init__(self) -> None:
         self.runs: list[Any] = []
@@ -130,7 +130,7 @@ def test_a_users_own_fold_is_unchanged(counted: Counted) -> None:
 
 
 def test_an_effect_named_twice_runs_twice(counted: Counted) -> None:
-    # Only `collect_all` is changed: a program that is tried again by hand is to run again.
+    # Only `collect_all` is changed: a program that is retried by hand runs again.
     first = counted.good(1)
     program = first.apply(counted.bad("no")).lash(lambda _: first)
     assert program.run(SILENT) == IOSuccess(1)

@@ -1,4 +1,4 @@
-"""Wrong things given to sources, loaders and batches of text are refused at once, by the name of the argument."""
+"""Wrong arguments of sources, loaders and batches of text are refused at once, by the name of the argument."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ WRONG += [
 
 
 class Iterable:
-    """As torch's IterableDataset."""
+    """Like torch's IterableDataset."""
 
     def __iter__(self):
         return iter([1, 2])

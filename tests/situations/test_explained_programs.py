@@ -1,4 +1,4 @@
-"""`explain` of a composed program shows what fnlamp provides, what follows from shapes alone, and where it stops and why."""
+"""`explain` of a composed program shows fnlamp's own programs, the steps that depend on shapes alone, and why it stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that failed is seen, whatever a person does with it; a program that was not run says so."""
+"""A failed run is noticed, whatever the user does with it; a program that was not run says so."""
 
 from __future__ import annotations
 

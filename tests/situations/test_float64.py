@@ -1,4 +1,4 @@
-"""With 64 bits enabled, nothing is rounded to float32: losses, layers, schedules and augmentation beside NumPy in float64."""
+"""With 64 bits enabled, nothing is rounded to float32: losses, layers, schedules and augmentation against NumPy in float64."""
 
 from __future__ import annotations
 

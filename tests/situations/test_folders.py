@@ -1,4 +1,4 @@
-"""Folders of images: every image once, every class with the number that its name has, in training and in validation."""
+"""Folders of images: every image once, every class with the number of its name, in training and in validation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIL = pytest.importorskip("PIL.Image")
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes an image whose grey says which file it is."""
+    """Writes an image whose grey identifies the file."""
 
     def write(name, shade=0):
         path = tmp_path / name
@@ -32,7 +32,7 @@ def write(tmp_path):
 
 
 def pairs(images):
-    """Of each image its class's name and its shade."""
+    """The class name and the shade of each image."""
     return [(images.classes[label], int(image[0, 0, 0])) for image, label in images]
 
 

@@ -1,6 +1,6 @@
-"""A function that reads what changes gives the numbers of now: in maps, losses, metrics and layers, in every executor.
+"""A function that reads changing values uses their current ones: in maps, losses, metrics and layers, in every executor.
 
-The right values are those of NumPy in float64 for the scale that is in force.
+The expected values are NumPy's in float64 for the current scale.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def scaled_loss(read):
 
 
 def outcomes(read, executor):
-    """The same number by every place that a function stands in: a map, a loss, a metric, a layer."""
+    """The same number from a function in every place: a map, a loss, a metric, a layer."""
     quiet = Runtime(log=None, executor=executor)
 
     def of(layer, objective, batches, metrics=()):

@@ -1,5 +1,5 @@
 """JAX's own switches: every layer, loss, metric, schedule and augmentation under strict promotion, `rank_promotion=raise`,
-`debug_nans` and the transfer guard. What promotion refuses, it refuses while it traces, so most is only traced."""
+`debug_nans` and the transfer guard. Promotion errors arise during tracing, so most cases are only traced."""
 
 from __future__ import annotations
 

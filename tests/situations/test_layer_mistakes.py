@@ -1,4 +1,4 @@
-"""What a beginner writes where a layer is wanted, and empty arrays: each is told what to write, or is right."""
+"""Mistakes with layers, whose errors say what to write; and empty arrays, which are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mean must not hide: totals that are not numbers, weights that are negative, and weights of classes."""
+"""Means that must not hide anything: totals of NaN, negative weights, and weights of classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong things given to losses and metrics: each is told where it is given, and what to write."""
+"""Wrong arguments of losses and metrics: each error says where it is, and what to write."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_wrong_hyperparameters_are_named(make, told):
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, jnp.asarray, np.asarray, float])
 def test_hyperparameters_of_any_numeric_type(kind):
-    """A scalar of NumPy's is a float64 to JAX where it has 64 bits, and would widen the loss."""
+    """JAX treats a NumPy scalar as float64 if 64 bits are enabled, which would widen the loss."""
     with jax.enable_x64(True):
         x, y, labels = jnp.asarray(LOGITS), jnp.asarray(NUMBERS), jnp.asarray(LABELS)
         for made, target in ((loss.cross_entropy(label_smoothing=kind(0.5)), labels), (loss.smooth_l1(kind(0.5)), y)):

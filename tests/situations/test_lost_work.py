@@ -1,4 +1,4 @@
-"""Whatever ends a run holds what was reached: faults in their `state`, bugs in an attribute, hooks as their second argument."""
+"""Every outcome holds the last good state: faults in `state`, bugs in an attribute, hooks as their second argument."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_late_fault_holds_the_last_good_state(name, executor):
     assert isinstance(found, Fault)
     assert len(found.state.curve) >= 4
     assert found.state.predict(X).shape == (16, 3)
-    taken = found.state.state.stream_state not in (None, 0)  # a part of an epoch that is not to be had again
+    taken = found.state.state.stream_state not in (None, 0)  # a part of an epoch that cannot be read again
     again = describe(initial=found.state, epochs=2) if taken else describe(resume=found.state)
     assert len(again.run(Runtime(log=None)).unwrap()._inner_value.curve) == (2 if taken else 6)
 

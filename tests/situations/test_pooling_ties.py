@@ -1,4 +1,4 @@
-"""Max pooling beside torch in both forms: padding, -inf, NaN, ties, integers, and half precision, values and gradients."""
+"""Max pooling against torch in both forms: padding, -inf, NaN, ties, integers, and half precision, values and gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions: integers that the device cannot hold, batches of bounded memory, features of every form and of wrong ones."""
+"""Predictions: integers that the device cannot hold, batches of bounded memory, features of every valid and invalid form."""
 
 from __future__ import annotations
 

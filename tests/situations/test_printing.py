@@ -1,4 +1,4 @@
-"""What went wrong can always be printed: whatever a file is called, and whatever stands in it."""
+"""Faults can always be printed, whatever the name and the contents of a file."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_every_fault_can_be_printed(odd):
         if kind is fault.Fault:
             continue
         if kind is fault.NonFinite:
-            given["what"] = "loss"  # always a word of fnlamp's own
+            given["what"] = "loss"  # always a word of fnlamp
         found = kind(**given)
         try:
             str(found)
-        except (TypeError, AttributeError):  # a field of a type that is not made up here
+        except (TypeError, AttributeError):  # a field of a type without an example here
             continue
         for text in (str(found), repr(found), str(fault.FaultError(found)), str(found.inside(odd))):
             printable(text)

@@ -91,7 +91,7 @@ class DrawsTorch(Rows):
 
 class HoldsTorch(Rows):
     def __init__(self) -> None:
-        with contextlib.suppress(ImportError):  # then the tests of this one are skipped
+        with contextlib.suppress(ImportError):  # its tests are skipped then
             import torch
 
             self.generator = torch.Generator().manual_seed(0)
@@ -199,7 +199,7 @@ def test_augment_draws_the_same_numbers_with_any_workers(workers: Any) -> None:
 
 
 class Unused(Rows):
-    """Holds a generator that it drew from before, and does not when it is asked for an item."""
+    """Holds a generator that it used before, and does not use for items."""
 
     def __init__(self) -> None:
         self.rng = np.random.default_rng(0)
@@ -210,7 +210,7 @@ class Unused(Rows):
 
 
 class OwnGenerator(Rows):
-    """A generator of the row's own is a function of the row."""
+    """A generator seeded by the row is a function of the row."""
 
     def __getitem__(self, row: int) -> Any:
         return np.random.default_rng(row).random() + random.Random(row).random()

@@ -39,7 +39,7 @@ def torch():
 
 
 def loaded(resource):
-    """The batches of a resource; the fault that it ends with is raised."""
+    """The batches of a resource; its fault is raised."""
 
     def read(s):
         return Effect.attempt(lambda: list(stream.items(s)), FaultError, lambda error: error.fault)
@@ -80,7 +80,7 @@ DOORS = {
 
 
 def mapped(x, y):
-    """A stream whose function of the host makes both."""
+    """A stream whose host function makes both."""
     numbers = np.zeros(6, np.float32)
     one = stream.full_batch(numbers, numbers)
     return one.map(lambda batch: (x, y), spec=one.spec)
@@ -139,7 +139,7 @@ def test_a_tensor_is_its_numbers(torch, door):
 
 
 class Labelled:
-    """As xarray's arrays: indexed by labels, converted with `__array__`."""
+    """Like xarray's arrays: indexed by labels, converted with `__array__`."""
 
     def __init__(self, values):
         self.values = np.asarray(values)
@@ -159,7 +159,7 @@ class Labelled:
 
 
 class OnDisk:
-    """As arrays of HDF5 and of Zarr: read when they are indexed, with ascending row numbers only."""
+    """Like arrays of HDF5 and Zarr: read by indexing, with ascending row numbers only."""
 
     def __init__(self, values):
         self._values = np.asarray(values)
@@ -185,7 +185,7 @@ class Converting:
 
 
 class Frame:
-    """As frames of polars: columns, indexed by name."""
+    """Like frames of polars: columns, indexed by name."""
 
     def __init__(self, columns):
         self._columns = columns
@@ -205,7 +205,7 @@ class Frame:
 
 
 class Column(Labelled):
-    """As a Series of polars."""
+    """Like a Series of polars."""
 
     def __init__(self, name, values, nulls=()):
         super().__init__(values)
@@ -307,7 +307,7 @@ def test_a_missing_value_is_not_a_number(pd, kind):
         assert isinstance(found, DtypeMismatch)
         assert "without a value in row 3" in str(found)
         assert "dropna" in found.hint
-    assert np.isnan(as_array(pd.Series([1.0, None])))[1]  # of NumPy's floats not-a-number is one
+    assert np.isnan(as_array(pd.Series([1.0, None])))[1]  # NaN is a valid number of NumPy's floats
 
 
 def test_columns_of_several_dtypes_are_joined_exactly(pd):

@@ -1,4 +1,4 @@
-"""What a run starts from: weights of every form, the layers' state with them, and the stream of the run that is resumed."""
+"""The starts of runs: weights in every form, with the layers' state, and the stream of a resumed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What used to be silent and is told: by a line of the log and of the plan, or by a fault that names the place."""
+"""Reports of silent mistakes: a line of the log and of the plan, or a fault that names the place."""
 
 from __future__ import annotations
 

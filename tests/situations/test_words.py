@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  # other scripts
-"""Words as Unicode divides them, and special tokens that come back as they were."""
+"""Words by Unicode's rule, and special tokens that decoding restores."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_word_is_one_word(name):
         ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
         ("我是 学生", ["我", "是", "学", "生"]),  # each ideograph is a word
         ("ひらがなカタカナ", ["ひ", "ら", "が", "な", "カタカナ"]),
-        ("สวัสดี", ["ส", "วั", "ส", "ดี"]),  # Thai needs a dictionary; no mark is apart from its letter
+        ("สวัสดี", ["ส", "วั", "ส", "ดี"]),  # Thai needs a dictionary; marks stay with their letter
         ("カabc", ["カ", "abc"]),
         ("データ_1", ["データ_1"]),
         ("🇩🇪🇫🇷🇮🇹", ["🇩🇪", "🇫🇷", "🇮🇹"]),

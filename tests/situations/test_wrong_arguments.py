@@ -1,4 +1,4 @@
-"""Every public function, with every wrong thing as each of its arguments: refused at once, by the argument's name."""
+"""Every public function, with every wrong value for each of its arguments: refused at once, by the argument's name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Theirs:
 
 
 class Class:
-    """A class that nothing takes."""
+    """A class that is never a valid argument."""
 
     def __init__(self, one: Any, two: Any, three: Any, four: Any) -> None: ...
 
@@ -98,13 +98,13 @@ BY_CLASS = {"threshold": "None 2.5 0 -1", "zero_division": "0 nan", "ignored": W
 
 @dataclass(frozen=True)
 class Case:
-    """A public function with the right arguments, and what each of its arguments takes besides."""
+    """A public function with correct arguments, and the other values that each argument takes."""
 
     function: Any
     right: dict[str, Any]
     takes: dict[str, str]
     several: tuple[Any, ...] = ()
-    """What is right for `*several`, which takes `NOTHING` unless `takes` says so under `*`."""
+    """The correct values of `*several`, which takes `NOTHING` else unless `takes` has an entry `*`."""
 
     def __call__(self, **other: Any) -> Any:
         return self.function(*self.several, **{**self.right, **other})
@@ -513,7 +513,7 @@ CASES: dict[str, Case] = {
         labels=ANYTHING,
         path="None text",
         classes=OPTIONAL,
-    ),  # images and labels are looked at when it is run
+    ),  # a run checks images and labels
     "plots.schedule": case(
         plots.schedule,
         {"schedule": optim.constant(), "steps": 2, "path": "a.png"},
@@ -574,7 +574,7 @@ CASES: dict[str, Case] = {
     "Effect.zip": case(PROGRAM.zip, {"other": PROGRAM}),
 }
 
-# Made by fnlamp, or described by a type: nobody calls them with arguments of a kind.
+# Made by fnlamp, or described by a type: users do not call them with these arguments.
 RECORDS = {
     "fnlamp": {"Eval", "Init", "Matrix", "Mode", "Role", "Tag", "Train"},
     "nn": {"Initializer", "forget_one", "torch_uniform"},
@@ -638,7 +638,7 @@ MODULES = [fnlamp, augment, data, effect, loss, models, nn, optim, plots, stream
 
 
 def exported(module: ModuleType) -> set[str]:
-    """What a module's `__init__.py` exports, or defines if it is one file."""
+    """The names that a module's `__init__.py` exports, or that a module of one file defines."""
     own = module.__name__ in ("fnlamp.augment", "fnlamp.plots")
     found = {name: value for name, value in vars(module).items() if not name.startswith("_") and not inspect.ismodule(value)}
     if not own:
@@ -716,7 +716,7 @@ def test_a_wrong_argument_is_refused_at_once_by_its_name(name: str) -> None:
 
 
 def _wrong(given: Case, parameter: str, value: str) -> str | None:
-    """What is not as it should be, if anything is."""
+    """The wrong behaviour, if any."""
     place = f"{parameter.strip('*')}={value}"
     takes = given.takes.get("*" if parameter.startswith("*") else parameter, NOTHING).split()
     try:
@@ -737,6 +737,6 @@ def _wrong(given: Case, parameter: str, value: str) -> str | None:
 
 
 def _names(parameter: str, value: str) -> str:
-    """A pattern of the argument's name, of one of several; what is wrong inside of a dict may be named by its key."""
+    """A pattern of the argument's name, or of one of several; a wrong value in a dict may be named by its key."""
     names = [parameter, parameter[1:-1]] if parameter.startswith("*") else [parameter]
     return rf"(?i)\b({'|'.join([*names, *(['no'] if value == 'dict' else [])])})\b".replace("*", "")

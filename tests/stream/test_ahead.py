@@ -1,4 +1,4 @@
-"""Prefetching and staging: what is made when, by whom, and what is left afterwards."""
+"""Prefetching and staging: when and in which thread batches are made, and that nothing is left afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def until(condition):
 
 
 def counted(length=10):
-    """A stream that writes down which batches it made, and in which thread."""
+    """A stream that records the batches that it made, with their threads."""
     made = []
 
     def make(position):
@@ -54,7 +54,7 @@ def test_batches_are_made_ahead_up_to_the_count():
     made, s = counted()
 
     def check(s):
-        assert made == []  # nothing before the first is asked for
+        assert made == []  # nothing before the first request
         state = s.step(s.init).state
         until(lambda: len(made) == 4)
         time.sleep(0.02)
@@ -182,7 +182,7 @@ def test_a_reused_buffer_is_detected():
 
 
 def reused(resource):
-    """What reading all of a stream ends with, slowly enough for a thread to overwrite what waits."""
+    """The outcome of reading a whole stream, slowly enough for a thread to overwrite waiting batches."""
 
     def read(s):
         seen = []
@@ -383,7 +383,7 @@ def test_the_next_bucket_is_loaded_while_one_is_used_and_no_more():
         return True
 
     assert use(resource, check) == IOSuccess(True)
-    assert sorted(named(log, "release")) == sorted(named(log, "load"))  # what nobody used, too
+    assert sorted(named(log, "release")) == sorted(named(log, "load"))  # the unused ones too
     assert threads() == []
 
 
@@ -419,7 +419,7 @@ def test_a_load_that_fails_is_a_fault_of_the_batch():
     assert use(stream.staged(5, batch_size=2, bucket=1, load=load), lambda s: s) == IOFailure(FileMissing("a", "gone"))
 
 
-# ---- what can be iterated over
+# ---- iterables
 
 
 def test_an_iterable_is_opened_for_a_pass_read_on_request_and_closed():

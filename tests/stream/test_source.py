@@ -1,4 +1,4 @@
-"""Where streams begin: arrays in memory, and sequences of batches."""
+"""The sources of streams: arrays in memory, and sequences of batches."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_arrays_on_the_device_are_batched_there():
 def test_arrays_are_not_copied_by_describing():
     s = stream.minibatches(X, Y, batch_size=4)
     assert s.view.segments[0].arrays[0] is X
-    gc.collect()  # arrays of earlier tests, which would go in between
+    gc.collect()  # drop arrays of earlier tests first
     before = len(jax.live_arrays())
     stream.minibatches(X, Y, batch_size=4, seed=3).map(lambda b: b).concat(s).take(3)
     assert len(jax.live_arrays()) == before

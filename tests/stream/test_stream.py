@@ -1,4 +1,4 @@
-"""Streams by example, their faults, and when two recipes are the same."""
+"""Streams by example, their faults, and the equality of recipes."""
 
 from __future__ import annotations
 

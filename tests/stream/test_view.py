@@ -1,4 +1,4 @@
-"""Compiled views: positions, segments, orders, and functions that are mapped."""
+"""Compiled views: positions, segments, orders, and mapped functions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """User programs are typed without help: by mypy with the plugin of returns and without it, and by pyright.
 
-`programs/` holds what must pass (`assert_type` inside tells the exact types), `errors/` what must not: a line that ends in
+`programs/` holds valid programs (`assert_type` in them states the exact types), `errors/` mistakes: a line that ends in
 `# error: <text>` is reported with that text, and no other line is.
 """
 
@@ -28,7 +28,7 @@ plugins = returns.contrib.mypy.returns_plugin
 
 
 def mypy_reports(directory: Path, *, plugin: bool) -> dict[tuple[str, int], list[str]]:
-    """What `mypy --strict` says of the programs and the mistakes, by file and line."""
+    """The output of `mypy --strict` for the programs and the mistakes, by file and line."""
     pytest.importorskip("mypy", reason="mypy is not installed; it comes with fnlamp[dev]")
     config = directory / "mypy.ini"
     config.write_text(PLUGIN if plugin else "[mypy]\nstrict = True\n")

@@ -39,7 +39,7 @@ def test_items_of_arrays_are_rows():
         features, label = rows[i]
         np.testing.assert_array_equal(features, x[i])
         assert label == y[i]
-    assert [int(label) for _, label in rows] == y  # iteration by IndexError, as a list's
+    assert [int(label) for _, label in rows] == y  # iteration ends by IndexError, as for a list
     for i in (4, -5):
         with pytest.raises(IndexError):
             rows[i]
@@ -135,8 +135,8 @@ def test_splits_of_two_seeds_differ():
 @settings(max_examples=60)
 def test_fractions_are_rounded_as_torch_rounds(torch, rows, weights):
     fractions = [w / sum(weights) for w in weights]
-    assume(sum(fractions) <= 1)  # torch refuses what rounding made a hair too large
-    with warnings.catch_warnings(action="ignore"):  # that a part is empty
+    assume(sum(fractions) <= 1)  # torch refuses fractions that rounding made slightly too large
+    with warnings.catch_warnings(action="ignore"):  # torch warns of an empty part
         theirs = torch.utils.data.random_split(range(rows), fractions)
     assert [len(part) for part in random_split(range(rows), fractions, seed=0)] == [len(part) for part in theirs]
 
@@ -186,7 +186,7 @@ def test_functions_compose_and_reach_one_part():
     assert at(0, abs)(Pair(-1, -2)) == Pair(1, -2)
     item = {"x": -1, "y": -2}
     assert at("x", abs)(item) == {"x": 1, "y": -2}
-    assert item["x"] == -1  # the data set's own item stays
+    assert item["x"] == -1  # the data set's own item is unchanged
 
 
 def test_functions_can_be_sent_to_a_process():

@@ -124,7 +124,7 @@ def test_other_things_are_bugs():
 
 def test_no_thread_is_left():
     gc.collect()
-    before = set(threading.enumerate())  # of other tests: these may end at any time
+    before = set(threading.enumerate())  # threads of other tests, which may end at any time
     run(from_grain(iter_dataset()), lambda s: s.step(s.init))
     gc.collect()
     end = time.monotonic() + 5

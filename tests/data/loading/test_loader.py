@@ -24,7 +24,7 @@ def torch():
 
 
 def use(resource, function):
-    """What `function` makes of the acquired stream."""
+    """The result of `function` on the acquired stream."""
     outcome = resource.use(lambda s: Effect.suspend(lambda: function(s))).run()
     assert is_successful(outcome), outcome
     return unsafe_perform_io(outcome.unwrap())
@@ -35,7 +35,7 @@ def batches(resource, state=None):
 
 
 def fault(resource):
-    """What acquiring or reading fails with."""
+    """The fault of acquiring or reading."""
 
     def read(s):
         return Effect.attempt(lambda: list(stream.items(s)), FaultError, lambda error: error.fault)
@@ -219,7 +219,7 @@ class Many:
 def test_many_rows_are_requested_at_once():
     data = Many()
     same(batches(loader(subset(data, [4, 3, 2]), batch_size=2)), [{"n": np.array(n, np.int32)} for n in ([4, 3], [2])])
-    assert data.asked == [[4], [4, 3], [2]]  # the first item alone, to see what a batch looks like
+    assert data.asked == [[4], [4, 3], [2]]  # the first item alone, for the spec of a batch
     doubled = loader(subset(data, [1, 2]), batch_size=2, transform=lambda item: {"n": 2 * item["n"]})
     same(batches(doubled), [{"n": np.array([2, 4], np.int32)}])
     found = fault(loader(data, batch_size=6))
@@ -247,7 +247,7 @@ def test_augment_is_a_function_of_seed_and_row_and_comes_before_transform():
         return loader(data, batch_size=8, seed=seed, shuffle=shuffle, augment=jitter, **options)
 
     plain = batches(made(1))[0]
-    same(np.sort(batches(made(1, shuffle=True))[0]), np.sort(plain))  # no row's chance depends on its place
+    same(np.sort(batches(made(1, shuffle=True))[0]), np.sort(plain))  # the generator of a row does not depend on its position
     assert not np.array_equal(batches(made(2))[0], plain)
     noise = plain - np.arange(8)
     assert len(set(noise.tolist())) == 8
@@ -293,7 +293,7 @@ def test_items_of_another_shape_are_named_by_row():
     found = fault(loader(data, batch_size=4))
     assert isinstance(found, ShapeMismatch)
     assert found.where == "item 5"
-    found = fault(loader(data[:4] + data[5:] * 4, batch_size=4))  # each batch fits together, but not with the others
+    found = fault(loader(data[:4] + data[5:] * 4, batch_size=4))  # each batch is consistent, but not with the others
     assert isinstance(found, ShapeMismatch)
     assert found.where == "batch 1"
     assert isinstance(fault(loader([1, 2, 3.0, 4.0], batch_size=2)), ShapeMismatch)

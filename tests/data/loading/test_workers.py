@@ -84,12 +84,12 @@ def kill_itself(item, at):
 
 
 def unpicklable_in_a_worker(items):
-    """An array in the caller's process, where the first item is looked at."""
+    """An array in the caller's process, which loads the first item."""
     return np.zeros(1) if parent_process() is None else (item for item in items)
 
 
 class Unreadable:
-    """Goes into a pickle, and not out of it."""
+    """Can be pickled, and not unpickled."""
 
     def __reduce__(self):
         return int, ("no number",)
@@ -133,7 +133,7 @@ def pipeline(workers, **options):
 
 
 def family():
-    """The processes below this one, but for those that multiprocessing keeps for itself."""
+    """The child processes, except those of multiprocessing itself."""
     parents = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -150,7 +150,7 @@ def family():
 
 
 def beyond(before):
-    """What this process holds more than before: descriptors, threads, processes below it; what others left may have ended."""
+    """New descriptors, threads and child processes since before; those of other tests may have ended."""
     descriptors, threads, processes = before
     more = max(0, len(os.listdir("/proc/self/fd")) - descriptors)
     return more, set(threading.enumerate()) - threads, family() - processes
@@ -158,7 +158,7 @@ def beyond(before):
 
 @pytest.fixture
 def nothing_is_left():
-    use(loader([1], batch_size=1, workers=1), lambda s: list(stream.items(s)))  # multiprocessing's own server is up
+    use(loader([1], batch_size=1, workers=1), lambda s: list(stream.items(s)))  # multiprocessing's own server runs
     before = len(os.listdir("/proc/self/fd")), set(threading.enumerate()), family()
     yield
     end = time.monotonic() + 5
@@ -200,7 +200,7 @@ def test_a_pipeline_resumes_from_any_batch_with_the_same_bits():
 
     def run(workers):
         def jump(s):
-            for _ in range(max(TIMES, 10)):  # one loader, asked for positions back and forth
+            for _ in range(max(TIMES, 10)):  # one loader, with positions in any order
                 position = chance.randrange(s.length)
                 found = s.step(position)
                 assert (raw([found.item])[0], found.state) == (whole[position], position + 1)
@@ -215,7 +215,7 @@ def test_a_pipeline_resumes_from_any_batch_with_the_same_bits():
 
 
 class Counted(Images):
-    """Counts the rows that are asked for, in threads of this process."""
+    """Counts the requested rows, in threads of this process."""
 
     def __init__(self, rows):
         super().__init__(rows)
@@ -241,7 +241,7 @@ def test_only_what_is_needed_is_loaded_ahead():
     assert asked(None) == ([[i] for i in range(40)], 40)
     found, count = asked(None, lambda s: s.every_nth(4))
     assert found == [[i] for i in range(0, 40, 4)]
-    assert count <= 10 + 4  # the first batch looks like the beginning of a whole epoch
+    assert count <= 10 + 4  # the first request may be the start of a whole epoch
     jumps = [30, 3, 20, 11, 35, 8, 25, 1]
     found, count = asked(jumps)
     assert found == [[i] for i in jumps]
@@ -303,7 +303,7 @@ def test_batches_are_ready_before_the_request():
     def read(s):
         items = stream.items(s)
         next(items)
-        time.sleep(0.5)  # 4 batches of 0.04 s are on their way
+        time.sleep(0.5)  # 4 batches of 0.04 s are being loaded
         start = time.perf_counter()
         for _ in range(4):
             next(items)
@@ -357,7 +357,7 @@ def test_every_view_of_a_map_is_sent_by_name(view, mode, order, tmp_path):
 
 
 def sent(value):
-    """What comes out of shared memory, and how many bytes went in beside arrays, or with them."""
+    """The object read from shared memory, and the number of bytes written besides arrays, and with them."""
     block = Shared()
     (layout,) = block.write(value)
     found = block.read(layout)
@@ -378,7 +378,7 @@ def test_a_map_that_differs_from_its_file_is_sent_by_content(tmp_path):
         change(tmp_path / "x.npy")
         np.testing.assert_array_equal(sent(value)[0], np.arange(60).reshape(20, 3))
     shared = mapped_as(tmp_path, "r+")
-    shared[3] = 7  # not flushed: the system shows who maps the file what is written to it
+    shared[3] = 7  # not flushed: other maps of the file see its writes at once
     np.testing.assert_array_equal(sent(shared)[0], shared)
 
 
@@ -386,7 +386,7 @@ def test_writes_of_a_worker_into_its_data_stay_in_the_worker():
     x = np.zeros((6, 2))
     found = batches(loader(array_dataset(x), batch_size=1, transform=write_into, workers=2))
     assert all(batch[0].max() == 1 for batch in found[1:])
-    assert x[1:].max() == 0  # the first item was loaded here, to see what a batch looks like
+    assert x[1:].max() == 0  # the first item was loaded here, for the spec of a batch
 
 
 def write_into(item):
@@ -435,7 +435,7 @@ def test_killing_workers_at_random_is_always_a_fault_and_never_a_hang(nothing_is
         victim = chance.choice(sorted(family()))
         timer = threading.Timer(chance.uniform(0, 0.05), os.kill, (victim, signal.SIGKILL))
         timer.start()
-        for _ in range(1000):  # epoch after epoch, until it is found out
+        for _ in range(1000):  # epoch after epoch, until the loss is detected
             list(stream.items(s))
         raise AssertionError("the worker was not missed")
 
@@ -460,7 +460,7 @@ def test_workers_that_are_shared_are_replaced_for_the_next_loader(nothing_is_lef
 
 
 def within(seconds, function):
-    """What the function returns, if it does so in time; a test that hangs would say nothing."""
+    """The result of the function, if it returns in time; a test that hangs would report nothing."""
     found = []
     thread = threading.Thread(target=lambda: found.append(function()), daemon=True)
     thread.start()
@@ -504,7 +504,7 @@ def test_batches_that_were_done_outlive_their_worker(nothing_is_left):
         def outer(s):
             items = stream.items(s)
             found = [next(items)]
-            time.sleep(0.3)  # what was asked for ahead is done
+            time.sleep(0.3)  # the batches requested ahead are done
             kill_all(team)
             batches(loader([1, 2], batch_size=1, workers=team))
             return found + list(items)
@@ -673,7 +673,7 @@ def test_a_request_does_not_wait_for_a_stuck_worker(nothing_is_left):
     def ask(team):
         job = team.start(Load([60.0], sleep, None, stack, None))
         for _ in range(3):
-            job.request([0] * 300_000)  # more than a pipe holds
+            job.request([0] * 300_000)  # more than the capacity of a pipe
         job.close()
         return True
 
@@ -681,7 +681,7 @@ def test_a_request_does_not_wait_for_a_stuck_worker(nothing_is_left):
 
 
 class Held(Images):
-    """Says what is read, and holds up the rows after the first `free` ones until it is told to go on."""
+    """Records the rows that are read, and blocks those after the first `free` ones until it is released."""
 
     def __init__(self, rows, free):
         super().__init__(rows)
@@ -814,7 +814,7 @@ def test_workers_end_with_their_parent(how, tmp_path):
         process.send_signal(how)
         if how == signal.SIGINT:
             time.sleep(0.3)
-            process.send_signal(how)  # the first one asks, the second one ends
+            process.send_signal(how)  # the first Ctrl-C asks, the second ends
         process.communicate(timeout=20)
     end = time.monotonic() + 10
     while any(map(running, workers)) and time.monotonic() < end:
@@ -826,7 +826,7 @@ def test_workers_end_with_their_parent(how, tmp_path):
 
 
 def program(text, *, by_input, folder):
-    """What a program says that is a file, or comes through standard input: two streams."""
+    """The output and errors of a program in a file, or from standard input."""
     file = folder / "program.py"
     file.write_text(text)
     command = [sys.executable, *([] if by_input else [file])]

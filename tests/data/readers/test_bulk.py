@@ -15,7 +15,7 @@ from fnlamp.data.readers.bulk import parse
 
 @pytest.fixture(params=["numpy", "pyarrow"], autouse=True)
 def engine(request, monkeypatch):
-    """With pyarrow even for the smallest table, and without it."""
+    """With pyarrow also for the smallest table, and without it."""
     monkeypatch.setattr(bulk, "_MANY", 0)
     if request.param == "numpy":
         monkeypatch.setattr(bulk, "_arrow", lambda lines, count: None)
@@ -41,7 +41,7 @@ def same(cells, separator=","):
     got, want = parse(text(cells, separator), width, separator.encode()), model(cells)
     assert (got is None) == (want is None), (cells, got, want)
     if want is not None:
-        # An integer result has no -0, and is not given where one is due.
+        # Integers have no -0, so a table with -0 is not returned as integers.
         np.testing.assert_array_equal(got.astype(np.float64).view(np.int64), want.view(np.int64), str(cells))
 
 

@@ -24,7 +24,7 @@ from fnlamp.fault import BadCell, FileCorrupt, FileMissing, TooLarge
 
 @pytest.fixture(params=["numpy", "pyarrow"], autouse=True)
 def engine(request, monkeypatch):
-    """With pyarrow even for the smallest table, and without it."""
+    """With pyarrow also for the smallest table, and without it."""
     monkeypatch.setattr(bulk, "_MANY", 0)
     if request.param == "numpy":
         monkeypatch.setattr(bulk, "_arrow", lambda lines, count: None)
@@ -99,7 +99,7 @@ def test_a_row_limit_reads_no_further(write):
     ("raw", "row", "column", "actual"),
     [
         ("a,b\n1,2\n3\n", 3, None, "1"),
-        ("a,b\n1,2,3\n4\n", 2, None, "3"),  # as many cells as two right rows have
+        ("a,b\n1,2,3\n4\n", 2, None, "3"),  # as many cells as two correct rows
         ("a,b\n1,2\n\n3,4\n", 3, None, "0"),
         ("a,b\n1,x\n", 2, "b", "'x'"),
         ("a,b\n1,\n", 2, "b", "an empty cell"),
@@ -148,7 +148,7 @@ def test_a_label_is_a_whole_number(write, cell):
             'a,b"\n1,"2"\n3,4\n5,6\n',
             {},
             "a quote inside an unquoted name",
-        ),  # whose first row would be taken for a part of the names
+        ),  # its first row would be read as a part of the names
         ('a,b"\n1,2\n3,4\n', {}, "RFC 4180"),
         (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-5], {}, "gzip"),
     ],

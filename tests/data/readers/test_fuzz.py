@@ -1,4 +1,4 @@
-"""Mutated files: each reads right or fails typed; none hangs, runs code, or takes much more memory than it declares.
+"""Mutated files: each is read correctly or fails typed; none hangs, runs code, or takes much more memory than it declares.
 
 `python tests/data/readers/test_fuzz.py 10000` tries that many in all.
 """
@@ -60,7 +60,7 @@ RNG = np.random.default_rng(0)
 LIMIT = 2**22
 SLACK = 2**21
 BLOCK = 2**24
-"""Bytes: buffers; what it takes to look at one block of a table, cell by cell. Both do not grow with the file."""
+"""Bytes for buffers, and for parsing one block of a table cell by cell. Neither grows with the file."""
 SECONDS = 10
 
 FORBIDDEN = ["os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "exec", "pickle.find_class"]
@@ -272,7 +272,7 @@ def mutated(rng, raw, others):
 
 
 def mutant(rng, form):
-    """A mutated file; one that is packed is mutated as it is, or unpacked, mutated and packed again."""
+    """A mutated file; a packed one is mutated in its packed form, or unpacked, mutated and packed again."""
     seeds = SEEDS[form]
     raw = seeds[rng.integers(len(seeds))]
     inside = rng.random() < 0.6
@@ -291,7 +291,7 @@ def mutant(rng, form):
 
 
 def unpacked(raw):
-    """As many bytes as there are, whatever comes after."""
+    """As many bytes as there are, without a check of the rest."""
     if raw[:2] != b"\x1f\x8b":
         return raw
     with contextlib.suppress(zlib.error):
@@ -372,7 +372,7 @@ class Reference(pickle._Unpickler):
 def pickle_right(raw, found):
     try:
         want = Reference(io.BytesIO(raw), encoding="latin1").load()
-    except Exception as error:  # what Python refuses, and read_pickle takes, has no value that would be wrong
+    except Exception as error:  # read_pickle may accept pickles that Python refuses: there is no value to compare
         REFUSED[f"{type(error).__name__}: {error}"[:80]] += 1
         return
     same(found, want)
@@ -448,7 +448,7 @@ def text_right(raw, found):
 
 
 def codec_right(raw, found):
-    """Whatever was read can be used, or fails typed."""
+    """The result can be used, or fails typed."""
     for act in (
         lambda: found.encode("to be, or not to be é"),
         lambda: found.decode([0, 1, found.size - 1]),
@@ -482,21 +482,21 @@ FORMS = {
 
 
 def status(name):
-    """A figure of this process, in bytes; 0 where the system does not tell."""
+    """A figure of this process, in bytes; 0 if the system does not report it."""
     with contextlib.suppress(OSError), open("/proc/self/status") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
     return 0
 
 
 def reset_peak():
-    """What is in memory now, from which the peak is counted again."""
+    """The memory in use now; the peak is reset to it."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "wb", buffering=0) as file:
         file.write(b"5")
     return status("VmRSS")
 
 
 def try_one(form, raw, path):
-    """What became of the file: `"read"`, or the name of a fault."""
+    """The outcome of reading the file: `"read"`, or the name of a fault."""
     global seen
     program, right, declared = FORMS[form]
     path.write_bytes(raw)
@@ -538,7 +538,7 @@ def try_many(form, count, folder, seed=0):
     bulk._arrow(b"1\n", 1)
     for raw in SEEDS[form]:
         path.write_bytes(raw)
-        FORMS[form][0](path).run()  # what is imported on the way is imported here
+        FORMS[form][0](path).run()  # import now what reading would import
         assert try_one(form, raw, path) == "read"
     counts = Counter()
     for i in range(count):
@@ -552,11 +552,11 @@ def try_many(form, count, folder, seed=0):
 
 
 APART = ("parquet", "arrow", "codec", "image")
-"""What a library of C++ or Rust reads, which may end the process."""
+"""Formats read by a library in C++ or Rust, which may end the process."""
 
 
 def try_apart(form, count, seed=0):
-    """As `try_many`, in a process of its own, so that one that aborts is a failure of this."""
+    """As `try_many`, in a separate process, whose abort is a failure here."""
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, __file__, str(count), str(seed), form], capture_output=True, text=True, env=here)
     if done.returncode:

@@ -269,7 +269,7 @@ def test_a_folder_for_each_class(folder):
         "ant/x.gif", "cat/deep/er/c.jpeg", "cat/z.bmp", "dog/a.png", "dog/b.PNG"
     ]  # fmt: skip
     assert images.labels.tolist() == [0, 1, 1, 2, 2] and images.labels.dtype == np.int32
-    items = list(images)  # ends by IndexError, as a list does
+    items = list(images)  # iteration ends by IndexError, as for a list
     assert [int(image.mean().round()) for image, _ in items] == [200, 80, 120, 40, 0]
     assert [label for _, label in items] == [0, 1, 1, 2, 2]
     assert all(image.shape == (4, 5, 3) and type(label) is int for image, label in items)

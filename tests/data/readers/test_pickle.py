@@ -1,4 +1,4 @@
-"""The reader of pickles against Python's own pickle, and pickles that mean harm."""
+"""The reader of pickles against Python's own pickle, and malicious pickles."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_python_2_strings_are_latin_1(write):
 
 
 def test_protocol_0_of_python_2(write):
-    """What `cPickle.dump(x, file)` wrote by default: strings of bytes are spelled as literals."""
+    """The default format of `cPickle.dump(x, file)`: strings of bytes are written as literals."""
     array = np.arange(-3.0, 3.0, 0.25).reshape(4, 6)
     literal = repr(array.tobytes())[1:].encode()
     raw = (
@@ -224,7 +224,7 @@ def test_nothing_else_is_built_or_run(write, monkeypatch, tmp_path, protocol, na
     found = fault(write(raw))
     monkeypatch.undo()
     assert isinstance(found, FileCorrupt)
-    # Protocols 0 to 2 name a few modules as Python 2 did.
+    # Protocols 0 to 2 use the module names of Python 2.
     assert found.actual in (name, f"the opcode {name}", name.replace("subprocess", "commands"))
     assert [file.name for file in tmp_path.iterdir()] == ["file.pkl"]
 
@@ -310,7 +310,7 @@ def test_a_structure_that_doubles_itself_is_a_fault_at_once(write):
 
 
 def test_arrays_that_share_their_data_are_a_fault(write):
-    """A few bytes for each array could stand for many times the file."""
+    """A few bytes per array could declare many times the size of the file."""
     shared = b"C\xc8" + bytes(200) + b"q\1" + F4.replace(b"f4", b"u1") + b"q\2"
     array = NDARRAY + b"(I1\n(I200\ntg2\nI00\ng1\ntb"
     one = shared + array + b"\x87."

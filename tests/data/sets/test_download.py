@@ -1,4 +1,4 @@
-"""fetch, against a server on this machine that cuts, stalls, corrupts, moves and lies."""
+"""fetch, from a server on this machine that cuts, stalls, corrupts, redirects and lies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 class Clock:
-    """Time that passes at once, and is written down."""
+    """A clock whose sleeps return at once and are recorded."""
 
     def __init__(self):
         self.slept = []
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the next request as the server's script says; a script that is used up means to serve well."""
+    """Answers the next request by the server's script; without an entry, it serves the file."""
 
     protocol_version = "HTTP/1.1"
 
@@ -270,7 +270,7 @@ def test_the_next_mirror_continues_after_the_bytes_of_the_first(server, tmp_path
     server.script += [{"cut": 1000}, {"status": 410}]
     value(fetch([server.url + "/1", server.url + "/2"], tmp_path / "a", sha256=SHA))
     assert [(path, headers.get("Range")) for path, headers in server.seen][-1] == ("/2", "bytes=1000-")
-    assert "If-Range" not in server.seen[-1][1]  # the tag was the first mirror's
+    assert "If-Range" not in server.seen[-1][1]  # the tag belongs to the first mirror
 
 
 def test_the_failure_of_every_mirror_is_reported(server, tmp_path):
@@ -336,7 +336,7 @@ def test_a_folder_that_cannot_be_written(server, tmp_path):
     tmp_path.chmod(0o500)
     user = os.geteuid()
     if user == 0:
-        os.seteuid(65534)  # root may write everywhere: nobody may not
+        os.seteuid(65534)  # root may write everywhere, the user nobody may not
     try:
         found = fault(fetch(server.url, tmp_path / "a", sha256=SHA))
     finally:

@@ -1,4 +1,4 @@
-"""Named data sets, from folders and from a server on this machine; the real MNIST where FNLAMP_MNIST names a folder."""
+"""Named data sets, from folders and from a server on this machine; the real MNIST if FNLAMP_MNIST names a folder."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def small_cifar(monkeypatch):
 def cifar_is_right(images, names):
     records = np.concatenate([BATCHES[name] for name in names])
     np.testing.assert_array_equal(images.labels, records[:, 0])
-    for i, record in enumerate(records):  # as the format is described: red, green, blue, each row by row
+    for i, record in enumerate(records):  # the published layout: red, green, blue, each row by row
         for channel in range(3):
             plane = record[1 + 1024 * channel : 1 + 1024 * (channel + 1)].reshape(32, 32)
             np.testing.assert_array_equal(images.images[i, :, :, channel], plane)
@@ -299,7 +299,7 @@ def test_an_image_set_is_a_data_set():
     np.testing.assert_array_equal(image, IMAGES[-1][..., None])
     assert label == LABELS[-1]
     assert images.arrays == (images.images, images.labels)
-    assert len(list(images)) == 20  # ends by IndexError, as a list does
+    assert len(list(images)) == 20  # iteration ends by IndexError, as for a list
     for wrong in (20, -21):
         with pytest.raises(IndexError):
             images[wrong]
@@ -325,7 +325,7 @@ def test_mnist_itself():
         pytest.skip("FNLAMP_MNIST names no folder with MNIST's IDX files")
     train, test = (value(mnist(folder, split, download=False)) for split in ("train", "test"))
     assert train.images.shape == (60_000, 28, 28, 1) and test.images.shape == (10_000, 28, 28, 1)
-    # How often each digit occurs, as published.
+    # The published count of each digit.
     assert np.bincount(train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert round(train.images.mean() / 255, 4) == 0.1307 and round(train.images.std() / 255, 4) == 0.3081

@@ -1,4 +1,4 @@
-"""Byte pair encoding: every text comes back, tokens of many bytes are really used, merges are those of the definition."""
+"""Byte pair encoding: decoding restores every text, tokens of many bytes are used, merges follow the definition."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_tokens_of_many_bytes_are_emitted():
         ids = CODEC.encode(text)
         assert len(ids) < len(text.encode()) / 2
         assert max(len(CODEC.decode([i]).encode()) for i in ids.tolist()) >= 6
-        # Each id is the bytes that it stands for: no token covers more of the text than the text has.
+        # The bytes of all ids together are the bytes of the text.
         assert sum(len(CODEC.decode([i])) for i in ids.tolist() if "\ufffd" not in CODEC.decode([i])) <= len(text)
 
 

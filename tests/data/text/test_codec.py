@@ -1,4 +1,4 @@
-"""Codecs against literals, Python's own counting and encoding, and the law that decoding undoes encoding."""
+"""Codecs against literals, Python's own counting and encoding, and the law that decoding inverts encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of a corpus: what they are made of, the laws of streams, and training on them."""
+"""Windows of a corpus: their contents, the laws of streams, and training on them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_targets_are_the_tokens_after_the_inputs():
 @given(st.integers(0, 60), st.integers(1, 9), st.integers(1, 5), st.none() | st.integers(0, 2**63), st.booleans())
 @few(max_examples=200)
 def test_each_token_is_predicted_at_most_once_from_the_one_before_it(tokens, block, size, seed, drop_last):
-    corpus = np.arange(tokens)  # a token that tells its place
+    corpus = np.arange(tokens)  # each token is its position
     s = data.language_model_batches(corpus, block, size, seed=seed, drop_last=drop_last)
     came = list(stream.items(s))
     assert len(came) == s.length
@@ -125,7 +125,7 @@ def test_a_corpus_too_long_for_32_bit_indices_is_read_on_the_host(monkeypatch):
     assert batches(s) == batches(model)
 
     class Places:
-        """A corpus too long to have, whose tokens tell their places."""
+        """A corpus too long for memory, whose tokens are their positions."""
 
         def __getitem__(self, places):
             return places % 1000
@@ -219,7 +219,7 @@ def test_other_seeds_and_offsets_compile_nothing_again():
         run(program)
         return traces
 
-    traced(1)  # what it compiles, the next ones need not
+    traced(1)  # compiles what the next runs use
     assert traced(6) == traced(1)
 
 
@@ -233,7 +233,7 @@ def test_a_small_model_learns_the_next_token():
         train_batches=lambda c: data.language_model_batches(corpus, 14, 8, seed=c.seed),
         epochs=20,
     )
-    # A 0 may come before 1, 3 or another 0, which the history tells but for the first tokens of a window.
+    # 1, 3 or another 0 may follow a 0; the history determines which, except at the start of a window.
     assert run(program).curve[-1].train_loss < 0.2
 
 
@@ -279,5 +279,5 @@ def test_a_token_that_is_not_a_class_is_found_before_the_first_step():
     found = unsafe_perform_io(describe(vocabulary=19).run(Runtime(log=None)).failure())
     assert isinstance(found, LabelOutOfRange)
     assert (found.label, found.classes) == (19, 19)
-    # The offset, up to 11, is no target.
+    # Tokens before the offset, up to 11, are not targets.
     assert run(describe(CORPUS % 2, vocabulary=2)).curve

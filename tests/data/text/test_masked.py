@@ -30,7 +30,7 @@ def made(paragraphs, size=4, *, maximum=16, vocabulary=10_000, seed=0, **options
 
 
 def told_apart(shape):
-    """Paragraphs of sentences whose every token occurs once, from the lengths of the sentences."""
+    """Paragraphs of sentences of these lengths, in which every token occurs once."""
     at, paragraphs = FIRST, []
     for lengths in shape:
         paragraphs.append([])
@@ -50,7 +50,7 @@ def rows(s, state=None):
 
 
 def original(row):
-    """The row as it was before tokens were hidden, by the positions and targets of this very row."""
+    """The row before masking, restored from its own positions and targets."""
     ids = row["ids"].copy()
     for position, token, weight in zip(row["positions"], row["tokens"], row["weights"], strict=True):
         if weight:
@@ -71,7 +71,7 @@ def test_every_row_is_two_windows_of_sentences_with_some_tokens_masked(shape, si
     firsts = []
     for row in rows(s):
         length, ids = int(row["lengths"]), original(row)
-        # what stands where
+        # the position of each token
         assert row["ids"].shape == row["segments"].shape == (maximum,)
         assert (row["ids"][length:] == PAD).all()
         assert not (row["ids"][:length] == PAD).any()
@@ -81,7 +81,7 @@ def test_every_row_is_two_windows_of_sentences_with_some_tokens_masked(shape, si
         assert seps[1] == length - 1
         assert np.flatnonzero(row["segments"]).tolist() == list(range(seps[0] + 1, length))
         a, b = ids[1 : seps[0]].tolist(), ids[seps[0] + 1 : length - 1].tolist()
-        # which sentences, and which windows of them
+        # the sentences, and their windows
         first, second = place[a[0]], place[b[0]]
         sentence_a, sentence_b = (paragraphs[p][i] for p, i in (first, second))
         for window, sentence in ((a, sentence_a), (b, sentence_b)):
@@ -98,7 +98,7 @@ def test_every_row_is_two_windows_of_sentences_with_some_tokens_masked(shape, si
         if not follows and len({p for p, _ in sentences}) > 1:
             assert second[0] != first[0]
         firsts.append(first)
-        # what is hidden
+        # the masked tokens
         count = int(row["weights"].sum())
         assert count == max(1, round(share * (length - 3))) <= most
         assert row["weights"].tolist() == [1.0] * count + [0.0] * (most - count)
@@ -139,7 +139,7 @@ def test_another_seed_or_batch_masks_other_tokens():
 
 
 def within(count, trials, share):
-    """Five deviations of the binomial distribution: wrong once in 1.7 million."""
+    """Five deviations of the binomial distribution: a false alarm once in 1.7 million."""
     assert abs(count - trials * share) < 5 * sqrt(trials * share * (1 - share)), (count, trials, share)
 
 
@@ -162,7 +162,7 @@ def test_15_percent_are_chosen_and_every_position_as_often(many):
     _, came = many
     candidates = sum(int(row["lengths"]) - 3 for row in came)
     chosen = sum(int(row["weights"].sum()) for row in came)
-    assert abs(chosen / candidates - 0.15) < 0.002  # each row rounds by itself
+    assert abs(chosen / candidates - 0.15) < 0.002  # each row is rounded by itself
     for position in (1, 2, 3, 4, 5):  # always within the first sentence
         share = [row["weights"].sum() / (row["lengths"] - 3) for row in came]
         found = sum(position in row["positions"][row["weights"] > 0] for row in came)
@@ -231,7 +231,7 @@ def test_windows_start_at_random_places():
 
 
 def test_positions_are_those_of_each_row():
-    """Not of the first row for all, as indices into the flattened batch would be."""
+    """Positions are per row, not indices into the flattened batch."""
     generator = np.random.default_rng(1)
     paragraphs = told_apart(generator.integers(3, 30, (8, 4)).tolist())
     for features, targets in stream.items(made(paragraphs, 6, maximum=48)):
@@ -266,7 +266,7 @@ def test_padding_has_no_weight_in_the_loss():
 @pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=2)], ids=str)
 def test_a_small_model_trains_on_them(executor):
     generator = np.random.default_rng(0)
-    # The second half of a sentence repeats the first, so that a hidden token can be read off.
+    # The second half of a sentence repeats the first, so that a masked token can be inferred.
     paragraphs = [[[*half, *half] for half in generator.integers(FIRST, 13, (4, 3)).tolist()] for _ in range(20)]
 
     def heads(both):

@@ -30,7 +30,7 @@ def fit(rows: list[float], rate: float) -> Effect[float, Diverged]:
 
 @do
 def experiment(path: str, *, rates: tuple[float, ...]) -> Do[str, Missing | Diverged]:
-    """Train once for each learning rate, and tell the best."""
+    """Train once for each learning rate, and report the best."""
     rows = yield from load(path)
     assert_type(rows, list[float])
     best = 0.0

@@ -1,4 +1,4 @@
-"""Steps that fail in ways of their own, chained: the checkers find the union of the errors, and what handlers leave of it."""
+"""Chained steps with different errors: the checkers infer the union, and what handlers leave of it."""
 
 from __future__ import annotations
 
