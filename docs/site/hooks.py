@@ -1,4 +1,4 @@
-"""What the site has beside the pages of docs/: the project's files, the examples, the docstrings of every public name."""
+"""The parts of the site besides the pages of docs/: the project's files, the examples, the docstrings of every public name."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("machine:", ", ".join(f"{key} {value}" for key, value in found["machine"].items()), flush=True)
         for name in chosen.only:
             found["cases"][name] = in_a_process(name, given, chosen)
-            print(told(name, found["cases"][name]), flush=True)
+            print(as_text(name, found["cases"][name]), flush=True)
     verdicts = {name: case["passed"] for name, case in found["cases"].items()}
     print("\n" + ", ".join(f"{name}: {'pass' if passed else 'FAIL'}" for name, passed in verdicts.items()))
     found["passed"] = all(verdicts.values())
@@ -152,7 +152,7 @@ def _of_session(session: int) -> Iterator[int]:
                 yield int(stat.parent.name)
 
 
-def told(name: str, case: dict[str, Any]) -> str:
+def as_text(name: str, case: dict[str, Any]) -> str:
     """A case as text: a line per finding."""
     lines = [f"\n{name}: {case['seconds']:.0f} s"]
     for finding in case["findings"]:

@@ -38,7 +38,7 @@ class DtypeMismatch(_Mismatch):
 
 @dataclass(frozen=True)
 class PredictionMismatch(_Mismatch):
-    """A prediction is not what the loss takes, such as logits where it takes log-probabilities.
+    """A prediction is of the wrong kind for the loss, such as logits for a loss of log-probabilities.
 
     >>> print(PredictionMismatch("log-probabilities", "numbers above 0", "end the model in nn.log_softmax"))
     expected log-probabilities, got numbers above 0; end the model in nn.log_softmax

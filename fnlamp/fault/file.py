@@ -1,4 +1,4 @@
-"""Files that cannot be read or written, or whose contents are not what they claim."""
+"""Files that cannot be read or written, or whose contents do not follow their format."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Outbox:
         return True
 
     def flush(self) -> None:
-        """Send what the worker can take now. A lost worker gets nothing; its loss is detected when it is read from."""
+        """Send as many bytes as the worker can receive now. A lost worker gets none; its loss is detected by reading."""
         while self.kept:
             parcel = self.kept[0]
             rights = [] if parcel.fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [parcel.fd]))]

@@ -167,7 +167,7 @@ _SAID: Final = {
     "field limit": (f"a cell of at most {csv.field_size_limit():,} characters", "a longer one"),
     "new-line": ("rows that end with a line feed", "a carriage return by itself"),
 }
-"""Part of a message of Python's reader, and what the fault expected and got."""
+"""Parts of messages of Python's reader, and the fault's `expected` and `actual` for each."""
 
 
 def _lines(path: str, raw: bytes, separator: str, first: int) -> Iterator[str]:

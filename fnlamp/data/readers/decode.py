@@ -29,7 +29,7 @@ PIXELS: Final = 2**28
 _CHANNELS: Final = {"L": 1, "RGB": 3, "RGBA": 4}
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """The formats to decode; Pillow knows more, and starts another program for one of them."""
-_TURNS: Final = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+_TRANSPOSES: Final = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """Pillow's `Transpose` for each orientation of EXIF."""
 
 
@@ -145,10 +145,10 @@ def _pixels(path: str, image: Any, mode: str, size: Size | None, limit: int, pil
         height, width = size[::-1] if _orientation(image) >= 5 else size
         image.draft(None, (2 * width, 2 * height))
     image.load()
-    turn = _orientation(image)  # only now: Pillow itself rotates a TIFF on load
+    orientation = _orientation(image)  # only now: Pillow itself rotates a TIFF on load
     image = _converted(path, image, mode, pillow)
-    if turn in _TURNS:
-        image = image.transpose(_TURNS[turn])
+    if orientation in _TRANSPOSES:
+        image = image.transpose(_TRANSPOSES[orientation])
     if size is not None and image.size != size[::-1]:
         image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
     pixels = np.asarray(image)
@@ -173,8 +173,8 @@ def _tile(image: Any) -> int:
 def _orientation(image: Any) -> int:
     """The EXIF orientation; 1, unrotated, if the EXIF data is damaged, which does not affect the pixels."""
     try:
-        turn = image.getexif().get(0x0112, 1)
-        return turn if turn in _TURNS else 1
+        orientation = image.getexif().get(0x0112, 1)
+        return orientation if orientation in _TRANSPOSES else 1
     except Exception:  # Pillow's readers of EXIF raise errors of every kind
         return 1
 

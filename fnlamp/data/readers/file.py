@@ -34,7 +34,7 @@ LIMIT: Final = 2**32
 """Bytes that a file may unpack to, by default."""
 
 PIECE: Final = 2**17
-"""Bytes per read: they fit a cache, and bound what is parsed cell by cell because of one bad cell."""
+"""Bytes per read: they fit a cache, and limit the part that one bad cell forces to be parsed cell by cell."""
 
 QUOTED: Final = 2**19
 """Bytes in a header after which an open quote counts as never closed."""
@@ -132,7 +132,7 @@ def plain(dtype: np.dtype[Any]) -> bool:
 
 @contextlib.contextmanager
 def decoding(path: str, expected: str) -> Iterator[None]:
-    """Run third-party code on untrusted bytes; an exception in it means that they are not what was expected."""
+    """Run third-party code on untrusted bytes; an exception in it means that they are not as `expected`."""
     try:
         yield
     except (FaultError, MemoryError):

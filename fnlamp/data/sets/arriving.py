@@ -95,7 +95,7 @@ class Arriving:
                 self._put(response)
                 raw = response.raw
                 raw.enforce_content_length = False  # it would discard the last bytes before a broken connection
-                read = getattr(raw, "read1", raw.read)  # returns what has arrived, however little
+                read = getattr(raw, "read1", raw.read)  # returns the bytes that have arrived, however few
                 while piece := read(_CHUNK, decode_content=False):
                     if _below_zero(raw):
                         raise BrokenError("a malformed answer: a chunk of negative length", again=False)

@@ -127,7 +127,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _is_folder(entry: os.DirEntry[str], likely: bool) -> bool:
-    """Whether it is a folder, or a link to one.  Fails: `FileMissing` for a broken link to what was `likely` one."""
+    """Whether it is a folder, or a link to one.  Fails: `FileMissing` for a broken link that `likely` led to one."""
     try:
         found = entry.is_dir()
         if likely and not found and entry.is_symlink() and not _is_image(entry.name):
