@@ -17,7 +17,7 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delenv("FNLAMP_MNIST", raising=False)
     yield importlib.import_module
-    for name in ("cases", "race", "growth", "handwritten", "torch_peers", "training"):
+    for name in ("cases", "race", "growth", "handwritten", "rules", "torch_peers", "training"):
         sys.modules.pop(name, None)
 
 
@@ -67,3 +67,32 @@ def test_the_growth_of_the_leaves_is_measured(benchmarks):
     growth = benchmarks("growth")
     point = growth.measure(growth.wide_tree(3), 256, 32)
     assert point["us"] > 0 < point["us_by_hand"]
+
+
+@pytest.mark.slow
+def test_rules_are_counted_in_steps_to_a_loss(benchmarks, tmp_path, monkeypatch, capsys):
+    rules, out, text = benchmarks("rules"), tmp_path / "figures.json", tmp_path / "text.txt"
+    text.write_text("to be, or not to be; " * 200)
+    monkeypatch.setattr(rules.fnlamp, "keep_memory", lambda: False)
+    sizes = {"layers": 1, "width": 8, "heads": 2, "block": 8, "batch": 8, "every": 10, "most": 60, "windows": 8, "target": 1.7}
+    options = [f"--{name}={size}" for name, size in sizes.items()]
+    command = ["rules.py", "--data", str(text), "--rules", "muon", "--grid", "1e-4", "10", "--seeds", "2"]
+    monkeypatch.setattr(sys, "argv", [*command, *options, "--json", str(out)])
+    rules.main()
+    found = json.loads(out.read_text())["rules"]["muon"]
+    assert [each["steps"] is None for each in found["grid"]] == [True, False]  # the first rate is much too low
+    assert len(found["steps"]) == 2
+    assert all(steps in range(10, 61, 10) for steps in found["steps"])
+    assert "muon " in capsys.readouterr().out
+
+
+def test_each_rule_of_the_count_is_described(benchmarks):
+    """And tuning picks the rate with the fewest steps, whatever order the grid has; a rate that never arrives is none."""
+    rules = benchmarks("rules")
+    for name in rules.FIRST:
+        assert rules.rule(name, 1.0).init({}, {}) is not None
+    steps = iter([(None, 0.1), (300, 0.1), (200, 0.1), (250, 0.1), (150, 0.1)])
+    found = rules.tuned(None, "adamw", [0.3, 1.0, 3.0], 3, count=lambda *_: next(steps))
+    assert (found["rate"], found["steps"], found["mean"]) == (3e-3, [200, 250, 150], 200)
+    assert "0.50" in rules.line("adamw", found, 400.0)
+    assert "mean" not in rules.tuned(None, "adamw", [1.0], 3, count=lambda *_: (None, 0.1))

@@ -12,7 +12,9 @@ from catalogue import RULES
 
 from fnlamp import Matrix, Role, Tag, optim, tree
 
-each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+VARIANTS = {"sgdw nesterov", "sgdw independent", "adamw independent", "adamw cautious", "shampoo diagonal", "soap one-sided"}
+ALL = [pytest.param(rule, id=name, marks=[pytest.mark.slow] * (name in VARIANTS)) for name, rule in RULES.items()]
+each_rule = pytest.mark.parametrize("rule", ALL)
 PARAMS = {"b": jnp.array([0.3]), "w": jnp.array([[1.0, -2.0], [0.5, 0.0]])}
 TAGS = {"b": Tag("linear", Role.BIAS), "w": Tag("linear", Role.WEIGHT, matrix=Matrix())}
 GRADS = {"b": jnp.array([-1.0]), "w": jnp.array([[0.1, 0.2], [-0.3, 4.0]])}

@@ -247,7 +247,7 @@ def test_200_steps_on_a_network_of_three_layers(name):
     check(*follow(rule, optimizer, loss, **options), loss)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (", " in name)) for name in CASES])
 def test_200_steps_in_the_valley_of_rosenbrock(name):
     rule, optimizer, options = {**CASES, **SLOW}[name]
     check(*follow(rule, optimizer, banana, **options), banana)

@@ -125,6 +125,30 @@ def test_a_grid_of_rates_compiles_as_often_as_one(compiled):
     assert len(compiled) == once
 
 
+def two_rules(rate):
+    def choose(tag):
+        return "matrices" if tag.matrix else "rest"
+
+    momentum = optim.scheduled(1.0, optim.linear_ramp(0.8, 0.9, 5))
+    rules = {"matrices": optim.muon(rate, rate, momentum), "rest": optim.adamw(optim.scheduled(rate, optim.cosine(9)))}
+    return optim.by_tag(rules, choose, clip=1.0)
+
+
+def test_rates_of_rules_by_tag_and_with_a_schedule_compile_as_often_as_one(compiled):
+    losses = set()
+    for rate in (0.5, 0.1, 0.01):
+        trained = describe(optimizer=two_rules(rate)).run(Runtime(log=None)).unwrap()._inner_value
+        losses.add(trained.curve[-1].train_loss)
+        if rate == 0.5:
+            once = len(compiled)
+    assert (len(compiled), len(losses)) == (once, 3)
+
+
+def test_muon_says_before_training_which_parameter_is_not_a_matrix():
+    with pytest.raises(ValueError, match=r"muon is for matrices, and Tag\(layer='linear', .*BIAS.*by_tag"):
+        describe(optimizer=optim.muon()).run(Runtime(log=None))
+
+
 def test_old_programs_are_dropped():
     kept: Kept = Kept(3)
     made = []
