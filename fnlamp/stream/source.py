@@ -165,7 +165,7 @@ def from_iterable(make: Callable[[], Iterable[Tree]], *, spec: Tree | None = Non
     >>> from_iterable(lambda: (np.full(1, i) for i in range(3))).use(stream.to_list).run()
     <IOResult: <Success: [array([0]), array([1]), array([2])]>>
     """
-    function("make", make, "a function that begins a pass, as lambda: read(path)")
+    function("make", make, "a function that begins a pass, such as lambda: read(path)")
     start = Effect.suspend(lambda: _Reading(make, again=True))
     reading = Resource.make(start, lambda reading, _: Effect.suspend(reading.close))
     known = None if spec is None else as_spec(spec)
@@ -185,7 +185,7 @@ def from_iterator(iterator: Iterator[Tree], *, spec: Tree) -> BatchStream[NotRer
     Fail(fault=NotRereadable(where='', wanted=0, at=2))
     """
     if not hasattr(iterator, "__next__"):
-        raise TypeError(f"iterator is an iterator over batches, as iter([batch, ...]), got {shown(iterator)}")
+        raise TypeError(f"iterator is an iterator over batches, such as iter([batch, ...]), got {shown(iterator)}")
     return _Reading(lambda: iterator, again=False).stream(as_spec(spec))
 
 
