@@ -22,6 +22,10 @@ from fnlamp.train.gradient import microbatches as microbatches
 from fnlamp.train.gradient import perturbed as perturbed
 from fnlamp.train.gradient import plain as plain
 from fnlamp.train.gradient import rematerialised as rematerialised
+from fnlamp.train.precision import Precision as Precision
+from fnlamp.train.precision import bfloat16 as bfloat16
+from fnlamp.train.precision import float16 as float16
+from fnlamp.train.precision import float32 as float32
 from fnlamp.train.state import EpochReport as EpochReport
 from fnlamp.train.state import Kept as Kept
 from fnlamp.train.state import Trained as Trained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from os import PathLike
 from typing import Any
@@ -64,14 +64,14 @@ def check_factory(name: str, factory: Any) -> None:
             ) from None
 
 
-def check_metrics(metrics: Any) -> None:
+def check_metrics(metrics: Any, argument: str = "metrics") -> None:
     if not isinstance(metrics, Mapping):
-        raise TypeError(f'metrics is a dict by name, as {{"accuracy": loss.accuracy}}, got {_shown(metrics)}')
+        raise TypeError(f'{argument} is a dict by name, as {{"accuracy": loss.accuracy}}, got {_shown(metrics)}')
     for name, metric in metrics.items():
         if not isinstance(name, str):
-            raise TypeError(f"metrics are named by strings, got {_shown(name)}")
+            raise TypeError(f"{argument} are named by strings, got {_shown(name)}")
         if not callable(metric):
-            raise TypeError(f"metrics[{name!r}] is a function (prediction, target) -> LossValue, got {_shown(metric)}")
+            raise TypeError(f"{argument}[{name!r}] is a function (prediction, target) -> LossValue, got {_shown(metric)}")
 
 
 def check_gradient(gradient: Any) -> None:
@@ -80,19 +80,19 @@ def check_gradient(gradient: Any) -> None:
         raise TypeError(f"gradient is train.plain or a value around it, as train.microbatches(4), got {_shown(gradient)}{hint}")
 
 
-def check_folds(folds: Any, metrics: Mapping[str, Any]) -> None:
+def check_folds(folds: Any, metrics: Iterable[str]) -> None:
     if not isinstance(folds, Mapping):
         raise TypeError(f'folds is a dict by name, as {{"best": train.best()}}, got {_shown(folds)}')
     known = [field.name for field in fields(EpochReport) if field.name.endswith(("loss", "batches", "seconds"))]
+    known = [*known, *metrics]
     for name, fold in folds.items():
         if not isinstance(name, str):
             raise TypeError(f"folds are named by strings, got {_shown(name)}")
         if not isinstance(fold, Fold):
             hint = f": call it, as train.{_name(fold)}(...)" if inspect.isfunction(fold) else ""
             raise TypeError(f"folds[{name!r}] is a train.Fold, got {_shown(fold)}{hint}")
-        if isinstance(fold.metric, str) and fold.metric not in (*known, *metrics):
-            figures = ", ".join([*known, *metrics])
-            raise ValueError(f"folds[{name!r}] reads {fold.metric!r}, which no report has; figures are {figures}")
+        if isinstance(fold.metric, str) and fold.metric not in known:
+            raise ValueError(f"folds[{name!r}] reads {fold.metric!r}, which no report has; figures are {', '.join(known)}")
 
 
 def check_hook(hook: Any) -> None:

@@ -38,6 +38,7 @@ def epochs(
     schedule: Schedule = constant(1.0),
     gradient: Gradient = plain,
     metrics: Mapping[str, MetricLike] = MappingProxyType({}),
+    train_metrics: Mapping[str, MetricLike] = MappingProxyType({}),
     validate_every: int = 1,
     folds: Mapping[str, Fold] = MappingProxyType({}),
     on_epoch: Callable[[EpochReport], Effect[object, E] | None]
@@ -56,11 +57,12 @@ def epochs(
     `Trained` or a `TrainState` to resume, bit for bit as if it had not stopped.
 
     `schedule` gives a factor of the learning rate for each step from 0. `gradient` says how it is taken: `plain`,
-    `microbatches`, `perturbed`, `adversarial`, `rematerialised`. `metrics` are averaged over validation, which happens after
-    every `validate_every`-th epoch. `folds` decide, by name, over the epochs' reports: `best` and `top_k` keep weights
-    (`Trained.kept`), `patience` and `time_budget` stop, `reduce_on_plateau` lowers the rate. `on_epoch` is called after each
-    epoch with its report, and with the `Trained` so far if it takes two arguments; the program that it returns is run. A step
-    that takes a parameter beyond `parameter_bound` counts as one that broke: the state of a `NonFinite` is within the bound.
+    `microbatches`, `perturbed`, `adversarial`, `rematerialised`. `metrics` are measured over validation, which happens after
+    every `validate_every`-th epoch, and `train_metrics` over the training batches, in `Train` and while the parameters move.
+    `folds` decide, by name, over the epochs' reports: `best` and `top_k` keep weights (`Trained.kept`), `patience` and
+    `time_budget` stop, `reduce_on_plateau` lowers the rate. `on_epoch` is called after each epoch with its report, and with the
+    `Trained` so far if it takes two arguments; the program that it returns is run. A step that takes a parameter beyond
+    `parameter_bound` counts as one that broke: the state of a `NonFinite` is within the bound.
 
     Fails: `EmptyEpoch`, `ShapeMismatch`, `DtypeMismatch`, `BatchTooSmall`, `LabelOutOfRange`, `NotDifferentiable` before the
     first step where the stream is in memory; `ResumedElsewhere`; `NonFinite`, `NoWeight` and `StepsExceeded` while running;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -48,17 +48,23 @@ class Fold:
 
 
 Metric: TypeAlias = str | Callable[[EpochReport], float | None]
-"""The figure a fold reads: a field of the report, the name of one of its metrics, or a function of the report."""
+"""The figure a fold reads: a field of the report, one of `metrics`, `train_` and one of `train_metrics`, or a function."""
 
 
 def figure(metric: Metric, report: EpochReport) -> float | None:
     """The figure of that name; `None` in an epoch without it, as one without validation."""
     if callable(metric):
         return metric(report)
-    if metric in report.validation_metrics:
-        return float(report.validation_metrics[metric])
-    value = getattr(report, metric, None)
-    return None if value is None else float(value)
+    for figures, name in _places(report, metric):
+        if name in figures:
+            return None if figures[name] is None else float(figures[name])
+    return None
+
+
+def _places(report: EpochReport, metric: str) -> tuple[tuple[Mapping[str, Any], str], ...]:
+    """Where a figure may stand: in a field of the report, or among its metrics."""
+    training = metric.removeprefix("train_")
+    return (vars(report), metric), (report.validation_metrics, metric), (report.train_metrics, training)
 
 
 def best(metric: Metric = "validation_loss", *, highest: bool = False) -> Fold:
@@ -175,10 +181,12 @@ def smoothed(share: float, inner: Fold) -> Fold:
 
 
 def _with(report: EpochReport, metric: str, value: float) -> EpochReport:
-    if metric in report.validation_metrics:
-        return replace(report, validation_metrics={**report.validation_metrics, metric: value})
-    changed: Any = {metric: value}
-    return replace(report, **changed)
+    fields = ("", "validation_metrics", "train_metrics")
+    for field, (figures, name) in zip(fields, _places(report, metric), strict=True):
+        if name in figures:
+            changed: Any = {field: {**figures, name: value}} if field else {name: value}
+            return replace(report, **changed)
+    return report
 
 
 def time_budget(seconds: float) -> Fold:

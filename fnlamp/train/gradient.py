@@ -13,43 +13,46 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Params, State, Tree, is_float, wide
+from fnlamp.arrays import Array, Params, Tree, is_float, wide
 from fnlamp.given import function, instance, number, text, whole
 from fnlamp.loss import LossValue
 from fnlamp.mode import Train
 
-Objective: TypeAlias = Callable[[Params, State, Tree, Train], tuple[LossValue, State]]
-"""`(params, layer_state, batch, mode) -> (loss, layer_state)`: what is differentiated with respect to `params`."""
+Objective: TypeAlias = Callable[[Params, Tree, Tree, Train], tuple[LossValue, Tree]]
+"""`(params, state, batch, mode) -> (loss, state)`: differentiated with respect to `params`.
+
+`state` is what goes from one forward pass to the next: the layers' state, and the sums of training metrics.
+"""
 
 
 class Found(NamedTuple):
-    """The loss of a batch, the gradient of its mean, and the layers' state after it."""
+    """The loss of a batch, the gradient of its mean, and the state after it."""
 
     value: LossValue
     grads: Tree
-    state: State
+    state: Tree
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """`apply(objective, params, layer_state, batch, mode) -> Found`, and a name for it."""
+    """`apply(objective, params, state, batch, mode) -> Found`, and a name for it."""
 
-    apply: Callable[[Objective, Params, State, Tree, Train], Found]
+    apply: Callable[[Objective, Params, Tree, Tree, Train], Found]
     name: str
 
     def __post_init__(self) -> None:
-        function("Gradient: apply", self.apply, "a function (objective, params, layer_state, batch, mode) -> Found")
+        function("Gradient: apply", self.apply, "a function (objective, params, state, batch, mode) -> Found")
         text("Gradient: name", self.name)
 
-    def __call__(self, objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+    def __call__(self, objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
         return self.apply(objective, params, state, batch, mode)
 
     def __repr__(self) -> str:
         return self.name
 
 
-def _plain(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
-    def mean(params: Params) -> tuple[Array, tuple[LossValue, State]]:
+def _plain(objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
+    def mean(params: Params) -> tuple[Array, tuple[LossValue, Tree]]:
         value, after = objective(params, state, batch, mode)
         return value.mean, (value, after)
 
@@ -72,12 +75,12 @@ def microbatches(count: int, inner: Gradient = plain) -> Gradient:
     if parts < 1:
         raise ValueError(f"microbatches: count: a batch has at least one part, got {count}")
 
-    def apply(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+    def apply(objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
         rows = jax.tree.leaves(batch)[0].shape[0]
         size = max(1, -(-rows // parts))
         full = rows // size
 
-        def part(state: State, at: Any, batch: Tree) -> Found:
+        def part(state: Tree, at: Any, batch: Tree) -> Found:
             return within(objective, params, state, batch, Train(jax.random.fold_in(mode.key, at)))
 
         def take(carry: Found, given: tuple[Any, Tree]) -> tuple[Found, None]:
@@ -107,7 +110,7 @@ def perturbed(noise: float, inner: Gradient = plain) -> Gradient:
     size = number("perturbed: noise", noise, "a standard deviation of 0 or more", lambda n: n >= 0)
     within = _gradient("perturbed", inner)
 
-    def apply(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+    def apply(objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
         keys = iter(jax.random.split(mode.inside("perturbed").key, len(tree.leaves(params)) or 1))
         moved = jax.tree.map(lambda p: p + size * jax.random.normal(next(keys), p.shape, p.dtype), params)
         grads = within(objective, moved, state, batch, mode).grads
@@ -127,12 +130,12 @@ def adversarial(eps: float, inner: Gradient = plain) -> Gradient:
     size = number("adversarial: eps", eps, "a step of 0 or more, in the features' unit", lambda e: e >= 0)
     within = _gradient("adversarial", inner)
 
-    def apply(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
-        def both(params: Params, state: State, batch: Tree, mode: Train) -> tuple[LossValue, State]:
+    def apply(objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
+        def both(params: Params, state: Tree, batch: Tree, mode: Train) -> tuple[LossValue, Tree]:
             features, target = batch
             features = tree.map(lambda x: x if is_float(x) else x.astype(jnp.float32), features)
 
-            def total(features: Tree) -> tuple[Array, tuple[LossValue, State]]:
+            def total(features: Tree) -> tuple[Array, tuple[LossValue, Tree]]:
                 value, after = objective(params, state, (features, target), mode)
                 return value.total, (value, after)
 
@@ -154,7 +157,7 @@ def rematerialised(inner: Gradient = plain) -> Gradient:
     """
     within = _gradient("rematerialised", inner)
 
-    def apply(objective: Objective, params: Params, state: State, batch: Tree, mode: Train) -> Found:
+    def apply(objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
         return within(jax.checkpoint(objective), params, state, batch, mode)
 
     return Gradient(apply, f"rematerialised({inner.name})" if inner is not plain else "rematerialised")

@@ -101,7 +101,9 @@ class Loop:
             plan = of.plan(stream, validation)
             for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice):
                 runtime.say(line)
-            return replace(progress, shared=of.shared(plan.made, device), carry=of.carry(plan.made, stream, device))
+            return replace(
+                progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device), measured=plan.measured
+            )
 
     def steps(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Result[Progress, Any] | Interrupted:
         """The steps of one epoch from the current position, looking at the tally and the cancel token between dispatches."""

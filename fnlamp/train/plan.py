@@ -30,7 +30,7 @@ from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.measures import measures, same_sums
 from fnlamp.train.predict import predict
 from fnlamp.train.state import Carry
-from fnlamp.train.step import evaluation_body
+from fnlamp.train.step import evaluation_body, none_of
 from fnlamp.train.supervised import Supervised, rows_of
 
 
@@ -41,6 +41,17 @@ def batch_specs(stream: BatchStream[Any]) -> Iterator[Tree]:
         return
     for size in {segment.size: None for segment in stream.view.segments}:
         yield tree.map(lambda leaf, n=size: array_spec((n, *leaf.shape[1:]), leaf.dtype), stream.spec)
+
+
+def measured_in_training(made: Init, model: Supervised, metrics: Mapping[str, MetricLike], stream: BatchStream[Any]) -> Tree:
+    """The specs of the metrics' sums over training batches."""
+    if not metrics:
+        return ()
+
+    def sums(batch: Tree) -> Tree:
+        return spec_after(partial(none_of, model, tuple(metrics.values())), made.params, made.state, batch)
+
+    return same_sums(metrics, [sums(batch) for batch in batch_specs(stream)])
 
 
 def check_stream(
@@ -116,10 +127,10 @@ def check_batch(
         model.loss.check_prediction(predict(model, *weights, features, None))
 
 
-def abstract_carry(made: Init, optimizer: Optimizer) -> Carry:
-    """The spec of what training carries."""
+def abstract_carry(made: Init, optimizer: Optimizer, measured: Tree) -> Carry:
+    """The spec of what training carries; `measured` are the specs of the sums of metrics."""
     step: Any = array_spec((), np.int32)
-    sums: Any = array_spec(tally.empty().shape, np.float32)
+    sums: Any = array_spec(tally.empty(tree.count(measured)).shape, np.float32)
     return Carry(step, made.params, made.state, spec_after(lambda params: optimizer.init(params, made.tags), made.params), sums)
 
 
@@ -152,6 +163,7 @@ class Plan:
     train: BatchStream[Any]
     validation: BatchStream[Any] | None
     metrics: Mapping[str, MetricLike]
+    measured: Tree
     epochs: int
     schedule: Schedule
     advice: tuple[str, ...]

@@ -38,6 +38,7 @@ from fnlamp.train.plan import (
     check_stream,
     check_training,
     drawn_once,
+    measured_in_training,
     not_finite,
 )
 from fnlamp.train.start import check_initial, check_resumed, check_same_stream, filled, state_of, weights_of
@@ -64,6 +65,7 @@ class Program:
     schedule: Schedule
     gradient: Gradient
     metrics: Mapping[str, MetricLike]
+    train_metrics: Mapping[str, MetricLike]
     validate_every: int
     folds: Mapping[str, Fold]
     on_epoch: Callable[..., Effect[object, Any] | None] | None
@@ -85,8 +87,9 @@ class Program:
         check.check_start("initial", self.initial)
         check.check_start("resume", self.resume, Trained, TrainState)
         check.check_metrics(self.metrics)
+        check.check_metrics(self.train_metrics, "train_metrics")
         check.check_gradient(self.gradient)
-        check.check_folds(self.folds, self.metrics)
+        check.check_folds(self.folds, (*self.metrics, *(f"train_{name}" for name in self.train_metrics)))
         if self.on_epoch is not None:
             check.check_hook(self.on_epoch)
         if self.parameter_bound is not None and not check_hyper("parameter_bound", self.parameter_bound) > 0:
@@ -96,6 +99,7 @@ class Program:
             **sound,
             "schedule": checked(self.schedule),
             "metrics": dict(self.metrics),
+            "train_metrics": dict(self.train_metrics),
             "folds": dict(self.folds),
         }.items():
             object.__setattr__(self, name, value)
@@ -108,7 +112,8 @@ class Program:
     @property
     def step(self) -> Step:
         """What a step is a function of."""
-        return Step(self.model, self.optimizer, self.gradient, self.schedule, self.parameter_bound)
+        seen = tuple(self.train_metrics.values())
+        return Step(self.model, self.optimizer, self.gradient, self.schedule, seen, self.parameter_bound)
 
     def validation(self, epoch: int, losses: tuple[float | None, float | None]) -> BatchStream[Any] | None:
         """The validation stream as far as a plan can know it: one that must be acquired is unknown until it is run."""
@@ -136,12 +141,14 @@ class Program:
         root = name_key(seed_key(self.seed), "step")
         return root, jax.tree.map(lambda x: jax.device_put(x, device), numbers)
 
-    def carry(self, made: Init, stream: BatchStream[Any], device: Any) -> Carry:
+    def carry(self, plan: Plan, stream: BatchStream[Any], device: Any) -> Carry:
         """What the first step is given: fresh parameters, given ones, or the state of the run to resume."""
+        empty: Any = jnp.asarray(tally.empty(tree.count(plan.measured)))
         if self.resume is not None:
             check_same_stream(state_of(self.resume), stream, self.seed)
             state = state_of(self.resume)
-            carry = Carry(state.step, state.params, state.layer_state, state.optimizer_state, state.tally)
+            sums = empty if state.stream_state is None else state.tally
+            carry = Carry(state.step, state.params, state.layer_state, state.optimizer_state, sums)
             copied: Carry = tree.copy(carry, device)
             return copied
         # Not as one program: XLA would compile the same initialiser again for each layer, half a minute for 200 of them.
@@ -151,15 +158,16 @@ class Program:
             given, state_given = weights_of(self.initial)
             params = filled(params, given)
             layer_state = layer_state if state_given is None else filled(layer_state, state_given)
-        params, layer_state, slots = tree.copy((params, layer_state, self.optimizer.init(params, made.tags)), device)
-        return Carry(jnp.zeros((), jnp.int32), params, layer_state, slots, jnp.asarray(tally.empty()))
+        params, layer_state, slots = tree.copy((params, layer_state, self.optimizer.init(params, plan.made.tags)), device)
+        return Carry(jnp.zeros((), jnp.int32), params, layer_state, slots, empty)
 
     def plan(self, train: BatchStream[Any], validation: BatchStream[Any] | None) -> Plan:
         """The figures; raises the fault that a run is sure to end with."""
         if train.length == 0:
             raise FaultError(train.why_empty)
         made, body = self.describe(train)
-        carry = abstract_carry(made, self.optimizer)
+        measured = measured_in_training(made, self.model, self.train_metrics, train)
+        carry = abstract_carry(made, self.optimizer, measured)
         if self.initial is not None:
             check_initial(self.initial, carry)
         if self.resume is not None:
@@ -175,7 +183,7 @@ class Program:
             advice = (*advice, *not_finite(validation, "the validation data"))
         if self.metrics and self.validation_batches is None:
             advice = (*advice, f"not computed: {', '.join(self.metrics)}, which need validation_batches")
-        asked = self.metrics, self.epochs, self.schedule
+        asked = self.metrics, measured, self.epochs, self.schedule
         return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, *asked, advice)
 
     def outline(self) -> Outline:

@@ -17,6 +17,7 @@ from fnlamp.stream import BatchStream
 from fnlamp.train import tally
 from fnlamp.train.evaluate import Evaluation
 from fnlamp.train.fold import Verdict, checked_step
+from fnlamp.train.measures import figures
 from fnlamp.train.program import Program
 from fnlamp.train.start import print_of, state_of
 from fnlamp.train.state import Carry, EpochReport, Kept, Slot, Trained, TrainState
@@ -28,6 +29,7 @@ class Progress:
 
     `carry` is `None` before the first stream is known; `shared` is what every step reads. `losses` are the last and the best
     of validations, `stream` describes the stream of the position, and `classes` are the names of its labels.
+    `measured` are the specs of the sums of training metrics.
     """
 
     epoch: int = 1
@@ -38,6 +40,7 @@ class Progress:
     losses: tuple[float | None, float | None] = (None, None)
     stream: tuple[tuple[str, Any], ...] = ()
     classes: tuple[str, ...] | None = None
+    measured: Any = ()
     folds: Mapping[str, tuple[Any, Verdict]] = field(default_factory=dict)
     kept: Mapping[str, Mapping[int, Slot]] = field(default_factory=dict)
 
@@ -92,7 +95,7 @@ class Progress:
     def after(self, report: EpochReport) -> Progress:
         """At the start of the next epoch, with an empty tally on the device of the last."""
         before = self.carry.tally
-        empty = jax.device_put(tally.empty(), before.sharding if before.committed else None)
+        empty = jax.device_put(tally.cleared(before), before.sharding if before.committed else None)
         return replace(
             self,
             epoch=self.epoch + 1,
@@ -116,6 +119,7 @@ class Progress:
             validation_loss=None if validation is None else validation.loss,
             validation_loss_of_batches=None if validation is None else validation.loss_of_batches,
             validation_metrics={} if validation is None else dict(validation.metrics),
+            train_metrics=figures(program.train_metrics, self.measured, sums.metrics),
             seconds=seconds,
             skipped=0 if program.optimizer.skipped is None else int(program.optimizer.skipped(self.carry.optimizer_state)),
         )

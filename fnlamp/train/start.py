@@ -54,6 +54,9 @@ def check_resumed(resumed: TrainState, carry: Carry) -> None:
     """Raise the fault of a state that is of another model or optimizer."""
     for part in ("params", "layer_state", "optimizer_state"):
         _check_like(f"resume/{part}", getattr(carry, part), getattr(resumed, part), cast=False)
+    if resumed.stream_state is not None and resumed.tally.shape != carry.tally.shape:  # within an epoch
+        expected, actual = (f"sums of {made.tally.shape[-1] - 5} numbers of train_metrics" for made in (carry, resumed))
+        raise FaultError(ShapeMismatch(expected, actual, "give the train_metrics of the run to resume", where="resume/tally"))
 
 
 def _check_like(name: str, wanted: Tree, given: Tree, *, cast: bool) -> None:

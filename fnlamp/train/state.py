@@ -83,6 +83,7 @@ class EpochReport:
     validation_loss: float | None = None
     validation_loss_of_batches: float | None = None
     validation_metrics: Mapping[str, Any] = field(default_factory=dict)
+    train_metrics: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     skipped: int = 0
 
@@ -94,6 +95,8 @@ class EpochReport:
 
     def __str__(self) -> str:
         parts = [f"Epoch {self.epoch}/{self.epochs}", f"Training Loss: {self.train_loss:.4f}"]
+        for name, value in self.train_metrics.items():
+            parts.append(f"Training {name.replace('_', ' ').title()}: {shown(name, value)}")
         if self.validation_loss is not None:
             parts.append(f"Validation Loss: {self.validation_loss:.4f}")
         for name, value in self.validation_metrics.items():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Params, State, Tree, is_float, is_integer
+from fnlamp.arrays import Array, Params, State, Tree, is_float, is_integer, spec_after
 from fnlamp.identity import identity
 from fnlamp.loss import LossValue, MetricLike, differentiable
 from fnlamp.mode import Eval, Train
@@ -34,6 +34,7 @@ class Step(NamedTuple):
     optimizer: Optimizer
     gradient: Gradient
     schedule: Schedule
+    metrics: tuple[MetricLike, ...]
     bound: float | None
 
 
@@ -46,7 +47,7 @@ def training_body(recipe: Step, tags: Tree, looked: Hashable) -> Body:
     """
     # The numbers of its hyperparameters are arguments, and not part of the program.
     rule = recipe.optimizer
-    parts = identity((rule.update, rule.at, rule.skipped, rule.loss_scale, recipe.schedule, recipe.gradient))
+    parts = identity((rule.update, rule.at, rule.skipped, rule.loss_scale, recipe.schedule, recipe.gradient, recipe.metrics))
     body: Body = BODIES.get(("training", looked, parts, recipe.bound), lambda: _training_body(recipe, tags))
     return body
 
@@ -59,16 +60,19 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
         state = carry.optimizer_state
         amount = None if optimizer.loss_scale is None else optimizer.loss_scale(state)
 
-        def objective(params: Params, layer_state: State, batch: Tree, mode: Train) -> tuple[LossValue, State]:
+        def objective(params: Params, before: Tree, batch: Tree, mode: Train) -> tuple[LossValue, Tree]:
+            layer_state, sums = before
             value, prediction, layer_state = model.evaluate(params, layer_state, batch, mode)
             total = differentiable(value.total, params, model.loss.name)
             if model.loss.suspects is not None:
                 total = jnp.where(model.loss.suspects(prediction), jnp.full_like(total, jnp.nan), total)
-            return LossValue(total if amount is None else total * amount, value.weight), layer_state
+            sums = jax.tree.map(jnp.add, sums, measures(recipe.metrics, prediction, batch[1]))
+            return LossValue(total if amount is None else total * amount, value.weight), (layer_state, sums)
 
         mode = Train(jax.random.fold_in(root, carry.step))
         at = optimizer.at(state, carry.params)
-        value, grads, layer_state = recipe.gradient(objective, at, carry.layer_state, batch, mode)
+        start = carry.layer_state, none_of(model, recipe.metrics, at, carry.layer_state, batch)
+        value, grads, (layer_state, measured) = recipe.gradient(objective, at, start, batch, mode)
         if amount is not None:
             value, grads = LossValue(value.total / amount, value.weight), jax.tree.map(lambda g: g / amount, grads)
         mean = value.mean
@@ -76,7 +80,7 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
             grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(mean), g, jnp.nan), grads)
         scale = jnp.asarray(recipe.schedule(carry.step)) * rate
         params, new = optimizer.update(grads, state, carry.params, tags, scale, numbers)
-        sums = tally.add(carry.tally, rows_of(batch), [mean, value.total, value.weight])
+        sums = tally.add(carry.tally, rows_of(batch), [mean, value.total, value.weight, *tree.leaves(measured)])
         if optimizer.skipped is not None:  # a skipped batch leaves no trace in averages: the optimizer counts it
             taken = optimizer.skipped(new) == optimizer.skipped(state)
             before = carry.layer_state, carry.tally
@@ -95,6 +99,16 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
         return found
 
     return Body(traced_once(step), broken)
+
+
+def none_of(model: Supervised, metrics: tuple[MetricLike, ...], params: Params, layer_state: State, batch: Tree) -> Tree:
+    """The metrics' sums over no rows."""
+
+    def measured(params: Params, layer_state: State, batch: Tree) -> Tree:
+        return measures(metrics, model.evaluate(params, layer_state, batch, Eval())[1], batch[1])
+
+    specs = spec_after(measured, params, layer_state, batch) if metrics else ()
+    return jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), specs)
 
 
 def _finite(arrays: Tree, bound: float | None = None) -> Array:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fnlamp import tree
 from fnlamp.arrays import Key, Params, State, Tree, array_spec, describe, is_float, spec_after
 from fnlamp.elsewhere import MODEL, Elsewhere
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
-from fnlamp.given import dtype_of
+from fnlamp.given import instance
 from fnlamp.layer import Init, Layer, abstract_init, as_layer
 from fnlamp.loss import Loss, LossValue, as_loss
 from fnlamp.mode import Mode
+from fnlamp.train.precision import Precision, float32
 
 
 @dataclass(frozen=True)
@@ -25,34 +25,33 @@ class Supervised(Elsewhere):
 
     layer: Layer
     loss: Loss
-    param_dtype: Any = jnp.float32
-    compute_dtype: Any = jnp.float32
+    precision: Precision = float32
     _elsewhere = MODEL
 
     def __repr__(self) -> str:
         return f"<Supervised: {self.layer}, {self.loss}>"
 
     def init(self, key: Key, features: Tree) -> tuple[Params, State]:
-        """Fresh parameters, in `param_dtype`, and state for features of that spec."""
+        """Fresh parameters, in `precision.params`, and state for features of that spec."""
         made = self.layer.init(key, self._stored(features))
         # The state stays as the layer made it: in half precision a moving average would stand still.
-        return tree.cast(made.params, self.param_dtype), made.state
+        return tree.cast(made.params, self.precision.params), made.state
 
     def describe(self, features: Tree) -> Init:
         """Specs and tags of what `init` makes; nothing is computed.  Fails: `DtypeMismatch` for float64 where JAX has none."""
-        for name in ("param_dtype", "compute_dtype"):
-            dtype = getattr(self, name)
+        for name in ("params", "compute"):
+            dtype = getattr(self.precision, name)
             if jax.dtypes.canonicalize_dtype(dtype) != dtype:
                 hint = 'write jax.config.update("jax_enable_x64", True) first, or leave the dtype out'
-                raise FaultError(DtypeMismatch(f"a {name} that JAX computes in", str(dtype), hint, where="supervised"))
+                raise FaultError(DtypeMismatch(f"a dtype of {name} that JAX computes in", str(dtype), hint, where="supervised"))
         made = abstract_init(self.layer, self._stored(features))
         params, state = spec_after(lambda key: self.init(key, features), spec_after(jax.random.key, 0))
         return Init(params, state, made.spec, made.tags, made.parts)
 
     def forward(self, params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
-        """The prediction and the new state; floating-point features and parameters enter in `compute_dtype`."""
-        x = tree.cast(x, self.compute_dtype)
-        return self.layer.apply(tree.cast(params, self.compute_dtype), state, x, mode)
+        """The prediction and the new state; floating-point features and parameters enter in `precision.compute`."""
+        x = tree.cast(x, self.precision.compute)
+        return self.layer.apply(tree.cast(params, self.precision.compute), state, x, mode)
 
     def evaluate(self, params: Params, state: State, batch: Tree, mode: Mode) -> tuple[LossValue, Tree, State]:
         """The loss of a batch `(features, target)`, the prediction, and the new state."""
@@ -63,25 +62,22 @@ class Supervised(Elsewhere):
 
     def _stored(self, features: Tree) -> Tree:
         def one(spec: Any) -> Any:
-            return array_spec(spec.shape, self.param_dtype if is_float(spec) else spec.dtype)
+            return array_spec(spec.shape, self.precision.params if is_float(spec) else spec.dtype)
 
         return tree.map(one, features)
 
 
-def supervised(
-    layer: Layer, loss: Loss | Callable[[Any, Any], Any], *, param_dtype: Any = jnp.float32, compute_dtype: Any = jnp.float32
-) -> Supervised:
+def supervised(layer: Layer, loss: Loss | Callable[[Any, Any], Any], *, precision: Precision = float32) -> Supervised:
     """A layer and the loss of its output against the target, ready to be trained.
 
-    Parameters are stored and updated in `param_dtype` and used in `compute_dtype` (for mixed precision, `jnp.bfloat16`);
-    losses are summed in at least float32. A loss is any function `(prediction, target)` that returns a `LossValue`, or an array
-    of one number per row.
+    `precision` is `train.float32`, `train.bfloat16` or `train.float16` (mixed precision), or a `Precision` of your own. A loss
+    is any function `(prediction, target)` that returns a `LossValue` or one number per row.
 
     >>> supervised(nn.linear(10), loss.cross_entropy())
     <Supervised: linear(10), cross_entropy>
     """
-    dtypes = dtype_of("param_dtype", param_dtype), dtype_of("compute_dtype", compute_dtype)
-    return Supervised(as_layer(layer, "layer"), as_loss(loss), *dtypes)
+    kind = "a train.Precision, such as train.bfloat16"
+    return Supervised(as_layer(layer, "layer"), as_loss(loss), instance("precision", precision, Precision, kind))
 
 
 def pair(batch: Tree) -> tuple[Tree, Tree]:

@@ -34,6 +34,11 @@ def empty(metrics: int = 0) -> np.ndarray[Any, Any]:
     return np.zeros((2, 5 + metrics), np.float32)
 
 
+def cleared(tally: Any) -> np.ndarray[Any, Any]:
+    """A tally of the same sums before the first batch."""
+    return np.zeros(tally.shape, np.float32)
+
+
 def add(tally: Array, rows: int, values: Sequence[Array]) -> Array:
     """The tally and a batch of so many rows; `values` are its mean loss, total and weight, then the metrics' sums.
 

@@ -134,7 +134,7 @@ def test_nll_of_what_is_no_log_probability_is_a_fault_of_the_first_batch(layer, 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_nll_of_log_probabilities_trains(dtype):
-    model = train.supervised(nn.linear(3) >> nn.log_softmax, loss.nll(), compute_dtype=dtype)
+    model = train.supervised(nn.linear(3) >> nn.log_softmax, loss.nll(), precision=train.Precision(compute=dtype))
     described = train.epochs(
         model=model, optimizer=optim.sgdw(0.1), train_batches=lambda c: stream.minibatches(50 * X, Y, batch_size=8), epochs=3
     )

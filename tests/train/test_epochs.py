@@ -522,12 +522,12 @@ def test_hyperparameters_by_tag_see_paths():
 
 @pytest.mark.slow
 def test_mixed_precision_keeps_parameters_in_their_own_dtype():
-    model = train.supervised(SIMPLE, loss.cross_entropy(), compute_dtype=jnp.bfloat16)
+    model = train.supervised(SIMPLE, loss.cross_entropy(), precision=train.bfloat16)
     trained = run(train.epochs(model=model, optimizer=optim.adamw(1e-2), train_batches=batches, epochs=20))
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {jnp.dtype("float32")}
     assert trained.predict(PIXELS[:2]).dtype == jnp.bfloat16
     assert trained.curve[-1].train_loss < 0.8 * trained.curve[0].train_loss
-    half = train.supervised(SIMPLE, loss.cross_entropy(), param_dtype=jnp.bfloat16, compute_dtype=jnp.bfloat16)
+    half = train.supervised(SIMPLE, loss.cross_entropy(), precision=train.Precision(jnp.bfloat16, jnp.bfloat16))
     trained = run(train.epochs(model=half, optimizer=optim.adamw(1e-2), train_batches=batches, epochs=1))
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {jnp.dtype("bfloat16")}
 

@@ -36,7 +36,9 @@ def outcome(model, **options):
 def test_parameters_are_stored_in_one_dtype_and_used_in_the_other(stored, used):
     seen = []
     spy = nn.fun(lambda x: seen.append(x.dtype) or x, "spy")
-    model = train.supervised(nn.linear(4) >> spy >> nn.tanh >> nn.linear(2), loss.mse(), param_dtype=stored, compute_dtype=used)
+    model = train.supervised(
+        nn.linear(4) >> spy >> nn.tanh >> nn.linear(2), loss.mse(), precision=train.Precision(stored, used)
+    )
     trained = outcome(model, epochs=20)
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {stored}
     assert used in set(seen)
@@ -47,7 +49,7 @@ def test_parameters_are_stored_in_one_dtype_and_used_in_the_other(stored, used):
 
 
 def test_integers_reach_the_layer_as_they_are():
-    model = train.supervised(nn.fun(lambda x: x.astype(float), "cast") >> nn.linear(2), loss.mse(), compute_dtype=jnp.bfloat16)
+    model = train.supervised(nn.fun(lambda x: x.astype(float), "cast") >> nn.linear(2), loss.mse(), precision=train.bfloat16)
     assert model.describe(array_spec((8, 3), jnp.uint8)).spec.dtype == FULL
     seen = []
     spy = train.supervised(nn.fun(lambda x: seen.append(x.dtype) or x.astype(float), "cast") >> nn.linear(2), loss.mse())
@@ -57,7 +59,9 @@ def test_integers_reach_the_layer_as_they_are():
 
 
 def test_the_description_is_that_of_what_is_made():
-    model = train.supervised(nn.linear(4) >> nn.batch_norm() >> nn.linear(2), loss.mse(), param_dtype=jnp.bfloat16)
+    model = train.supervised(
+        nn.linear(4) >> nn.batch_norm() >> nn.linear(2), loss.mse(), precision=train.Precision(params=jnp.bfloat16)
+    )
     params, state = model.init(jax.random.key(0), array_spec((8, 3), jnp.float32))
     made = model.describe(array_spec((8, 3), jnp.float32))
     for specs, arrays in ((made.params, params), (made.state, state)):
