@@ -163,9 +163,44 @@ def test_frozen_leaves_stay_and_the_others_do_not_see_them(rule):
 
 
 @each_rule
+def test_parameters_in_half_precision_are_rounded_once_a_step(rule):
+    optimizer = rule()
+    half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
+    full = jax.tree.map(lambda p: p.astype(jnp.float32), half)
+    grads = jax.tree.map(lambda g: g.astype(jnp.bfloat16).astype(jnp.float32), GRADS)
+    rounded, kept = optimizer.advance(grads, optimizer.init(half, TAGS), half, TAGS)
+    params, state = optimizer.advance(grads, optimizer.init(full, TAGS), full, TAGS)
+    same_bytes((rounded, kept), (jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), state))
+
+
+@each_rule
+def test_gradients_of_zero_leave_everything_finite(rule):
+    optimizer = rule()
+    params, state = PARAMS, optimizer.init(PARAMS, TAGS)
+    for _ in range(4):
+        params, state = optimizer.advance(jax.tree.map(jnp.zeros_like, GRADS), state, params, TAGS)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, state)))
+    for name, p in PARAMS.items():
+        np.testing.assert_allclose(params[name], p, rtol=0.025)  # but for the decay, which LAMB scales up to 0.5 % of the norm
+
+
+@each_rule
 def test_a_model_without_parameters_has_nothing_to_update(rule):
     optimizer = rule()
     assert optimizer.advance({}, optimizer.init({}, {}), {}, {})[0] == {}
+
+
+CLIPPED = [name for name in RULES if " " not in name and name != "by_tag"]
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_the_clip_of_a_rule_acts_before_it(name):
+    rate = 0.01
+    clipped, plain = getattr(optim, name)(rate, clip=0.5), getattr(optim, name)(rate)
+    state = plain.init(PARAMS, TAGS)
+    _, state = plain.advance(GRADS, state, PARAMS, TAGS)
+    within = optim.clip_by_global_norm(GRADS, 0.5)
+    same_bytes(clipped.advance(GRADS, state, PARAMS, TAGS), plain.advance(within, state, PARAMS, TAGS))
 
 
 def test_frozen_is_not_in_the_norm_of_by_tag():

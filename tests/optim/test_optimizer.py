@@ -58,6 +58,21 @@ def test_a_hyperparameter_follows_its_own_schedule():
     np.testing.assert_allclose(params["weight"], p, rtol=1e-6)
 
 
+def test_the_momentum_of_adam_follows_a_schedule():
+    """m is a weighted sum of the gradients, and the correction divides by the sum of the weights: written out in float64."""
+    values, g = [0.9, 0.5, 0.7, 0.7], np.array([[0.5, -2.0], [1.0, 3.0], [-1.0, 0.2], [0.3, 0.4]])
+    momentum = optim.scheduled(1.0, lambda step: jnp.asarray(values)[step])
+    optimizer, params, tags = optim.adamw(0.1, b1=momentum), {"w": jnp.array([1.0, -1.0])}, {"w": None}
+    state, p, v = optimizer.init(params, tags), np.array([1.0, -1.0]), 0.0
+    for t in range(4):
+        params, state = optimizer.advance({"w": jnp.asarray(g[t])}, state, params, tags)
+        weights = [(1 - values[i]) * np.prod(values[i + 1 : t + 1]) for i in range(t + 1)]
+        v = 0.999 * v + 0.001 * g[t] ** 2
+        m_hat = np.average(g[: t + 1], axis=0, weights=weights)
+        p = p - 0.1 * m_hat / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
+        np.testing.assert_allclose(params["w"], p, rtol=1e-5)
+
+
 def test_a_schedule_of_a_hyperparameter_needs_no_schedule_in_it():
     with pytest.raises(TypeError, match="one that is scheduled"):
         optim.scheduled(optim.scheduled(0.1, optim.constant()), optim.constant())
