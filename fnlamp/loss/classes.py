@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from fnlamp.arrays import Array, along_last, wide
 from fnlamp.fault import FaultError, PredictionMismatch
-from fnlamp.given import arguments, number
+from fnlamp.given import arguments, flag, number
 from fnlamp.loss.arguments import arrays, makes_a_loss, nan_unless, refuse, weights_of
 from fnlamp.loss.labels import check_labels, check_range, count, ignored_label, labels_of
 from fnlamp.loss.value import Loss, LossValue
@@ -34,9 +34,7 @@ def nll(class_weights: ArrayLike | None = None, *, ignored: int = -100) -> Loss:
     >>> float(nll()(log_probabilities, jnp.array([0, 1])).mean)  # (ln 2 + ln 4/3) / 2
     0.4904...
     """
-    return _classes(
-        "nll", lambda prediction: prediction, class_weights, ignored, 0.0, _log_probabilities_expected, _not_normalised
-    )
+    return by_label("nll", _weighted, class_weights, ignored, expects_log_probabilities("nll"), not_normalised)
 
 
 @arguments(makes_a_loss("cross_entropy"))
@@ -51,18 +49,83 @@ def cross_entropy(class_weights: ArrayLike | None = None, *, label_smoothing: fl
     2.3025...
     """
     smoothing = number("cross_entropy: label_smoothing", label_smoothing, "a probability", lambda e: 0 <= e <= 1)
-    return _classes("cross_entropy", jax.nn.log_softmax, class_weights, ignored, smoothing, _logits_expected)
+
+    def each(logits: Array, label: Array, weights: Array | None) -> Array:
+        logp = jax.nn.log_softmax(logits)
+        loss = _weighted(logp, label, weights)
+        if smoothing:
+            uniform = jnp.mean(logp if weights is None else logp * along_last(weights, logp.ndim), axis=-1)
+            loss = (1 - smoothing) * loss - smoothing * uniform
+        return loss
+
+    return by_label("cross_entropy", each, class_weights, ignored, _expects_logits("cross_entropy"))
 
 
-def _classes(
+@arguments(makes_a_loss("focal"))
+def focal(gamma: float = 2.0, class_weights: ArrayLike | None = None, *, ignored: int = -100) -> Loss:
+    """The cross-entropy of logits, with less of it for rows that are predicted well: `-(1 - p)^gamma log p`, p of the label.
+
+    `gamma` of 0 is `cross_entropy`.  Shapes, class weights, ignored rows and faults as there; the mean is over the weights, not
+    over the rows of a foreground.  Reference: Lin et al. 2017, "Focal Loss for Dense Object Detection", eq. 5.
+
+    >>> float(focal()(jnp.log(jnp.array([[0.5, 0.5], [0.1, 0.9]])), jnp.array([0, 1])).mean)  # (0.25 ln 2 + 0.01 ln 10/9) / 2
+    0.0871...
+    """
+    power = number("focal: gamma", gamma, "a number of 0 or more", lambda g: g >= 0)
+
+    def each(logits: Array, label: Array, weights: Array | None) -> Array:
+        logp = jax.nn.log_softmax(logits)
+        if power:
+            missing = -jnp.expm1(jnp.take_along_axis(logp, label[..., None], axis=-1)[..., 0])  # 1 - p, also if p is nearly 1
+            some = missing > 0
+            return jnp.where(some, jnp.where(some, missing, 1) ** power, 0) * _weighted(logp, label, weights)
+        return _weighted(logp, label, weights)
+
+    return by_label("focal", each, class_weights, ignored, _expects_logits("focal"))
+
+
+@arguments(makes_a_loss("hinge"))
+def hinge(margin: float = 1.0, *, squared: bool = False, ignored: int = -100) -> Loss:
+    """How far other scores reach above the label's score less a margin: `sum_j max(0, margin - x_label + x_j) / classes`.
+
+    The sum is over the other classes; with `squared`, it is of squares.  Shapes, ignored rows and faults as `nll`, of any
+    scores.
+    Reference: Weston and Watkins 1999, "Support vector machines for multi-class pattern recognition"; same mean as
+    `torch.nn.MultiMarginLoss`.
+
+    >>> float(hinge()(jnp.array([[0.5, 1.0, -1.0]]), jnp.array([0])).mean)  # (1.5 + 0) / 3
+    0.5
+    """
+    size = number("hinge: margin", margin, "a number with margin > 0", lambda m: m > 0)
+    power = 2 if flag("hinge: squared", squared) else 1
+
+    def each(scores: Array, label: Array, weights: Array | None) -> Array:
+        at = jnp.take_along_axis(scores, label[..., None], axis=-1)
+        beyond = size - at + scores
+        other = along_last(jnp.arange(scores.shape[-1]), scores.ndim) != label[..., None]
+        return jnp.sum(jnp.where((beyond > 0) & other, beyond, 0) ** power, axis=-1) / scores.shape[-1]
+
+    return by_label("hinge", each, None, ignored)
+
+
+def _weighted(logp: Array, label: Array, weights: Array | None) -> Array:
+    picked = jnp.take_along_axis(logp, label[..., None], axis=-1)[..., 0]
+    return -picked if weights is None else -weights[label] * picked
+
+
+def _anything(prediction: Any) -> None:
+    del prediction
+
+
+def by_label(
     name: str,
-    log_probabilities: Callable[[Array], Array],
+    each: Callable[[Array, Array, Array | None], Array],
     class_weights: ArrayLike | None,
     ignored: int,
-    smoothing: float,
-    check_prediction: Callable[[Any], None],
+    check_prediction: Callable[[Any], None] = _anything,
     suspects: Callable[[Any], Array] | None = None,
 ) -> Loss:
+    """The loss `each(scores, label, class weights)` of a row, over the rows that count."""
     weights = weights_of(class_weights, f"{name}: class_weights")
     ignored = ignored_label(ignored, name)
 
@@ -71,17 +134,13 @@ def _classes(
         check_labels(name, prediction, target)
         if weights is not None and weights.shape != prediction.shape[-1:]:
             refuse(name, f"class weights of shape {list(prediction.shape[-1:])}", weights)
-        logp = log_probabilities(prediction.astype(wide(prediction)))
-        label, counted, known = labels_of(target, ignored, logp.shape[-1])
-        picked = jnp.take_along_axis(logp, label[..., None], axis=-1)[..., 0]
-        each = None if weights is None else jnp.asarray(weights, logp.dtype)
-        loss = -picked if each is None else -each[label] * picked
-        if smoothing:
-            uniform = jnp.mean(logp if each is None else logp * along_last(each, logp.ndim), axis=-1)
-            loss = (1 - smoothing) * loss - smoothing * uniform
+        scores = prediction.astype(wide(prediction))
+        label, counted, known = labels_of(target, ignored, scores.shape[-1])
+        by_class = None if weights is None else jnp.asarray(weights, scores.dtype)
+        loss = each(scores, label, by_class)
         # A label that is not a class makes the loss NaN, never a wrong number: training stops before the step.
         total = nan_unless((known | ~counted).all(), jnp.sum(jnp.where(counted, loss, 0)))
-        weight = count(counted) if each is None else jnp.sum(jnp.where(counted, each[label], 0))
+        weight = count(counted) if by_class is None else jnp.sum(jnp.where(counted, by_class[label], 0))
         return LossValue(total, weight.astype(total.dtype))
 
     def check(prediction: Any, target: Any) -> None:
@@ -93,30 +152,37 @@ def _classes(
 # ------------------------------------------------------------------------------- checks of predictions
 
 
-def _log_probabilities_expected(prediction: Any) -> None:
-    x = np.asarray(prediction, np.float64)
-    if not _plain(x) or (np.abs(_log_sum_exp(x)) <= NOT_NORMALISED).all():
-        return
-    if _probabilities(x):
-        got, hint = "probabilities", "end the model with nn.log_softmax in place of nn.softmax"
-    else:
-        got, hint = (
-            "numbers whose exponentials do not add up to 1",
-            "use loss.cross_entropy, or end the model with nn.log_softmax",
-        )
-    raise FaultError(PredictionMismatch("log-probabilities", got, hint, where="nll"))
+def expects_log_probabilities(name: str) -> Callable[[Any], None]:
+    """The check of a first prediction of log-probabilities.  Fails: `PredictionMismatch`."""
+
+    def check(prediction: Any) -> None:
+        x = np.asarray(prediction, np.float64)
+        if not _plain(x) or (np.abs(_log_sum_exp(x)) <= NOT_NORMALISED).all():
+            return
+        got, hint = "numbers whose exponentials do not add up to 1", "end the model with nn.log_softmax"
+        if _probabilities(x):
+            got, hint = "probabilities", "end the model with nn.log_softmax in place of nn.softmax"
+        elif name == "nll":
+            hint = "use loss.cross_entropy, or end the model with nn.log_softmax"
+        raise FaultError(PredictionMismatch("log-probabilities", got, hint, where=name))
+
+    return check
 
 
-def _not_normalised(prediction: Array) -> Array:
+def not_normalised(prediction: Array) -> Array:
+    """Whether some log-probabilities do not add up to 1."""
     sums = jax.nn.logsumexp(prediction.astype(wide(prediction)), axis=-1)
     return (jnp.abs(sums) > NOT_NORMALISED).any()
 
 
-def _logits_expected(prediction: Any) -> None:
-    x = np.asarray(prediction, np.float64)
-    if _plain(x) and x.size > x.shape[-1] and _probabilities(x):
-        hint = "leave out the softmax, which cross_entropy computes, or use nn.log_softmax and loss.nll"
-        raise FaultError(PredictionMismatch("logits", "probabilities, which add up to 1", hint, where="cross_entropy"))
+def _expects_logits(name: str) -> Callable[[Any], None]:
+    def check(prediction: Any) -> None:
+        x = np.asarray(prediction, np.float64)
+        if _plain(x) and x.size > x.shape[-1] and _probabilities(x):
+            hint = f"leave out the softmax, which {name} computes, or use nn.log_softmax and loss.nll"
+            raise FaultError(PredictionMismatch("logits", "probabilities, which add up to 1", hint, where=name))
+
+    return check
 
 
 def _plain(x: np.ndarray[Any, Any]) -> bool:

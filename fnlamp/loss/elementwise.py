@@ -32,9 +32,7 @@ def elementwise(
             return LossValue(jnp.sum(losses), jnp.asarray(losses.size, losses.dtype))
         counted = counting(y, skipped)
         # Where nothing counts, both are 0, so that no NaN of theirs reaches the gradient.
-        losses = one(jnp.where(counted, x, 0), jnp.where(counted, y, 0))
-        total = jnp.sum(jnp.where(counted, losses, 0))
-        return LossValue(total, jnp.sum(counted, dtype=jnp.int32).astype(total.dtype))
+        return row_mean(one(jnp.where(counted, x, 0), jnp.where(counted, y, 0)), counted)
 
     def checks(prediction: Any, target: Any) -> None:
         if check is not None:
@@ -64,3 +62,9 @@ def ignored_number(name: str, ignored: float | None) -> float | None:
 def counting(target: Any, ignored: float) -> Any:
     """Which targets count."""
     return target == target if math.isnan(ignored) else target != ignored
+
+
+def row_mean(losses: Array, counted: Array) -> LossValue:
+    """The mean of the losses that count, one for each entry of `counted`."""
+    total = jnp.sum(jnp.where(counted, losses, 0))
+    return LossValue(total, jnp.sum(counted, dtype=jnp.int32).astype(total.dtype))

@@ -87,16 +87,33 @@ LAYERS: dict[str, LayerCase] = {
 
 labels = np.array([0, 2, 1, -100, 2, 0], np.int32)
 numbers = np.random.default_rng(0).random((6, 3), np.float32)
-LOSSES: dict[str, tuple[loss.Loss, Any]] = {
-    "nll": (loss.nll(np.array([1.0, 2.0, 0.5])), labels),
-    "cross_entropy": (loss.cross_entropy(np.array([1.0, 2.0, 0.5]), label_smoothing=0.1), labels),
-    "mse": (loss.mse(), numbers),
-    "mse ignoring": (loss.mse(ignored=np.nan), np.where(numbers < 0.3, np.nan, numbers)),
-    "l1": (loss.l1(), numbers),
-    "huber": (loss.huber(0.4), numbers),
-    "smooth_l1": (loss.smooth_l1(0.4), numbers),
-    "bce_with_logits": (loss.bce_with_logits(np.array([1.0, 2.0, 0.5])), numbers),
-    "identity": (loss.identity(), numbers),
+logp = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (6, 3)))
+vectors = jax.random.normal(jax.random.key(1), (6, 3, 2))
+sequences = jax.nn.log_softmax(jax.random.normal(jax.random.key(2), (6, 5, 3)))
+words = {
+    "labels": np.array([[1, 2], [1, 1], [2, 0], [2, 1], [1, 2], [0, 0]]),
+    "label_lengths": np.array([2, 2, 1, 2, 1, 0]),
+    "lengths": np.array([5, 4, 2, 2, 5, 1]),
+}
+LOSSES: dict[str, tuple[loss.Loss, Any, Any]] = {
+    "nll": (loss.nll(np.array([1.0, 2.0, 0.5])), labels, logp),
+    "cross_entropy": (loss.cross_entropy(np.array([1.0, 2.0, 0.5]), label_smoothing=0.1), labels, logp),
+    "mse": (loss.mse(), numbers, logp),
+    "mse ignoring": (loss.mse(ignored=np.nan), np.where(numbers < 0.3, np.nan, numbers), logp),
+    "l1": (loss.l1(), numbers, logp),
+    "huber": (loss.huber(0.4), numbers, logp),
+    "smooth_l1": (loss.smooth_l1(0.4), numbers, logp),
+    "bce_with_logits": (loss.bce_with_logits(np.array([1.0, 2.0, 0.5])), numbers, logp),
+    "identity": (loss.identity(), numbers, logp),
+    "focal": (loss.focal(class_weights=np.array([1.0, 2.0, 0.5])), labels, logp),
+    "hinge": (loss.hinge(0.7, squared=True), labels, logp),
+    "dice": (loss.dice(), labels, logp),
+    "kl_divergence": (loss.kl_divergence(), numbers / numbers.sum(-1, keepdims=True), logp),
+    "gaussian_nll": (loss.gaussian_nll(full=True), numbers, (logp, jnp.exp(logp))),
+    "poisson_nll": (loss.poisson_nll(full=True), np.round(9 * numbers), logp),
+    "cosine_distance": (loss.cosine_distance(), numbers, logp),
+    "triplet": (loss.triplet(), numbers, vectors),
+    "ctc": (loss.ctc(), words, sequences),
 }
 
 
