@@ -1,4 +1,4 @@
-"""What is given to `epochs`, `evaluate` and `supervised`: the wrong thing is told at once, with the line to write instead."""
+"""Checks of the arguments of `epochs`, `evaluate` and `supervised`: each error says what to write instead."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_factory(name: str, factory: Any) -> None:
             f"{name} is a function from a LoopContext to a stream, got {_shown(factory)}: write "
             f"{name}=lambda context: stream.minibatches(x, y, batch_size=32, seed=context.seed)"
         )
-    with contextlib.suppress(ValueError):  # some functions written in C tell nothing of their arguments
+    with contextlib.suppress(ValueError):  # some functions written in C have no signature
         try:
             inspect.signature(factory).bind(None)
         except TypeError as error:
@@ -115,7 +115,7 @@ def check_hook(hook: Any) -> None:
 
 
 def takes_trained(hook: Callable[..., Any]) -> bool:
-    """Whether a hook wants the `Trained` after the report: a second argument of its own, without a default."""
+    """Whether a hook takes the `Trained` after the report: it has a second positional argument without a default."""
     try:
         parameters = inspect.signature(hook).parameters.values()
     except (TypeError, ValueError):  # some functions written in C have none

@@ -86,7 +86,7 @@ def check_classes(train: tuple[str, ...] | None, validation: tuple[str, ...] | N
 def check_targets(losses: tuple[Loss | MetricLike, ...], stream: BatchStream[Any], prediction: Tree) -> None:
     """Check all targets that are in memory as they are; mapped and streamed ones are checked inside the step.
 
-    They are the second of a view's arrays, also where its recipe takes rows in a way of its own, as windows of a corpus.
+    They are the second of a view's arrays, also if its recipe indexes them differently, as for windows of a corpus.
     """
     for segment in stream.view.segments if stream.view is not None else ():
         if not segment.recipe.functions:

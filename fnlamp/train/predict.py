@@ -23,7 +23,7 @@ ROWS = 256
 
 
 def predict(model: Supervised, params: Params, state: State, x: Any, batch_size: int | None) -> Any:
-    """What the model makes of the features, whose rows are taken `batch_size` at a time."""
+    """The predictions of the model for the features, `batch_size` rows at a time."""
     size = None if batch_size is None else whole("batch_size", batch_size)
     features = as_arrays(x, "predict")
     rows = _rows(features)

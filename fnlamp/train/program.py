@@ -1,4 +1,4 @@
-"""What a training program is made of, and what shapes alone tell about it."""
+"""The description of a training program, and what follows from shapes alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from fnlamp.train.supervised import Supervised, pair
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The description: the arguments of `epochs`, and what shapes alone tell about them.
+    """The description: the arguments of `epochs`, and what follows from their shapes.
 
     Raises: `TypeError`, `ValueError` at once for anything but an argument of its kind.
     """

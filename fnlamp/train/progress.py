@@ -107,7 +107,7 @@ class Progress:
         )
 
     def report(self, program: Program, validation: Evaluation | None, seconds: float) -> EpochReport:
-        """The figures of the running epoch, whose steps are all taken."""
+        """The figures of the running epoch, after its last step."""
         sums = tally.sums(self.carry.tally)
         return EpochReport(
             epoch=self.epoch,
@@ -143,7 +143,7 @@ def _resumed(name: str, fresh: tuple[Any, Verdict], saved: tuple[Any, Verdict]) 
     """The saved accumulator and verdict, if they are of a fold of the same kind."""
     expected, actual = str(jax.tree.structure(fresh[0])), str(jax.tree.structure(saved[0]))
     if expected != actual:
-        hint = "a fold of another kind needs a name of its own"
+        hint = "give a fold of another kind another name"
         raise FaultError(ShapeMismatch(expected, actual, hint, where=f"resume/folds/{name}"))
     return saved[0], Verdict(*saved[1])
 

@@ -95,7 +95,7 @@ def filled(wanted: Tree, given: Tree) -> Tree:
 
 
 def print_of(stream: BatchStream[Any], seed: int) -> tuple[tuple[str, Any], ...]:
-    """What tells a stream from another one: of a stream in memory its rows too, of others what they declare."""
+    """The properties by which two streams are told apart: those that a stream declares, and the rows of one in memory."""
     batch = tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[1:])}", stream.spec)
     sizes = tuple(leaf.shape[0] for leaf in tree.leaves(stream.spec)[:1])
     found: dict[str, Any] = {"seed": seed, "arrays": str(batch), "batch size": sizes, "batches": stream.length}
@@ -108,7 +108,7 @@ def print_of(stream: BatchStream[Any], seed: int) -> tuple[tuple[str, Any], ...]
 
 
 def check_same_stream(resumed: TrainState, stream: BatchStream[Any], seed: int) -> None:
-    """Raise the fault of resuming in the middle of an epoch whose stream is another one now."""
+    """Raise the fault of resuming within an epoch with a different stream."""
     at = resumed.stream_state
     if at is None or not resumed.stream or same(at, stream.init):  # nothing of the epoch was taken
         return

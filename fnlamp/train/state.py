@@ -21,7 +21,7 @@ from fnlamp.train.supervised import Supervised
 class Carry:
     """The part of the state that lives on the device and goes from step to step.
 
-    `tally` packs the sums of the running epoch, so that one read tells all: see `fnlamp.train.tally`.
+    `tally` packs the sums of the running epoch, so that one read gives them all: see `fnlamp.train.tally`.
     """
 
     step: Array
@@ -45,7 +45,7 @@ class TrainState:
     """Everything that resuming needs, as one pytree: resuming from it equals never having stopped.
 
     `epoch` is the running epoch, from 1, and `stream_state` the position in its training stream (`None`: at its start), which
-    `stream` tells from others: its seed, its batches, and of a stream in memory its rows and their order. `folds` has the
+    `stream` identifies: by its seed, its batches, and for a stream in memory its rows and their order. `folds` has the
     accumulator and the last verdict of each fold, and `kept` the weights in its slots.
     """
 

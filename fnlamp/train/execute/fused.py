@@ -22,9 +22,9 @@ from fnlamp.train.execute.workspace import Workspace
 LARGE = 16 * 2**20
 """Carry size, in bytes, above which peeling the first step beats copying the carry on CPU."""
 FIRST = 8
-"""Steps in the first dispatch, when nobody knows yet how long a step takes."""
+"""Steps in the first dispatch, before the time of a step is known."""
 WORTH_WHILE = 0.005
-"""Seconds of work beside which the time of a dispatch does not count."""
+"""Seconds of work next to which the time of a dispatch is negligible."""
 
 
 @dataclass(frozen=True)

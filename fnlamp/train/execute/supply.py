@@ -108,7 +108,7 @@ def of_host(
 
 
 class Filling:
-    """A super-batch that fills up: each batch is copied when it comes, so its memory is its producer's again."""
+    """A super-batch that fills up. Each batch is copied when it arrives, so that its producer may reuse its memory."""
 
     def __init__(self, batch: Tree, chunk: int | None, position: Any) -> None:
         spec = spec_of(batch)
@@ -129,7 +129,7 @@ class Filling:
         self.positions.append(after)
 
     def supply(self, recipe: Recipe, workspace: Workspace) -> Supply:
-        # Nobody else has these arrays, and nobody writes to them any more: the device may have their memory.
+        # These arrays are not shared and no longer written to, so the device may use their memory.
         arrays = jax.tree.map(lambda array: to_device(array, workspace.device, share=True), self.arrays)
         rows = to_device(np.arange(self.room), workspace.device)
         return Supply(recipe, arrays, rows, self.size, 0, self.count, tuple(self.positions).__getitem__)

@@ -62,5 +62,5 @@ class Workspace:
         return tree.copy(carry, self.device)
 
     def spare(self, body: Body, carry: Tree) -> Tree:
-        """Buffers like the carry's that nobody needs any more, for the body's next program to write into."""
+        """Unused buffers shaped like the carry, for the body's next program to write into."""
         return self.spares.pop(body) if body in self.spares else self.copy(carry)
