@@ -114,17 +114,21 @@ def lift(
     def init(params: Params, tags: Tree) -> Tree:
         structure: Any = jax.tree.structure(params)
         rows = zip(jax.tree.leaves(params), structure.flatten_up_to(tags), strict=True)
-        return {"step": jnp.zeros((), jnp.int32), **_by_slot(structure, [first(param, tag) for param, tag in rows])}
+        made = _by_slot(structure, [first(param, tag) for param, tag in rows])
+        if "step" in made:
+            raise ValueError(f"{name}: step counts the updates, so no slot has that name")
+        return {"step": jnp.zeros((), jnp.int32), **made}
 
     def numbers(params: Params, tags: Tree) -> Numbers:
         structure: Any = jax.tree.structure(params)
         leaves = structure.flatten_up_to(tags)
         return {hyper: np.array(values_of(hyper, value, leaves)) for hyper, value in hypers.items()}
 
-    return Optimizer(init, partial(_update, rule, clip, schedules), name, numbers)
+    return Optimizer(init, partial(_update, name, rule, clip, schedules), name, numbers)
 
 
 def _update(
+    name: str,
     rule: Rule,
     clip: float | None,
     schedules: Mapping[str, Callable[[Any], Any] | None],
@@ -137,12 +141,14 @@ def _update(
 ) -> tuple[Params, Tree]:
     if clip is not None:
         grads = clip_by_global_norm(grads, clip)
-    step, own = state["step"] + 1, {name: _now(numbers[name], by, state["step"]) for name, by in schedules.items()}
+    step, own = state["step"] + 1, {hyper: _now(numbers[hyper], by, state["step"]) for hyper, by in schedules.items()}
 
     def one(index: int, param: Array, grad: Array, tag: Tag, old: Slots) -> tuple[Array, Slots]:
         dtype = wide(param)
-        hypers = ({name: jnp.asarray(values[index], dtype) for name, values in own.items()},) if own else ()
+        hypers = ({hyper: jnp.asarray(values[index], dtype) for hyper, values in own.items()},) if own else ()
         new, kept = rule(grad.astype(dtype), old, param.astype(dtype), step, jnp.asarray(scale, dtype), tag, *hypers)
+        if set(kept) != set(old):
+            raise ValueError(f"{name}: the rule returned slots {sorted(kept)}, expected {sorted(old)}, for {tag}")
         return new.astype(param.dtype), kept
 
     structure: Any = jax.tree.structure(params)

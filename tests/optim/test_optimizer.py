@@ -45,6 +45,14 @@ def test_a_rule_brings_its_own_slots_and_their_paths_name_slot_and_parameter():
     assert float(state["norm"]["bias"]) == 2.0
 
 
+def test_slots_that_a_rule_cannot_have():
+    with pytest.raises(ValueError, match="own: step counts the updates"):
+        optim.lift("own", ("step",), print).init(PARAMS, TAGS)
+    forgetful = optim.lift("own", ("m", "v"), lambda g, slots, p, *_: (p - g, {"m": g}))
+    with pytest.raises(ValueError, match=r"own: the rule returned slots \['m'\], expected \['m', 'v'\], for Tag"):
+        forgetful.advance(GRADS, forgetful.init(PARAMS, TAGS), PARAMS, TAGS)
+
+
 def test_a_hyperparameter_follows_its_own_schedule():
     """Momentum 0.5, 0.6, 0.7 beside a decay that ends: by hand in float64."""
     schedule, off = optim.linear_ramp(0.5, 0.7, 2), optim.linear_ramp(1.0, 0.0, 1)
