@@ -5,6 +5,8 @@ The problems are Rosenbrock's valley and a network of three layers; the gradient
 
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from fnlamp import Matrix, Role, Tag, optim
 from fnlamp.optim import Decay, UpdateScale
+from fnlamp.optim.radam import length
 
 RNG = np.random.default_rng(3)
 WEIGHT, BIAS = Tag("linear", Role.WEIGHT, matrix=Matrix()), Tag("linear", Role.BIAS)
@@ -262,3 +265,41 @@ def test_other_decays(name, decay):
     ours, theirs = follow(globals()[name], optimizer, loss, steps=50, w=amount, decay=decay)
     for part in theirs:
         np.testing.assert_allclose(ours[part], theirs[part], rtol=0, atol=1e-10)
+
+
+def in_one_program(optimizer, dtype, start, tags, grads):
+    """The parameters after all gradients, computed in that dtype."""
+    with jax.enable_x64(True):
+        params, given = (jax.tree.map(lambda x: jnp.asarray(x, dtype), tree) for tree in (start, grads))
+
+        def step(carry, g):
+            params, state = carry
+            return optimizer.advance(g, state, params, tags, jnp.asarray(1.0, dtype)), None
+
+        (end, _), _ = jax.jit(lambda c, g: jax.lax.scan(step, c, g))((params, optimizer.init(params, tags)), given)
+        return jax.tree.map(lambda x: np.asarray(x, np.float64), end)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (", " in name)) for name in CASES])
+def test_float32_loses_no_more_than_its_last_digits(name):
+    """200 steps of small gradients that drift, in float32 and in float64: apart by 1e-5 of the way that the parameters went."""
+    _, optimizer, _ = CASES[name]
+    first = start(matrices if name.startswith("muon") else network)
+    rng = np.random.default_rng(0)
+    tags = {part: WEIGHT if part[0] == "w" else BIAS for part in first}
+    grads = {
+        part: np.float32(1e-3 * (rng.standard_normal(p.shape) + rng.standard_normal((STEPS, *p.shape))))
+        for part, p in first.items()
+    }
+    ours, exact = (in_one_program(optimizer, dtype, first, tags, grads) for dtype in (jnp.float32, jnp.float64))
+    for part in first:
+        assert np.linalg.norm(ours[part] - exact[part]) < 1e-5 * np.linalg.norm(exact[part] - first[part])
+
+
+@pytest.mark.parametrize("b", [0.5, 0.9, 0.99, 0.999, 0.9999])
+def test_the_length_of_a_moving_average_has_its_digits_in_float32(b):
+    """The paper's rho_t, computed with fractions where float64 would cancel."""
+    t = np.unique(np.geomspace(1, 10**6, 60).astype(int))
+    with localcontext(prec=60):
+        exact = [2 / (1 - Decimal(b)) - 1 - 2 * i * Decimal(b) ** i / (1 - Decimal(b) ** i) for i in map(Decimal, map(int, t))]
+    np.testing.assert_allclose(length(b, jnp.asarray(t, jnp.float32)), np.array(exact, float), rtol=2e-6)
