@@ -130,6 +130,11 @@ OPTIMIZERS = {
     **dict.fromkeys(("OneCycleLR", "cosine_onecycle_schedule"), "optim.one_cycle(steps, peak)"),
     **dict.fromkeys(("CyclicLR", "CyclicalLearningRate"), "optim.cyclic(low, high, rise)"),
     **dict.fromkeys(("SequentialLR", "join_schedules"), "optim.then(first, steps, second)"),
+    **dict.fromkeys(("AveragedModel", "SWALR"), "optim.swa(optimizer, start, every), or optim.ema(optimizer, decay)"),
+    **dict.fromkeys(("EMA", "ExponentialMovingAverage"), "optim.ema(optimizer, decay)"),
+    **dict.fromkeys(("GradScaler", "LossScaleOptimizer"), "optim.loss_scaled(optimizer)"),
+    "apply_if_finite": "optim.skip_non_finite(optimizer, at_most)",
+    **dict.fromkeys(("clip_grad_value_", "clip_grad_value"), "optim.clipped(optimizer, value=limit)"),
     **dict.fromkeys(("clip_grad_norm_", "clip_grad_norm"), "optim.clip_by_global_norm(grads, limit), or adamw(clip=limit)"),
 }
 LOADERS = {

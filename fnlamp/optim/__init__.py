@@ -5,9 +5,13 @@ from fnlamp.optim.adamw import adamw as adamw
 from fnlamp.optim.by_tag import by_tag as by_tag
 from fnlamp.optim.by_tag import frozen as frozen
 from fnlamp.optim.clip import clip_by_global_norm as clip_by_global_norm
+from fnlamp.optim.clipped import clipped as clipped
 from fnlamp.optim.decay import Decay as Decay
+from fnlamp.optim.ema import ema as ema
 from fnlamp.optim.lamb import lamb as lamb
 from fnlamp.optim.lion import lion as lion
+from fnlamp.optim.lookahead import lookahead as lookahead
+from fnlamp.optim.loss_scaled import loss_scaled as loss_scaled
 from fnlamp.optim.muon import UpdateScale as UpdateScale
 from fnlamp.optim.muon import muon as muon
 from fnlamp.optim.nadamw import nadamw as nadamw
@@ -30,9 +34,12 @@ from fnlamp.optim.schedule import then as then
 from fnlamp.optim.schedule import times as times
 from fnlamp.optim.schedule import warmup as warmup
 from fnlamp.optim.schedule import warmup_stable_decay as warmup_stable_decay
+from fnlamp.optim.schedule_free import schedule_free as schedule_free
 from fnlamp.optim.scheduled import scheduled as scheduled
 from fnlamp.optim.sgdw import sgdw as sgdw
 from fnlamp.optim.shampoo import shampoo as shampoo
+from fnlamp.optim.skip import skip_non_finite as skip_non_finite
 from fnlamp.optim.soap import soap as soap
+from fnlamp.optim.swa import swa as swa
 from fnlamp.optim.yogi import yogi as yogi
 from fnlamp.tag import Hyper as Hyper

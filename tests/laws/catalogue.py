@@ -178,6 +178,17 @@ METRICS |= {"confusion_matrix", "auroc", "exact_auroc", "perplexity", "calibrati
 LOSS_TYPES = {"Average", "Loss", "LossValue", "Metric", "MetricLike"}
 NO_LOSSES = METRICS | LOSS_TYPES | {"as_loss", "as_metric", "checked_value", "differentiable"}
 NO_RULES = {"Decay", "Hyper", "Optimizer", "Schedule", "UpdateScale", "clip_by_global_norm", "frozen", "lift", "scheduled"}
+WRAPPERS: dict[str, Callable[[optim.Optimizer], optim.Optimizer]] = {
+    "clipped": partial(optim.clipped, norm=0.5),
+    "clipped by value": partial(optim.clipped, value=0.2),
+    "clipped by group": partial(optim.clipped, norm=0.2, group=lambda tag: tag.role),
+    "ema": partial(optim.ema, decay=0.9),
+    "lookahead": partial(optim.lookahead, steps=3, alpha=0.6),
+    "loss_scaled": partial(optim.loss_scaled, start=4.0, every=3),
+    "schedule_free": partial(optim.schedule_free, beta=0.8),
+    "skip_non_finite": partial(optim.skip_non_finite, at_most=3),
+    "swa": partial(optim.swa, start=4, every=2),
+}
 SCHEDULES: dict[str, optim.Schedule] = {
     "constant": optim.constant(0.5),
     "linear_ramp": optim.linear_ramp(1, 1e-3, 7),

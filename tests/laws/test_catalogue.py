@@ -31,7 +31,8 @@ def test_every_loss_is_listed():
 
 
 def test_every_rule_is_listed():
-    assert public(fnlamp.optim) - catalogue.NO_RULES == listed(catalogue.RULES) | listed(catalogue.SCHEDULES)
+    expected = listed(catalogue.RULES) | listed(catalogue.WRAPPERS) | listed(catalogue.SCHEDULES)
+    assert public(fnlamp.optim) - catalogue.NO_RULES == expected
 
 
 def test_every_schedule_is_listed():

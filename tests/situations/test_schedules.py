@@ -176,7 +176,13 @@ def steps_of(last):
 
 
 @each
-@pytest.mark.parametrize("kind", [np.int32, np.uint32, jnp.int32, int], ids=["int32", "uint32", "traced", "Python"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(jnp.int32, id="traced"),
+        *(pytest.param(kind, id=kind.__name__, marks=pytest.mark.slow) for kind in (np.int32, np.uint32, int)),
+    ],
+)
 def test_the_factor_at_every_kind_of_step(schedule, exact, last, kind):
     schedule = jax.jit(schedule) if kind is jnp.int32 else schedule
     for n in steps_of(last):

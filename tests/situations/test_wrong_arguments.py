@@ -124,6 +124,7 @@ KEY = jax.random.key(0)
 PARAMS = {"weight": jnp.ones((2, 2))}
 MODEL = train.supervised(LAYER, LOSS)
 FOLD = {"init": 0, "step": lambda acc, report: (acc, train.Verdict()), "name": "own"}
+OPTIMIZER = optim.sgdw(0.1)
 CODEC = data.byte_codec()
 INIT = {"weight_init": FUNCTION, "bias_init": FUNCTION}
 LIMIT = {"limit": "None 0"}
@@ -317,6 +318,16 @@ CASES: dict[str, Case] = {
     "optim.shampoo": case(optim.shampoo, **RULE, momentum=COUNT, eps=POSITIVE),
     "optim.soap": case(optim.soap, **RULE, b1=COUNT, b2=COUNT, eps=POSITIVE),
     "optim.yogi": case(optim.yogi, **RULE, b1=COUNT, b2=COUNT, eps=POSITIVE, debias=FLAG),
+    # ---- optimizers around an optimizer
+    "optim.clipped": case(
+        optim.clipped, {"inner": OPTIMIZER, "norm": 1.0}, norm=POSITIVE, value=OPTIONAL, group="None lambda class"
+    ),
+    "optim.ema": case(optim.ema, {"inner": OPTIMIZER}, decay=COUNT),
+    "optim.lookahead": case(optim.lookahead, {"inner": OPTIMIZER}, alpha=NOTHING),
+    "optim.loss_scaled": case(optim.loss_scaled, {"inner": OPTIMIZER}, start=NOTHING),
+    "optim.schedule_free": case(optim.schedule_free, {"inner": OPTIMIZER}, beta=COUNT, power="2.5 0"),
+    "optim.skip_non_finite": case(optim.skip_non_finite, {"inner": OPTIMIZER}, at_most=COUNT),
+    "optim.swa": case(optim.swa, {"inner": OPTIMIZER, "start": 2}),
     # ---- streams
     "stream.fold": case(
         stream.fold, {"stream": HOST, "initial": 0, "function": max}, initial=ANYTHING, function="lambda class"

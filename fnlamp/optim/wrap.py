@@ -1,0 +1,134 @@
+"""What optimizers around an optimizer share: the state of the inner one, its projections, and averages of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from fnlamp.arrays import Array, Params, Tree, wide
+from fnlamp.given import instance
+from fnlamp.optim.optimizer import Optimizer, unchanged
+from fnlamp.tag import Tag
+
+Fields: TypeAlias = dict[str, Any]
+"""The state of the outer optimizer, without the inner one's."""
+Own: TypeAlias = Callable[[Params, Tree], Fields]
+"""Its first state, from the parameters and their tags."""
+
+
+def optimizer(name: str, inner: Any) -> Optimizer:
+    """Raises: `TypeError` for anything but an optimizer."""
+    made: Optimizer = instance(f"{name}: inner", inner, Optimizer, "an optimizer, such as optim.adamw()")
+    return made
+
+
+def around(inner: Optimizer, name: str, own: Own, update: Callable[..., Any], **projections: Any) -> Optimizer:
+    """An optimizer whose state is `{"inner": the inner one's, **own(params, tags)}`.
+
+    It has the inner one's hyperparameters, frozen parameters and projections, except for those given. An `update` reads
+    single fields of `inner`: with all of it, the learning rate would be a part of what is compiled.
+    """
+
+    def init(params: Params, tags: Tree) -> Tree:
+        return {"inner": inner.init(params, tags), **own(params, tags)}
+
+    passed = {field: _inside(getattr(inner, field)) for field in ("at", "evaluated", "skipped", "loss_scale")}
+    return Optimizer(init, update, f"{name}({inner})", inner.numbers, frozen=inner.frozen, **{**passed, **projections})
+
+
+def _inside(projection: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    if projection is None or projection is unchanged:
+        return projection
+    return lambda state, *params: projection(state["inner"], *params)
+
+
+def following(
+    inner: Optimizer, name: str, own: Own, follow: Callable[..., tuple[Params, Fields]], **projections: Any
+) -> Optimizer:
+    """An optimizer that follows each step of the inner one: `follow(state, params, after, made, scale) -> (params, fields)`.
+
+    `state` is its own before the step, `params` and `after` are the inner one's parameters and state after it, `made` is false
+    if the inner one skipped it, and `fields` are its own state after the step.
+    """
+
+    def update(
+        grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float, numbers: Tree
+    ) -> tuple[Params, Tree]:
+        params, after = inner.update(grads, state["inner"], params, tags, scale, numbers)
+        made = jnp.asarray(True) if inner.skipped is None else inner.skipped(after) == inner.skipped(state["inner"])
+        params, fields = follow(state, params, after, made, scale)
+        return params, {"inner": after, **fields}
+
+    return around(inner, name, own, update, **projections)
+
+
+def guarded(inner: Optimizer, name: str, own: Own, judge: Callable[..., tuple[Array, Fields]], **projections: Any) -> Optimizer:
+    """An optimizer that skips steps, and counts them: `judge(state, good) -> (whether to make this step, fields)`.
+
+    `good` says that each gradient is finite. A skipped step leaves the parameters and the inner state as they are.
+    """
+
+    def update(
+        grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float, numbers: Tree
+    ) -> tuple[Params, Tree]:
+        made, fields = judge(state, finite(grads, tags, inner.frozen))
+        # A branch, and not a selection: a rule's decomposition of a matrix with NaN may not end.
+        params, after = jax.lax.cond(
+            made,
+            lambda: inner.update(grads, state["inner"], params, tags, scale, numbers),
+            lambda: (params, state["inner"]),
+        )
+        return params, {"inner": after, **fields, "skipped": state["skipped"] + (~made).astype(jnp.int32)}
+
+    def skipped(state: Tree) -> Array:
+        mine: Array = state["skipped"]
+        return mine if inner.skipped is None else mine + inner.skipped(state["inner"])
+
+    def counted(params: Params, tags: Tree) -> Fields:
+        return {**own(params, tags), "skipped": jnp.zeros((), jnp.int32)}
+
+    return around(inner, name, counted, update, skipped=skipped, **projections)
+
+
+def finite(grads: Tree, tags: Tree, frozen: Callable[[Tag], bool]) -> Array:
+    """Whether each number is finite, of all gradients but those of frozen parameters."""
+    structure: Any = jax.tree.structure(grads)
+    rows = zip(jax.tree.leaves(grads), structure.flatten_up_to(tags), strict=True)
+    # The largest size is NaN if one number is.
+    largest = [jnp.max(jnp.abs(grad), initial=0).astype(wide(grad)) for grad, tag in rows if not frozen(tag)]
+    return jnp.stack([jnp.isfinite(size) for size in largest]).all() if largest else jnp.asarray(True)
+
+
+def started(params: Params, tags: Tree, frozen: Callable[[Tag], bool]) -> Tree:
+    """A copy of the parameters in at least float32, to be averaged; `None` for frozen ones."""
+    structure: Any = jax.tree.structure(params)
+    rows = zip(jax.tree.leaves(params), structure.flatten_up_to(tags), strict=True)
+    return structure.unflatten([None if frozen(tag) else jnp.array(param, wide(param)) for param, tag in rows])
+
+
+def towards(average: Tree, params: Params, share: Any) -> Tree:
+    """`average + share (params - average)`, exact for a share of 0 or 1, and for parameters that stay."""
+
+    def one(x: Array | None, param: Array) -> Array | None:
+        return None if x is None else between(x, param.astype(x.dtype), share)
+
+    structure: Any = jax.tree.structure(params)
+    return structure.unflatten(
+        [one(*row) for row in zip(structure.flatten_up_to(average), jax.tree.leaves(params), strict=True)]
+    )
+
+
+def between(a: Array, b: Array, share: Any) -> Array:
+    part = jnp.asarray(share, a.dtype)
+    return jnp.where(part == 1, b, a + part * (b - a))
+
+
+def filled(average: Tree, params: Params) -> Params:
+    """The average in the parameters' dtypes, and the parameters themselves where they are frozen."""
+    structure: Any = jax.tree.structure(params)
+    rows = zip(structure.flatten_up_to(average), jax.tree.leaves(params), strict=True)
+    made: Params = structure.unflatten([param if x is None else x.astype(param.dtype) for x, param in rows])
+    return made
