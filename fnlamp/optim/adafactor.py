@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array
+from fnlamp.arrays import Array, wide
 from fnlamp.given import number
 from fnlamp.optim.decay import Decay, check_decay, decayed
 from fnlamp.optim.moments import above_zero
-from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift, wide
+from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift
 from fnlamp.tag import Hyper, Tag
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array
+from fnlamp.arrays import Array, wide
 from fnlamp.optim.decay import Decay, check_decay, decayed
 from fnlamp.optim.moments import above_zero, one_minus_power, share
-from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift, wide, zeros
+from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift, zeros
 from fnlamp.tag import Hyper, Scheduled, Tag
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array
+from fnlamp.arrays import Array, wide
 from fnlamp.given import flag, instance, number, whole
 from fnlamp.optim.decay import Decay, check_decay, decayed
 from fnlamp.optim.matrices import from_matrices, to_matrices
-from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift, wide
+from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift
 from fnlamp.tag import Hyper, Tag, check_hyper
 
 JORDAN = (3.4445, -4.7750, 2.0315)

@@ -6,11 +6,11 @@ import math
 
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array
+from fnlamp.arrays import Array, wide
 from fnlamp.given import number
 from fnlamp.optim.decay import Decay, check_decay, decayed
 from fnlamp.optim.moments import above_zero, one_minus_power, share
-from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift, wide
+from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift
 from fnlamp.tag import Hyper, Tag
 
 

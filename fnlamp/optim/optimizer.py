@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.arrays import Array, Params, Tree
+from fnlamp.arrays import Array, Params, Tree, wide
 from fnlamp.elsewhere import OPTIMIZER, Elsewhere
 from fnlamp.given import function, instance, several, text
 from fnlamp.optim.clip import clip_by_global_norm
@@ -161,11 +161,6 @@ def _update(
 def zeros(*names: str) -> Callable[[Array, Tag], Slots]:
     """Slots of the parameter's shape that start at zero, in at least float32."""
     return lambda param, tag: {name: jnp.zeros(param.shape, wide(param)) for name in names}
-
-
-def wide(x: Array) -> Any:
-    """The dtype in which a rule computes: the parameter's, or float32 if that is narrower."""
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _now(numbers: Any, schedule: Callable[[Array], Any] | None, step: Array) -> Any:

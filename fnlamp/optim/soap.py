@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array
+from fnlamp.arrays import Array, wide
 from fnlamp.given import whole
 from fnlamp.optim.decay import Decay, check_decay, decayed
 from fnlamp.optim.matrices import from_matrices, to_matrices
 from fnlamp.optim.moments import above_zero, one_minus_power, share
-from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift, wide
+from fnlamp.optim.optimizer import Numbers, Optimizer, Slots, lift
 from fnlamp.tag import Hyper, Matrix, Tag
 
 

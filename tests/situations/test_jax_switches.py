@@ -1,5 +1,6 @@
-"""JAX's own switches: every layer, loss, metric, schedule and augmentation under strict promotion, `rank_promotion=raise`,
-`debug_nans` and the transfer guard. Promotion errors arise during tracing, so most cases are only traced."""
+"""JAX's own switches: every layer, loss, metric, rule, schedule and augmentation under strict promotion,
+`rank_promotion=raise`, `debug_nans` and the transfer guard. Promotion errors arise during tracing, so most cases are only
+traced."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LAYERS, LOSSES, SCHEDULES
+from catalogue import LAYERS, LOSSES, RULES, SCHEDULES
 
-from fnlamp import Eval, Train, augment, loss, models, nn, optim
+from fnlamp import Eval, Matrix, Role, Tag, Train, augment, loss, models, nn, optim
 from fnlamp.layer import abstract_init
 from fnlamp.tree import global_norm
 
@@ -118,6 +119,25 @@ def test_schedules_under_strict_promotion(name):
             for kind in (jnp.int32, jnp.uint32, np.int64, int):
                 assert float(schedule(kind(n))) == plain[n]
             assert float(jax.jit(schedule)(jnp.int32(n))) == pytest.approx(plain[n], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", RULES)
+def test_rules_under_strict_promotion(name, dtype):
+    optimizer = RULES[name]()
+    params = {"b": jnp.ones(3, dtype), "w": jnp.ones((2, 3), dtype)}
+    tags = {"b": Tag("linear", Role.BIAS), "w": Tag("linear", Role.WEIGHT, matrix=Matrix())}
+
+    def step(params, scale, numbers):
+        state = optimizer.init(params, tags)
+        return optimizer.update(params, state, params, tags, scale, numbers), optimizer.advance(
+            params, state, params, tags, 0.5
+        )
+
+    numbers = optimizer.numbers(params, tags)
+    plain = jax.eval_shape(step, params, jnp.float32(0.5), numbers)
+    with strict():
+        assert jax.tree.leaves(jax.eval_shape(step, params, jnp.float32(0.5), numbers)) == jax.tree.leaves(plain)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
