@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -217,8 +215,9 @@ def test_frozen_is_not_in_the_norm_of_by_tag():
 def test_what_by_tag_refuses():
     with pytest.raises(ValueError, match="choose returned 'other' for Tag.*expected one of 'one'"):
         optim.by_tag({"one": optim.adamw()}, lambda tag: "other").init(PARAMS, TAGS)
-    wrapped = replace(optim.adamw(), evaluated=lambda state, params: params, name="average(adamw)")
-    with pytest.raises(ValueError, match=r"'one' is average\(adamw\), which goes around by_tag"):
-        optim.by_tag({"one": wrapped}, lambda tag: "one")
+    for wrapped in (optim.ema(optim.adamw()), optim.skip_non_finite(optim.adamw(), at_most=3)):
+        with pytest.raises(ValueError, match=r"'one' is .*\(adamw\), which goes around by_tag"):
+            optim.by_tag({"one": wrapped}, lambda tag: "one")
+    optim.by_tag({"one": optim.clipped(optim.adamw(), norm=1.0)}, lambda tag: "one")  # it needs no projection
     with pytest.raises(ValueError, match="at least one"):
         optim.by_tag({}, lambda tag: "one")
