@@ -35,6 +35,7 @@ from fnlamp.loss.ranking import exact_auroc as exact_auroc
 from fnlamp.loss.regression import mae as mae
 from fnlamp.loss.regression import r2 as r2
 from fnlamp.loss.regression import rmse as rmse
+from fnlamp.loss.terms import sum as sum
 from fnlamp.loss.value import Loss as Loss
 from fnlamp.loss.value import LossValue as LossValue
 from fnlamp.loss.value import Metric as Metric

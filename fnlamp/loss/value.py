@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ class Loss(Elsewhere):
 
     `check(prediction_spec, target)` and `check_prediction(prediction)` run on a first batch and raise a `FaultError`; plain
     functions without them are losses too. `suspects(prediction)`, a boolean, runs in every training step: if it is true, the
-    step is not taken, and `check_prediction` says why.
+    step is not taken, and `check_prediction` says why. `terms` are the losses that it is a sum of, each reported by its name.
     """
 
     apply: Callable[[Any, Any], LossValue]
@@ -61,6 +61,7 @@ class Loss(Elsewhere):
     check: Callable[[Any, Any], None] = _no_check
     check_prediction: Callable[[Any], None] = _no_check
     suspects: Callable[[Any], Array] | None = None
+    terms: tuple[Term, ...] = ()
 
     _elsewhere = LOSS
 
@@ -71,12 +72,22 @@ class Loss(Elsewhere):
             function(f"Loss: {name}", getattr(self, name), "a function that raises a FaultError")
         if self.suspects is not None:
             function("Loss: suspects", self.suspects, "a function prediction -> boolean, or None")
+        if not isinstance(self.terms, tuple) or not all(isinstance(term, Term) for term in self.terms):
+            raise TypeError(f"Loss: terms are made by loss.sum, got {shown(self.terms)}")
 
     def __call__(self, prediction: Tree, target: Tree) -> LossValue:
         return checked_value(self.name, self.apply(prediction, target), prediction, target)
 
     def __repr__(self) -> str:
         return self.name
+
+
+class Term(NamedTuple):
+    """One of the losses of a sum: its name, its factor, and the loss, which is given the whole prediction and target."""
+
+    name: str
+    weight: float
+    loss: Loss
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 from returns.result import Failure, Result, Success
 
 from fnlamp import tree
 from fnlamp.arrays import Params, State, placed_on, to_device
-from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime
+from fnlamp.effect import UNKNOWN, Effect, Outline, Resource, Runtime, collect
 from fnlamp.fault import EmptyEpoch, Interrupted, NoWeight, PlanFault
 from fnlamp.given import shown
 from fnlamp.loss import MetricLike
@@ -22,7 +22,7 @@ from fnlamp.train.check import check_executor, check_factory, check_metrics, che
 from fnlamp.train.execute import Fused
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.factory import LoopContext, use_stream
-from fnlamp.train.measures import figures, same
+from fnlamp.train.measures import figures, loss_of, same, with_terms
 from fnlamp.train.plan import check_batch, check_stream, rows_line
 from fnlamp.train.state import Kept, Trained
 from fnlamp.train.step import evaluation_body
@@ -47,21 +47,57 @@ class Evaluation:
     __hash__ = None  # type: ignore[assignment]
 
 
+Batches: TypeAlias = (
+    BatchStream[E] | Resource[BatchStream[E], E] | Callable[[LoopContext], BatchStream[E] | Resource[BatchStream[E], E]]
+)
+"""A stream, a resource of one, or a factory of either."""
+
+
+@overload
 def evaluate(
-    batches: BatchStream[E]
-    | Resource[BatchStream[E], E]
-    | Callable[[LoopContext], BatchStream[E] | Resource[BatchStream[E], E]],
-    metrics: Mapping[str, MetricLike] = MappingProxyType({}),
-) -> Callable[[Trained | Kept], Effect[Evaluation, PlanFault | NoWeight | E]]:
+    batches: Batches[E], metrics: Mapping[str, MetricLike] = ...
+) -> Callable[[Trained | Kept], Effect[Evaluation, PlanFault | NoWeight | E]]: ...
+@overload
+def evaluate(
+    batches: Mapping[str, Batches[E]], metrics: Mapping[str, MetricLike] = ...
+) -> Callable[[Trained | Kept], Effect[dict[str, Evaluation], PlanFault | NoWeight | E]]: ...
+def evaluate(batches: Any, metrics: Mapping[str, MetricLike] = MappingProxyType({})) -> Callable[..., Effect[Any, Any]]:
     """The program that evaluates a trained model in `Eval`, curried so that `training.bind(evaluate(batches))` reads in order.
 
     `batches` is a stream, a resource of one, or a factory of either, called with a `LoopContext` of the last epoch and seed 0.
+    Of a dict of them, such as `{"validation": ..., "test": ...}`, the program yields a dict of one `Evaluation` each; the first
+    failure ends it.  Each term of a `loss.sum` is a metric too.
     Fails: `EmptyEpoch`, `ShapeMismatch`, `LabelOutOfRange`, `NoWeight`, and what the stream fails with.
     """
-    if not isinstance(batches, BatchStream | Resource):
-        check_factory("batches", batches)
     check_metrics(metrics)
-    return _Evaluate(batches, dict(metrics))
+    if not isinstance(batches, Mapping):
+        return _Evaluate(_checked("batches", batches), dict(metrics))
+    if not batches or not all(isinstance(name, str) for name in batches):
+        raise TypeError(f'batches is a stream, or a dict by name, as {{"test": stream}}, got {shown(batches)}')
+    named = {name: _checked(f"batches[{name!r}]", each) for name, each in batches.items()}
+    return _EvaluateEach({name: _Evaluate(each, dict(metrics), f"evaluate {name}") for name, each in named.items()})
+
+
+def _checked(argument: str, batches: Any) -> Any:
+    if not isinstance(batches, BatchStream | Resource):
+        check_factory(argument, batches)
+    return batches
+
+
+@dataclass(frozen=True, eq=False)
+class _EvaluateEach:
+    """Several evaluations, one after the other."""
+
+    each: Mapping[str, _Evaluate]
+
+    def __call__(self, trained: Trained | Kept) -> Effect[dict[str, Evaluation], Any]:
+        programs = [evaluate(trained) for evaluate in self.each.values()]
+        return collect(programs).map(lambda found: dict(zip(self.each, found, strict=True)))
+
+    def outline(self, trained: Any) -> Outline:
+        outlines = [evaluate.outline(trained) for evaluate in self.each.values()]
+        lines = tuple(line for outline in outlines for line in outline.lines)
+        return Outline(lines, UNKNOWN, next((outline.fault for outline in outlines if outline.fault is not None), None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +106,7 @@ class _Evaluate:
 
     batches: Any
     metrics: Mapping[str, MetricLike]
+    name: str = "evaluate"
 
     def __call__(self, trained: Trained | Kept) -> Effect[Any, Any]:
         check_start("evaluate: trained", trained)
@@ -88,15 +125,15 @@ class _Evaluate:
 
             return Effect.call(call)
 
-        evaluation = use_stream(factory, context, program, "batches").named("evaluate")
+        evaluation = use_stream(factory, context, program, "batches").named(self.name)
         return evaluation.salvaged(lambda: trained)  # an interruption does not cost the training
 
     def outline(self, trained: Any) -> Outline:
         names = ", ".join(["loss", *self.metrics])
         if not isinstance(self.batches, BatchStream):
-            return Outline((f"evaluate: {names}, on a stream made when it is run",), UNKNOWN)
+            return Outline((f"{self.name}: {names}, on a stream made when it is run",), UNKNOWN)
         fault = self.batches.why_empty if self.batches.length == 0 else None
-        return Outline((f"evaluate: {names}, on {rows_line(self.batches)}",), UNKNOWN, fault)
+        return Outline((f"{self.name}: {names}, on {rows_line(self.batches)}",), UNKNOWN, fault)
 
 
 def run_evaluation(
@@ -109,6 +146,7 @@ def run_evaluation(
     epoch: int,
 ) -> Result[Evaluation, Any] | Interrupted:
     """One pass over the stream, polling for cancellation between dispatches."""
+    metrics = with_terms(model.loss, metrics)
     body = evaluation_body(model, metrics)
     executor = runtime.executor or Fused()
     specs = check_stream(model, stream, weights, metrics=metrics)
@@ -118,14 +156,15 @@ def run_evaluation(
             carry = reached.carry
             if runtime.cancel.requested:
                 return Interrupted()
-        steps, rows, of_batches, total, weight, numbers = tally.sums(carry)
+        sums = tally.sums(carry)
         # A label out of range, or the numbers themselves.
-        if np.isnan([total, *numbers]).any() and stream.reread is not Reread.NEVER:
+        if np.isnan([sums.total, *sums.metrics]).any() and stream.reread is not Reread.NEVER:
             for batch in items(stream):
                 check_batch(model, weights, batch, metrics)
-    if not steps:
+    if not sums.steps:
         return Failure(EmptyEpoch())
-    if not weight:
+    if not sums.weight:
         return Failure(NoWeight(epoch))
-    found = figures(metrics, specs, numbers)
-    return Success(Evaluation(float(total / weight), float(of_batches / steps), found, int(steps), int(rows)))
+    found = figures(metrics, specs, sums.metrics)
+    means = loss_of(model.loss, sums, found), float(sums.of_batches / sums.steps)
+    return Success(Evaluation(*means, found, int(sums.steps), int(sums.rows)))

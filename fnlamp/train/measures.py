@@ -11,7 +11,8 @@ import numpy as np
 
 from fnlamp.arrays import Tree, describe
 from fnlamp.fault import FaultError, ShapeMismatch
-from fnlamp.loss import MetricLike, as_metric
+from fnlamp.loss import Loss, MetricLike, as_metric
+from fnlamp.train.tally import Sums
 
 
 def measures(metrics: Iterable[MetricLike], prediction: Tree, target: Tree) -> tuple[Tree, ...]:
@@ -27,6 +28,23 @@ def same_sums(metrics: Mapping[str, MetricLike], specs: list[Tree]) -> Tree:
             if jax.tree.flatten(one) != jax.tree.flatten(two):
                 raise FaultError(ShapeMismatch(f"sums {_shapes(one)} for a batch of any size", _shapes(two), where=name))
     return first
+
+
+def with_terms(loss: Loss, metrics: Mapping[str, MetricLike], argument: str = "metrics") -> dict[str, MetricLike]:
+    """The terms of a loss as metrics, and the others.  Raises: `ValueError` for another metric with the name of a term."""
+    terms = {f"{term.name}_loss": term.loss for term in loss.terms}
+    for name, term in terms.items():
+        if metrics.get(name, term) is not term:
+            raise ValueError(f"{argument}[{name!r}] has the name that a term of the loss {loss} is reported by; rename it")
+    return {**terms, **metrics}
+
+
+def loss_of(loss: Loss, sums: Sums, figures: Mapping[str, Any]) -> float:
+    """The loss over all batches: total / weight, or the sum of the means of its terms, 0 for one whose rows are all ignored."""
+    if not loss.terms or np.isnan(sums.total):
+        return float(sums.total / sums.weight)
+    means = [(term.weight, figures[f"{term.name}_loss"]) for term in loss.terms]
+    return math.fsum(weight * mean for weight, mean in means if not math.isnan(mean))
 
 
 def _shapes(sums: Tree) -> str:

@@ -30,6 +30,7 @@ from fnlamp.train.execute import Body
 from fnlamp.train.factory import LoopContext, make_stream
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient
+from fnlamp.train.measures import with_terms
 from fnlamp.train.plan import (
     Plan,
     abstract_carry,
@@ -88,8 +89,10 @@ class Program:
         check.check_start("resume", self.resume, Trained, TrainState)
         check.check_metrics(self.metrics)
         check.check_metrics(self.train_metrics, "train_metrics")
+        metrics = dict(self.metrics) if self.validation_batches is None else with_terms(self.model.loss, self.metrics)
+        seen = with_terms(self.model.loss, self.train_metrics, "train_metrics")
         check.check_gradient(self.gradient)
-        check.check_folds(self.folds, (*self.metrics, *(f"train_{name}" for name in self.train_metrics)))
+        check.check_folds(self.folds, (*metrics, *(f"train_{name}" for name in seen)))
         if self.on_epoch is not None:
             check.check_hook(self.on_epoch)
         if self.parameter_bound is not None and not check_hyper("parameter_bound", self.parameter_bound) > 0:
@@ -98,8 +101,8 @@ class Program:
         for name, value in {
             **sound,
             "schedule": checked(self.schedule),
-            "metrics": dict(self.metrics),
-            "train_metrics": dict(self.train_metrics),
+            "metrics": metrics,
+            "train_metrics": seen,
             "folds": dict(self.folds),
         }.items():
             object.__setattr__(self, name, value)

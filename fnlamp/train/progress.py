@@ -17,7 +17,7 @@ from fnlamp.stream import BatchStream
 from fnlamp.train import tally
 from fnlamp.train.evaluate import Evaluation
 from fnlamp.train.fold import Verdict, checked_step
-from fnlamp.train.measures import figures
+from fnlamp.train.measures import figures, loss_of
 from fnlamp.train.program import Program
 from fnlamp.train.start import print_of, state_of
 from fnlamp.train.state import Carry, EpochReport, Kept, Slot, Trained, TrainState
@@ -109,17 +109,18 @@ class Progress:
     def report(self, program: Program, validation: Evaluation | None, seconds: float) -> EpochReport:
         """The figures of the running epoch, after its last step."""
         sums = tally.sums(self.carry.tally)
+        measured = figures(program.train_metrics, self.measured, sums.metrics)
         return EpochReport(
             epoch=self.epoch,
             epochs=program.epochs,
             steps=int(sums.steps),
             samples=int(sums.rows),
-            train_loss=float(sums.total / sums.weight),
+            train_loss=loss_of(program.model.loss, sums, measured),
             train_loss_of_batches=float(sums.of_batches / sums.steps),
             validation_loss=None if validation is None else validation.loss,
             validation_loss_of_batches=None if validation is None else validation.loss_of_batches,
             validation_metrics={} if validation is None else dict(validation.metrics),
-            train_metrics=figures(program.train_metrics, self.measured, sums.metrics),
+            train_metrics=measured,
             seconds=seconds,
             skipped=0 if program.optimizer.skipped is None else int(program.optimizer.skipped(self.carry.optimizer_state)),
         )

@@ -114,6 +114,11 @@ LOSSES: dict[str, tuple[loss.Loss, Any, Any]] = {
     "cosine_distance": (loss.cosine_distance(), numbers, logp),
     "triplet": (loss.triplet(), numbers, vectors),
     "ctc": (loss.ctc(), words, sequences),
+    "sum": (
+        loss.sum({"a": loss.mse(), "b": loss.cosine_distance()}, weights={"b": 0.3}),
+        {"a": numbers, "b": numbers},
+        {"a": logp, "b": logp},
+    ),
 }
 
 

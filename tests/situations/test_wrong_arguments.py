@@ -240,6 +240,7 @@ CASES: dict[str, Case] = {
     "loss.recall": case(loss.recall, **BY_CLASS),
     "loss.rmse": case(loss.rmse, ignored=MISSING),
     "loss.smooth_l1": case(loss.smooth_l1, beta=POSITIVE, ignored=MISSING),
+    "loss.sum": case(loss.sum, {"terms": {"a": LOSS}}),
     "loss.top_k_accuracy": case(loss.top_k_accuracy, {"k": 2}, ignored=WHOLE),
     "loss.triplet": case(loss.triplet, margin=POSITIVE),
     # ---- optimizers
