@@ -20,7 +20,7 @@ from fnlamp.identity import identity
 from fnlamp.layer import Init
 from fnlamp.loss import MetricLike
 from fnlamp.mode import name_key, seed_key
-from fnlamp.optim import Optimizer
+from fnlamp.optim import Optimizer, loss_scaled
 from fnlamp.optim.schedule import Schedule, checked
 from fnlamp.stream import BatchStream
 from fnlamp.stream.view import check_seed
@@ -79,6 +79,8 @@ class Program:
         check.check_factory("train_batches", self.train_batches)
         if self.validation_batches is not None:
             check.check_factory("validation_batches", self.validation_batches)
+        unscaled = self.model.precision.scaled and self.optimizer.loss_scale is None
+        optimizer = loss_scaled(self.optimizer) if unscaled else self.optimizer
         epochs, every = whole("epochs", self.epochs, None), whole("validate_every", self.validate_every, None)
         if epochs < 0 or every < 1:
             raise ValueError(f"expected epochs >= 0 and validate_every >= 1, got {epochs} and {every}")
@@ -97,7 +99,7 @@ class Program:
             check.check_hook(self.on_epoch)
         if self.parameter_bound is not None and not check_hyper("parameter_bound", self.parameter_bound) > 0:
             raise ValueError(f"parameter_bound is above 0, got {self.parameter_bound}")
-        sound = {"epochs": epochs, "validate_every": every, "seed": seed}
+        sound = {"optimizer": optimizer, "epochs": epochs, "validate_every": every, "seed": seed}
         for name, value in {
             **sound,
             "schedule": checked(self.schedule),
