@@ -12,7 +12,7 @@ from outcomes import fault, value
 
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Effect, Runtime
-from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.fault import DtypeMismatch, FaultError, LabelOutOfRange, ShapeMismatch
 from fnlamp.loss import LossValue, Metric, as_loss, as_metric
 from fnlamp.train import tally
 
@@ -177,3 +177,52 @@ def test_a_report_with_arrays_prints_and_compares():
     assert asdict(runs[0])["validation_metrics"]["wide"].shape == (5, 5)
     again = type(runs[1])(**{**vars(runs[1]), "seconds": runs[0].seconds})
     assert (again == runs[0], hash(again) == hash(runs[0])) == (True, True)
+
+
+# ------------------------------------------------------------------------------- fnlamp's own, over batches
+
+
+def test_each_metric_of_classes_over_batches_is_that_of_all_rows():
+    labels = np.where(RNG.random(37) < 0.2, -100, RNG.choice([0, 2, 3], 37))  # class 1 is absent
+    metrics = {
+        "accuracy": loss.accuracy,
+        "top_k": loss.top_k_accuracy(2),
+        "table": loss.confusion_matrix(),
+        **{f"{make.__name__} {a.name}": make(a) for make in (loss.precision, loss.recall, loss.f1) for a in loss.Average},
+        "auroc": loss.auroc(np.linspace(-3, 3, 301), loss.Average.EACH),
+        "calibration": loss.calibration_error(5),
+        "perplexity": loss.perplexity(),
+    }
+    model = train.supervised(nn.linear(4), loss.cross_entropy())
+    stood = value(program(model=model, train_batches=lambda c: stream.minibatches(X, labels, batch_size=8)), QUIET)
+    prediction = stood.predict(X)
+    for executor in (train.Fused(), train.Fused(chunk=2), train.Stepwise()):
+        evaluation = train.evaluate(stream.minibatches(X, labels, batch_size=8), metrics)(stood)
+        found = value(evaluation, Runtime(log=None, executor=executor)).metrics
+        for name, metric in metrics.items():
+            np.testing.assert_allclose(found[name], as_metric(metric)(prediction, labels), rtol=1e-6, err_msg=name)
+    exact = loss.exact_auroc(prediction, labels, loss.Average.EACH)
+    assert np.isnan(exact[1])
+    np.testing.assert_allclose(found["auroc"], exact, atol=0.03)
+
+
+def test_each_metric_of_numbers_over_batches_is_that_of_all_rows(trained):
+    target = np.where(RNG.random(Y.shape) < 0.2, np.nan, Y).astype(np.float32)
+    metrics = {make.__name__: make(ignored=np.nan) for make in (loss.mae, loss.rmse, loss.r2)}
+    model = train.supervised(nn.linear(2), loss.mse(ignored=np.nan))
+    seen = stream.minibatches(X, target, batch_size=8)
+    program_ = program(model=model, initial=trained, train_batches=lambda c: seen, optimizer=optim.sgdw(0.0))
+    found = value(program_.bind(train.evaluate(seen, metrics)), QUIET)
+    for name, metric in metrics.items():
+        assert found.metrics[name] == pytest.approx(as_metric(metric)(trained.predict(X), target), rel=1e-6)
+    assert found.loss == pytest.approx(found.metrics["rmse"] ** 2, rel=1e-6)
+
+
+def test_a_label_that_is_no_class_is_found_by_a_metric_of_counts():
+    labels = np.where(np.arange(37) == 20, 7, 0)
+    model = train.supervised(nn.linear(4), lambda prediction, target: jnp.square(prediction).sum(-1))
+    items = list(stream.items(stream.minibatches(X, labels, batch_size=8)))
+    stood = value(program(model=model, train_batches=lambda c: stream.from_items(items)), QUIET)
+    for metric in (loss.f1(), loss.confusion_matrix(), loss.auroc([0.0]), loss.calibration_error()):
+        found = fault(train.evaluate(stream.from_items(items), {"own": metric})(stood), QUIET)
+        assert (type(found), found.label, found.row) == (LabelOutOfRange, 7, 4)
