@@ -17,7 +17,7 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delenv("FNLAMP_MNIST", raising=False)
     yield importlib.import_module
-    for name in ("cases", "race", "growth", "handwritten", "rules", "torch_peers", "training"):
+    for name in ("cases", "decisions", "paired", "race", "growth", "handwritten", "rules", "torch_peers", "training"):
         sys.modules.pop(name, None)
 
 
@@ -96,3 +96,12 @@ def test_each_rule_of_the_count_is_described(benchmarks):
     assert (found["rate"], found["steps"], found["mean"]) == (3e-3, [200, 250, 150], 200)
     assert "0.50" in rules.line("adamw", found, 400.0)
     assert "mean" not in rules.tuned(None, "adamw", [1.0], 3, count=lambda *_: (None, 0.1))
+
+
+def test_decisions_are_measured_in_a_small_form(benchmarks, tmp_path, monkeypatch, capsys):
+    decisions, out = benchmarks("decisions"), tmp_path / "figures.json"
+    monkeypatch.setattr(decisions.fnlamp, "keep_memory", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["decisions.py", "--rounds", "2", "--scale", "0.02", "--json", str(out)])
+    decisions.main()
+    figures = json.loads(out.read_text())
+    assert figures["median"] > 0 and "wanted at most 1.05" in capsys.readouterr().out

@@ -1,0 +1,73 @@
+"""What a schedule, an average of the weights, and folds cost together, for the simple model of `training.py`.
+
+    python examples/benchmarks/decisions.py --data FOLDER --json FILE
+
+Both train for some epochs with validation, alternating; the ratio is the median over paired rounds. Wanted: at most 1.05.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cases import CASES, data_for
+from paired import Finding, ratios, take_turns
+
+import fnlamp
+from fnlamp import loss, optim, stream, train
+from fnlamp.effect import Runtime
+
+EPOCHS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of an epoch")
+    parser.add_argument("--data", type=Path, default=os.environ.get("FNLAMP_MNIST"), help="folder of MNIST's IDX files")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    given = parser.parse_args()
+    fnlamp.keep_memory()
+    finding = measure(given.rounds, given.scale, given.data)
+    print(finding)
+    if given.json:
+        given.json.write_text(json.dumps(finding.as_json(), indent=2))
+
+
+def measure(rounds: int, scale: float, folder: Path | None) -> Finding:
+    """The time of training with decisions, as a ratio to the time without."""
+    case = CASES["simple"]
+    steps = max(2, int(case.steps * scale))
+    x, y = data_for(case, steps, folder, "uint8")
+    plain = describe(case, case.optimizer, x, y)
+    decided = describe(
+        case,
+        optim.ema(case.optimizer, 0.999),
+        x,
+        y,
+        schedule=optim.warmup(50, optim.cosine(EPOCHS * steps)),
+        folds={"best": train.best(), "stop": train.patience(EPOCHS), "rate": train.reduce_on_plateau(0.5, EPOCHS)},
+    )
+    quiet = Runtime(log=None)
+    contestants = {"plain": lambda _: plain.run_or_raise(quiet), "decided": lambda _: decided.run_or_raise(quiet)}
+    seconds = take_turns(contestants, rounds)
+    with_them = ratios(seconds["decided"], seconds["plain"])
+    return Finding.of("a schedule, an average and three folds", "of the time without", with_them, 1.05, at_least=False)
+
+
+def describe(case: Any, optimizer: optim.Optimizer, x: Any, y: Any, **options: Any) -> Any:
+    return train.epochs(
+        model=train.supervised(case.layer, loss.cross_entropy()),
+        optimizer=optimizer,
+        train_batches=lambda context: stream.minibatches(x, y, batch_size=case.batch, seed=context.seed),
+        validation_batches=lambda context: stream.minibatches(x[:2000], y[:2000], batch_size=200),
+        epochs=EPOCHS,
+        **options,
+    )
+
+
+if __name__ == "__main__":
+    main()
