@@ -112,7 +112,7 @@ def test_faults_are_values() -> None:
         (ShapeMismatch("[2]", "[3]", "squeeze it"), "expected [2], got [3]; squeeze it"),
         (ShapeMismatch("[2]", "[3]", where="out"), "out: expected [2], got [3]"),
         (LabelOutOfRange(12, 10, 3), "expected labels from 0 to 9, got 12 in row 3; relabel the classes, "),
-        (EmptyEpoch(), "expected at least one batch an epoch, got a stream that ends at once"),
+        (EmptyEpoch(), "expected at least one batch per epoch, got a stream that ends at once"),
         (EmptyEpoch(7, 10, True), "7 rows in batches of 10 with drop_last; lower batch_size or keep the last batch"),
         (EmptyEpoch(0, 1000), "0 rows in batches of 1,000; the data set has no rows"),
         (NonFinite("loss", 1, 2000, None), "the loss became infinite or not a number in epoch 1 at step 2,000"),

@@ -303,7 +303,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         42
         >>> Effect.from_failure(fault.EmptyEpoch(rows=0, batch_size=2)).run_or_raise()
         Traceback (most recent call last):
-        fnlamp.fault.FaultError: EmptyEpoch: expected at least one batch an epoch, got none: ...
+        fnlamp.fault.FaultError: EmptyEpoch: expected at least one batch per epoch, got none: ...
         """
         exit, state = outcome(self._inner_value, Runtime() if runtime is None else runtime)
         match exit:

@@ -88,7 +88,7 @@ class EmptyEpoch(Fault):
     """A stream has no batches.
 
     >>> print(EmptyEpoch(rows=3, batch_size=8, drop_last=True))
-    expected at least one batch an epoch, got none: 3 rows in batches of 8 with drop_last; ...
+    expected at least one batch per epoch, got none: 3 rows in batches of 8 with drop_last; ...
     """
 
     rows: int | None = None
@@ -97,9 +97,9 @@ class EmptyEpoch(Fault):
 
     def __str__(self) -> str:
         if self.rows is None:
-            return self._say("expected at least one batch an epoch, got a stream that ends at once")
+            return self._say("expected at least one batch per epoch, got a stream that ends at once")
         return self._say(
-            f"expected at least one batch an epoch, got none: {self.rows:,} rows in batches of {self.batch_size:,}"
+            f"expected at least one batch per epoch, got none: {self.rows:,} rows in batches of {self.batch_size:,}"
             f"{' with drop_last' if self.drop_last else ''}; "
             + ("lower batch_size or keep the last batch" if self.rows else "the data set has no rows")
         )

@@ -46,7 +46,7 @@ class Plain:
 
 FAILURES = [
     (FAULT, TEXT),
-    (EmptyEpoch(0, 2), "EmptyEpoch: expected at least one batch an epoch, got none: 0 rows in batches of 2; "),
+    (EmptyEpoch(0, 2), "EmptyEpoch: expected at least one batch per epoch, got none: 0 rows in batches of 2; "),
     ("no space left", "no space left"),
     (ValueError("x"), "ValueError: x"),
     (KeyError("x"), "KeyError: 'x'"),

@@ -129,7 +129,7 @@ def _alike(of: Callable[[Any], Any], items: Sequence[Any], names: Sequence[int],
 
 
 def _misfit(i: int, items: Sequence[Any], names: Sequence[int], path: str) -> FaultError:
-    """The fault for item i, which differs from the first; of the two, it blames the one whose form is rarer among all items."""
+    """The fault for item i, which differs from the first; of the two, it names the one whose form is rarer among all items."""
     forms = [_form(item) for item in items]
     one, odd = (i, 0) if forms.count(forms[0]) < forms.count(forms[i]) else (0, i)
     first, other = items[one], items[odd]

@@ -138,7 +138,7 @@ def _blocks(path: str, lines: Iterator[bytes], separator: str, columns: _Columns
 
 
 def _misfits(block: bytes, width: int, separator: bytes) -> bool:
-    """Whether a block, large because its lines are, has lines of another width."""
+    """Whether a block, which is large because its lines are long, has lines of another width."""
     return len(block) > 4 * PIECE and block.count(separator) != block.count(b"\n") * (width - 1)
 
 

@@ -181,7 +181,7 @@ def _orientation(image: Any) -> int:
 
 def _converted(path: str, image: Any, mode: str, pillow: Any) -> Any:
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        raise FaultError(FileCorrupt(path, "pixels of 8 or 16 bits a channel", f"pixels of 32 bits (mode {image.mode})"))
+        raise FaultError(FileCorrupt(path, "pixels of 8 or 16 bits per channel", f"pixels of 32 bits (mode {image.mode})"))
     if image.mode.startswith("I"):  # Pillow would cut at 255
         image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif "transparency" in image.info and image.mode == "P":

@@ -54,7 +54,7 @@ def read_pickle(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effe
                 except LookupError as error:
                     raise ValueError(f"the opcode {opcode} without its operands") from error
             if file.tell() != size or len(machine.stack) != 1 or machine.below:
-                raise ValueError("something after the end, or left over")
+                raise ValueError("bytes after the end, or objects left over")
             file.close()
             del raw  # before arrays are copied
             return _Values(name, size).value(machine.stack[0])

@@ -24,11 +24,11 @@ def language_model_batches(
 ) -> BatchStream[Never]:
     """Batches `(inputs, targets)`: windows of `block` tokens of a corpus, and the next token of each.
 
-    Windows do not overlap, so each token is predicted at most once an epoch. Without a seed they are in order from the first
+    Windows do not overlap, so each token is predicted at most once per epoch. Without a seed they are in order from the first
     token; with one they are shuffled, and start at an offset below `block`. Both are functions of the seed alone, and every
     seed gives the same number of windows. The last batch has the remaining windows; `drop_last` drops it if it is not full.
     The corpus is one array of ids. Only the corpus is on the device, in its own dtype: 8 or 16 bits save memory. A corpus that
-    is mapped from a file stays there, and is read batch by batch.
+    is mapped from a file stays on disk, and is read batch by batch.
     Shapes: corpus `(tokens,)`, any integers; both parts of a batch `(batch_size, block)`, int32.
     Fails: `ShapeMismatch`, `DtypeMismatch`, also for ids that 32 bits cannot hold; a stream without batches, `EmptyEpoch`,
     if the corpus has fewer than `block + 1` tokens.

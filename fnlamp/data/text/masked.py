@@ -39,7 +39,7 @@ def masked_batches(
 ) -> BatchStream[Never]:
     """Batches `(features, targets)` for BERT's two tasks: masked tokens, and whether one sentence follows another.
 
-    A paragraph is a sequence of sentences, a sentence a sequence of ids; each pair of neighbours is one row an epoch. A row is
+    A paragraph is a sequence of sentences, a sentence a sequence of ids; each pair of neighbours is one row per epoch. A row is
     `[cls] a [sep] b [sep]`, padded to `maximum`: a sentence of a paragraph, and with probability 1/2 the next one, else one
     from another paragraph (from the same if there is no other; never the next one). If both together are too long, the
     longer one is cut to a window at a random place, or both to about half the space. `share` of a row's tokens are chosen, at
