@@ -75,12 +75,11 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
         value, grads, (layer_state, measured) = recipe.gradient(objective, at, start, batch, mode)
         if amount is not None:
             value, grads = LossValue(value.total / amount, value.weight), jax.tree.map(lambda g: g / amount, grads)
-        mean = value.mean
         if optimizer.skipped is not None:
-            grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(mean), g, jnp.nan), grads)
+            grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(value.mean), g, jnp.nan), grads)
         scale = jnp.asarray(recipe.schedule(carry.step)) * rate
         params, new = optimizer.update(grads, state, carry.params, tags, scale, numbers)
-        sums = tally.add(carry.tally, rows_of(batch), [mean, value.total, value.weight, *tree.leaves(measured)])
+        sums = tally.add(carry.tally, rows_of(batch), [value.mean, value.total, value.weight, *tree.leaves(measured)])
         if optimizer.skipped is not None:  # a skipped batch leaves no trace in averages: the optimizer counts it
             taken = optimizer.skipped(new) == optimizer.skipped(state)
             before = carry.layer_state, carry.tally
