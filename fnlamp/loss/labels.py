@@ -67,8 +67,9 @@ def _one_number(name: str) -> str:
 
 def _shape_hint(name: str, prediction: Array, target: Array) -> str:
     if target.shape == prediction.shape and prediction.ndim > 1 and prediction.shape[-1] > 1:
-        several = "; for several labels per row use loss.multilabel_accuracy(threshold=0.0)" if name == "accuracy" else ""
-        return f"labels are class numbers, not one-hot: target.argmax(-1){several}"
+        several = {"accuracy": "multilabel_accuracy"}.get(name, name)
+        hint = f"; for several labels per row use loss.{several}(threshold=0.0)" if name in WITH_THRESHOLD else ""
+        return f"labels are class numbers, not one-hot: target.argmax(-1){hint}"
     if target.shape == prediction.shape:
         return _one_number(name)
     return squeeze_hint(prediction, target)
@@ -133,7 +134,8 @@ def _aligned(name: str, prediction: Array, target: Array) -> tuple[Array, Array]
     if prediction.shape != target.shape or (several and prediction.ndim < 2):
         hint = ""
         if prediction.ndim == target.ndim + 1:
-            hint = f"for scores of several classes use loss.{name.replace('binary_', '').replace('multilabel_', '')}"
+            other = "loss.accuracy" if name.endswith("accuracy") else f"loss.{name}() without a threshold"
+            hint = f"for scores of several classes use {other}"
         labels = " (batch, ..., labels)" if several else ""
         refuse(name, f"a target of the prediction's shape {list(prediction.shape)}{labels}", target, hint)
     return prediction, target

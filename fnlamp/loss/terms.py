@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from fnlamp.arrays import Array, Tree
 from fnlamp.given import arguments, number, shown
-from fnlamp.loss.value import Loss, LossValue, MetricLike, Term, as_loss
+from fnlamp.loss.value import Loss, LossValue, Term, as_loss
 
 
 @arguments('it makes a loss of several, as loss.sum({"digit": loss.cross_entropy(), "angle": loss.mse()})')
-def sum(terms: Mapping[str, MetricLike], weights: Mapping[str, float] = MappingProxyType({})) -> Loss:
+def sum(terms: Mapping[str, Callable[[Any, Any], Any]], weights: Mapping[str, float] = MappingProxyType({})) -> Loss:
     """The weighted sum of the means of several losses, for a model of several outputs or an output with several aims.
 
     A term without an entry in `weights` has the weight 1.  If the prediction is a dict, a term is given the entry of its name,

@@ -137,7 +137,10 @@ class Metric(Elsewhere):
 
     def figure(self, sums: Tree) -> float | np.ndarray[Any, Any]:
         """The result of sums over all batches, which are NumPy arrays: a float, or an array."""
-        found = np.asarray(self.result(jax.tree.map(lambda x: np.asarray(x, np.float64), sums)))
+        made = self.result(jax.tree.map(lambda x: np.asarray(x, np.float64), sums))
+        found = np.asarray(made)
+        if found.dtype.kind not in "biuf":
+            raise TypeError(f"{self.name}: result returned {shown(made)}, expected a number or an array of numbers")
         return found if found.ndim else float(found)
 
     def __repr__(self) -> str:

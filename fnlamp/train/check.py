@@ -15,7 +15,7 @@ from returns.primitives.container import BaseContainer
 from fnlamp import optim
 from fnlamp.effect import Effect, Resource
 from fnlamp.layer import Layer
-from fnlamp.loss import Loss
+from fnlamp.loss import Loss, as_metric
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
 from fnlamp.train.fold import Fold
@@ -72,6 +72,7 @@ def check_metrics(metrics: Any, argument: str = "metrics") -> None:
             raise TypeError(f"{argument} are named by strings, got {_shown(name)}")
         if not callable(metric):
             raise TypeError(f"{argument}[{name!r}] is a function (prediction, target) -> LossValue, got {_shown(metric)}")
+        as_metric(metric, f"{argument}[{name!r}]")
 
 
 def check_gradient(gradient: Any) -> None:

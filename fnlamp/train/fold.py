@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from fnlamp.given import flag, function, instance, number, shown, text, whole
 from fnlamp.train.state import EpochReport
 
@@ -57,7 +59,11 @@ def figure(metric: Metric, report: EpochReport) -> float | None:
         return metric(report)
     for figures, name in _places(report, metric):
         if name in figures:
-            return None if figures[name] is None else float(figures[name])
+            found = figures[name]
+            if np.ndim(found):
+                hint = f'a function, as lambda report: report.validation_metrics["{name}"].min()'
+                raise TypeError(f"the metric {metric!r} of a fold is an array of shape {np.shape(found)}; give {hint}")
+            return None if found is None else float(found)
     return None
 
 

@@ -164,6 +164,23 @@ def test_a_batch_without_a_mean_is_not_hidden(trained):
     assert np.isnan(value(*evaluated(trained, {"own": negative})).metrics["own"])
 
 
+@pytest.mark.parametrize("option", ["metrics", "train_metrics"])
+def test_a_metric_that_was_not_called_is_told_at_once(option):
+    with pytest.raises(TypeError, match=rf"{option}\['f1'\]: fnlamp.loss.f1 makes a loss or a metric; write loss.f1\(\)"):
+        program(**{option: {"f1": loss.f1}})
+
+
+def test_a_result_is_a_number_or_an_array():
+    with pytest.raises(TypeError, match="own: result returned .*, expected a number or an array of numbers"):
+        Metric(lambda p, t: p.sum(), lambda sums: {"sum": sums}, "own")(X, Y)
+
+
+def test_a_fold_reads_a_number():
+    metrics = {"above": Metric(histogram, shares, "histogram")}
+    with pytest.raises(TypeError, match=r"the metric 'above' of a fold is an array of shape \(2,\); give a function"):
+        value(program(validation_batches=batches, metrics=metrics, folds={"best": train.best("above")}), QUIET)
+
+
 # ------------------------------------------------------------------------------- reports
 
 

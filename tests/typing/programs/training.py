@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, assert_type
 
+import jax
 import numpy as np
 from returns.io import IOFailure, IOResult, IOSuccess
 from returns.result import Failure, Success
@@ -31,6 +32,14 @@ def save(trained: train.Trained) -> Effect[str, DiskFull]:
     return Effect.from_value(f"{len(trained.curve)} epochs")
 
 
+def hits(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    return (prediction.argmax(-1) == target).sum()
+
+
+def small(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    return (prediction**2).sum(-1)
+
+
 program = train.epochs(
     model=train.supervised(nn.sequence(hidden=nn.linear(8), act=nn.relu, out=nn.linear(2)), loss.cross_entropy()),
     optimizer=optim.adamw(weight_decay=lambda tag: 0.01 if tag.role is Role.WEIGHT else 0.0),
@@ -41,6 +50,13 @@ program = train.epochs(
 )
 assert_type(program, Effect[train.Trained, train.TrainFault])
 assert_type(program.tap(save), Effect[train.Trained, train.TrainFault | DiskFull])
+halves = {"front": stream.full_batch(features[:4], labels[:4]), "back": stream.full_batch(features[4:], labels[4:])}
+evaluate = train.evaluate(halves, {"f1": loss.f1(), "own": loss.Metric(hits, float, "hits")})
+one = train.evaluate(halves["front"], {"right": hits})
+assert_type(program.bind(evaluate), Effect[dict[str, train.Evaluation], train.TrainFault])
+assert_type(program.bind(one), Effect[train.Evaluation, train.TrainFault])
+both = loss.sum({"classes": loss.cross_entropy(), "small": small}, weights={"small": 0.1})
+assert_type(both, loss.Loss)
 
 
 @do
