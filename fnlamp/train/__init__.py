@@ -26,6 +26,8 @@ from fnlamp.train.precision import Precision as Precision
 from fnlamp.train.precision import bfloat16 as bfloat16
 from fnlamp.train.precision import float16 as float16
 from fnlamp.train.precision import float32 as float32
+from fnlamp.train.predictions import predict_batches as predict_batches
+from fnlamp.train.recalibrate import recalibrate as recalibrate
 from fnlamp.train.state import EpochReport as EpochReport
 from fnlamp.train.state import Kept as Kept
 from fnlamp.train.state import Trained as Trained

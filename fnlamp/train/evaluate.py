@@ -18,12 +18,13 @@ from fnlamp.given import shown
 from fnlamp.loss import MetricLike
 from fnlamp.stream import BatchStream, Reread, items
 from fnlamp.train import tally
-from fnlamp.train.check import check_executor, check_factory, check_metrics, check_start, device_of
+from fnlamp.train.after import Pass, epoch_of
+from fnlamp.train.check import check_metrics
 from fnlamp.train.execute import Fused
 from fnlamp.train.execute.workspace import Workspace
-from fnlamp.train.factory import LoopContext, use_stream
+from fnlamp.train.factory import LoopContext
 from fnlamp.train.measures import figures, loss_of, same, with_terms
-from fnlamp.train.plan import check_batch, check_stream, rows_line
+from fnlamp.train.plan import check_batch, check_stream
 from fnlamp.train.state import Kept, Trained
 from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised
@@ -71,24 +72,29 @@ def evaluate(batches: Any, metrics: Mapping[str, MetricLike] = MappingProxyType(
     """
     check_metrics(metrics)
     if not isinstance(batches, Mapping):
-        return _Evaluate(_checked("batches", batches), dict(metrics))
+        return _evaluation("batches", batches, dict(metrics), "evaluate")
     if not batches or not all(isinstance(name, str) for name in batches):
         raise TypeError(f'batches is a stream, or a dict by name, as {{"test": stream}}, got {shown(batches)}')
-    named = {name: _checked(f"batches[{name!r}]", each) for name, each in batches.items()}
-    return _EvaluateEach({name: _Evaluate(each, dict(metrics), f"evaluate {name}") for name, each in named.items()})
+    measured = dict(metrics)
+    named = {name: (f"batches[{name!r}]", each, measured, f"evaluate {name}") for name, each in batches.items()}
+    return _EvaluateEach({name: _evaluation(*each) for name, each in named.items()})
 
 
-def _checked(argument: str, batches: Any) -> Any:
-    if not isinstance(batches, BatchStream | Resource):
-        check_factory(argument, batches)
-    return batches
+def _evaluation(argument: str, batches: Any, metrics: Mapping[str, MetricLike], title: str) -> Pass:
+    def work(
+        trained: Trained | Kept, stream: BatchStream[Any], runtime: Runtime, workspace: Workspace
+    ) -> Result[Evaluation, Any] | Interrupted:
+        weights = trained.params, trained.layer_state
+        return run_evaluation(trained.model, metrics, stream, weights, runtime, workspace, epoch_of(trained))
+
+    return Pass("evaluate", batches, work, title, ", ".join(["loss", *metrics]), argument)
 
 
 @dataclass(frozen=True, eq=False)
 class _EvaluateEach:
     """Several evaluations, one after the other."""
 
-    each: Mapping[str, _Evaluate]
+    each: Mapping[str, Pass]
 
     def __call__(self, trained: Trained | Kept) -> Effect[dict[str, Evaluation], Any]:
         programs = [evaluate(trained) for evaluate in self.each.values()]
@@ -98,42 +104,6 @@ class _EvaluateEach:
         outlines = [evaluate.outline(trained) for evaluate in self.each.values()]
         lines = tuple(line for outline in outlines for line in outline.lines)
         return Outline(lines, UNKNOWN, next((outline.fault for outline in outlines if outline.fault is not None), None))
-
-
-@dataclass(frozen=True, eq=False)
-class _Evaluate:
-    """A continuation that `explain` can look into."""
-
-    batches: Any
-    metrics: Mapping[str, MetricLike]
-    name: str = "evaluate"
-
-    def __call__(self, trained: Trained | Kept) -> Effect[Any, Any]:
-        check_start("evaluate: trained", trained)
-        if not isinstance(trained, Trained | Kept):
-            got = shown(trained)
-            raise TypeError(f"evaluate: trained is what epochs gave, got {got}; write training.bind(evaluate(batches))")
-        context = LoopContext(trained.last.epoch if isinstance(trained, Trained) else trained.epoch, 0)
-        factory = (lambda _: self.batches) if isinstance(self.batches, BatchStream | Resource) else self.batches
-
-        def program(stream: BatchStream[Any]) -> Effect[Evaluation, Any]:
-            def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
-                check_executor(runtime.executor)
-                workspace = Workspace(device_of(runtime.device))
-                weights = (trained.params, trained.layer_state)
-                return run_evaluation(trained.model, self.metrics, stream, weights, runtime, workspace, context.epoch)
-
-            return Effect.call(call)
-
-        evaluation = use_stream(factory, context, program, "batches").named(self.name)
-        return evaluation.salvaged(lambda: trained)  # an interruption does not cost the training
-
-    def outline(self, trained: Any) -> Outline:
-        names = ", ".join(["loss", *self.metrics])
-        if not isinstance(self.batches, BatchStream):
-            return Outline((f"{self.name}: {names}, on a stream made when it is run",), UNKNOWN)
-        fault = self.batches.why_empty if self.batches.length == 0 else None
-        return Outline((f"{self.name}: {names}, on {rows_line(self.batches)}",), UNKNOWN, fault)
 
 
 def run_evaluation(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, placed_on, spec_after, spec_of, to_device
+from fnlamp.arrays import Params, State, Tree, array_spec, placed_on, spec_after, spec_of, to_device
 from fnlamp.convert import as_arrays
 from fnlamp.given import whole
 from fnlamp.identity import identity
@@ -28,13 +28,13 @@ def predict(model: Supervised, params: Params, state: State, x: Any, batch_size:
     features = as_arrays(x, "predict")
     rows = _rows(features)
     with placed_on(None):
-        if size is not None and rows is not None and rows > size and _by_row(model, (params, state), features, rows, size):
+        if size is not None and rows is not None and rows > size and by_row(model, (params, state), features, rows, size):
             return _in_batches(model, (params, state), features, rows, size)
-        return _compiled(model, features)(params, state, tree.map(to_device, features))
+        return compiled(model, features)(params, state, tree.map(to_device, features))
 
 
 def _in_batches(model: Supervised, weights: tuple[Params, State], features: Tree, rows: int, size: int) -> Any:
-    run = _compiled(model, _from(features, 0, size))
+    run = compiled(model, _from(features, 0, size))
     parts = []
     for at, start in enumerate([*range(0, rows - size, size), rows - size]):  # the last is full too: one program
         made = run(*weights, tree.map(to_device, _from(features, start, size)))
@@ -47,7 +47,9 @@ def _from(features: Tree, start: int, size: int) -> Tree:
     return tree.map(lambda leaf: leaf[start : start + size], features)
 
 
-def _compiled(model: Supervised, features: Tree) -> Any:
+def compiled(model: Supervised, features: Tree) -> Any:
+    """The program `(params, state, features) -> prediction` for features of these shapes."""
+
     def prediction(params: Params, state: State, x: Tree) -> Tree:
         return model.forward(params, state, x, Eval())[0]
 
@@ -59,13 +61,16 @@ def _rows(features: Tree) -> int | None:
     return counts.pop()[0] if len(counts) == 1 and () not in counts else None
 
 
-def _by_row(model: Supervised, weights: tuple[Params, State], features: Tree, rows: int, size: int) -> bool:
+def by_row(model: Supervised, weights: tuple[Params, State], features: Tree, rows: int, size: int) -> bool:
     """Whether every array of the prediction has a row for each row of features, of the same shape in any batch."""
 
     def forward(x: Tree) -> Tree:
         params, state = weights
         return model.forward(params, state, x, Eval())[0]
 
-    whole, part = (spec_after(forward, spec_of(x)) for x in (features, _from(features, 0, size)))
+    def of(count: int) -> Tree:
+        return tree.map(lambda leaf: array_spec((count, *leaf.shape[1:]), leaf.dtype), spec_of(features))
+
+    whole, part = (spec_after(forward, of(count)) for count in (rows, size))
     shapes = [(leaf.shape, (rows, *other.shape[1:])) for leaf, other in zip(tree.leaves(whole), tree.leaves(part), strict=True)]
     return all(shape == expected for shape, expected in shapes)

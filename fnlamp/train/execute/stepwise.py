@@ -25,7 +25,7 @@ class Stepwise:
     ) -> Iterator[Reached]:
         """What is reached after each batch."""
         seen: Any = None
-        for recipe, batch, before, after in _batches(stream, position):
+        for recipe, batch, before, after in host_batches(stream, position):
             rows = jax.tree.map(lambda x: to_device(x, workspace.device), batch)
             if seen != (now := (id(recipe), form(rows))):
                 seen, step, arguments = now, step_program(body, recipe, rows), workspace.arguments(recipe)
@@ -40,7 +40,7 @@ class Stepwise:
         return "step by step"
 
 
-def _batches(stream: BatchStream[Any], position: Any) -> Iterator[tuple[Recipe, Tree, Any, Any]]:
+def host_batches(stream: BatchStream[Any], position: Any) -> Iterator[tuple[Recipe, Tree, Any, Any]]:
     """Each batch before the functions of its recipe, and the positions before and after it."""
     if stream.view is None:
         for batch, after in steps(stream.unfinished, position):
