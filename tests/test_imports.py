@@ -36,7 +36,7 @@ ALLOWED = {
     "effect": EFFECT,
     "stream": EFFECT | {"stream"},
     "data": EFFECT | {"stream", "extra", "machine", "data"},
-    "plots": EFFECT | {"extra", "optim"},
+    "plots": EFFECT | {"extra", "optim", "train"},
     "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "train"},
 }
 PURE = {

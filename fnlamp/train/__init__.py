@@ -27,6 +27,8 @@ from fnlamp.train.precision import bfloat16 as bfloat16
 from fnlamp.train.precision import float16 as float16
 from fnlamp.train.precision import float32 as float32
 from fnlamp.train.predictions import predict_batches as predict_batches
+from fnlamp.train.rates import RateRange as RateRange
+from fnlamp.train.rates import learning_rate_range as learning_rate_range
 from fnlamp.train.recalibrate import recalibrate as recalibrate
 from fnlamp.train.state import EpochReport as EpochReport
 from fnlamp.train.state import Kept as Kept

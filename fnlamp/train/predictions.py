@@ -112,7 +112,8 @@ class _Predictor:
     def fills(self, features: Tree, rows: int) -> bool:
         """Whether so many rows of features are filled up.  Fails: `ShapeMismatch` for another number of rows predicted."""
         with located("model"):
-            made = spec_after(lambda x: self.model.forward(*self.weights, x, Eval())[0], spec_of(features))
+            params, state = self.weights
+            made = spec_after(lambda x: self.model.forward(params, state, x, Eval())[0], spec_of(features))
         if any(leaf.shape[:1] != (rows,) for leaf in tree.leaves(made)):
             hint = "trained.predict(x, batch_size=None) predicts for all rows together"
             raise FaultError(ShapeMismatch(f"a prediction of {rows} rows", describe(made), hint, where="predict_batches"))

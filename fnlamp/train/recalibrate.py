@@ -73,9 +73,7 @@ class Sums(NamedTuple):
     slope: Any
 
 
-def _work(
-    trained: A, stream: BatchStream[Any], runtime: Runtime, workspace: Workspace
-) -> Result[A, Any] | Interrupted:
+def _work(trained: A, stream: BatchStream[Any], runtime: Runtime, workspace: Workspace) -> Result[A, Any] | Interrupted:
     moving = [leaf for leaf in tree.leaves(trained.layer_state) if is_float(leaf)]
     if not moving:
         return Success(trained)
@@ -109,7 +107,8 @@ def _moments_body(model: Supervised) -> Body:
     def step(shared: tuple[Params, State, Any], carry: Sums, batch: Tree) -> Sums:
         params, state, root = shared
         features, mode = features_of(batch), Train(jax.random.fold_in(root, carry.step))
-        leaves, structure = jax.tree.flatten(state)
+        leaves: list[Array] = tree.leaves(state)
+        structure: Any = jax.tree.structure(state)
         floats = [leaf for leaf in leaves if is_float(leaf)]
 
         def after(moving: list[Array]) -> list[Array]:

@@ -125,6 +125,7 @@ PARAMS = {"weight": jnp.ones((2, 2))}
 MODEL = train.supervised(LAYER, LOSS)
 FOLD = {"init": 0, "step": lambda acc, report: (acc, train.Verdict()), "name": "own"}
 OPTIMIZER = optim.sgdw(0.1)
+RATES = {"rates": np.ones(2), "losses": np.ones(2), "smoothed": np.ones(2), "diverged": False}
 CODEC = data.byte_codec()
 INIT = {"weight_init": FUNCTION, "bias_init": FUNCTION}
 LIMIT = {"limit": "None 0"}
@@ -520,7 +521,18 @@ CASES: dict[str, Case] = {
     "train.time_budget": case(train.time_budget, {"seconds": 1.5}, seconds=POSITIVE),
     "train.top_k": case(train.top_k, {"count": 2}, metric="text lambda class theirs", highest=FLAG),
     "train.Precision": case(train.Precision, scaled=FLAG),
+    "train.RateRange": case(train.RateRange, RATES, rates=ANYTHING, losses=ANYTHING, smoothed=ANYTHING, diverged=ANYTHING),
     "train.evaluate": case(train.evaluate, {"batches": STREAM}, batches=FUNCTION),
+    "train.learning_rate_range": case(
+        train.learning_rate_range,
+        {"model": MODEL, "optimizer": optim.adamw, "train_batches": batches_of, "lowest": 1e-3, "highest": 4.0, "steps": 5},
+        train_batches=FUNCTION,
+        lowest="2.5",
+        highest="2.5",
+        seed="0",
+    ),
+    "train.predict_batches": case(train.predict_batches, {"batches": STREAM}, batches=FUNCTION),
+    "train.recalibrate": case(train.recalibrate, {"batches": STREAM}, batches=FUNCTION),
     "Trained.predict": case(lambda **given: trained().predict(**given), {"x": X}, x=ROWS, batch_size=OPTIONAL),
     # ---- augmentation and plots
     "augment.cutout": case(augment.cutout, {"size": 2}, fill="2.5 0 -1 nan inf"),
@@ -536,6 +548,9 @@ CASES: dict[str, Case] = {
         path="None text",
         classes=OPTIONAL,
     ),  # a run checks images and labels
+    "plots.learning_rate_range": case(
+        plots.learning_rate_range, {"found": train.RateRange(**RATES), "path": "a.png"}, path="None text"
+    ),
     "plots.schedule": case(
         plots.schedule,
         {"schedule": optim.constant(), "steps": 2, "path": "a.png"},

@@ -137,7 +137,10 @@ def test_what_it_fails_with(trained):
 
 
 def test_a_prediction_without_a_row_each_is_a_fault():
-    model = train.supervised(nn.linear(3) >> nn.fun(lambda x: x.reshape(-1)), lambda made, y: loss.LossValue(jnp.square(made).sum(), jnp.float32(30)))
+    def squares(made, y):
+        return loss.LossValue(jnp.square(made).sum(), jnp.float32(30))
+
+    model = train.supervised(nn.linear(3) >> nn.fun(lambda x: x.reshape(-1)), squares)
     found = fault(Effect.from_value(trained_of(model)).bind(train.predict_batches(host(X, 8))), QUIET)
     assert isinstance(found, ShapeMismatch)
     assert "expected a prediction of 8 rows, got float32[24]; trained.predict(x, batch_size=None)" in str(found)
@@ -160,13 +163,14 @@ def test_a_stop_between_two_batches_keeps_the_trained_model(trained):
 def test_explain_says_it_and_finds_an_empty_stream():
     batches = stream.minibatches(X, Y, batch_size=10)
     training = train.epochs(model=MODEL, optimizer=optim.sgdw(0.1), train_batches=lambda c: batches, epochs=1)
-    assert "predict every row, on 4 batches of 10 rows, the last of 7" in str(training.bind(train.predict_batches(batches)).explain())
+    plan = training.bind(train.predict_batches(batches)).explain()
+    assert "predict every row, on 4 batches of 10 rows, the last of 7" in str(plan)
     empty = stream.minibatches(X[:0], Y[:0], batch_size=10)
     assert isinstance(training.bind(train.predict_batches(empty)).explain().fault, EmptyEpoch)
 
 
 def test_half_precision_stays(trained):
-    model = train.supervised(nn.linear(3), loss.cross_entropy(), compute_dtype=jnp.bfloat16)
+    model = train.supervised(nn.linear(3), loss.cross_entropy(), precision=train.bfloat16)
     assert predicted(trained_of(model), host(X, 8)).dtype == jnp.bfloat16
 
 

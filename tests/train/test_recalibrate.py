@@ -160,7 +160,8 @@ def test_state_that_is_no_running_mean_is_left_and_named():
     for name in ("count", "fixed", "rms"):
         same(found[name], before[name])
     np.testing.assert_allclose(found["mean"], X.astype(np.float64).mean(0), rtol=2e-6, atol=1e-6)
-    assert lines == ["recalibrate: left as they are, since they are not running means of batches: own/count, own/fixed, own/rms"]
+    left = "own/count, own/fixed, own/rms"
+    assert lines == [f"recalibrate: left as they are, since they are not running means of batches: {left}"]
 
 
 def test_averaged_parameters_are_evaluated_with_moments_of_their_own():
