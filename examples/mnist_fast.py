@@ -71,7 +71,7 @@ def describe(rows: Arrays, epochs: int, seed: int) -> Effect[train.Trained, Any]
         train_batches=lambda context: stream.minibatches(*rows, batch_size=BATCH, seed=context.seed),
         epochs=epochs,
         seed=seed,
-        schedule=optim.one_cycle(steps, peak=steps // 5),
+        schedule=optim.one_cycle(steps, peak=max(1, steps // 5)),
     )
 
 

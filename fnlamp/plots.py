@@ -80,7 +80,7 @@ def schedule(
     return Effect.checked(lambda: _drawn(fill, file))
 
 
-def learning_rate_range(
+def rate_range(
     found: RateRange, *, path: str | PathLike[str] | None = None
 ) -> Effect[Path | None, FileUnwritable | NoDisplay | ExtraMissing]:
     """Draw what `train.learning_rate_range` found: losses over rates, also smoothed, and the suggested and steepest rates.
@@ -93,11 +93,11 @@ def learning_rate_range(
     >>> path = pathlib.Path(tempfile.mkdtemp(), "rates.svg")
     >>> rates, losses = np.geomspace(1e-3, 1, 4), np.array([2.0, 1.5, 1.0, 3.0])
     >>> found = train.RateRange(rates, losses, smoothed=losses, diverged=False)
-    >>> learning_rate_range(found, path=path).map(lambda path: path.name).run()
+    >>> rate_range(found, path=path).map(lambda path: path.name).run()
     <IOResult: <Success: rates.svg>>
     """
-    instance("learning_rate_range: found", found, RateRange, "what train.learning_rate_range found")
-    file = None if path is None else Path(path_of(path, "learning_rate_range: path"))
+    instance("rate_range: found", found, RateRange, "what train.learning_rate_range found")
+    file = None if path is None else Path(path_of(path, "rate_range: path"))
 
     def fill(figure: Any) -> None:
         axes = figure.subplots()

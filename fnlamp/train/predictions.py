@@ -43,8 +43,9 @@ def predict_batches(
     Fails: `EmptyEpoch`; `ShapeMismatch`, also for a model whose prediction does not have one row for each row of features;
     `DtypeMismatch`, and what the stream fails with. Ctrl-C ends it between two batches.
 
+    >>> from fnlamp import train
     >>> x = np.ones((5, 2), np.float32)
-    >>> training = epochs(
+    >>> training = train.epochs(
     ...     model=supervised(nn.linear(3), loss.mse()),
     ...     optimizer=optim.sgdw(0.1),
     ...     train_batches=lambda context: stream.minibatches(x, x @ np.ones((2, 3), np.float32), batch_size=5),

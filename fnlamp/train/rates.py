@@ -90,7 +90,7 @@ def learning_rate_range(
     i has the rate `lowest (highest / lowest)^(i / (steps - 1))`. `train_batches` is as in `epochs`; a stream of fewer batches
     starts again. The run ends early when the loss diverges: when its smoothed value is above 4 times the lowest so far, or a
     loss or a parameter is not finite. Parameters are fresh ones of `seed`, and thrown away. One dispatch is one step, whatever
-    the runtime's executor. `plots.learning_rate_range` draws the curve.
+    the runtime's executor. `plots.rate_range` draws the curve.
     Fails: as `epochs`; `NonFinite` only if the first step is not finite. Ctrl-C ends it; `Interrupted` has the curve so far.
     References: Smith 2015, "Cyclical Learning Rates for Training Neural Networks", section 3.3, with an exponential range as
     Gugger 2018; Smith 2018, section 4.1.

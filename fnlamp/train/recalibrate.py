@@ -51,8 +51,9 @@ def recalibrate(
     Reference: Izmailov et al. 2018, section 3.2; `torch.optim.swa_utils.update_bn`, in which a short batch has the weight of a
     full one.
 
+    >>> from fnlamp import train
     >>> x = np.random.default_rng(0).normal(3, 1, (64, 2)).astype(np.float32)
-    >>> training = epochs(
+    >>> training = train.epochs(
     ...     model=supervised(nn.batch_norm() >> nn.linear(1), loss.mse()),
     ...     optimizer=optim.sgdw(0.1),
     ...     train_batches=lambda context: stream.minibatches(x, x[:, :1], batch_size=32),

@@ -548,9 +548,7 @@ CASES: dict[str, Case] = {
         path="None text",
         classes=OPTIONAL,
     ),  # a run checks images and labels
-    "plots.learning_rate_range": case(
-        plots.learning_rate_range, {"found": train.RateRange(**RATES), "path": "a.png"}, path="None text"
-    ),
+    "plots.rate_range": case(plots.rate_range, {"found": train.RateRange(**RATES), "path": "a.png"}, path="None text"),
     "plots.schedule": case(
         plots.schedule,
         {"schedule": optim.constant(), "steps": 2, "path": "a.png"},

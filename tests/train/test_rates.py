@@ -170,7 +170,7 @@ def test_a_stop_has_the_curve_so_far():
 
 def test_the_picture(found, tmp_path):
     path = tmp_path / "rates.png"
-    assert value(plots.learning_rate_range(found, path=path)) == path
+    assert value(plots.rate_range(found, path=path)) == path
     assert path.read_bytes().startswith(b"\x89PNG")
     flat = train.RateRange(np.ones(1), np.ones(1), np.ones(1), False)
-    assert value(plots.learning_rate_range(flat, path=path)) == path
+    assert value(plots.rate_range(flat, path=path)) == path
