@@ -164,7 +164,7 @@ def test_explain_says_it_and_finds_an_empty_stream():
     batches = stream.minibatches(X, Y, batch_size=10)
     training = train.epochs(model=MODEL, optimizer=optim.sgdw(0.1), train_batches=lambda c: batches, epochs=1)
     plan = training.bind(train.predict_batches(batches)).explain()
-    assert "predict every row, on 4 batches of 10 rows, the last of 7" in str(plan)
+    assert "predict_batches: a prediction for every row, on 4 batches of 10 rows, the last of 7" in str(plan)
     empty = stream.minibatches(X[:0], Y[:0], batch_size=10)
     assert isinstance(training.bind(train.predict_batches(empty)).explain().fault, EmptyEpoch)
 
