@@ -143,3 +143,16 @@ def test_the_convolutions_reach_98_8_percent_of_the_test_images_within_five_epoc
     print(f"test accuracy after each epoch: {accuracies}")
     assert len(accuracies) == 5
     assert accuracies[-1] >= 98.8
+
+
+@pytest.mark.slow
+def test_two_epochs_reach_99_percent_of_the_test_images(mnist_folder, capsys):
+    path = Path(__file__).parents[2] / "examples" / "mnist_fast.py"
+    spec = importlib.util.spec_from_file_location("mnist_fast_example", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    assert module.main(["--data", str(mnist_folder), "--seeds", "1"]) == 0
+    out = capsys.readouterr().out
+    print(out)
+    assert float(re.findall(r"mean of 1 seeds: (\d+\.\d+)%", out)[0]) >= 99.0
