@@ -81,19 +81,23 @@ class _Predictor:
     def __init__(self, trained: Trained | Kept, size: int, workspace: Workspace) -> None:
         self.model, self.size, self.workspace = trained.model, size, workspace
         self.weights = jax.device_put((trained.params, trained.layer_state), workspace.device)
-        self.filled: dict[Any, bool] = {}
+        self.programs: dict[Any, tuple[Any, bool]] = {}
         self.last: tuple[Any, Any] = (None, None)
 
     def prediction(self, recipe: Recipe, batch: Tree) -> Tree:
         features = self.features(recipe, batch)
         rows, key = rows_of(features), form(features)
-        if key not in self.filled:
-            self.filled[key] = self.fills(features, rows)
-        if self.filled[key]:
-            chosen = np.minimum(np.arange(self.size), rows - 1)
-            features = tree.map(lambda leaf: take_rows(leaf, chosen), features)
-        made = compiled(self.model, features)(*self.weights, features)
-        return tree.map(lambda leaf: leaf[:rows], made) if self.filled[key] else made
+        if key not in self.programs:  # once a run: the identity of the model takes longer than a batch
+            filled = self.fills(features, rows)
+            self.programs[key] = compiled(self.model, self.full(features, rows) if filled else features), filled
+        program, filled = self.programs[key]
+        made = program(*self.weights, self.full(features, rows) if filled else features)
+        return tree.map(lambda leaf: leaf[:rows], made) if filled else made
+
+    def full(self, features: Tree, rows: int) -> Tree:
+        """`size` rows, of which those after the first `rows` are copies of the last."""
+        chosen = np.minimum(np.arange(self.size), rows - 1)
+        return tree.map(lambda leaf: take_rows(leaf, chosen), features)
 
     def features(self, recipe: Recipe, batch: Tree) -> Tree:
         """The features on the device, after the functions of the recipe, which are a small program by themselves."""
@@ -118,4 +122,4 @@ class _Predictor:
         if any(leaf.shape[:1] != (rows,) for leaf in tree.leaves(made)):
             hint = "trained.predict(x, batch_size=None) predicts for all rows together"
             raise FaultError(ShapeMismatch(f"a prediction of {rows} rows", describe(made), hint, where="predict_batches"))
-        return rows < self.size and by_row(self.model, self.weights, features, self.size, rows)
+        return 0 < rows < self.size and by_row(self.model, self.weights, features, self.size, rows)

@@ -179,3 +179,8 @@ def test_running_twice_gives_the_same_twice(trained):
     first, second = program.run(QUIET), program.run(QUIET)
     assert isinstance(first._inner_value, Success)
     np.testing.assert_array_equal(*(outcome._inner_value.unwrap() for outcome in (first, second)))
+
+
+def test_a_batch_without_rows_has_no_predictions(trained):
+    batches = stream.from_items([X[:8], X[:0], X[8:11]])
+    np.testing.assert_allclose(predicted(trained, batches), by_hand(trained)[:11], rtol=2e-5, atol=2e-6)
