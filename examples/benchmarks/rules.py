@@ -32,18 +32,18 @@ from fnlamp import Role, Tag, data, loss, models, optim, train
 from fnlamp.effect import Runtime
 
 FIRST = {
-    "adamw": 1e-3,
-    "nadamw": 1e-3,
-    "radam": 1e-3,
-    "yogi": 1e-3,
+    "adamw": 2e-3,
+    "nadamw": 2e-3,
+    "radam": 2e-3,
+    "yogi": 2e-3,
     "lamb": 1e-2,
     "lion": 2e-4,
     "adafactor": 3e-2,
     "sgdw": 0.1,
     "shampoo": 0.05,
-    "soap": 1e-3,
-    "muon": 0.02,
-    "muon as adamw": 1e-3,
+    "soap": 2e-3,
+    "muon": 0.007,
+    "muon as adamw": 2e-3,
 }
 """The rate in the middle of each rule's grid: a usual one for small transformers."""
 
@@ -71,7 +71,7 @@ def rule(name: str, factor: float) -> optim.Optimizer:
     rate = factor * FIRST[name]
 
     def decay(tag: Tag) -> float:
-        return 1e-4 * factor / rate if tag.matrix and tag.role is Role.WEIGHT else 0.0
+        return 2e-4 * factor / rate if tag.matrix and tag.role is Role.WEIGHT else 0.0
 
     if name.startswith("muon"):
         scale = optim.UpdateScale.AS_ADAMW if "as" in name.split() else optim.UpdateScale.BY_SHAPE

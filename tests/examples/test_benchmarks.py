@@ -76,7 +76,7 @@ def test_rules_are_counted_in_steps_to_a_loss(benchmarks, tmp_path, monkeypatch,
     monkeypatch.setattr(rules.fnlamp, "keep_memory", lambda: False)
     sizes = {"layers": 1, "width": 8, "heads": 2, "block": 8, "batch": 8, "every": 10, "most": 60, "windows": 8, "target": 1.7}
     options = [f"--{name}={size}" for name, size in sizes.items()]
-    command = ["rules.py", "--data", str(text), "--rules", "muon", "--grid", "1e-4", "10", "--seeds", "2"]
+    command = ["rules.py", "--data", str(text), "--rules", "muon", "--grid", "1e-4", "30", "--seeds", "2"]
     monkeypatch.setattr(sys, "argv", [*command, *options, "--json", str(out)])
     rules.main()
     found = json.loads(out.read_text())["rules"]["muon"]
@@ -93,7 +93,7 @@ def test_each_rule_of_the_count_is_described(benchmarks):
         assert rules.rule(name, 1.0).init({}, {}) is not None
     steps = iter([(None, 0.1), (300, 0.1), (200, 0.1), (250, 0.1), (150, 0.1)])
     found = rules.tuned(None, "adamw", [0.3, 1.0, 3.0], 3, count=lambda *_: next(steps))
-    assert (found["rate"], found["steps"], found["mean"]) == (3e-3, [200, 250, 150], 200)
+    assert (found["rate"], found["steps"], found["mean"]) == (3.0 * rules.FIRST["adamw"], [200, 250, 150], 200)
     assert "0.50" in rules.line("adamw", found, 400.0)
     assert "mean" not in rules.tuned(None, "adamw", [1.0], 3, count=lambda *_: (None, 0.1))
 
