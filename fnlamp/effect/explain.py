@@ -6,7 +6,7 @@ nor anything that depends on its result is inspected. No `Call` is run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -77,27 +77,37 @@ class Explanation(str):
 
 
 def explain(root: Node) -> Explanation:
-    """Walk the description in program order, without recursion, and join its outlines."""
+    """Walk the description in program order and join its outlines."""
     lines: list[str] = []
+    fault: Fault | None = None
+    for _, outline in walk(root, lambda shown: shown()):
+        lines += outline.lines
+        fault = outline.fault
+    if fault is not None:
+        lines.append(f"this run would fail: {type(fault).__name__}: {fault}")
+    return Explanation("\n".join(lines), fault)
+
+
+def walk(root: Node, look: Callable[[Callable[[], Outline]], Outline]) -> Iterator[tuple[Node | None, Outline]]:
+    """The nodes of a description in program order, without recursion, each with what it adds to the outline.
+
+    A node is met after its source; `None` stands for one that is looked into. `look` gives the outline of a program that brings
+    its own.
+    """
     pending: list[Any] = []
     node: Node | None = root
     so_far: Outline = Outline(())
     while node is not None or pending:
-        if node is not None:
-            node, so_far = _down(node, pending)
-        else:
-            node, so_far = _up(pending.pop(), so_far)
-        lines += so_far.lines
+        met: Any = pending.pop() if node is None else node
+        node, so_far = _up(met, so_far) if node is None else _down(node, pending, look)
+        yield met if node is None else None, so_far
         so_far = replace(so_far, lines=())
-    if so_far.fault is not None:
-        lines.append(f"this run would fail: {type(so_far.fault).__name__}: {so_far.fault}")
-    return Explanation("\n".join(lines), so_far.fault)
 
 
-def _down(node: Node, pending: list[Any]) -> tuple[Node | None, Outline]:
+def _down(node: Node, pending: list[Any], look: Callable[[Any], Outline]) -> tuple[Node | None, Outline]:
     match node:
         case Outlined(_, outline):
-            return None, outline()
+            return None, look(outline)
         case Named(source, name):
             if isinstance(source, Do):
                 return None, Outline((f"{name}: a do block, not looked into",))

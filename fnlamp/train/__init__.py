@@ -1,11 +1,16 @@
 """Training programs: described with `epochs`, run by an executor."""
 
 from fnlamp.fault import TrainFault as TrainFault
+from fnlamp.train.compare.difference import Difference as Difference
+from fnlamp.train.compare.difference import difference as difference
+from fnlamp.train.compare.words import Differing as Differing
 from fnlamp.train.epochs import epochs as epochs
 from fnlamp.train.evaluate import Evaluation as Evaluation
 from fnlamp.train.evaluate import evaluate as evaluate
 from fnlamp.train.execute import Fused as Fused
 from fnlamp.train.execute import Stepwise as Stepwise
+from fnlamp.train.explain.compiled import CompiledMemory as CompiledMemory
+from fnlamp.train.explain.compiled import compiled_memory as compiled_memory
 from fnlamp.train.factory import LoopContext as LoopContext
 from fnlamp.train.fold import Fold as Fold
 from fnlamp.train.fold import Verdict as Verdict

@@ -14,6 +14,7 @@ from fnlamp.loss import MetricLike
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
+from fnlamp.train.explain.explained import Explained
 from fnlamp.train.factory import LoopContext
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient, plain
@@ -81,4 +82,4 @@ def epochs(
     <IOResult: <Success: True>>
     """
     program = Program(**locals())  # the same fields, checked there
-    return run(program).named(f"epochs({program.epochs})").outlined(program.outline)
+    return run(program).named(f"epochs({program.epochs})").outlined(Explained(program))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from fnlamp.effect import Effect, Resource
@@ -23,6 +23,28 @@ class LoopContext:
     last_validation_loss: float | None = None
     best_validation_loss: float | None = None
 
+
+class WatchedContext(LoopContext):
+    """A context that remembers the fields that were read, so that a plan knows what a stream does not depend on."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _FIELDS:
+            object.__getattribute__(self, "__dict__").setdefault(_READ, set()).add(name)
+        return object.__getattribute__(self, name)
+
+    @classmethod
+    def of(cls, context: LoopContext) -> WatchedContext:
+        """The same context, watched."""
+        return cls(*(getattr(context, name) for name in _FIELDS))
+
+    @property
+    def read(self) -> frozenset[str]:
+        """The fields that were read so far."""
+        return frozenset(vars(self).get(_READ, ()))
+
+
+_FIELDS = tuple(field.name for field in fields(LoopContext))
+_READ = "read fields"
 
 Batches: TypeAlias = Callable[[LoopContext], Any]
 """A factory `LoopContext -> BatchStream[E] | Resource[BatchStream[E], E]`."""

@@ -26,7 +26,8 @@ class Fold:
     """`step(accumulator, report) -> (accumulator, Verdict)` from `init`; the accumulator is a tree of numbers, and resumed.
 
     `metric` is the figure that it reads; a name is checked when the program is described. `slots` is how many weights it keeps
-    at most, and `ranked(accumulator)` the slots in their order, best first.
+    at most, and `ranked(accumulator)` the slots in their order, best first. `explain` shows what it `decides`. Before
+    `earliest` figures it does not stop the run or change the rate: `explain` says if a run is too short for it.
     """
 
     init: Any
@@ -35,15 +36,20 @@ class Fold:
     metric: Metric | None = None
     slots: int = 1
     ranked: Callable[[Any], tuple[int, ...]] | None = None
+    decides: str = ""
+    earliest: int | None = None
 
     def __post_init__(self) -> None:
         function("Fold: step", self.step, "a function (accumulator, report) -> (accumulator, Verdict)")
         text("Fold: name", self.name)
         if self.metric is not None:
             _sign("Fold", self.metric, False)
-        whole("Fold: slots", self.slots)
+        whole("Fold: slots", self.slots, 0)
         if self.ranked is not None:
             function("Fold: ranked", self.ranked, "a function from the accumulator to slots")
+        text("Fold: decides", self.decides)
+        if self.earliest is not None:
+            whole("Fold: earliest", self.earliest)
 
     def __repr__(self) -> str:
         return self.name
@@ -100,7 +106,8 @@ def top_k(count: int, metric: Metric = "validation_loss", *, highest: bool = Fal
     def ranked(kept: tuple[float, ...]) -> tuple[int, ...]:
         return tuple(sorted(range(len(kept)), key=kept.__getitem__))
 
-    return Fold((math.inf,) * slots, step, f"top_k({slots}, {_named(metric, highest)})", metric, slots, ranked)
+    name = f"top_k({slots}, {_named(metric, highest)})"
+    return Fold((math.inf,) * slots, step, name, metric, slots, ranked, "keeps weights")
 
 
 class _Waiting(NamedTuple):
@@ -123,7 +130,8 @@ def patience(epochs: int, metric: Metric = "validation_loss", *, threshold: floa
         waiting = _after(waiting, figure(metric, report), sign, least, relative=False)
         return waiting, Verdict(stop=waiting.since >= most)
 
-    return Fold(_Waiting(), step, f"patience({most}, {_named(metric, highest)})", metric)
+    name = f"patience({most}, {_named(metric, highest)})"
+    return Fold(_Waiting(), step, name, metric, 0, decides="stops the run", earliest=most)
 
 
 def reduce_on_plateau(
@@ -153,7 +161,9 @@ def reduce_on_plateau(
             waiting = waiting._replace(since=0, rate=waiting.rate * share)
         return waiting, Verdict(stop=waiting.rate <= lowest, rate=waiting.rate)
 
-    return Fold(_Waiting(), step, f"reduce_on_plateau({share:g} after {most}, {_named(metric, highest)})", metric)
+    name = f"reduce_on_plateau({share:g} after {most}, {_named(metric, highest)})"
+    decides = "lowers the learning rate" + (f", stops the run at a factor of {lowest:g}" if lowest else "")
+    return Fold(_Waiting(), step, name, metric, 0, decides=decides, earliest=most)
 
 
 def _after(waiting: _Waiting, value: float | None, sign: float, threshold: float, *, relative: bool) -> _Waiting:
@@ -183,7 +193,8 @@ def smoothed(share: float, inner: Fold) -> Fold:
 
     ranked = inner.ranked
     own = None if ranked is None else lambda state: ranked(state[1])
-    return Fold((math.nan, inner.init), step, f"smoothed({weight:g}, {inner.name})", metric, inner.slots, own)
+    name = f"smoothed({weight:g}, {inner.name})"
+    return Fold((math.nan, inner.init), step, name, metric, inner.slots, own, inner.decides, inner.earliest)
 
 
 def _with(report: EpochReport, metric: str, value: float) -> EpochReport:
@@ -203,7 +214,7 @@ def time_budget(seconds: float) -> Fold:
         spent += report.seconds
         return spent, Verdict(stop=spent >= most)
 
-    return Fold(0.0, step, f"time_budget({most:g} s)")
+    return Fold(0.0, step, f"time_budget({most:g} s)", slots=0, decides="stops the run", earliest=1)
 
 
 def replay(fold: Fold, curve: Iterable[EpochReport]) -> list[Verdict]:
@@ -222,7 +233,8 @@ def checked_step(name: str, fold: Fold, acc: Any, report: EpochReport) -> tuple[
         raise TypeError(f"folds[{name!r}]: step returned {shown(made)}, expected (accumulator, train.Verdict(...))")
     acc, verdict = made
     if verdict.keep is not None and not 0 <= verdict.keep < fold.slots:
-        raise ValueError(f"folds[{name!r}]: keep is a slot from 0 to {fold.slots - 1}, got {verdict.keep}")
+        slots = f"keep is a slot from 0 to {fold.slots - 1}" if fold.slots else "it keeps no weights"
+        raise ValueError(f"folds[{name!r}]: {slots}, got {verdict.keep}")
     return acc, verdict
 
 

@@ -20,6 +20,7 @@ from fnlamp.train.check import check_executor, device_of, takes_trained
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.workspace import Workspace
+from fnlamp.train.explain.idle import idle
 from fnlamp.train.factory import use_stream
 from fnlamp.train.plan import check_batch, check_classes
 from fnlamp.train.program import Program
@@ -99,7 +100,7 @@ class Loop:
         validation = of.validation(progress.epoch, progress.losses)
         with placed_on(device):
             plan = of.plan(stream, validation)
-            for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice):
+            for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice, *idle(of, plan)):
                 runtime.say(line)
             return replace(
                 progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device), measured=plan.measured

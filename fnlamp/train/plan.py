@@ -12,19 +12,17 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, describe, first_not_finite, spec_after, spec_of
+from fnlamp.arrays import Params, State, Tree, array_spec, first_not_finite, spec_after, spec_of
 from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.identity import draws
 from fnlamp.layer import Init
 from fnlamp.loss import Loss, MetricLike, as_metric
 from fnlamp.mode import Eval
 from fnlamp.optim import Optimizer
-from fnlamp.optim.schedule import Schedule, summary
-from fnlamp.stream import BatchStream, Reread
-from fnlamp.summary import table as layer_table
+from fnlamp.stream import BatchStream
 from fnlamp.train import tally
 from fnlamp.train.advice import advice
-from fnlamp.train.execute import Body, Fused
+from fnlamp.train.execute import Body
 from fnlamp.train.execute.body import form
 from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.measures import measures, same_sums
@@ -152,7 +150,7 @@ def check_training(model: Supervised, stream: BatchStream[Any], body: Body, shar
 
 @dataclass(frozen=True)
 class Plan:
-    """The figures of a training program."""
+    """The figures of a training program; `sums` is the spec of validation's tally."""
 
     model: Supervised
     optimizer: Optimizer
@@ -165,7 +163,7 @@ class Plan:
     metrics: Mapping[str, MetricLike]
     measured: Tree
     epochs: int
-    schedule: Schedule
+    sums: Any
     advice: tuple[str, ...]
 
     def length(self) -> str:
@@ -180,34 +178,6 @@ class Plan:
             f"{tree.count(self.made.params):,} parameters, {self.model.loss}, {self.optimizer}: "
             f"{self.length()}, {executor} on {where}"
         )
-
-    def lines(self) -> tuple[str, ...]:
-        """The whole plan; one step is lowered, and not compiled, to count its work."""
-        features, _ = self.train.spec
-        state, slots = tree.nbytes(self.made.state), tree.nbytes(self.carry.optimizer_state)
-        flops = _flops(self.body, self.shared, self.carry, self.train.spec)
-        lines = [
-            f"train {self.length()}",
-            f"  batch: {describe(self.train.spec)}",
-            *(f"  {line}" for line in layer_table(self.model.layer, features).splitlines()),
-            f"  parameters: {tree.count(self.made.params):,} ({tree.nbytes(self.made.params):,} bytes), "
-            f"state {state:,} bytes, {self.optimizer} {slots:,} bytes",
-            f"  loss: {self.model.loss}",
-            f"  executor: {Fused().on(self.train)}, unless the runtime has another",
-        ]
-        steps = (self.train.length or 0) * self.epochs
-        if steps and (factors := summary(self.schedule, min(steps, 2**31))) != (1, 1, 1):
-            lines.append(f"  schedule: {factors}")
-        if flops is not None:
-            lines.append(
-                f"  work: {flops / 1e6:,.3g} MFLOP a step" + (f", {flops * steps / 1e9:,.4g} GFLOP in all" if steps else "")
-            )
-        if self.train.reread is not Reread.DIRECT:
-            lines.append(f"  resuming: the stream {self.train.reread.value}")
-        lines += [f"  {line}" for line in self.advice]
-        if self.validation is not None:
-            lines.append(f"  validate on {rows_line(self.validation)}: {', '.join(['loss', *self.metrics])}")
-        return tuple(lines)
 
 
 def rows_line(stream: BatchStream[Any], one: str = "batch", many: str = "batches") -> str:
@@ -225,8 +195,3 @@ def in_order(stream: BatchStream[Any]) -> bool:
     """Whether each epoch takes the same rows one after the other, as `minibatches` without a seed."""
     segments = stream.view.segments if stream.view is not None else ()
     return sum(len(s.starts) for s in segments) > 1 and all(s.order.seed is None and s.order.among is None for s in segments)
-
-
-def _flops(body: Body, shared: Any, carry: Carry, batch: Tree) -> float | None:
-    analysis = jax.jit(body.function).lower(shared, carry, batch).cost_analysis()
-    return float(analysis["flops"]) if isinstance(analysis, Mapping) and "flops" in analysis else None

@@ -13,7 +13,7 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import array_spec, describe
-from fnlamp.effect import UNKNOWN, Effect, Outline
+from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, located
 from fnlamp.given import whole
 from fnlamp.identity import identity
@@ -179,26 +179,13 @@ class Program:
             check_resumed(state_of(self.resume), carry)
         shared = abstract_shared(self.optimizer, made)
         advice = check_training(self.model, train, body, shared, carry)
+        validated: Any = ()
         if validation is not None:
             check_classes(train.classes, validation.classes)
             with located("validation"):
-                check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
+                validated = check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
         advice = (*advice, *not_finite(train, "the training data"), *drawn_once(self.model, train))
         if validation is not None:
             advice = (*advice, *not_finite(validation, "the validation data"))
-        if self.metrics and self.validation_batches is None:
-            advice = (*advice, f"not computed: {', '.join(self.metrics)}, which need validation_batches")
-        asked = self.metrics, measured, self.epochs, self.schedule
+        asked = self.metrics, measured, self.epochs, array_spec(tally.empty(tree.count(validated)).shape, np.float32)
         return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, *asked, advice)
-
-    def outline(self) -> Outline:
-        """What `explain` shows: the plan, or the fault that a run is sure to end with."""
-        title = f"epochs: {self.model!r}"
-        try:
-            train = make_stream(self.train_batches, self.context("train", 1, (None, None)), "train_batches")
-            if not isinstance(train, BatchStream):
-                return Outline((title, f"  train {self.epochs} epochs on a stream that is acquired when it is run"), UNKNOWN)
-            plan = self.plan(train, self.validation(1, (None, None)))
-            return Outline((title, *plan.lines()), UNKNOWN)
-        except FaultError as error:
-            return Outline((title,), UNKNOWN, error.fault)

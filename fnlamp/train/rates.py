@@ -23,6 +23,7 @@ from fnlamp.train import tally
 from fnlamp.train.check import device_of
 from fnlamp.train.execute import Stepwise
 from fnlamp.train.execute.workspace import Workspace
+from fnlamp.train.explain.explained import Explained
 from fnlamp.train.factory import LoopContext, use_stream
 from fnlamp.train.gradient import plain
 from fnlamp.train.program import Program
@@ -116,7 +117,7 @@ def learning_rate_range(
     search = partial(_search, program, np.geomspace(first, last, count))
     context = program.context("train", 1, (None, None))
     found = use_stream(program.train_batches, context, lambda stream: Effect.call(partial(search, stream)), "train_batches")
-    return found.named("learning_rate_range").outlined(program.outline)
+    return found.named("learning_rate_range").outlined(Explained(program))
 
 
 def _search(of: Program, rates: Numbers, stream: BatchStream[Any], runtime: Runtime) -> Result[RateRange, Any] | Interrupted:

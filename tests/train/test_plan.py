@@ -176,3 +176,49 @@ def test_integers_are_taken_as_initial_parameters_in_the_parameters_dtype():
     params = unsafe_perform_io(came.unwrap()).params
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert float(params["weight"].sum()) == 24
+
+
+def test_a_plan_of_a_resumed_run_is_of_what_is_left():
+    before = describe(epochs=2).run(Runtime(log=None))
+    done = unsafe_perform_io(before.unwrap())
+    ramp = optim.linear_ramp(1.0, 0.0, 15)
+    resumed = describe(epochs=5, resume=done, schedule=ramp).explain()
+    assert "resume: epoch 3, at its start, after 6 steps" in resumed
+    assert "schedule: 0.6 at first, 0.6 at most, 0.06667 at last" in resumed
+    (left,), (whole,) = (
+        [x for x in plan.splitlines() if " in all" in x] for plan in (resumed, describe(epochs=3, schedule=ramp).explain())
+    )
+    assert left == whole  # three epochs
+
+
+def test_a_plan_tells_each_stage_after_the_steps():
+    def saved(report, trained):
+        return None
+
+    plan = describe(
+        validation_batches=lambda c: stream.full_batch(X, Y),
+        validate_every=2,
+        epochs=9,
+        gradient=train.perturbed(0.1, train.microbatches(2)),
+        folds={
+            "rate": train.reduce_on_plateau(0.5, 1),
+            "own": train.Fold(0, lambda acc, report: (acc, train.Verdict()), "mine"),
+        },
+        on_epoch=saved,
+        optimizer=optim.adamw(1e-2, weight_decay=lambda tag: 0.1 if tag.matrix else 0.0),
+        initial={"0": {"weight": np.ones((6, 8)), "bias": np.zeros(8)}, "2": {"weight": np.ones((8, 4)), "bias": np.zeros(4)}},
+    ).explain()
+    for line in (
+        "optimizer: adamw, learning_rate 0.01, weight_decay 0 to 0.1",
+        "gradient: perturbed(0.1, microbatches(2))",
+        "start: from given weights (dict), the optimizer from its first state",
+        "validate on 1 batch of 25 rows: loss, after every 2 epochs",
+        "after each epoch, the fold rate: reduce_on_plateau(0.5 after 1, validation_loss) lowers the learning rate",
+        "after each epoch, the fold own: mine decides, at most 368 bytes on the host",
+        f"after each epoch, on_epoch: {saved.__name__}, with the report and the model so far",
+    ):
+        assert line in plan
+    resource = Resource.make(Effect.from_value(1), lambda s, outcome: Effect.from_value(None))
+    acquired = describe(train_batches=lambda c: resource, validation_batches=lambda c: resource, on_epoch=print).explain()
+    assert "validate on a stream that is acquired when it is run: loss" in acquired
+    assert "on_epoch: print, with the report" in acquired

@@ -1,0 +1,1 @@
+"""In what two training programs differ, from their descriptions."""
