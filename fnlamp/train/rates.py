@@ -20,11 +20,11 @@ from fnlamp.given import number, shown, whole
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
 from fnlamp.train import tally
-from fnlamp.train.check import device_of
+from fnlamp.train.check import check_factory, device_of
 from fnlamp.train.execute import Stepwise
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.explain.explained import Explained
-from fnlamp.train.factory import LoopContext, use_stream
+from fnlamp.train.factory import LoopContext, check_stream_type, use_stream
 from fnlamp.train.gradient import plain
 from fnlamp.train.program import Program
 from fnlamp.train.supervised import Supervised
@@ -110,7 +110,16 @@ def learning_rate_range(
     last = number("highest", highest, "a rate above lowest", lambda rate: rate > first)
     count = whole("steps", steps, 2)
     growth = math.log(last / first) / (count - 1)
-    chosen = {"model": model, "optimizer": _optimizer(optimizer), "train_batches": train_batches, "seed": seed}
+    check_factory("train_batches", train_batches)
+
+    def long(stream: Any) -> BatchStream[Any]:
+        return check_stream_type(stream, "train_batches").repeat_or_take(count)
+
+    def batches(context: LoopContext) -> Any:
+        made = train_batches(context)
+        return made.map(long) if isinstance(made, Resource) else long(made)
+
+    chosen = {"model": model, "optimizer": _optimizer(optimizer), "train_batches": batches, "seed": seed}
     nothing = {"validation_batches": None, "initial": None, "resume": None, "on_epoch": None, "parameter_bound": None}
     none: dict[str, Any] = {"metrics": {}, "train_metrics": {}, "folds": {}, "validate_every": 1, "epochs": 1}
     program = Program(**chosen, **nothing, **none, schedule=lambda step: first * jnp.exp(growth * step), gradient=plain)  # type: ignore[arg-type]
@@ -123,7 +132,6 @@ def learning_rate_range(
 def _search(of: Program, rates: Numbers, stream: BatchStream[Any], runtime: Runtime) -> Result[RateRange, Any] | Interrupted:
     """One step for each rate, until the loss diverges."""
     workspace, executor = Workspace(device_of(runtime.device)), Stepwise()
-    stream = stream.repeat_or_take(len(rates))
     seen: list[tuple[float, float, float]] = []
     diverged, steps, total = False, 0, 0.0
     with placed_on(workspace.device):

@@ -134,6 +134,21 @@ def test_running_twice_gives_the_same_twice_and_an_executor_changes_nothing(foun
     np.testing.assert_array_equal(found.losses, again.losses)
 
 
+def test_explain_says_every_step_and_the_rates():
+    plan = str(search().explain())
+    assert "train 1 epoch of 60 steps of 8 rows" in plan
+    assert "schedule: 0.0001 at first, 100 at most, 100 at last" in plan
+
+
+def test_steps_that_an_optimizer_skips_are_not_in_the_curve():
+    bad = np.where(np.arange(40)[:, None] == 9, np.nan, Y).astype(np.float32)
+    batches = stream.minibatches(X, bad, batch_size=8)
+    skipping = {"optimizer": lambda rate: optim.skip_non_finite(optim.sgdw(rate), at_most=3), "steps": 10, "highest": 1e-2}
+    found = value(search(train_batches=lambda c: batches, **skipping), QUIET)
+    np.testing.assert_allclose(found.rates, np.delete(np.geomspace(1e-4, 1e-2, 10), [1, 6]), rtol=1e-12)
+    assert np.isfinite(found.losses).all()
+
+
 def test_what_it_fails_with():
     empty = stream.minibatches(X[:0], Y[:0], batch_size=8)
     assert isinstance(fault(search(train_batches=lambda c: empty), QUIET), EmptyEpoch)
