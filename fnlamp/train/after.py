@@ -12,7 +12,7 @@ from fnlamp.arrays import Tree
 from fnlamp.effect import UNKNOWN, Effect, Interrupted, Outline, Resource, Runtime
 from fnlamp.given import shown
 from fnlamp.stream import BatchStream
-from fnlamp.train.check import check_executor, check_factory, check_start, device_of
+from fnlamp.train.arguments import check_executor, check_factory, check_start, device_of
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.factory import LoopContext, use_stream
 from fnlamp.train.plan import rows_line

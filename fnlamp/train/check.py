@@ -1,175 +1,121 @@
-"""Checks of the arguments of `epochs`, `evaluate` and `supervised`: each error says what to write instead."""
+"""Checks of streams, batches and steps against a model, from shapes and from what is in memory, before anything runs."""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from os import PathLike
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
-from returns.primitives.container import BaseContainer
+import numpy as np
 
-from fnlamp import optim
-from fnlamp.effect import Effect, Resource
-from fnlamp.layer import Layer
-from fnlamp.loss import Loss, as_metric
-from fnlamp.optim import Optimizer
+from fnlamp import tree
+from fnlamp.arrays import Params, State, Tree, array_spec, first_not_finite, spec_after, spec_of
+from fnlamp.fault import ClassesDiffer, FaultError
+from fnlamp.identity import draws
+from fnlamp.loss import Loss, MetricLike, as_metric
+from fnlamp.mode import Eval
 from fnlamp.stream import BatchStream
-from fnlamp.train.fold import Fold
-from fnlamp.train.gradient import Gradient
-from fnlamp.train.state import EpochReport
+from fnlamp.train.advice import advice
+from fnlamp.train.execute import Body
+from fnlamp.train.execute.body import form
+from fnlamp.train.execute.programs import BODIES
+from fnlamp.train.measures import measures, same_sums
+from fnlamp.train.predict import predict
+from fnlamp.train.state import Carry
+from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised
 
 
-def check_model(model: Any) -> None:
-    if isinstance(model, Supervised):
+def batch_specs(stream: BatchStream[Any]) -> Iterator[Tree]:
+    """The specs of all batches, each different one once; of a stream without a view, the one that it declares."""
+    if stream.view is None or not stream.view.segments:
+        yield stream.spec
         return
-    hint = ""
-    if isinstance(model, Layer):
-        hint = f": give a layer with its loss, train.supervised({model}, loss.cross_entropy())"
-    raise TypeError(f"model is what train.supervised makes, got {_shown(model)}{hint}")
+    for size in {segment.size: None for segment in stream.view.segments}:
+        yield tree.map(lambda leaf, n=size: array_spec((n, *leaf.shape[1:]), leaf.dtype), stream.spec)
 
 
-def check_optimizer(optimizer: Any) -> None:
-    if isinstance(optimizer, Optimizer):
-        return
-    hint = "; use one of fnlamp.optim, as optim.adamw(1e-3)"
-    if inspect.isfunction(optimizer) and getattr(optim, _name(optimizer), None) is optimizer:
-        hint = f", which makes one: call it, as optim.{_name(optimizer)}(1e-3)"
-    elif hasattr(optimizer, "init") and hasattr(optimizer, "update"):
-        hint = " of another library; wrap its functions in optim.Optimizer(init, update), whose update gives the new parameters"
-    raise TypeError(f"optimizer is an optim.Optimizer, got {_shown(optimizer)}{hint}")
+def check_stream(
+    model: Supervised, stream: BatchStream[Any], weights: tuple[Params, State], *, metrics: Mapping[str, MetricLike]
+) -> Tree:
+    """Raise the fault that evaluating the model with these weights (arrays or specs) on this stream is sure to end with.
 
-
-def check_factory(name: str, factory: Any) -> None:
-    if isinstance(factory, BatchStream | Resource):
-        raise TypeError(
-            f"{name} is a function that makes each epoch's stream, got {_shown(factory)}: write {name}=lambda context: ..., "
-            "and give its seed on, as in stream.minibatches(x, y, batch_size=32, seed=context.seed)"
-        )
-    if not callable(factory):
-        raise TypeError(
-            f"{name} is a function from a LoopContext to a stream, got {_shown(factory)}: write "
-            f"{name}=lambda context: stream.minibatches(x, y, batch_size=32, seed=context.seed)"
-        )
-    with contextlib.suppress(ValueError):  # some functions written in C have no signature
-        try:
-            inspect.signature(factory).bind(None)
-        except TypeError as error:
-            raise TypeError(
-                f"{name} is called with a LoopContext, got {_shown(factory)}: {error}; write {name}=lambda context: ..."
-            ) from None
-
-
-def check_metrics(metrics: Any, argument: str = "metrics") -> None:
-    if not isinstance(metrics, Mapping):
-        raise TypeError(f'{argument} is a dict by name, as {{"accuracy": loss.accuracy}}, got {_shown(metrics)}')
-    for name, metric in metrics.items():
-        if not isinstance(name, str):
-            raise TypeError(f"{argument} are named by strings, got {_shown(name)}")
-        if not callable(metric):
-            raise TypeError(f"{argument}[{name!r}] is a function (prediction, target) -> LossValue, got {_shown(metric)}")
-        as_metric(metric, f"{argument}[{name!r}]")
-
-
-def check_gradient(gradient: Any) -> None:
-    if not isinstance(gradient, Gradient):
-        hint = f": call it, as train.{_name(gradient)}(...)" if inspect.isfunction(gradient) else ""
-        raise TypeError(f"gradient is train.plain or a value around it, as train.microbatches(4), got {_shown(gradient)}{hint}")
-
-
-def check_folds(folds: Any, metrics: Iterable[str]) -> None:
-    if not isinstance(folds, Mapping):
-        raise TypeError(f'folds is a dict by name, as {{"best": train.best()}}, got {_shown(folds)}')
-    known = [field.name for field in fields(EpochReport) if field.name.endswith(("loss", "batches", "seconds"))]
-    known = [*known, *metrics]
-    for name, fold in folds.items():
-        if not isinstance(name, str):
-            raise TypeError(f"folds are named by strings, got {_shown(name)}")
-        if not isinstance(fold, Fold):
-            hint = f": call it, as train.{_name(fold)}(...)" if inspect.isfunction(fold) else ""
-            raise TypeError(f"folds[{name!r}] is a train.Fold, got {_shown(fold)}{hint}")
-        if isinstance(fold.metric, str) and fold.metric not in known:
-            raise ValueError(f"folds[{name!r}] reads {fold.metric!r}, which no report has; figures are {', '.join(known)}")
-
-
-def check_hook(hook: Any) -> None:
-    if isinstance(hook, Effect):
-        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}: write on_epoch=lambda report: ...")
-    if not callable(hook):
-        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}")
-    if inspect.iscoroutinefunction(hook):
-        raise TypeError(f"on_epoch is a plain function of a report, got the async {_shown(hook)}: run a coroutine in an Effect")
-    try:
-        signature = inspect.signature(hook)
-    except (TypeError, ValueError):  # some functions written in C have none
-        return
-    given = ("report", "trained")[: 2 if takes_trained(hook) else 1]
-    try:
-        signature.bind(*given)
-    except TypeError as error:
-        hint = "write on_epoch=lambda report: ... or lambda report, trained: ..."
-        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}: {error}; {hint}") from None
-
-
-def takes_trained(hook: Callable[..., Any]) -> bool:
-    """Whether a hook takes the `Trained` after the report: it has a second positional argument without a default."""
-    try:
-        parameters = inspect.signature(hook).parameters.values()
-    except (TypeError, ValueError):  # some functions written in C have none
-        return False
-    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
-    return len(by_place) >= 2
-
-
-def check_start(name: str, start: Any, *kinds: type) -> None:
-    """Raises: `TypeError` for a program or a container of what to start from, or what is none of the `kinds`."""
-    if start is None:
-        return
-    if isinstance(start, Effect):
-        raise TypeError(f"{name} is what a run gave, got {_shown(start)}: run it first, or program.bind(lambda trained: ...)")
-    if isinstance(start, BaseContainer):
-        raise TypeError(f"{name} is a Trained, got {_shown(start)}: take it out, as in case IOSuccess(Success(trained))")
-    if isinstance(start, str | bytes | PathLike):
-        raise TypeError(f"{name} is what a run gave or a tree of arrays, got {_shown(start)}: read the file first")
-    if kinds and not isinstance(start, kinds):
-        hint = "; to start from parameters, write initial=" if isinstance(start, dict) else ""
-        raise TypeError(f"{name} is a {' or a '.join(kind.__name__ for kind in kinds)}, got {_shown(start)}{hint}")
-
-
-def device_of(device: Any) -> Any:
-    """The device that a runtime names: one of JAX's, or the first of a platform.
-
-    Raises: `TypeError` for anything else, `ValueError` for a platform that is not here.
+    Returns the specs of the metrics' sums.
     """
-    if device is None or isinstance(device, jax.Device):
-        return device
-    if isinstance(device, str):
-        try:
-            return jax.devices(device)[0]
-        except RuntimeError as error:
-            raise ValueError(f"Runtime.device is the name of a platform of this machine, got {device!r}: {error}") from error
-    raise TypeError(f"Runtime.device is a jax.Device, as jax.devices()[0], or the name of a platform, got {_shown(device)}")
+    if stream.length == 0:
+        raise FaultError(stream.why_empty)
+
+    def forward(params: Tree, state: Tree, batch: Tree) -> tuple[Tree, Tree]:
+        _, prediction, _ = model.evaluate(params, state, batch, Eval())
+        return prediction, measures(metrics.values(), prediction, batch[1])
+
+    body, specs = evaluation_body(model, metrics), []
+    for batch in batch_specs(stream):
+        key = "prediction", body, form((*weights, batch))  # once, and not each epoch
+        prediction, sums = BODIES.get(key, partial(spec_after, forward, *weights, batch))
+        check_targets((model.loss, *metrics.values()), stream, prediction)
+        specs.append(sums)
+    return same_sums(metrics, specs)
 
 
-def check_executor(executor: Any) -> None:
-    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "fold")):
-        raise TypeError(f"Runtime.executor is an executor, as train.Fused(), got {_shown(executor)}")
+def check_classes(train: tuple[str, ...] | None, validation: tuple[str, ...] | None) -> None:
+    """Raise the fault of labels that stand for other classes in validation, where both are known."""
+    if train is not None and validation is not None and train != validation:
+        raise FaultError(ClassesDiffer(train, validation))
 
 
-def _name(function: Any) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
+def check_targets(losses: tuple[Loss | MetricLike, ...], stream: BatchStream[Any], prediction: Tree) -> None:
+    """Check all targets that are in memory as they are; mapped and streamed ones are checked inside the step.
+
+    They are the second of a view's arrays, also if its recipe indexes them differently, as for windows of a corpus.
+    """
+    for segment in stream.view.segments if stream.view is not None else ():
+        if not segment.recipe.functions:
+            targets = segment.arrays[1]
+            check_target(losses, prediction, targets)
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, Layer):
-        return f"the layer {value}"
-    if isinstance(value, Loss):
-        return f"the loss {value}"
-    if inspect.isroutine(value) or isinstance(value, type):
-        return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
-    text = repr(value)
-    return f"{type(value).__name__}: {text if len(text) < 80 else text[:77] + '...'}"
+def check_target(losses: tuple[Loss | MetricLike, ...], prediction: Tree, target: Tree) -> None:
+    """Raise the fault of a target that one of the losses or metrics cannot take."""
+    on_host = tree.map(np.asarray, target)
+    for each in losses:
+        as_metric(each).check(prediction, on_host)
+
+
+def not_finite(stream: BatchStream[Any], what: str) -> tuple[str, ...]:
+    """A line for a number of a stream in memory that is NaN or infinite: it trains to nothing, or stops the run later."""
+    arrays = [segment.arrays for segment in stream.view.segments[:1]] if stream.view is not None else []
+    found = first_not_finite(arrays[0]) if arrays else None
+    return () if found is None else (f"not finite: {what}, {found}",)
+
+
+def drawn_once(model: Supervised, stream: BatchStream[Any]) -> tuple[str, ...]:
+    """A line for random numbers that compiled functions draw outside JAX: once, while they are traced, for all steps."""
+    recipe = stream.view.segments[0].recipe if stream.view is not None and stream.view.segments else stream.finish
+    found = draws((model.layer.apply, model.loss.apply, recipe.functions))
+    hint = "draw with jax.random and a key, or give map a host function with spec="
+    return () if found is None else (f"drawn once for all steps: {found} in a function that is compiled; {hint}",)
+
+
+def check_batch(
+    model: Supervised, weights: tuple[Params, State], batch: Tree, metrics: Mapping[str, MetricLike] = MappingProxyType({})
+) -> None:
+    """Raise the fault of a batch that the loss cannot take: labels out of range, a prediction of another kind."""
+    features, target = batch
+    prediction = spec_after(lambda x: model.forward(*weights, x, Eval())[0], spec_of(features))
+    check_target((model.loss, *metrics.values()), prediction, target)
+    if model.loss.suspects is not None:
+        model.loss.check_prediction(predict(model, *weights, features, None))
+
+
+def check_training(model: Supervised, stream: BatchStream[Any], body: Body, shared: Any, carry: Carry) -> tuple[str, ...]:
+    """What should be known about the step; raises the fault that training on this stream is sure to end with."""
+    if stream.length == 0:
+        raise FaultError(stream.why_empty)
+    programs = [jax.make_jaxpr(body.function)(shared, carry, batch) for batch in batch_specs(stream)]
+    features, _ = stream.spec
+    prediction = spec_after(lambda p, s, x: model.forward(p, s, x, Eval())[0], carry.params, carry.layer_state, features)
+    check_targets((model.loss,), stream, prediction)
+    return advice(programs[0])

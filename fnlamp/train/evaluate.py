@@ -19,12 +19,12 @@ from fnlamp.loss import MetricLike
 from fnlamp.stream import BatchStream, Reread, items
 from fnlamp.train import tally
 from fnlamp.train.after import Pass, epoch_of
-from fnlamp.train.check import check_metrics
+from fnlamp.train.arguments import check_metrics
+from fnlamp.train.check import check_batch, check_stream
 from fnlamp.train.execute import Fused
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.factory import LoopContext
 from fnlamp.train.measures import figures, loss_of, same, with_terms
-from fnlamp.train.plan import check_batch, check_stream
 from fnlamp.train.state import Kept, Trained
 from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised

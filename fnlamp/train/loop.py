@@ -16,13 +16,13 @@ from fnlamp.fault import Broken, FaultError, Interrupted, NonFinite, NotRereadab
 from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
 from fnlamp.train import tally
-from fnlamp.train.check import check_executor, device_of, takes_trained
+from fnlamp.train.arguments import check_executor, device_of, takes_trained
+from fnlamp.train.check import check_batch, check_classes
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.explain.idle import idle
 from fnlamp.train.factory import use_stream
-from fnlamp.train.plan import check_batch, check_classes
 from fnlamp.train.program import Program
 from fnlamp.train.progress import Progress, begin
 from fnlamp.train.state import EpochReport, Trained

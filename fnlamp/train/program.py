@@ -25,23 +25,14 @@ from fnlamp.optim.schedule import Schedule, checked
 from fnlamp.stream import BatchStream
 from fnlamp.stream.view import check_seed
 from fnlamp.tag import check_hyper
-from fnlamp.train import check, tally
+from fnlamp.train import arguments, tally
+from fnlamp.train.check import check_classes, check_stream, check_training, drawn_once, not_finite
 from fnlamp.train.execute import Body
 from fnlamp.train.factory import LoopContext, make_stream
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient
 from fnlamp.train.measures import with_terms
-from fnlamp.train.plan import (
-    Plan,
-    abstract_carry,
-    abstract_shared,
-    check_classes,
-    check_stream,
-    check_training,
-    drawn_once,
-    measured_in_training,
-    not_finite,
-)
+from fnlamp.train.plan import Plan, abstract_carry, abstract_shared, measured_in_training
 from fnlamp.train.start import check_initial, check_resumed, check_same_stream, filled, state_of, weights_of
 from fnlamp.train.state import Carry, Trained, TrainState
 from fnlamp.train.step import Step, training_body
@@ -74,11 +65,11 @@ class Program:
     described: dict[Hashable, tuple[Init, Hashable]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check.check_model(self.model)
-        check.check_optimizer(self.optimizer)
-        check.check_factory("train_batches", self.train_batches)
+        arguments.check_model(self.model)
+        arguments.check_optimizer(self.optimizer)
+        arguments.check_factory("train_batches", self.train_batches)
         if self.validation_batches is not None:
-            check.check_factory("validation_batches", self.validation_batches)
+            arguments.check_factory("validation_batches", self.validation_batches)
         unscaled = self.model.precision.scaled and self.optimizer.loss_scale is None
         optimizer = loss_scaled(self.optimizer) if unscaled else self.optimizer
         epochs, every = whole("epochs", self.epochs, None), whole("validate_every", self.validate_every, None)
@@ -87,16 +78,16 @@ class Program:
         seed = check_seed(whole("seed", self.seed, None))
         if self.initial is not None and self.resume is not None:
             raise ValueError("give initial parameters or a run to resume, not both")
-        check.check_start("initial", self.initial)
-        check.check_start("resume", self.resume, Trained, TrainState)
-        check.check_metrics(self.metrics)
-        check.check_metrics(self.train_metrics, "train_metrics")
+        arguments.check_start("initial", self.initial)
+        arguments.check_start("resume", self.resume, Trained, TrainState)
+        arguments.check_metrics(self.metrics)
+        arguments.check_metrics(self.train_metrics, "train_metrics")
         metrics = dict(self.metrics) if self.validation_batches is None else with_terms(self.model.loss, self.metrics)
         seen = with_terms(self.model.loss, self.train_metrics, "train_metrics")
-        check.check_gradient(self.gradient)
-        check.check_folds(self.folds, (*metrics, *(f"train_{name}" for name in seen)))
+        arguments.check_gradient(self.gradient)
+        arguments.check_folds(self.folds, (*metrics, *(f"train_{name}" for name in seen)))
         if self.on_epoch is not None:
-            check.check_hook(self.on_epoch)
+            arguments.check_hook(self.on_epoch)
         if self.parameter_bound is not None and not check_hyper("parameter_bound", self.parameter_bound) > 0:
             raise ValueError(f"parameter_bound is above 0, got {self.parameter_bound}")
         sound = {"optimizer": optimizer, "epochs": epochs, "validate_every": every, "seed": seed}

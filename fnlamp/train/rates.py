@@ -20,7 +20,7 @@ from fnlamp.given import number, shown, whole
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
 from fnlamp.train import tally
-from fnlamp.train.check import check_factory, device_of
+from fnlamp.train.arguments import check_factory, device_of
 from fnlamp.train.execute import Stepwise
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.explain.explained import Explained

@@ -17,14 +17,15 @@ from fnlamp.fault import FaultError
 from fnlamp.optim.schedule import Schedule, summary
 from fnlamp.stream import BatchStream, Reread
 from fnlamp.summary import table as layer_table
-from fnlamp.train.check import takes_trained
+from fnlamp.train.arguments import takes_trained
+from fnlamp.train.check import batch_specs
 from fnlamp.train.execute import Fused
 from fnlamp.train.explain.idle import Read, epochs_left, first_epoch, hyperparameters, idle, idle_when_traced, validations
 from fnlamp.train.explain.memory import kept_on_host, on_device, table
 from fnlamp.train.explain.work import Work, work_of
 from fnlamp.train.factory import WatchedContext, make_stream
 from fnlamp.train.gradient import plain
-from fnlamp.train.plan import Plan, batch_specs, rows_line
+from fnlamp.train.plan import Plan, rows_line
 from fnlamp.train.program import Program
 from fnlamp.train.start import state_of
 from fnlamp.train.step import evaluation_body

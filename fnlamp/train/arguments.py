@@ -1,0 +1,175 @@
+"""Checks of the arguments of `epochs`, `evaluate` and `supervised`: each error says what to write instead."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from os import PathLike
+from typing import Any
+
+import jax
+from returns.primitives.container import BaseContainer
+
+from fnlamp import optim
+from fnlamp.effect import Effect, Resource
+from fnlamp.layer import Layer
+from fnlamp.loss import Loss, as_metric
+from fnlamp.optim import Optimizer
+from fnlamp.stream import BatchStream
+from fnlamp.train.fold import Fold
+from fnlamp.train.gradient import Gradient
+from fnlamp.train.state import EpochReport
+from fnlamp.train.supervised import Supervised
+
+
+def check_model(model: Any) -> None:
+    if isinstance(model, Supervised):
+        return
+    hint = ""
+    if isinstance(model, Layer):
+        hint = f": give a layer with its loss, train.supervised({model}, loss.cross_entropy())"
+    raise TypeError(f"model is what train.supervised makes, got {_shown(model)}{hint}")
+
+
+def check_optimizer(optimizer: Any) -> None:
+    if isinstance(optimizer, Optimizer):
+        return
+    hint = "; use one of fnlamp.optim, as optim.adamw(1e-3)"
+    if inspect.isfunction(optimizer) and getattr(optim, _name(optimizer), None) is optimizer:
+        hint = f", which makes one: call it, as optim.{_name(optimizer)}(1e-3)"
+    elif hasattr(optimizer, "init") and hasattr(optimizer, "update"):
+        hint = " of another library; wrap its functions in optim.Optimizer(init, update), whose update gives the new parameters"
+    raise TypeError(f"optimizer is an optim.Optimizer, got {_shown(optimizer)}{hint}")
+
+
+def check_factory(name: str, factory: Any) -> None:
+    if isinstance(factory, BatchStream | Resource):
+        raise TypeError(
+            f"{name} is a function that makes each epoch's stream, got {_shown(factory)}: write {name}=lambda context: ..., "
+            "and give its seed on, as in stream.minibatches(x, y, batch_size=32, seed=context.seed)"
+        )
+    if not callable(factory):
+        raise TypeError(
+            f"{name} is a function from a LoopContext to a stream, got {_shown(factory)}: write "
+            f"{name}=lambda context: stream.minibatches(x, y, batch_size=32, seed=context.seed)"
+        )
+    with contextlib.suppress(ValueError):  # some functions written in C have no signature
+        try:
+            inspect.signature(factory).bind(None)
+        except TypeError as error:
+            raise TypeError(
+                f"{name} is called with a LoopContext, got {_shown(factory)}: {error}; write {name}=lambda context: ..."
+            ) from None
+
+
+def check_metrics(metrics: Any, argument: str = "metrics") -> None:
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f'{argument} is a dict by name, as {{"accuracy": loss.accuracy}}, got {_shown(metrics)}')
+    for name, metric in metrics.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{argument} are named by strings, got {_shown(name)}")
+        if not callable(metric):
+            raise TypeError(f"{argument}[{name!r}] is a function (prediction, target) -> LossValue, got {_shown(metric)}")
+        as_metric(metric, f"{argument}[{name!r}]")
+
+
+def check_gradient(gradient: Any) -> None:
+    if not isinstance(gradient, Gradient):
+        hint = f": call it, as train.{_name(gradient)}(...)" if inspect.isfunction(gradient) else ""
+        raise TypeError(f"gradient is train.plain or a value around it, as train.microbatches(4), got {_shown(gradient)}{hint}")
+
+
+def check_folds(folds: Any, metrics: Iterable[str]) -> None:
+    if not isinstance(folds, Mapping):
+        raise TypeError(f'folds is a dict by name, as {{"best": train.best()}}, got {_shown(folds)}')
+    known = [field.name for field in fields(EpochReport) if field.name.endswith(("loss", "batches", "seconds"))]
+    known = [*known, *metrics]
+    for name, fold in folds.items():
+        if not isinstance(name, str):
+            raise TypeError(f"folds are named by strings, got {_shown(name)}")
+        if not isinstance(fold, Fold):
+            hint = f": call it, as train.{_name(fold)}(...)" if inspect.isfunction(fold) else ""
+            raise TypeError(f"folds[{name!r}] is a train.Fold, got {_shown(fold)}{hint}")
+        if isinstance(fold.metric, str) and fold.metric not in known:
+            raise ValueError(f"folds[{name!r}] reads {fold.metric!r}, which no report has; figures are {', '.join(known)}")
+
+
+def check_hook(hook: Any) -> None:
+    if isinstance(hook, Effect):
+        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}: write on_epoch=lambda report: ...")
+    if not callable(hook):
+        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}")
+    if inspect.iscoroutinefunction(hook):
+        raise TypeError(f"on_epoch is a plain function of a report, got the async {_shown(hook)}: run a coroutine in an Effect")
+    try:
+        signature = inspect.signature(hook)
+    except (TypeError, ValueError):  # some functions written in C have none
+        return
+    given = ("report", "trained")[: 2 if takes_trained(hook) else 1]
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        hint = "write on_epoch=lambda report: ... or lambda report, trained: ..."
+        raise TypeError(f"on_epoch is a function of a report, got {_shown(hook)}: {error}; {hint}") from None
+
+
+def takes_trained(hook: Callable[..., Any]) -> bool:
+    """Whether a hook takes the `Trained` after the report: it has a second positional argument without a default."""
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):  # some functions written in C have none
+        return False
+    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+    return len(by_place) >= 2
+
+
+def check_start(name: str, start: Any, *kinds: type) -> None:
+    """Raises: `TypeError` for a program or a container of what to start from, or what is none of the `kinds`."""
+    if start is None:
+        return
+    if isinstance(start, Effect):
+        raise TypeError(f"{name} is what a run gave, got {_shown(start)}: run it first, or program.bind(lambda trained: ...)")
+    if isinstance(start, BaseContainer):
+        raise TypeError(f"{name} is a Trained, got {_shown(start)}: take it out, as in case IOSuccess(Success(trained))")
+    if isinstance(start, str | bytes | PathLike):
+        raise TypeError(f"{name} is what a run gave or a tree of arrays, got {_shown(start)}: read the file first")
+    if kinds and not isinstance(start, kinds):
+        hint = "; to start from parameters, write initial=" if isinstance(start, dict) else ""
+        raise TypeError(f"{name} is a {' or a '.join(kind.__name__ for kind in kinds)}, got {_shown(start)}{hint}")
+
+
+def device_of(device: Any) -> Any:
+    """The device that a runtime names: one of JAX's, or the first of a platform.
+
+    Raises: `TypeError` for anything else, `ValueError` for a platform that is not here.
+    """
+    if device is None or isinstance(device, jax.Device):
+        return device
+    if isinstance(device, str):
+        try:
+            return jax.devices(device)[0]
+        except RuntimeError as error:
+            raise ValueError(f"Runtime.device is the name of a platform of this machine, got {device!r}: {error}") from error
+    raise TypeError(f"Runtime.device is a jax.Device, as jax.devices()[0], or the name of a platform, got {_shown(device)}")
+
+
+def check_executor(executor: Any) -> None:
+    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "fold")):
+        raise TypeError(f"Runtime.executor is an executor, as train.Fused(), got {_shown(executor)}")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Layer):
+        return f"the layer {value}"
+    if isinstance(value, Loss):
+        return f"the loss {value}"
+    if inspect.isroutine(value) or isinstance(value, type):
+        return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
+    text = repr(value)
+    return f"{type(value).__name__}: {text if len(text) < 80 else text[:77] + '...'}"
