@@ -85,7 +85,7 @@ def _moments(x: Array, y: Array, counted: Array) -> Moments:
     low, high = jnp.min(y, axis=0, where=counted, initial=jnp.inf), jnp.max(y, axis=0, where=counted, initial=-jnp.inf)
     mean = jnp.sum(jnp.where(counted, y, 0), axis=0) / jnp.maximum(n, 1)
     centre = jnp.where(rows > 0, jnp.clip(mean, low, high), 0)  # of a constant it is the constant, without rounding
-    d, error = jnp.where(counted, y - centre, 0), jnp.where(counted, y - x, 0)
+    d, error = jnp.where(counted, y - centre[None], 0), jnp.where(counted, y - x, 0)
     nc, rest = product(n, centre)
     cd, ncc = product(centre, jnp.sum(d, axis=0)), jnp.stack([*product(nc, centre), rest * centre])
     squares = jnp.sum(jnp.square(error), axis=0), jnp.sum(jnp.square(d), axis=0)

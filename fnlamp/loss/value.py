@@ -16,6 +16,7 @@ from fnlamp.arrays import Array, Tree, describe, wide
 from fnlamp.elsewhere import LOSS, METRIC, VALUE, Elsewhere
 from fnlamp.fault import DtypeMismatch, FaultError, NotDifferentiable, ShapeMismatch
 from fnlamp.given import function, shown, text
+from fnlamp.loss.arguments import nan_unless
 
 
 @jax.tree_util.register_dataclass
@@ -199,7 +200,7 @@ def as_metric(metric: MetricLike, what: str = "metric") -> Metric:
         flawed = jnp.isnan(value.mean)  # a batch without a mean, as of a negative weight, would be hidden in the sums
         if loss.suspects is not None:
             flawed = flawed | loss.suspects(prediction)
-        return LossValue(jnp.where(flawed, jnp.full_like(value.total, jnp.nan), value.total), value.weight)
+        return LossValue(nan_unless(~flawed, value.total), value.weight)
 
     return Metric(sums, mean_of, loss.name, loss.check)
 

@@ -99,7 +99,7 @@ LOSSES: dict[str, tuple[loss.Loss, Any, Any]] = {
     "nll": (loss.nll(np.array([1.0, 2.0, 0.5])), labels, logp),
     "cross_entropy": (loss.cross_entropy(np.array([1.0, 2.0, 0.5]), label_smoothing=0.1), labels, logp),
     "mse": (loss.mse(), numbers, logp),
-    "mse ignoring": (loss.mse(ignored=np.nan), np.where(numbers < 0.3, np.nan, numbers), logp),
+    "mse ignoring": (loss.mse(ignored=-100.0), np.where(numbers < 0.3, np.float32(-100), numbers), logp),
     "l1": (loss.l1(), numbers, logp),
     "huber": (loss.huber(0.4), numbers, logp),
     "smooth_l1": (loss.smooth_l1(0.4), numbers, logp),

@@ -85,28 +85,56 @@ def test_parameters_are_made_under_strict_promotion(name):
     same((made.params, made.state), (plain.params, plain.state))
 
 
+LABELS, SCORES = np.array([0, 2, 1, -100, 2, 0]), jax.nn.log_softmax(jax.random.normal(KEY, (6, 3)))
 METRICS = {
-    "accuracy": (loss.accuracy, np.array([0, 2, 1, -100, 2, 0])),
-    "binary_accuracy": (loss.binary_accuracy(0.0), np.eye(6, 3) > 0),
-    "multilabel_accuracy": (loss.multilabel_accuracy(0.0, exact=True), np.eye(6, 3)),
-    "bce of booleans": (loss.bce_with_logits(), np.eye(6, 3) > 0),
-    "mse of integers": (loss.mse(), np.arange(18).reshape(6, 3)),
+    "accuracy": (loss.accuracy, LABELS, SCORES),
+    "top_k_accuracy": (loss.top_k_accuracy(2), LABELS, SCORES),
+    "binary_accuracy": (loss.binary_accuracy(0.0), np.eye(6, 3) > 0, SCORES),
+    "multilabel_accuracy": (loss.multilabel_accuracy(0.0, exact=True), np.eye(6, 3), SCORES),
+    "bce of booleans": (loss.bce_with_logits(), np.eye(6, 3) > 0, SCORES),
+    "mse of integers": (loss.mse(), np.arange(18).reshape(6, 3), SCORES),
 }
+OF_SUMS = {
+    "f1": (loss.f1(), LABELS),
+    "f1 of labels": (loss.f1(threshold=0.0), np.eye(6, 3) > 0),
+    "confusion_matrix": (loss.confusion_matrix(), LABELS),
+    "auroc": (loss.auroc([-1.0, 0.0]), LABELS),
+    "auroc of labels": (loss.auroc([-1.0, 0.0]), np.eye(6, 3)),
+    "calibration_error": (loss.calibration_error(), LABELS),
+    "perplexity": (loss.perplexity(), LABELS),
+    "rmse": (loss.rmse(), np.eye(6, 3)),
+    "r2": (loss.r2(), np.eye(6, 3)),
+    "nll": (loss.as_metric(loss.nll()), LABELS),
+}
+
+
+@pytest.mark.parametrize("name", OF_SUMS)
+def test_metrics_of_sums_under_jaxs_switches(name):
+    metric, target = OF_SUMS[name]
+    plain = metric(SCORES, target)
+    with strict(), jax.debug_nans(True):
+        np.testing.assert_array_equal(metric(SCORES, target), plain)
+        made = jax.eval_shape(metric.measure, SCORES.astype(jnp.bfloat16), target)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(made)} <= {"int32", "float32"}
+    with jax.enable_x64(True):
+        wide = metric(np.asarray(SCORES, np.float64), target)
+    np.testing.assert_allclose(wide, plain, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("name", [*LOSSES, *METRICS])
 def test_losses_and_metrics_under_strict_promotion(name, dtype):
-    made, target = {**LOSSES, **METRICS}[name]
-    prediction = jax.nn.log_softmax(jax.random.normal(KEY, (6, 3))).astype(dtype)
+    made, target, prediction = {**LOSSES, **METRICS}[name]
+    target, prediction = jax.tree.map(np.asarray, target), jax.tree.map(lambda x: x.astype(dtype), prediction)
 
     def both(prediction, target):
         value, slope = jax.value_and_grad(lambda p: made(p, target).mean)(prediction)
         return made(prediction, target), value, slope
 
-    plain = jax.tree.leaves(jax.eval_shape(both, prediction, jnp.asarray(target)))
+    on_device = jax.tree.map(jnp.asarray, target)
+    plain = jax.tree.leaves(jax.eval_shape(both, prediction, on_device))
     with strict():
-        assert jax.tree.leaves(jax.eval_shape(both, prediction, jnp.asarray(target))) == plain
+        assert jax.tree.leaves(jax.eval_shape(both, prediction, on_device)) == plain
         assert jax.tree.leaves(jax.eval_shape(lambda p: both(p, target), prediction)) == plain
 
 
@@ -197,13 +225,12 @@ def test_layers_have_no_nan_inside(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOSSES, *METRICS])
 def test_losses_have_no_nan_inside(name):
-    made, target = {**LOSSES, **METRICS}[name]
-    prediction = jax.nn.log_softmax(jax.random.normal(KEY, (6, 3)))
+    made, target, prediction = {**LOSSES, **METRICS}[name]
     with jax.debug_nans(True):
         value, slope = jax.jit(jax.value_and_grad(lambda p: made(p, target).mean))(prediction)
         assert np.isfinite(float(made(prediction, target).mean))
     assert np.isfinite(float(value))
-    assert np.isfinite(np.asarray(slope)).all()
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(slope))
 
 
 def test_a_label_that_is_not_a_class_is_found_under_debug_nans():
