@@ -377,3 +377,9 @@ def test_a_summary_is_the_first_the_highest_and_the_last():
     first, highest, last = summary(optim.cyclic(0.0, 1.0, 2**20), 2**24)  # each sixteenth step
     assert (first, highest, last) == (0, 1, 2**-20)
     assert str(summary(optim.cosine(10), 10)) == "1 at first, 1 at most, 0.02447 at last"
+
+
+def test_a_factor_above_1_grows_without_a_warning():
+    # Warnings are errors: the powers of steps that are never reached overflow.
+    schedule = optim.exponential(9, 10.0)
+    np.testing.assert_allclose([float(schedule(step)) for step in (0, 9, 50)], [1.0, 10.0, 10.0 ** (50 / 9)], rtol=1e-6)

@@ -87,8 +87,8 @@ def powers(factor: float, exponent: Array, every: int = 1) -> Array:
     product = jnp.ones((), factor_dtype())
     for place in range(rest.dtype.itemsize):
         with np.errstate(over="ignore", under="ignore"):
-            table = np.float64(factor) ** (np.arange(256) * 256.0**place / every)
-        product = product * jnp.asarray(table, factor_dtype())[rest % base]
+            table = (np.float64(factor) ** (np.arange(256) * 256.0**place / every)).astype(factor_dtype())
+        product = product * jnp.asarray(table)[rest % base]
         rest = rest // base
     return product
 
