@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Params, Tree, is_float, wide
+from fnlamp.arrays import Array, Params, Tree, describe, is_float, is_integer, wide
+from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.given import function, instance, number, text, whole
 from fnlamp.loss import LossValue
 from fnlamp.mode import Train
@@ -69,14 +70,16 @@ def microbatches(count: int, inner: Gradient = plain) -> Gradient:
 
     With w_i the weight and g_i the gradient of part i's mean: `g = sum(w_i g_i) / sum(w_i)`, exact for class weights, ignored
     rows and a last batch that `count` does not divide (its last part is shorter, or it has fewer parts). With `stream.chunk(k)`
-    this is gradient accumulation. Batch normalisation sees one part at a time; dropout draws for each part.
+    this is gradient accumulation. Batch normalisation sees one part at a time; dropout draws for each part. The weight of a
+    `loss.sum` is its number of rows: if its terms ignore different rows, the gradient is not that of the whole batch.
+    Fails: `ShapeMismatch` for a batch whose arrays have different numbers of rows.
     """
     parts, within = whole("microbatches: count", count, None), _gradient("microbatches", inner)
     if parts < 1:
         raise ValueError(f"microbatches: count: a batch has at least one part, got {count}")
 
     def apply(objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
-        rows = jax.tree.leaves(batch)[0].shape[0]
+        rows = _rows(batch)
         size = max(1, -(-rows // parts))
         full = rows // size
 
@@ -124,6 +127,7 @@ def adversarial(eps: float, inner: Gradient = plain) -> Gradient:
     """The gradient of the mean of two losses: at the features x, and at `x + eps * sign(dL/dx)`, which is held constant.
 
     Integer features, such as pixels, are moved as floating-point numbers; token ids cannot be moved, and fail in their layer.
+    Booleans, such as masks, stay as they are.
     Both halves draw dropout of their own; the layers' state is that of the first.
     Reference: Goodfellow, Shlens & Szegedy 2014, section 5 (alpha = 0.5).
     """
@@ -133,14 +137,14 @@ def adversarial(eps: float, inner: Gradient = plain) -> Gradient:
     def apply(objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
         def both(params: Params, state: Tree, batch: Tree, mode: Train) -> tuple[LossValue, Tree]:
             features, target = batch
-            features = tree.map(lambda x: x if is_float(x) else x.astype(jnp.float32), features)
+            features = tree.map(lambda x: x.astype(jnp.float32) if is_integer(x) else x, features)
 
             def total(features: Tree) -> tuple[Array, tuple[LossValue, Tree]]:
                 value, after = objective(params, state, (features, target), mode)
                 return value.total, (value, after)
 
-            slope, (value, after) = jax.grad(total, has_aux=True)(features)
-            moved = jax.tree.map(lambda x, s: x + size * jnp.sign(s).astype(x.dtype), features, slope)
+            slope, (value, after) = jax.grad(total, has_aux=True, allow_int=True)(features)
+            moved = jax.tree.map(lambda x, s: x + size * jnp.sign(s).astype(x.dtype) if is_float(x) else x, features, slope)
             moved = jax.lax.stop_gradient(moved)
             other, _ = objective(params, state, (moved, target), mode.inside("adversarial"))
             return LossValue((value.total + other.total) / 2, (value.weight + other.weight) / 2), after
@@ -161,6 +165,16 @@ def rematerialised(inner: Gradient = plain) -> Gradient:
         return within(jax.checkpoint(objective), params, state, batch, mode)
 
     return Gradient(apply, f"rematerialised({inner.name})" if inner is not plain else "rematerialised")
+
+
+def _rows(batch: Tree) -> int:
+    """The rows that each array of the batch has.  Fails: `ShapeMismatch` for arrays of different numbers of rows."""
+    counts = {leaf.shape[:1] for leaf in tree.leaves(batch)}
+    if len(counts) != 1 or () in counts:
+        hint = "parts of a batch are rows, so each array needs one for each example"
+        raise FaultError(ShapeMismatch("arrays with the same number of rows", describe(batch), hint, where="microbatches"))
+    (rows,) = counts.pop()
+    return int(rows)
 
 
 def _gradient(name: str, inner: Any) -> Gradient:

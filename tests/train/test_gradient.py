@@ -10,7 +10,7 @@ from outcomes import fault, value
 
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
-from fnlamp.fault import DtypeMismatch, NotDifferentiable
+from fnlamp.fault import DtypeMismatch, NotDifferentiable, ShapeMismatch
 from fnlamp.mode import Train
 
 QUIET = Runtime(log=None)
@@ -194,6 +194,31 @@ def test_a_loss_without_a_gradient_is_found_before_the_first_step(gradient):
         gradient=gradient,
     )
     assert isinstance(program.explain().fault, NotDifferentiable)
+
+
+def test_a_mask_among_the_features_stays_a_mask():
+    mask = RNG.random((23, 6)) < 0.5
+    layer = nn.fun(lambda x: jnp.where(~x["mask"], x["numbers"], 0)) >> LAYER
+    params, expected = found(train.adversarial(0.2), nn.fun(lambda x: jnp.where(~mask, x, 0)) >> LAYER)
+    with jax.enable_x64(True):
+        batch = {"mask": jnp.asarray(mask), "numbers": jnp.asarray(X, float)}, jnp.asarray(IGNORED)
+        state = {name: {} for name in params}
+        close(train.adversarial(0.2)(objective(layer, WEIGHTED), params, state, batch, KEY)[:2], expected[:2])
+
+
+@pytest.mark.parametrize(
+    "features", [{"a": np.ones((1, 6), np.float32), "b": X[:8]}, {"a": np.float32(1), "b": X[:8]}], ids=["one row", "scalar"]
+)
+def test_arrays_that_cannot_be_cut_together_are_a_fault(features):
+    program = train.epochs(
+        model=train.supervised(nn.fun(lambda x: x["a"] * x["b"]) >> LAYER, loss.cross_entropy()),
+        optimizer=optim.sgdw(0.1),
+        train_batches=lambda context: stream.from_iterable(lambda: [(features, Y[:8])]),
+        epochs=1,
+        gradient=train.microbatches(2),
+    )
+    told = fault(program, QUIET)
+    assert isinstance(told, ShapeMismatch) and told.where.endswith("microbatches")
 
 
 def test_gradients_have_names():
