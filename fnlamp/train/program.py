@@ -123,12 +123,14 @@ class Program:
         features, _ = pair(stream.spec)
         model = identity(self.model)
         key = describe(tree.map(lambda leaf: array_spec(leaf.shape[1:], leaf.dtype), features)), model
-        if key not in self.described:
+        found = self.described.get(key)
+        if found is None:
             made = self.model.describe(features)
             tags = identity(tree.leaves(made.tags)), str(jax.tree.structure(made.tags))
-            self.described.clear()
-            self.described[key] = made, (model, tags)
-        made, parts = self.described[key]
+            found = made, (model, tags)
+            self.described.clear()  # by any thread that runs the program: nothing is read from it after this
+            self.described[key] = found
+        made, parts = found
         return made, training_body(self.step, made.tags, parts)
 
     def shared(self, made: Init, device: Any) -> Any:
