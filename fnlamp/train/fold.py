@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 
 from fnlamp.given import flag, function, instance, number, shown, text, whole
@@ -23,11 +24,12 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Fold:
-    """`step(accumulator, report) -> (accumulator, Verdict)` from `init`; the accumulator is a tree of numbers, and resumed.
+    """`step(accumulator, report) -> (accumulator, Verdict)` from `init`; the accumulator is a tree of numbers that is resumed.
 
     `metric` is the figure that it reads; a name is checked when the program is described. `slots` is how many weights it keeps
-    at most, and `ranked(accumulator)` the slots in their order, best first. `explain` shows what it `decides`. Before
-    `earliest` figures it does not stop the run or change the rate: `explain` says if a run is too short for it.
+    at most, and `ranked(accumulator)` the slots in their order, best first. The accumulator keeps the structure of `init`: what
+    is not known yet is NaN, and not `None`. `explain` shows what it `decides`. Before `earliest` figures it does not stop the
+    run or change the rate: `explain` says if a run is too short for it.
     """
 
     init: Any
@@ -227,11 +229,14 @@ def replay(fold: Fold, curve: Iterable[EpochReport]) -> list[Verdict]:
 
 
 def checked_step(name: str, fold: Fold, acc: Any, report: EpochReport) -> tuple[Any, Verdict]:
-    """The fold's step.  Raises: `TypeError`, `ValueError` for anything but an accumulator and a verdict on one of its slots."""
+    """The fold's step.  Raises: `TypeError`, `ValueError` for anything but an accumulator like `init` and a verdict."""
     made = fold.step(acc, report)
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Verdict)):
         raise TypeError(f"folds[{name!r}]: step returned {shown(made)}, expected (accumulator, train.Verdict(...))")
     acc, verdict = made
+    expected, actual = str(jax.tree.structure(fold.init)), str(jax.tree.structure(acc))
+    if expected != actual:  # a resumed run could not tell it from another fold's
+        raise TypeError(f"folds[{name!r}]: the accumulator has the structure of init, {expected}, got {actual}")
     if verdict.keep is not None and not 0 <= verdict.keep < fold.slots:
         slots = f"keep is a slot from 0 to {fold.slots - 1}" if fold.slots else "it keeps no weights"
         raise ValueError(f"folds[{name!r}]: {slots}, got {verdict.keep}")

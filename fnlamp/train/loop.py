@@ -60,6 +60,7 @@ class Loop:
             train = partial(self.train, start)
             progress = yield from use_stream(of.train_batches, context("train"), train, "train_batches")
             if ended:
+                self.say_stopped(progress, runtime)
                 return Failure(progress.trained(of))
             validation = None
             if of.validation_batches is not None and start.epoch % of.validate_every == 0:
@@ -69,8 +70,7 @@ class Loop:
             report = progress.report(of, validation, runtime.clock.now() - started)
             progress = self.reach(progress.decided(of, report).after(report))
             runtime.say(str(report))
-            for name in progress.stopped:
-                runtime.say(f"stopped after epoch {report.epoch} by {name}: {of.folds[name]}")
+            self.say_stopped(progress, runtime)
             if of.on_epoch is not None:
                 progress = yield from self.hook(progress, report)
             return Success(progress)
@@ -81,6 +81,10 @@ class Loop:
         """The same progress, which a fault carries from now on."""
         self.workspace.reached = progress
         return progress
+
+    def say_stopped(self, progress: Progress, runtime: Runtime) -> None:
+        for name in progress.stopped:
+            runtime.say(f"stopped after epoch {progress.epoch - 1} by {name}: {self.of.folds[name]}")
 
     # ---- the parts of an epoch
 
@@ -113,7 +117,6 @@ class Loop:
             body = self.body(stream, runtime)
             begin = stream.init if progress.position is None else progress.position
             shared = *progress.shared, to_device(np.float32(progress.rate), self.workspace.device)
-            steps_before = int(progress.carry.step)
             try:
                 for reached in executor.fold(body, shared, progress.carry, stream, begin, self.workspace):
                     progress = self.reach(replace(progress, carry=reached.carry, position=reached.position))
@@ -126,10 +129,12 @@ class Loop:
                 self.reach(progress.within(stream, of.seed))
                 raise
         sums = tally.sums(progress.carry.tally)
-        if not sums.steps and int(progress.carry.step) > steps_before:  # each of them was skipped
-            return Failure(NonFinite(Broken.LOSS, progress.epoch, int(progress.carry.step), progress.trained(of)))
-        if not sums.steps:
+        if not sums.steps and progress.position is None:
             return Failure(stream.why_empty)
+        if not sums.steps:  # each of them was skipped, which ends by itself while a loss scale is searched for
+            searching = of.optimizer.loss_scale is not None
+            broke = NonFinite(Broken.LOSS, progress.epoch, int(progress.carry.step), progress.trained(of))
+            return Success(progress) if searching else Failure(broke)
         if not sums.weight:
             self.reach(progress.within(stream, of.seed))
             return Failure(NoWeight(progress.epoch))

@@ -109,14 +109,15 @@ class Progress:
     def report(self, program: Program, validation: Evaluation | None, seconds: float) -> EpochReport:
         """The figures of the running epoch, after its last step."""
         sums = tally.sums(self.carry.tally)
-        measured = figures(program.train_metrics, self.measured, sums.metrics)
+        some = bool(sums.steps)  # else each step was skipped, and there is nothing to measure
+        measured = figures(program.train_metrics, self.measured, sums.metrics) if some else {}
         return EpochReport(
             epoch=self.epoch,
             epochs=program.epochs,
             steps=int(sums.steps),
             samples=int(sums.rows),
-            train_loss=loss_of(program.model.loss, sums, measured),
-            train_loss_of_batches=float(sums.of_batches / sums.steps),
+            train_loss=loss_of(program.model.loss, sums, measured) if some else math.nan,
+            train_loss_of_batches=float(sums.of_batches / sums.steps) if some else math.nan,
             validation_loss=None if validation is None else validation.loss,
             validation_loss_of_batches=None if validation is None else validation.loss_of_batches,
             validation_metrics={} if validation is None else dict(validation.metrics),

@@ -71,7 +71,8 @@ class EpochReport:
     `train_loss` is the mean over the epoch, total / weight; `train_loss_of_batches` is the mean of the batches' means, in
     which a short last batch counts as much as a full one (what many tutorials print). Both are measured while the parameters
     move. `validation_loss` and its twin are `None` in epochs without validation. `steps` and `samples` are this epoch's,
-    without the steps that the optimizer skipped; `skipped` counts those since the start of the run.
+    without the steps that the optimizer skipped; `skipped` counts those since the start of the run. If each step of
+    an epoch was skipped, as the first ones in float16 may be, its training losses are NaN and it has no training metrics.
     """
 
     epoch: int
@@ -143,7 +144,7 @@ class Trained(Elsewhere):
     @property
     def last(self) -> Kept:
         """The model after the last epoch, beside those in `kept`."""
-        return Kept(self.model, self.params, self.layer_state, len(self.curve))
+        return Kept(self.model, self.params, self.layer_state, self.state.epoch - 1)
 
     def predict(self, x: Any, *, batch_size: int | None = ROWS) -> Any:
         """The prediction for features `x` in `Eval`: no dropout, running moments.  Shapes: as the model's layer.

@@ -219,7 +219,8 @@ def test_a_fold_that_stops_ends_the_run_and_says_so():
     stopped = value(program, Runtime(log=lines.append))
     assert len(stopped.curve) == 3 and lines[-1] == "stopped after epoch 3 by at: the third"
     same(stopped.params, value(describe(epochs=3), QUIET).params)
-    again = value(describe(folds={"at": at}, resume=stopped), QUIET)  # it stays stopped
+    again = value(describe(folds={"at": at}, resume=stopped), Runtime(log=lines.append))  # it stays stopped
+    assert lines[-1] == "stopped after epoch 3 by at: the third"
     assert len(again.curve) == 3
     same(again.state, stopped.state)
     assert len(value(describe(resume=stopped), QUIET).curve) == 6  # without the fold, it continues
@@ -240,6 +241,8 @@ def test_wrong_folds_are_refused():
         describe(folds={"best": train.best})
     with pytest.raises(TypeError, match="expected \\(accumulator, train.Verdict"):
         value(describe(folds={"wrong": train.Fold(0, lambda acc, report: acc, "wrong")}), QUIET)
+    with pytest.raises(TypeError, match="the accumulator has the structure of init, PyTreeDef\\(None\\), got"):
+        value(describe(folds={"wrong": train.Fold(None, lambda acc, report: (1.0, Verdict()), "wrong")}), QUIET)
     with pytest.raises(ValueError, match="keep is a slot from 0 to 0, got 1"):
         value(describe(folds={"wrong": train.Fold(0, lambda acc, report: (acc, Verdict(keep=1)), "wrong")}), QUIET)
 

@@ -113,6 +113,24 @@ def test_an_epoch_of_skipped_steps_alone_is_a_fault_and_not_an_average():
     assert isinstance(found, NonFinite)
 
 
+def test_float16_finds_its_loss_scale_in_epochs_of_one_step():
+    options = {
+        "model": train.supervised(LAYER, loss.mse(), precision=train.float16),
+        "train_batches": lambda context: stream.full_batch(X, 30 * Y),
+        "train_metrics": {"mae": loss.mae()},
+        "folds": {"best": train.best("train_loss")},
+    }
+    trained = value(describe(**options, epochs=12), QUIET)
+    assert [report.steps for report in trained.curve[:4]] == [0, 0, 0, 0]
+    assert trained.curve[-1].skipped == sum(report.steps == 0 for report in trained.curve) < 12
+    for report in trained.curve:
+        assert np.isnan(report.train_loss) == np.isnan(report.train_loss_of_batches) == (report.steps == 0)
+        assert set(report.train_metrics) == ({"mae"} if report.steps else set())
+    assert trained.curve[trained.kept["best"].epoch - 1].steps == 1
+    part = value(describe(**options, epochs=3), QUIET)
+    same(value(describe(**options, epochs=12, resume=part), QUIET).state, trained.state)
+
+
 def test_float16_finds_its_loss_scale_and_trains():
     features = RNG.standard_normal((256, 8)).astype(np.float32)
     labels = (features[:, :3]).argmax(axis=1)

@@ -117,6 +117,12 @@ def test_a_finished_run_resumed_is_itself():
     same(first, outcome(describe(resume=first)))
 
 
+def test_the_last_model_is_of_the_epoch_that_was_reached_without_the_curve_too():
+    part = outcome(describe(epochs=1))
+    resumed = outcome(describe(resume=part.state, epochs=3))
+    assert len(resumed.curve) == 2 and resumed.last.epoch == 3
+
+
 def test_a_run_of_other_dtypes_does_not_fit():
     first = outcome(describe(epochs=1))
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), first.state.params)
