@@ -44,7 +44,7 @@ class Loop:
         return None if progress is None else progress.trained(self.of)
 
     def epoch(self, start: Progress) -> Effect[Result[Progress, Trained], Any]:
-        """One epoch: `Success` of the progress after it, or `Failure` of the outcome if there is none left."""
+        """One epoch: `Success` with the progress after it, or `Failure` with the outcome if no epoch is left."""
         of = self.of
 
         def context(purpose: str) -> Any:
@@ -99,7 +99,7 @@ class Loop:
         return Effect.call(call)
 
     def begin(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Progress:
-        """Check everything that shapes tell, then make or copy the first carry."""
+        """Check everything that follows from shapes, then make or copy the first carry."""
         of, device = self.of, self.workspace.device
         validation = of.validation(progress.epoch, progress.losses)
         with placed_on(device):
@@ -111,7 +111,7 @@ class Loop:
             )
 
     def steps(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Result[Progress, Any] | Interrupted:
-        """The steps of one epoch from the current position, looking at the tally and the cancel token between dispatches."""
+        """The steps of one epoch from the current position; it stops between dispatches for a broken carry or a cancelled run."""
         executor, of = runtime.executor or Fused(), self.of
         with placed_on(self.workspace.device):
             body = self.body(stream, runtime)
@@ -131,7 +131,7 @@ class Loop:
         sums = tally.sums(progress.carry.tally)
         if not sums.steps and progress.position is None:
             return Failure(stream.why_empty)
-        if not sums.steps:  # each of them was skipped, which ends by itself while a loss scale is searched for
+        if not sums.steps:  # each was skipped: a fault, unless to lower the loss scale, at whose end no step is skipped
             searching = of.optimizer.loss_scale is not None
             broke = NonFinite(Broken.LOSS, progress.epoch, int(progress.carry.step), progress.trained(of))
             return Success(progress) if searching else Failure(broke)
@@ -158,7 +158,7 @@ class Loop:
         return body
 
     def broke(self, progress: Progress, stream: BatchStream[Any], code: int) -> Any:
-        """Why the next step breaks: a label out of range if its batch has one, else the numbers themselves."""
+        """Why the next step breaks: a label out of range if its batch has one, else a number that is not finite."""
         if code == STEPS_BROKE:
             return StepsExceeded()
         carry, of = progress.carry, self.of
@@ -209,5 +209,5 @@ def run(program: Program) -> Effect[Trained, Any]:
 
 
 def batch_at(stream: BatchStream[Any], position: Any) -> Tree:
-    """The batch that comes at this position."""
+    """The batch at this position."""
     return stream.view.batch(position) if stream.view is not None else next(steps(stream, position))[0]

@@ -27,8 +27,8 @@ from fnlamp.train.state import Carry, EpochReport, Kept, Slot, Trained, TrainSta
 class Progress:
     """What a run has reached: the running epoch, from 1, the position in its stream (`None`: at its start), and the carry.
 
-    `carry` is `None` before the first stream is known; `shared` is what every step reads. `losses` are the last and the best
-    of validations, `stream` describes the stream of the position, and `classes` are the names of its labels.
+    `carry` is `None` before the first stream is known; `shared` is what every step reads. `losses` are those of the
+    last and the best validation, `stream` describes the stream of the position, and `classes` are the names of its labels.
     `measured` are the specs of the sums of training metrics.
     """
 
@@ -74,7 +74,7 @@ class Progress:
         return found[0] if fold.slots == 1 else tuple(found)
 
     def decided(self, program: Program, report: EpochReport) -> Progress:
-        """What the folds make of the report: their accumulators and verdicts, and the weights that they keep."""
+        """After the folds' step on the report: with their new accumulators and verdicts, and the weights that they keep."""
         folds, kept, weights = dict(self.folds), dict(self.kept), None
         for name, fold in program.folds.items():
             folds[name] = checked_step(name, fold, self.folds[name][0], report)
@@ -86,7 +86,7 @@ class Progress:
         return replace(self, folds=folds, kept=kept)
 
     def within(self, stream: BatchStream[Any], seed: int) -> Progress:
-        """With a description of the stream that the position is in; what cannot be described is left out."""
+        """With a description of the stream that the position is in, or without one if the stream cannot be described."""
         if self.position is not None:
             with contextlib.suppress(FaultError):
                 return replace(self, stream=print_of(stream, seed))
