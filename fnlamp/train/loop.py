@@ -111,7 +111,7 @@ class Loop:
             )
 
     def steps(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Result[Progress, Any] | Interrupted:
-        """The steps of one epoch from the current position; it stops between dispatches for a broken carry or a cancelled run."""
+        """The steps of one epoch from its position; it stops between dispatches if the carry is broken or the run cancelled."""
         executor, of = runtime.executor or Fused(), self.of
         with placed_on(self.workspace.device):
             body = self.body(stream, runtime)
