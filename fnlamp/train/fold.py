@@ -26,10 +26,10 @@ class Verdict(NamedTuple):
 class Fold:
     """`step(accumulator, report) -> (accumulator, Verdict)` from `init`; the accumulator is a tree of numbers that is resumed.
 
-    `metric` is the figure that it reads; a name is checked when the program is described. `slots` is how many weights it keeps
-    at most, and `ranked(accumulator)` the slots in their order, best first. The accumulator keeps the structure of `init`: what
-    is not known yet is NaN, and not `None`. `explain` shows what it `decides`. Before `earliest` figures it does not stop the
-    run or change the rate: `explain` says if a run is too short for it.
+    `metric` is the figure that it reads; a name is checked when the program is described. `highest` says that a high one is
+    good. `slots` is how many weights it keeps at most, and `ranked(accumulator)` the slots in their order, best first. The
+    accumulator keeps the structure of `init`: what is not known yet is NaN, and not `None`. `explain` shows what it `decides`.
+    Before `earliest` figures it does not stop the run or change the rate: `explain` says if a run is too short for it.
     """
 
     init: Any
@@ -40,6 +40,7 @@ class Fold:
     ranked: Callable[[Any], tuple[int, ...]] | None = None
     decides: str = ""
     earliest: int | None = None
+    highest: bool = False
 
     def __post_init__(self) -> None:
         function("Fold: step", self.step, "a function (accumulator, report) -> (accumulator, Verdict)")
@@ -52,6 +53,13 @@ class Fold:
         text("Fold: decides", self.decides)
         if self.earliest is not None:
             whole("Fold: earliest", self.earliest)
+
+        flag("Fold: highest", self.highest)
+
+    @property
+    def figure(self) -> str:
+        """The figure that it reads, in words."""
+        return "" if self.metric is None else _named(self.metric, self.highest)
 
     def __repr__(self) -> str:
         return self.name
@@ -109,7 +117,7 @@ def top_k(count: int, metric: Metric = "validation_loss", *, highest: bool = Fal
         return tuple(sorted(range(len(kept)), key=kept.__getitem__))
 
     name = f"top_k({slots}, {_named(metric, highest)})"
-    return Fold((math.inf,) * slots, step, name, metric, slots, ranked, "keeps weights")
+    return Fold((math.inf,) * slots, step, name, metric, slots, ranked, "keeps weights", highest=highest)
 
 
 class _Waiting(NamedTuple):
@@ -133,7 +141,7 @@ def patience(epochs: int, metric: Metric = "validation_loss", *, threshold: floa
         return waiting, Verdict(stop=waiting.since >= most)
 
     name = f"patience({most}, {_named(metric, highest)})"
-    return Fold(_Waiting(), step, name, metric, 0, decides="stops the run", earliest=most)
+    return Fold(_Waiting(), step, name, metric, 0, decides="stops the run", earliest=most, highest=highest)
 
 
 def reduce_on_plateau(
@@ -165,7 +173,7 @@ def reduce_on_plateau(
 
     name = f"reduce_on_plateau({share:g} after {most}, {_named(metric, highest)})"
     decides = "lowers the learning rate" + (f", stops the run at a factor of {lowest:g}" if lowest else "")
-    return Fold(_Waiting(), step, name, metric, 0, decides=decides, earliest=most)
+    return Fold(_Waiting(), step, name, metric, 0, decides=decides, earliest=most, highest=highest)
 
 
 def _after(waiting: _Waiting, value: float | None, sign: float, threshold: float, *, relative: bool) -> _Waiting:
@@ -196,7 +204,7 @@ def smoothed(share: float, inner: Fold) -> Fold:
     ranked = inner.ranked
     own = None if ranked is None else lambda state: ranked(state[1])
     name = f"smoothed({weight:g}, {inner.name})"
-    return Fold((math.nan, inner.init), step, name, metric, inner.slots, own, inner.decides, inner.earliest)
+    return Fold((math.nan, inner.init), step, name, metric, inner.slots, own, inner.decides, inner.earliest, inner.highest)
 
 
 def _with(report: EpochReport, metric: str, value: float) -> EpochReport:

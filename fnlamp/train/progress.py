@@ -62,7 +62,8 @@ class Progress:
         """The outcome of a run that stops here."""
         c: Carry = self.carry
         stream = () if self.position is None else self.stream
-        reached = self.epoch, self.position, stream, self.folds, self.kept
+        figures = tuple((name, fold.figure) for name, fold in program.folds.items())
+        reached = self.epoch, self.position, stream, self.folds, figures, self.kept
         state = TrainState(c.step, c.params, c.layer_state, c.optimizer_state, c.tally, *reached)
         kept = {name: self._ranked(program, name) for name in self.kept if name in program.folds}
         return Trained(program.model, *self.weights(program), self.curve, state, kept)
@@ -136,6 +137,11 @@ def begin(program: Program) -> Progress:
     losses: tuple[float | None, float | None] = (None, None)
     for report in curve:
         losses = _losses(losses, report.validation_loss)
+    figures = dict(state.figures)
+    for name, fold in program.folds.items():
+        if figures.get(name, fold.figure) != fold.figure:
+            hint = "give a fold of another figure another name"
+            raise FaultError(ShapeMismatch(fold.figure, figures[name], hint, where=f"resume/folds/{name}"))
     folds = {name: _resumed(name, now, state.folds.get(name, now)) for name, now in fresh.items()}
     kept = {name: slots for name, slots in state.kept.items() if name in folds}
     return Progress(state.epoch, state.stream_state, curve=curve, losses=losses, stream=state.stream, folds=folds, kept=kept)

@@ -58,6 +58,7 @@ class TrainState:
     stream_state: Any
     stream: tuple[tuple[str, Any], ...] = field(default=(), metadata={"static": True})
     folds: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    figures: tuple[tuple[str, str], ...] = field(default=(), metadata={"static": True})
     kept: Mapping[str, Mapping[int, Slot]] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -498,6 +498,7 @@ CASES: dict[str, Case] = {
         init=ANYTHING,
         step=CALLED,
         name=TEXT,
+        highest=FLAG,
         metric="None text lambda theirs class",
         ranked="None lambda theirs class",
         slots=COUNT,

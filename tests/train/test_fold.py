@@ -253,6 +253,13 @@ def test_another_kind_of_fold_under_the_same_name_is_a_fault():
     assert isinstance(found, ShapeMismatch) and found.where == "resume/folds/fold"
 
 
+def test_another_figure_under_the_same_name_is_a_fault():
+    part = value(describe(folds={"best": train.best("train_loss")}, epochs=2), QUIET)
+    for other in (train.best(), train.best("train_loss", highest=True)):
+        found = fault(describe(folds={"best": other}, resume=part), QUIET)
+        assert isinstance(found, ShapeMismatch) and found.where == "resume/folds/best" and "train_loss" in found.actual
+
+
 def test_kept_weights_are_not_written_to_by_later_steps():
     every = train.Fold(0, lambda n, report: (n + 1, Verdict(keep=n)), "every", slots=6)
     seen = []
