@@ -50,6 +50,18 @@ class _Steady:
 
 
 @pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `broad`, only the first case runs in the ordinary suite."""
+    seen: set[tuple[object, str]] = set()
+    for item in items:
+        if item.get_closest_marker("broad") and not item.get_closest_marker("slow"):
+            test = item.path, item.nodeid.partition("[")[0]
+            if test in seen:
+                item.add_marker("slow")
+            seen.add(test)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for mark in metafunc.definition.iter_markers("parametrize"):
         ids = mark.kwargs.get("ids")

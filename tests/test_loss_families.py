@@ -37,6 +37,7 @@ def finite(made, prediction, target):
 # ------------------------------------------------------------------------------- extremes
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("size", [1e4, -1e4, 50.0, 0.0])
 @pytest.mark.parametrize("made", [loss.focal(), loss.focal(0.5), loss.hinge(), loss.dice()], ids=str)
 def test_losses_of_labels_are_finite_for_large_scores(made, size):
@@ -74,6 +75,7 @@ def test_a_negative_variance_is_not_a_number():
     assert (slope > 0).all()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("made", [loss.focal(), loss.hinge()], ids=str)
 def test_rows_that_are_ignored_have_no_gradient(made):
     scores = jnp.asarray(RNG.standard_normal((4, 3)), jnp.float32)
@@ -82,6 +84,7 @@ def test_rows_that_are_ignored_have_no_gradient(made):
     assert float(made(scores, jnp.full(4, -100)).mean) == 0
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("made", [loss.mse, loss.l1, loss.huber, loss.bce_with_logits, loss.poisson_nll, loss.cosine_distance])
 def test_missing_targets_leave_no_trace_in_the_gradient(made):
     x = jnp.asarray(RNG.standard_normal((4, 3)), jnp.float32).at[1].set(jnp.inf)
@@ -107,6 +110,7 @@ def by_hand(probabilities, labels):
     return total
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("labels", [(), (1,), (2, 1), (1, 1), (1, 2, 1), (2, 2, 2)], ids=str)
 @pytest.mark.parametrize("time", [1, 3, 5])
 def test_ctc_is_the_sum_over_all_paths(labels, time):
@@ -132,6 +136,7 @@ def test_time_and_labels_beyond_the_lengths_do_not_count():
     assert (grad[:, 3:] == 0).all()
 
 
+@pytest.mark.slow
 def test_an_impossible_row_is_infinite_or_left_out_and_has_no_gradient():
     logp = jax.nn.log_softmax(jnp.asarray(RNG.standard_normal((2, 2, 3)), jnp.float32))
     target = {"labels": jnp.array([[1, 1], [1, 2]]), "label_lengths": jnp.array([2, 2]), "lengths": jnp.array([2, 2])}
@@ -157,6 +162,7 @@ def test_a_label_of_probability_0_is_impossible():
     assert jnp.isfinite(grad).all()
 
 
+@pytest.mark.slow
 def test_a_long_sequence_is_finite():
     logp = jax.nn.log_softmax(50 * jnp.asarray(RNG.standard_normal((2, 2000, 30)), jnp.float32))
     target = {"labels": RNG.integers(1, 30, (2, 300)), "label_lengths": np.array([300, 10]), "lengths": np.array([2000, 700])}
@@ -191,6 +197,7 @@ def test_shapes_of_ctc():
     assert isinstance(fault_of(lambda: loss.ctc().check_prediction(jnp.ones((1, 3, 3)))), PredictionMismatch)
 
 
+@pytest.mark.slow
 def test_ctc_trains():
     x = np.eye(4, dtype=np.float32)[[[0, 1, 1, 2, 3, 0], [3, 3, 0, 2, 0, 1]]]
     target = {"labels": np.array([[1, 2, 3], [3, 2, 1]]), "label_lengths": np.full(2, 3), "lengths": np.full(2, 6)}

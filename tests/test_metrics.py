@@ -45,6 +45,7 @@ def kept(logits, labels):
 # ------------------------------------------------------------------------------- classes
 
 
+@pytest.mark.broad
 @each_seed
 @each_average
 @pytest.mark.parametrize("zero", [0.0, 1.0, np.nan])
@@ -59,6 +60,7 @@ def test_figures_per_class_are_scikit_learns(name, zero, average, seed):
     np.testing.assert_allclose(in_batches(metric, logits, labels), expected, rtol=1e-12)
 
 
+@pytest.mark.broad
 @each_seed
 @each_average
 @pytest.mark.parametrize("zero", [0.0, 1.0, np.nan])
@@ -95,6 +97,7 @@ def test_without_a_row_that_counts_figures_are_zero_division(average, zero):
     np.testing.assert_array_equal(found, np.full(CLASSES, zero) if average is Average.EACH else zero)
 
 
+@pytest.mark.broad
 @each_seed
 def test_the_confusion_matrix_is_scikit_learns(seed):
     logits, labels = data(seed)
@@ -108,6 +111,7 @@ def test_the_confusion_matrix_is_scikit_learns(seed):
     np.testing.assert_array_equal(pixels, loss.confusion_matrix()(logits[:210], labels[:210]))
 
 
+@pytest.mark.broad
 @each_seed
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_top_k_is_scikit_learns_but_for_ties(k, seed):
@@ -146,6 +150,7 @@ def test_the_exact_area_is_scikit_learns_with_ties(seed):
     assert loss.exact_auroc(close, target) == pytest.approx(sk.roc_auc_score(target, close), rel=1e-12)
 
 
+@pytest.mark.broad
 @each_seed
 @pytest.mark.parametrize("edges", [np.linspace(0, 1, 11) + 1e-3, [0.5], np.arange(0, 1, 0.01) + 0.005], ids=len)
 def test_the_area_by_bins_is_scikit_learns_of_the_bins(edges, seed):
@@ -157,6 +162,7 @@ def test_the_area_by_bins_is_scikit_learns_of_the_bins(edges, seed):
         assert expected == pytest.approx(sk.roc_auc_score(target[counted], scores[counted]), rel=1e-12)
 
 
+@pytest.mark.broad
 @each_seed
 @each_average
 def test_the_area_of_several_labels(average, seed):
@@ -168,6 +174,7 @@ def test_the_area_of_several_labels(average, seed):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.broad
 @each_seed
 @pytest.mark.parametrize("average", [Average.MACRO, Average.WEIGHTED, Average.EACH], ids=lambda a: a.name)
 def test_the_area_of_each_class_against_the_rest(average, seed):
@@ -208,6 +215,7 @@ def test_what_has_no_exact_area_is_a_fault():
 # ------------------------------------------------------------------------------- probabilities
 
 
+@pytest.mark.broad
 @each_seed
 @pytest.mark.parametrize("bins", [1, 7, 15])
 def test_the_calibration_error_is_that_of_float64(bins, seed):
@@ -230,6 +238,7 @@ def test_probabilities_are_not_taken_for_logits():
     assert np.isnan(loss.calibration_error()(logits, np.full_like(labels, -100)))
 
 
+@pytest.mark.broad
 @each_seed
 def test_perplexity_is_the_exponential_of_log_loss(seed):
     logits, labels = data(seed)
@@ -245,6 +254,7 @@ def test_perplexity_is_the_exponential_of_log_loss(seed):
 # ------------------------------------------------------------------------------- numbers
 
 
+@pytest.mark.broad
 @each_seed
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 3)], ids=str)
 @pytest.mark.parametrize("scale", [(0.0, 1.0), (1e3, 1.0), (1e-6, 1e-9), (-2e5, 30.0)], ids=str)
@@ -261,6 +271,7 @@ def test_figures_of_numbers_are_scikit_learns(scale, shape, seed):
     assert in_batches(loss.rmse(), prediction, target) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("ignored", [np.nan, -100.0])
 @pytest.mark.parametrize("size", [1, 32, ROWS])
 def test_ignored_targets_count_for_nothing(ignored, size):
@@ -277,6 +288,7 @@ def test_ignored_targets_count_for_nothing(ignored, size):
     assert in_batches(loss.rmse(ignored=ignored), prediction, given, size) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6 / 3, -7e-8])
 def test_r2_of_a_constant_is_scikit_learns(value):
     target = np.full(100, value, np.float32)
@@ -300,6 +312,7 @@ def test_a_product_is_exact():
 OF_LABELS = [loss.confusion_matrix(), loss.precision(), loss.recall(), loss.f1(Average.EACH), loss.calibration_error()]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "metric", [*OF_LABELS, loss.perplexity(), as_metric(loss.top_k_accuracy(2)), loss.auroc([0.5])], ids=str
 )

@@ -24,6 +24,7 @@ def code_lines(text: str, tree: ast.AST) -> set[int]:
     return lines
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_has_more_than_350_lines_and_no_function_more_than_40_of_code(path):
     text = path.read_text()

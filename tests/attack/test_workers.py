@@ -83,6 +83,7 @@ def attacked(folder: Path, after: float, number: int) -> subprocess.CompletedPro
     return subprocess.run(command, env=there, capture_output=True, text=True, timeout=60, start_new_session=True)
 
 
+@pytest.mark.broad
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("after", [1.2, *(pytest.param(after, marks=pytest.mark.slow) for after in (0.3, 2.2, 3.5))])

@@ -98,6 +98,7 @@ def test_each_rule_of_the_count_is_described(benchmarks):
     assert "mean" not in rules.tuned(None, "adamw", [1.0], 3, count=lambda *_: (None, 0.1))
 
 
+@pytest.mark.slow
 def test_decisions_are_measured_in_a_small_form(benchmarks, tmp_path, monkeypatch, capsys):
     decisions, out = benchmarks("decisions"), tmp_path / "figures.json"
     monkeypatch.setattr(decisions.fnlamp, "keep_memory", lambda: False)

@@ -121,6 +121,7 @@ def test_lamps_guide_prints_probabilities(tmp_path, capsys):
     assert "Class probabilities" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_learning_curve_is_drawn(tmp_path, capsys):
     picture = tmp_path / "curve.png"
     assert example("learning_curve").main(["--epochs", "2", "--picture", str(picture)]) == 0
@@ -165,6 +166,7 @@ def test_an_example_keeps_its_programs(tmp_path):
     assert any((tmp_path / "programs").iterdir())
 
 
+@pytest.mark.slow
 def test_mnist_fast_says_what_each_seed_reached(tmp_path, capsys):
     module, rng = example("mnist_fast"), np.random.default_rng(0)
     labels = rng.integers(0, 10, 768).astype(np.uint8)

@@ -36,6 +36,7 @@ def specs(tree_):
     return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree_)
 
 
+@pytest.mark.broad
 @each_layer
 @each_mode
 def test_the_spec_describes_the_output_and_the_state_keeps_its_shape(case, mode):
@@ -62,6 +63,7 @@ def test_eval_is_deterministic_and_leaves_the_state(case):
     equal(first[1], init.state)
 
 
+@pytest.mark.broad
 @each_layer
 @each_mode
 def test_compiled_and_eager_give_the_same_numbers(case, mode):
@@ -71,6 +73,7 @@ def test_compiled_and_eager_give_the_same_numbers(case, mode):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.broad
 @each_layer
 def test_one_trace_per_mode(case):
     init, x = made(case)
@@ -137,6 +140,7 @@ def test_a_tag_says_how_its_parameter_is_a_matrix(case):
         assert math.prod(param.shape[axis] for axis in matrix.outputs) % matrix.blocks == 0
 
 
+@pytest.mark.broad
 @each_layer
 def test_composition_with_any_layer_is_lawful(case):
     init, x = made(case)

@@ -24,6 +24,7 @@ def test_totals_and_weights_of_parts_add_up_to_the_whole(loss, target, predictio
     np.testing.assert_allclose(whole.mean, whole.total / whole.weight, rtol=1e-6)
 
 
+@pytest.mark.broad
 @each_loss
 def test_the_gradient_is_a_finite_difference(loss, target, prediction):
     with jax.enable_x64(True):
@@ -38,6 +39,7 @@ def test_the_gradient_is_a_finite_difference(loss, target, prediction):
         np.testing.assert_allclose(float(slope), float((ahead - back) / 2e-5), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.broad
 @each_loss
 def test_compiled_in_half_precision_it_sums_in_float32(loss, target, prediction):
     value = jax.jit(loss)(jax.tree.map(lambda x: x.astype(jnp.bfloat16), prediction), target)

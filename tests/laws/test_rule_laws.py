@@ -36,6 +36,7 @@ def many_steps(optimizer, params, state, first, last):
     return jax.jit(lambda carry, at: jax.lax.scan(step, carry, at))((params, state), jnp.arange(first, last, dtype=float))[0]
 
 
+@pytest.mark.broad
 @each_rule
 def test_twenty_steps_are_one_program_and_keep_structure_and_dtype(rule):
     optimizer = rule()
@@ -58,6 +59,7 @@ def test_twenty_steps_are_one_program_and_keep_structure_and_dtype(rule):
     assert {int(leaf) for path, leaf in tree.paths(state).items() if path.split("/")[-1] == "step"} == {20}
 
 
+@pytest.mark.broad
 @each_rule
 def test_the_valley_of_rosenbrock_goes_down(rule):
     optimizer = rule()
@@ -77,6 +79,7 @@ def test_the_valley_of_rosenbrock_goes_down(rule):
     assert float(banana(end)) < 0.05 * float(banana(start))
 
 
+@pytest.mark.broad
 @each_rule
 def test_a_scale_of_zero_moves_nothing_at_the_first_step(rule):
     optimizer = rule()
@@ -95,6 +98,7 @@ def test_arrays_do_not_see_each_other_below_the_clip(rule):
     np.testing.assert_array_equal(both["w"], one["w"])
 
 
+@pytest.mark.broad
 @each_rule
 def test_an_update_leaves_its_inputs_as_they_are(rule):
     optimizer = rule()
@@ -109,6 +113,7 @@ def test_an_update_leaves_its_inputs_as_they_are(rule):
             np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.broad
 @each_rule
 def test_a_state_that_was_stored_resumes_to_the_same_bytes(rule):
     optimizer = rule()
@@ -120,6 +125,7 @@ def test_a_state_that_was_stored_resumes_to_the_same_bytes(rule):
     same_bytes(many_steps(optimizer, *read, 7, 12), once)
 
 
+@pytest.mark.broad
 @each_rule
 def test_numbers_that_are_arguments_are_those_of_a_program_of_its_own(rule):
     optimizer = rule()
@@ -139,6 +145,7 @@ def test_a_spec_of_the_state_needs_no_arrays(rule):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(lambda x: (x.shape, x.dtype), spec)
 
 
+@pytest.mark.broad
 @each_rule
 def test_by_tag_with_one_rule_everywhere_is_the_rule(rule):
     optimizer = rule()
@@ -147,6 +154,7 @@ def test_by_tag_with_one_rule_everywhere_is_the_rule(rule):
     same_bytes(many_steps(wrapped, PARAMS, wrapped.init(PARAMS, TAGS), 0, 8)[0], own)
 
 
+@pytest.mark.broad
 @each_rule
 def test_frozen_leaves_stay_and_the_others_do_not_see_them(rule):
     optimizer = rule()
@@ -171,6 +179,7 @@ def test_parameters_in_half_precision_are_rounded_once_a_step(rule):
     same_bytes((rounded, kept), (jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), state))
 
 
+@pytest.mark.broad
 @each_rule
 def test_gradients_of_zero_leave_everything_finite(rule):
     optimizer = rule()
@@ -191,6 +200,7 @@ def test_a_model_without_parameters_has_nothing_to_update(rule):
 CLIPPED = [name for name in RULES if " " not in name and name != "by_tag"]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", CLIPPED)
 def test_the_clip_of_a_rule_acts_before_it(name):
     rate = 0.01

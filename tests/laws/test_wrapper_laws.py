@@ -69,6 +69,7 @@ def views(optimizer, reached):
     ]
 
 
+@pytest.mark.broad
 @each
 @each_inner
 def test_twenty_steps_are_one_program_and_keep_structure_and_dtype(wrap, inner):
@@ -103,6 +104,7 @@ def test_another_learning_rate_is_the_same_program_and_another_wrapper_another(w
     assert sum(parts(again(optim.adamw(1e-3))) == parts(one) for again in WRAPPERS.values()) == 1
 
 
+@pytest.mark.broad
 @each
 @each_inner
 def test_a_run_resumed_from_the_bytes_of_its_state_is_the_same_bytewise(wrap, inner):
@@ -117,6 +119,7 @@ def test_a_run_resumed_from_the_bytes_of_its_state_is_the_same_bytewise(wrap, in
     same(run(optimizer, 9, begin=read, broken=(9,), first=8), whole[8:])
 
 
+@pytest.mark.broad
 @each
 def test_an_update_leaves_its_inputs_as_they_are(wrap):
     optimizer = wrap(INNER["adamw"])
@@ -127,6 +130,7 @@ def test_an_update_leaves_its_inputs_as_they_are(wrap):
     same(*results)
 
 
+@pytest.mark.broad
 @each
 @each_inner
 def test_its_state_can_be_donated_with_the_parameters(wrap, inner):
@@ -167,6 +171,7 @@ NEUTRAL = {
 }
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("wrap", NEUTRAL.values(), ids=NEUTRAL)
 @each_inner
 def test_wrapping_with_nothing_to_do_is_not_wrapping(wrap, inner):
@@ -203,6 +208,7 @@ GUARDS = ("skip_non_finite", "loss_scaled")
 PAIRS = (*itertools.product(AVERAGES, (*CLIPS, *GUARDS)), *itertools.product(CLIPS, GUARDS))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
 @each_inner
 def test_the_order_of_independent_wrappers_does_not_matter(pair, inner):
@@ -230,6 +236,7 @@ def test_five_wrappers_nest():
 # ------------------------------------------------------------------------------- parameters that stay
 
 
+@pytest.mark.broad
 @each
 def test_a_frozen_parameter_has_no_average_and_no_part_in_norms_and_checks(wrap):
     optimizer, alone = wrap(FROZEN), wrap(optim.sgdw(0.1))

@@ -89,6 +89,7 @@ GRID = [  # and against torch in tests/parity
 ]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(("image", "kernel", "stride", "padding", "dilation", "groups"), GRID)
 def test_both_forms_agree_in_values_and_gradients(image, kernel, stride, padding, dilation, groups) -> None:  # type: ignore[no-untyped-def]
     window = Window(kernel, stride, dilation, padding)

@@ -38,6 +38,7 @@ def test_blocks_are_side_by_side_along_the_outputs():
     np.testing.assert_array_equal(to_matrices(qkv, Matrix(blocks=3)), [qkv[:, :2], qkv[:, 2:4], qkv[:, 4:]])
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("shape", "matrix"),
     [
@@ -73,6 +74,7 @@ def test_the_matrix_of_a_kernel_is_that_of_its_patches():
             np.testing.assert_allclose(y[0, i, j], np.concatenate(parts), atol=1e-5)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("rule", RULES)
 def test_three_blocks_are_updated_as_three_weights(rule):
     whole, grads = RNG.standard_normal((4, 6)).astype(np.float32), RNG.standard_normal((5, 4, 6)).astype(np.float32)
@@ -88,6 +90,7 @@ def test_three_blocks_are_updated_as_three_weights(rule):
     np.testing.assert_allclose(together["w"], np.concatenate([alone[n] for n in names], 1), atol=2e-6)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("rule", RULES)
 def test_a_weight_with_outputs_first_is_updated_as_its_transpose(rule):
     w, grads = RNG.standard_normal((4, 6)).astype(np.float32), RNG.standard_normal((5, 4, 6)).astype(np.float32)
@@ -96,6 +99,7 @@ def test_a_weight_with_outputs_first_is_updated_as_its_transpose(rule):
     np.testing.assert_allclose(turned["w"].T, plain["w"], atol=2e-6)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("shape", [(5, 8), (8, 5), (6, 6), (1, 4), (7, 1)])
 def test_newton_schulz_that_converges_is_u_v_of_the_svd(shape):
     with jax.enable_x64(True):
@@ -116,6 +120,7 @@ def test_newton_schulz_of_five_steps_keeps_the_directions_of_the_svd():
     assert (values < 1.25).all()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("size", [1e-35, 1e-20, 1e-8, 1.0, 1e20, 1e37])
 def test_newton_schulz_does_not_depend_on_the_size(size):
     x = RNG.uniform(-1, 1, (1, 4, 6)).astype(np.float32)
@@ -124,6 +129,7 @@ def test_newton_schulz_does_not_depend_on_the_size(size):
     assert (orthogonalized(jnp.zeros((1, 2, 3)), JORDAN, 5) == 0).all()
 
 
+@pytest.mark.slow
 def test_update_scales():
     """sqrt(max(1, out / in)) of Jordan et al., 0.2 sqrt(max(in, out)) of Liu et al., for 4 inputs and 9 outputs and turned."""
     g = RNG.standard_normal((4, 9)).astype(np.float32)

@@ -243,6 +243,7 @@ def check(ours, theirs, loss):
         assert float(loss(theirs, np.arange(32))) < 0.9 * float(loss(start(loss), np.arange(32)))  # it trained
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", CASES)
 def test_200_steps_on_a_network_of_three_layers(name):
     rule, optimizer, options = CASES[name]
@@ -250,12 +251,14 @@ def test_200_steps_on_a_network_of_three_layers(name):
     check(*follow(rule, optimizer, loss, **options), loss)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (", " in name)) for name in CASES])
 def test_200_steps_in_the_valley_of_rosenbrock(name):
     rule, optimizer, options = {**CASES, **SLOW}[name]
     check(*follow(rule, optimizer, banana, **options), banana)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("decay", [Decay.INDEPENDENT, Decay.CAUTIOUS])
 @pytest.mark.parametrize("name", MAKERS)
 def test_other_decays(name, decay):
@@ -280,6 +283,7 @@ def in_one_program(optimizer, dtype, start, tags, grads):
         return jax.tree.map(lambda x: np.asarray(x, np.float64), end)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (", " in name)) for name in CASES])
 def test_float32_loses_no_more_than_its_last_digits(name):
     """200 steps of small gradients that drift, in float32 and in float64: apart by 1e-5 of the way that the parameters went."""
@@ -296,6 +300,7 @@ def test_float32_loses_no_more_than_its_last_digits(name):
         assert np.linalg.norm(ours[part] - exact[part]) < 1e-5 * np.linalg.norm(exact[part] - first[part])
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("b", [0.5, 0.9, 0.99, 0.999, 0.9999])
 def test_the_length_of_a_moving_average_has_its_digits_in_float32(b):
     """The paper's rho_t, computed with fractions where float64 would cancel."""

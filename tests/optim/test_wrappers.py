@@ -84,6 +84,7 @@ def test_ema_counts_far():
     assert int(after["steps"]) == 2**24 + 2
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(("start", "every"), [(1, 1), (1, 7), (50, 10), (150, 1), (200, 5)])
 def test_swa_is_the_mean_of_the_parameters_at_its_steps(start, every):
     params, average = run(optim.swa(optim.sgdw(RATE, momentum=0.9), start, every))
@@ -170,6 +171,7 @@ def same(a, b):
         assert x.tobytes() == y.tobytes()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "inner", [optim.adamw(0.1, 0.01), optim.ema(optim.sgdw(0.1, momentum=0.9)), optim.lookahead(optim.adamw(), 2)]
 )
@@ -284,6 +286,7 @@ def clipped(grads=MANY, **bounds):
     return optimizer.advance(grads, optimizer.init(MANY, WHERE), MANY, WHERE)[0]
 
 
+@pytest.mark.broad
 @outcomes.needs("torch")
 @pytest.mark.parametrize("bound", [0.1, 2.5, 11.0, 100.0])
 def test_bounds_are_torchs(bound):

@@ -50,6 +50,7 @@ TARGETS[0] = NUMBERS[0]
 TARGETS[1] = NUMBERS[1] + 1.0
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("size", [0.3, 1.0, 2.5])
 def test_elementwise(size):
     t = tensor(TARGETS)
@@ -60,6 +61,7 @@ def test_elementwise(size):
     agree(loss.smooth_l1(size), lambda x: functional.smooth_l1_loss(x, t, beta=size), NUMBERS, TARGETS)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("ignored", [np.nan, -100.0])
 @pytest.mark.parametrize(
     ("ours", "theirs"),
@@ -113,6 +115,7 @@ def test_poisson_nll(full, log_input):
     agree(loss.poisson_nll(log_input=log_input, full=full), lambda x: theirs(x, tensor(counts)), rates, counts)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("margin", [0.5, 1.0])
 def test_hinge(squared, margin):
@@ -130,6 +133,7 @@ def focal_of_torch(x, labels, gamma, weights):
     return (-w * (1 - logp.exp()) ** gamma * logp).sum() / w.sum()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
 def test_focal(gamma):
     scores, weights = normal(30, 5), np.array([0.5, 1.0, 2.0, 3.0, 1.0])
@@ -159,6 +163,7 @@ def dice_of_torch(x, labels, smooth):
     return torch.stack(each).mean()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("smooth", [1e-3, 1.0])
 def test_dice(smooth):
     scores, labels = normal(6, 4, 5, 3), RNG.integers(0, 3, (6, 4, 5))
@@ -179,6 +184,7 @@ def test_cosine():
     agree(missing, lambda x: (1 - theirs(x[tensor(kept)], t)).mean(), normal(40, 3), some)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("margin", [0.5, 3.0])
 def test_triplet(margin):
     x = normal(40, 3, 6)
@@ -201,6 +207,7 @@ def sequences(rows, longest, time, classes, seed):
     )
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_ctc(seed, classes):

@@ -81,11 +81,13 @@ def exact(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda x: x.clone())
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", CASES)
 def test_on_a_network_of_three_layers(name):
     follow(name, network, MATRICES if name.startswith("muon") else START)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", CASES)
 def test_in_the_valley_of_rosenbrock(name):
     follow(name, banana, BANANA, rate=0.01 if name == "radam" else 1.0)

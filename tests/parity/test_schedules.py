@@ -72,6 +72,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.broad
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("schedule", "make", "steps"), CASES.values(), ids=CASES)
 def test_a_schedule_is_torchs(schedule, make, steps):

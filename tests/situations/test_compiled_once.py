@@ -68,6 +68,7 @@ AGAIN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [train.Fused(), pytest.param(train.Stepwise(), marks=pytest.mark.slow)], ids=str)
 def test_a_second_description_of_the_same_parts_compiles_nothing(compiled, executor):
     runtime = Runtime(log=None, executor=executor)
@@ -134,6 +135,7 @@ def two_rules(rate):
     return optim.by_tag(rules, choose, clip=1.0)
 
 
+@pytest.mark.slow
 def test_rates_of_rules_by_tag_and_with_a_schedule_compile_as_often_as_one(compiled):
     losses = set()
     for rate in (0.5, 0.1, 0.01):

@@ -76,6 +76,7 @@ def test_layers_under_strict_promotion(name, dtype):
         assert str(traced[0].out_avals) == str(traced[1].out_avals)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", ["linear", "batch_norm", "conv2d", "mlp", "lstm"])
 def test_parameters_are_made_under_strict_promotion(name):
     layer, spec = CASES[name]
@@ -108,6 +109,7 @@ OF_SUMS = {
 }
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", OF_SUMS)
 def test_metrics_of_sums_under_jaxs_switches(name):
     metric, target = OF_SUMS[name]
@@ -121,6 +123,7 @@ def test_metrics_of_sums_under_jaxs_switches(name):
     np.testing.assert_allclose(wide, plain, rtol=1e-5)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("name", [*LOSSES, *METRICS])
 def test_losses_and_metrics_under_strict_promotion(name, dtype):
@@ -138,6 +141,7 @@ def test_losses_and_metrics_under_strict_promotion(name, dtype):
         assert jax.tree.leaves(jax.eval_shape(lambda p: both(p, target), prediction)) == plain
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_under_strict_promotion(name):
     schedule = SCHEDULES[name]
@@ -149,6 +153,7 @@ def test_schedules_under_strict_promotion(name):
             assert float(jax.jit(schedule)(jnp.int32(n))) == pytest.approx(plain[n], rel=1e-6)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", RULES)
 def test_rules_under_strict_promotion(name, dtype):
@@ -168,6 +173,7 @@ def test_rules_under_strict_promotion(name, dtype):
         assert jax.tree.leaves(jax.eval_shape(step, params, jnp.float32(0.5), numbers)) == jax.tree.leaves(plain)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_clipping_under_strict_promotion(dtype):
     grads = {"a": jnp.array([3, 4], dtype), "b": jnp.ones((2, 2), jnp.float32)}
@@ -176,6 +182,7 @@ def test_clipping_under_strict_promotion(dtype):
         same((jax.jit(lambda g: optim.clip_by_global_norm(g, 1.0))(grads), global_norm(grads)), plain)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.uint8, jnp.bfloat16])
 @pytest.mark.parametrize(
     "made",
@@ -238,6 +245,7 @@ def test_a_label_that_is_not_a_class_is_found_under_debug_nans():
         jax.block_until_ready(jax.jit(loss.cross_entropy())(jnp.zeros((2, 3)), np.array([0, 7])))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", ["linear", "conv2d", "batch_norm", "lstm", "self_attention", "dropout", "max_pool2d, padded"])
 def test_nothing_moves_to_the_device_in_a_compiled_layer(name):
     layer, spec = CASES[name]

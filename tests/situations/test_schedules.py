@@ -175,6 +175,7 @@ def steps_of(last):
     return sorted(n for n in some if 0 <= n <= LAST)
 
 
+@pytest.mark.broad
 @each
 @pytest.mark.parametrize(
     "kind",
@@ -189,6 +190,7 @@ def test_the_factor_at_every_kind_of_step(schedule, exact, last, kind):
         np.testing.assert_allclose(float(schedule(kind(n))), exact(n), rtol=5e-7, err_msg=str(n))
 
 
+@pytest.mark.broad
 @each
 def test_in_float64_no_digit_is_lost(schedule, exact, last):
     with jax.enable_x64(True):
@@ -199,6 +201,7 @@ def test_in_float64_no_digit_is_lost(schedule, exact, last):
         assert np.isfinite(float(schedule(np.int64(2**40))))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("ends", [(1.0, 1e-7), (1e-7, 1.0), (1.0, 0.1), (0.1, 0.3), (-0.1, 0.7), (3e-4, 1e-9)])
 @pytest.mark.parametrize("steps", [1, 3, 1000, 10**6])
 def test_both_ends_are_met_exactly_and_it_is_monotonic(ends, steps):
@@ -346,6 +349,7 @@ def test_then_and_times_are_associative():
         np.testing.assert_allclose([left(n) for n in range(20)], [right(n) for n in range(20)], rtol=2e-7)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_compare_by_what_they_were_made_of(name):
     again = importlib.reload(importlib.import_module("catalogue")).SCHEDULES[name]
@@ -355,6 +359,7 @@ def test_schedules_compare_by_what_they_were_made_of(name):
     assert identity(again) not in others
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_is_one_trace_and_maps_over_steps(name):
     traces = []

@@ -732,6 +732,7 @@ def right(given: Case) -> Any:
         raise
 
 
+@pytest.mark.broad
 @EACH
 def test_the_right_call_is_right(name: str) -> None:
     right(CASES[name])

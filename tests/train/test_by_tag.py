@@ -42,6 +42,7 @@ def trained():
     return program(6, initial=MADE).run_or_raise(QUIET)
 
 
+@pytest.mark.slow
 def test_a_frozen_part_stays_and_the_rest_learns(trained):
     assert tree.equal(trained.params["backbone"], MADE.params["backbone"])
     assert not tree.equal(trained.params["hidden"], MADE.params["hidden"])

@@ -135,6 +135,7 @@ SITUATIONS = {
 }
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_an_ordinary_difference_has_its_lines(situation):
     make, expected = SITUATIONS[situation]
@@ -155,6 +156,7 @@ def twice(text, **names):
     return from_file(text, **names), from_file("\n\n# moved\n" + text, **names)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "make",
     [
@@ -247,6 +249,7 @@ def test_a_program_that_cannot_be_described_says_why():
     assert found[0].startswith("cannot be described: no fault -> ShapeMismatch: ")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_differs_by_what_it_resumes():
     done = program(epochs=1).run_or_raise(Runtime(log=None))
     assert lines(program(resume=done), program(resume=done)) == ["no difference"]

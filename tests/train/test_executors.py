@@ -212,6 +212,7 @@ def compiled():
     logger.propagate = True
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("executor", "name"), [(train.Stepwise(), "step"), (train.Fused(chunk=2), "chunk"), (train.Fused(), "chunk")]
 )

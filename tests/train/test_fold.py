@@ -103,6 +103,7 @@ def test_the_plateau_is_that_of_published_figures():
     assert next(epoch for epoch, verdict in enumerate(verdicts) if verdict.stop) == 49
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("relative", [True, False])
 def test_the_plateau_agrees_with_torch(relative):
     torch = pytest.importorskip("torch")
@@ -189,6 +190,7 @@ def test_replaying_the_curve_decides_as_training_did():
             assert trained.kept[name].epoch == kept[-1]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_resumed_run_decides_the_same(stop):
     whole = value(describe(folds=folds()), QUIET)

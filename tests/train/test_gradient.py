@@ -56,6 +56,7 @@ def along(grads, direction):
     return sum(float(jnp.vdot(g, d)) for g, d in zip(jax.tree.leaves(grads), jax.tree.leaves(direction), strict=True))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 7, 12, 22, 23, 40])
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(parts):
     _, whole = found(train.plain)
@@ -80,6 +81,7 @@ def test_each_part_draws_its_own_dropout():
     assert len(np.unique(weight.round(6))) > 2  # of one mask there would be two
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("rule", [optim.sgdw(0.1, momentum=0.9), optim.adamw(0.01, weight_decay=0.1)], ids=str)
 @pytest.mark.parametrize("schedule", [optim.constant(1.0), optim.warmup(3, optim.cosine(20))], ids=["constant", "warmup"])
 def test_accumulated_training_equals_training_on_the_big_batch(rule, schedule):
@@ -141,6 +143,7 @@ def test_the_adversarial_gradient_agrees_with_finite_differences():
         np.testing.assert_allclose(float(there.value.mean), mean(params), rtol=1e-12)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "gradient", [train.perturbed(0.0), train.adversarial(0.0), train.rematerialised()], ids=lambda gradient: gradient.name
 )
@@ -150,6 +153,7 @@ def test_nothing_moved_is_the_plain_gradient(gradient):
     close(there, plain)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "gradient",
     [

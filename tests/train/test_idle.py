@@ -155,16 +155,19 @@ def lines_of(described):
     return [line.strip() for line in described.explain().splitlines() if any(word in line for word in WORDS)]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("line", CASES)
 def test_a_line_names_what_has_no_effect(line):
     assert [told.startswith(line) for told in lines_of(CASES[line][0]())].count(True) == 1
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("line", CASES)
 def test_nothing_is_said_where_it_has_one(line):
     assert lines_of(CASES[line][1]()) == []
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "options",
     [

@@ -51,6 +51,7 @@ def evaluated(trained, metrics, batch_size=8, **runtime):
     return Effect.from_value(trained).bind(train.evaluate(batched, metrics)), Runtime(log=None, **runtime)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("size", [1, 8, 37])
 def test_a_tree_of_sums_adds_up_over_batches(trained, size):
     seen = []
@@ -199,6 +200,7 @@ def test_a_report_with_arrays_prints_and_compares():
 # ------------------------------------------------------------------------------- fnlamp's own, over batches
 
 
+@pytest.mark.slow
 def test_each_metric_of_classes_over_batches_is_that_of_all_rows():
     labels = np.where(RNG.random(37) < 0.2, -100, RNG.choice([0, 2, 3], 37))  # class 1 is absent
     metrics = {
@@ -235,6 +237,7 @@ def test_each_metric_of_numbers_over_batches_is_that_of_all_rows(trained):
     assert found.loss == pytest.approx(found.metrics["rmse"] ** 2, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_label_that_is_no_class_is_found_by_a_metric_of_counts():
     labels = np.where(np.arange(37) == 20, 7, 0)
     model = train.supervised(nn.linear(4), lambda prediction, target: jnp.square(prediction).sum(-1))

@@ -44,6 +44,7 @@ RULES = {
 }
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", [*RULES][:2] + [pytest.param(name, marks=pytest.mark.slow) for name in [*RULES][2:]])
 def test_parts_are_the_bytes_of_a_real_state(name):
     program = describe(optimizer=RULES[name])

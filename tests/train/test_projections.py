@@ -45,6 +45,7 @@ def same(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", AVERAGES)
 def test_validation_and_predictions_use_the_average_and_training_continues_without_it(name):
     optimizer = AVERAGES[name](optim.sgdw(0.05, momentum=0.9))
@@ -60,6 +61,7 @@ def test_validation_and_predictions_use_the_average_and_training_continues_witho
     same(value(describe(initial=trained, epochs=0), QUIET).params, trained.params)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", AVERAGES)
 def test_executors_and_resuming_give_the_same_bits(name):
     program = describe(optimizer=AVERAGES[name](optim.adamw(0.01)))
@@ -69,6 +71,7 @@ def test_executors_and_resuming_give_the_same_bits(name):
     same(value(describe(optimizer=AVERAGES[name](optim.adamw(0.01)), resume=part), QUIET).state, whole.state)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", ["ema", "swa"])
 def test_an_average_changes_no_bit_of_training(name):
     plain, averaged = (value(describe(optimizer=o), QUIET) for o in (optim.sgdw(0.05), AVERAGES[name](optim.sgdw(0.05))))
@@ -84,6 +87,7 @@ def test_the_best_of_an_average_is_the_average():
     same(trained.kept["best"].params, seen[trained.kept["best"].epoch])
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=3)], ids=str)
 def test_a_skipped_step_leaves_no_trace_but_its_count(executor):
     batches = lambda context: stream.minibatches(SPOILT, Y, batch_size=8)  # noqa: E731
@@ -131,6 +135,7 @@ def test_float16_finds_its_loss_scale_in_epochs_of_one_step():
     same(value(describe(**options, epochs=12, resume=part), QUIET).state, trained.state)
 
 
+@pytest.mark.slow
 def test_float16_finds_its_loss_scale_and_trains():
     features = RNG.standard_normal((256, 8)).astype(np.float32)
     labels = (features[:, :3]).argmax(axis=1)

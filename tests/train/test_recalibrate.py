@@ -67,6 +67,7 @@ def by_hand(trained, batches):
     return [sum(n * moments[i] for n, moments in found) / rows for i in range(4)]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("size", [10, 9, 43])
 def test_the_moments_are_the_means_over_the_batches(deep, size):
     found = again(deep, stream.from_arrays(X, batch_size=size))
@@ -77,6 +78,7 @@ def test_the_moments_are_the_means_over_the_batches(deep, size):
         assert ours.dtype == jnp.float32
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999, 0.99999])
 def test_a_decay_near_one_loses_no_digits(decay):
     found = again(trained_of(nn.batch_norm(decay) >> nn.linear(3)), stream.from_arrays(X, batch_size=10, drop_last=True))

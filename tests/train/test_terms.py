@@ -61,6 +61,7 @@ def test_of_a_batch_it_is_the_weighted_sum_of_the_means():
         np.testing.assert_allclose(grads[name], apart[name], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("size", [1, 5, 37])
 def test_the_loss_of_an_evaluation_is_exact_whatever_the_batches(trained, size):
     found = value(Effect.from_value(trained).bind(train.evaluate(batches(size=size))), QUIET)

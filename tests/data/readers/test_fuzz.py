@@ -572,6 +572,7 @@ def check(form, count, folder, seed=0):
     assert counts["FileCorrupt"] + counts["BadCell"] > 0
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("form", FORMS)
 def test_a_mutated_file_is_read_correctly_or_fails_typed(tmp_path, form):
     check(form, 50, tmp_path)
