@@ -76,6 +76,7 @@ def test_several_labels_a_row_are_classes_of_their_own(name, zero, average, seed
     np.testing.assert_allclose(in_batches(metric, logits, target), expected, rtol=1e-12)
 
 
+@pytest.mark.broad
 @each_seed
 @pytest.mark.parametrize("name", ["precision", "recall", "f1"])
 def test_one_number_a_row_is_the_figure_of_the_positive_class(name, seed):

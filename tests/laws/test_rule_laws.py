@@ -168,6 +168,7 @@ def test_frozen_leaves_stay_and_the_others_do_not_see_them(rule):
     assert (wrapped.frozen(TAGS["b"]), wrapped.frozen(TAGS["w"])) == (True, False)
 
 
+@pytest.mark.broad
 @each_rule
 def test_parameters_in_half_precision_are_rounded_once_a_step(rule):
     optimizer = rule()

@@ -140,6 +140,7 @@ def test_its_state_can_be_donated_with_the_parameters(wrap, inner):
     step(params, optimizer.init(params, TAGS))
 
 
+@pytest.mark.broad
 @each
 @each_inner
 def test_a_bowl_goes_down(wrap, inner):

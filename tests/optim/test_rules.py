@@ -117,6 +117,7 @@ def test_the_first_steps_by_hand(name):
         np.testing.assert_allclose(params["w"], expected, atol=6e-7)
 
 
+@pytest.mark.slow
 def test_decay_by_tag_skips_what_it_skips():
     params = {"bias": jnp.ones(3), "weight": jnp.ones((2, 3))}
     tags = {"bias": Tag("linear", Role.BIAS), "weight": TAG}

@@ -50,6 +50,7 @@ def exact(ours, theirs):
 # ------------------------------------------------------------------------------- averages
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.99])
 def test_ema_is_the_mean_with_falling_weights(decay):
     params, average = run(optim.ema(optim.sgdw(RATE), decay))
@@ -98,6 +99,7 @@ def test_swa_in_float32_is_near_the_mean_in_float64():
     np.testing.assert_allclose(average[-1], params[10:].astype(np.float64).mean(axis=0), rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(("steps", "alpha"), [(5, 0.5), (1, 0.3), (7, 1.0), (1000, 0.5)])
 def test_lookahead_by_hand(steps, alpha):
     params, slow = run(optim.lookahead(optim.sgdw(RATE, momentum=0.9), steps, alpha))
@@ -115,6 +117,7 @@ def test_lookahead_by_hand(steps, alpha):
 # ------------------------------------------------------------------------------- schedule-free
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(("beta", "power"), [(0.9, 2.0), (0.0, 0.0), (1.0, 1.0), (0.6, 2.0)])
 def test_schedule_free_sgd_by_hand(beta, power):
     params, evaluated = run(optim.schedule_free(optim.sgdw(RATE), beta, power))

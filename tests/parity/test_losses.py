@@ -92,6 +92,7 @@ def test_kl_divergence():
     agree(loss.kl_divergence(ignored=np.nan), lambda x: theirs(x[tensor(KEPT)], tensor(target[KEPT])), logp, some)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("columns", [3, 1], ids=["each", "one for all columns"])
 def test_gaussian_nll(full, columns):

@@ -113,6 +113,7 @@ def test_a_function_of_the_value_is_not_called() -> None:
     assert explanation.splitlines()[-1] == "then classify"
 
 
+@pytest.mark.slow
 def test_a_run_does_what_was_explained() -> None:
     explanation = data.digits("train").bind(classify).explain()
     planned = next(line for line in explanation.splitlines() if "parameters: " in line)

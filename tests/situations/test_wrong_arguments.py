@@ -754,6 +754,7 @@ def test_a_missing_argument_is_named(name: str) -> None:
                 given.function(*given.several, **partly)
 
 
+@pytest.mark.broad
 @EACH
 def test_a_wrong_argument_is_refused_at_once_by_its_name(name: str) -> None:
     given = CASES[name]

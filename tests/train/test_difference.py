@@ -213,6 +213,7 @@ def test_a_schedule_of_other_code_with_the_same_factors_says_so():
     assert line.startswith("schedule, with the same factors at all 6 steps")
 
 
+@pytest.mark.slow
 def test_programs_around_epochs_are_compared_too():
     def saved(trained):
         return Effect.from_value(trained)

@@ -225,6 +225,7 @@ def test_each_metric_of_classes_over_batches_is_that_of_all_rows():
     np.testing.assert_allclose(found["auroc"], exact, atol=0.03)
 
 
+@pytest.mark.slow
 def test_each_metric_of_numbers_over_batches_is_that_of_all_rows(trained):
     target = np.where(RNG.random(Y.shape) < 0.2, np.nan, Y).astype(np.float32)
     metrics = {make.__name__: make(ignored=np.nan) for make in (loss.mae, loss.rmse, loss.r2)}

@@ -178,6 +178,7 @@ def test_integers_are_taken_as_initial_parameters_in_the_parameters_dtype():
     assert float(params["weight"].sum()) == 24
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_resumed_run_is_of_what_is_left():
     before = describe(epochs=2).run(Runtime(log=None))
     done = unsafe_perform_io(before.unwrap())

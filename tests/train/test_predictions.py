@@ -67,6 +67,7 @@ def test_a_shuffled_stream_gives_its_own_order(trained):
     np.testing.assert_allclose(found, by_hand(trained)[order], rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "batches",
     [

@@ -179,6 +179,7 @@ def test_averaged_parameters_are_evaluated_with_moments_of_their_own():
     assert found.state is trained.state
 
 
+@pytest.mark.slow
 def test_dropout_draws_the_same_in_every_run(deep):
     trained = trained_of(nn.dropout(0.5) >> nn.batch_norm() >> nn.linear(3))
     batches = stream.from_arrays(X, batch_size=10)
