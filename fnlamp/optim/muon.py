@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fnlamp.arrays import Array, wide
@@ -89,9 +90,13 @@ def orthogonalized(x: Array, coefficients: tuple[float, float, float], steps: in
     largest = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
     x = x / jnp.where(largest > 0, largest, 1.0)  # the squares neither overflow nor underflow
     x = x / jnp.maximum(jnp.linalg.norm(x, axis=(-2, -1), keepdims=True), 1e-7)
-    for _ in range(steps):
+
+    def step(_: int, x: Array) -> Array:
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        return a * x + (b * gram + c * gram @ gram) @ x
+
+    # A loop, not its unrolled steps: XLA would fuse them with what made x, and rounding errors would double with each step.
+    x = jax.lax.fori_loop(0, steps, step, x)
     return x.mT if tall else x
 
 
