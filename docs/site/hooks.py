@@ -23,9 +23,10 @@ LINK = re.compile(r"(\]\()([^()\s]+)(\))")
 def on_files(files: Any, config: Any, **_: Any) -> Any:
     """Add the generated pages."""
     pages = {place: (ROOT / name).read_text() for name, place in PROJECT.items()}
-    examples = sorted((ROOT / "examples").glob("*.py"))
-    pages |= {f"examples/{file.stem}.md": source(file) for file in examples}
-    pages["examples/index.md"] = "# Examples\n\n" + "\n".join(f"- [`{file.name}`]({file.stem}.md)" for file in examples) + "\n"
+    examples = ROOT / "examples"
+    programs = {file.relative_to(examples): file for file in [*sorted(examples.glob("*.py")), *sorted(examples.glob("*/*.py"))]}
+    pages |= {f"examples/{name.with_suffix('.md')}": source(file) for name, file in programs.items()}
+    pages["examples/index.md"] = "# Examples\n\n" + "".join(f"- [`{name}`]({name.with_suffix('.md')})\n" for name in programs)
     pages |= {f"api/{room.rpartition('.')[2]}.md": docstrings(room) for room in rooms()}
     for place, text in pages.items():
         files.append(File.generated(config, place, content=text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import os
 import re
 import sys
 import sysconfig
@@ -106,7 +107,7 @@ def _installed() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {str(Path(module.__file__).parent.parent) for module in (jax, np) if module.__file__}
-    return (*folders, str(Path(__file__).parent))
+    return tuple(folder + os.sep for folder in (*folders, str(Path(__file__).parents[1])))  # and fnlamp itself
 
 
 @functools.lru_cache(maxsize=4096)

@@ -110,7 +110,7 @@ def _function(function: types.FunctionType) -> list[tuple[str, Any]]:
     defaults = function.__defaults__ or ()
     found += zip(names[len(names) - len(defaults) :], defaults, strict=True)
     found += (function.__kwdefaults__ or {}).items()
-    if is_library(code.co_filename) or (function.__module__ or "").partition(".")[0] == "fnlamp":  # its globals do not change
+    if is_library(code.co_filename):  # its globals do not change
         return found
     for kind, name, attributes in reads(code):
         if kind == "global" and name in function.__globals__:

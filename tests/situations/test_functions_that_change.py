@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache, partial, partialmethod
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from outcomes import needs
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
 from fnlamp.identity import draws, identity
+from fnlamp.identity.code import is_library
 from fnlamp.loss import LossValue
 
 RNG = np.random.default_rng(0)
@@ -451,3 +453,9 @@ def test_large_containers_and_cycles_have_an_identity():
     before = identity(lambda: (numbers[0], ring))
     numbers[50_000] = 1.0
     assert identity(lambda: (numbers[0], ring)) != before
+
+
+def test_fnlamp_is_a_library_wherever_it_is_installed():
+    # A checkout and an installed package have the same identities: of fnlamp's own functions only closures are inspected.
+    assert is_library(train.__file__) and is_library(nn.linear.__code__.co_filename)
+    assert not is_library(__file__) and not is_library(f"{Path(train.__file__).parents[1]}_of_a_user/layer.py")

@@ -10,38 +10,22 @@ from typing import Any, Generic, TypeVar
 A = TypeVar("A")
 
 
-class _Key:
-    """A key whose hash is computed once: identities of functions are trees of thousands of parts."""
-
-    __slots__ = ("hash", "value")
-
-    def __init__(self, value: Hashable) -> None:
-        self.value, self.hash = value, hash(value)
-
-    def __hash__(self) -> int:
-        return self.hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.hash == other.hash and self.value == other.value
-
-
 class Kept(Generic[A]):
     """The last `most` values that were asked for, by key; an older one is dropped, and a compiled program's memory with it."""
 
     def __init__(self, most: int) -> None:
         self.most, self._lock = most, threading.Lock()
-        self._values: OrderedDict[_Key, tuple[_Key, A]] = OrderedDict()
+        self._values: OrderedDict[Hashable, A] = OrderedDict()
 
-    def get(self, given: Hashable, make: Callable[[], A]) -> A:
+    def get(self, key: Hashable, make: Callable[[], A]) -> A:
         """The value of a key, made if it is not there. What `make` raises is raised here, and nothing is kept."""
-        key = _Key(given)
         with self._lock:
-            if (found := self._values.get(key)) is not None:
-                self._values.move_to_end(found[0])  # the stored key, which is found without a comparison
-                return found[1]
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
         made = make()  # not under the lock: it may trace a user's function, which may train
         with self._lock:
-            value = self._values.setdefault(key, (key, made))[1]
+            value = self._values.setdefault(key, made)
             while len(self._values) > self.most:
                 self._values.popitem(last=False)
             return value
