@@ -27,6 +27,7 @@ from fnlamp.train.program import Program
 from fnlamp.train.progress import Progress, begin
 from fnlamp.train.state import EpochReport, Trained
 from fnlamp.train.step import LOSS_BROKE, PARAMS_BROKE, STEPS_BROKE
+from fnlamp.train.supervised import pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +107,8 @@ class Loop:
             plan = of.plan(stream, validation)
             for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice, *idle(of, plan)):
                 runtime.say(line)
-            return replace(
-                progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device), measured=plan.measured
-            )
+            progress = replace(progress, measured=plan.measured, features=pair(stream.spec)[0])
+            return replace(progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device))
 
     def steps(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Result[Progress, Any] | Interrupted:
         """The steps of one epoch from its position; it stops between dispatches if the carry is broken or the run cancelled."""

@@ -29,7 +29,7 @@ class Progress:
 
     `carry` is `None` before the first stream is known; `shared` is what every step reads. `losses` are those of the
     last and the best validation, `stream` describes the stream of the position, and `classes` are the names of its labels.
-    `measured` are the specs of the sums of training metrics.
+    `measured` are the specs of the sums of training metrics, and `features` that of the stream's features.
     """
 
     epoch: int = 1
@@ -41,6 +41,7 @@ class Progress:
     stream: tuple[tuple[str, Any], ...] = ()
     classes: tuple[str, ...] | None = None
     measured: Any = ()
+    features: Any = None
     folds: Mapping[str, tuple[Any, Verdict]] = field(default_factory=dict)
     kept: Mapping[str, Mapping[int, Slot]] = field(default_factory=dict)
 
@@ -66,12 +67,13 @@ class Progress:
         reached = self.epoch, self.position, stream, self.folds, figures, self.kept
         state = TrainState(c.step, c.params, c.layer_state, c.optimizer_state, c.tally, *reached)
         kept = {name: self._ranked(program, name) for name in self.kept if name in program.folds}
-        return Trained(program.model, *self.weights(program), self.curve, state, kept)
+        return Trained(program.model, *self.weights(program), self.curve, state, kept, self.features)
 
     def _ranked(self, program: Program, name: str) -> Any:
         fold, slots = program.folds[name], self.kept[name]
         order = range(fold.slots) if fold.ranked is None else fold.ranked(self.folds[name][0])
-        found = [Kept(program.model, slots[at].params, slots[at].layer_state, slots[at].epoch) for at in order if at in slots]
+        kept = [slots[at] for at in order if at in slots]
+        found = [Kept(program.model, slot.params, slot.layer_state, slot.epoch, self.features) for slot in kept]
         return found[0] if fold.slots == 1 else tuple(found)
 
     def decided(self, program: Program, report: EpochReport) -> Progress:

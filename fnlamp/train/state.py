@@ -110,12 +110,16 @@ class EpochReport:
 
 @dataclass(frozen=True, eq=False)
 class Kept(Elsewhere):
-    """A model as it was after an epoch: what a fold kept. `epochs(initial=kept)` starts from it, with a new optimizer."""
+    """A model as it was after an epoch: what a fold kept. `epochs(initial=kept)` starts from it, with a new optimizer.
+
+    `features` is as in `Trained`.
+    """
 
     model: Supervised
     params: Params
     layer_state: State
     epoch: int
+    features: Tree = None
     _elsewhere = TRAINED
 
     def predict(self, x: Any, *, batch_size: int | None = ROWS) -> Any:
@@ -131,7 +135,8 @@ class Trained(Elsewhere):
     """A trained model: its parameters, its layer state, the learning curve, and the state to resume from.
 
     `params` are those that validation uses: with an average as `optim.ema` the averaged ones, where `state.params` are those
-    that training continues with. `kept` has what folds kept, by name: a `Kept`, or a tuple of them, best first.
+    that training continues with. `kept` has what folds kept, by name: a `Kept`, or a tuple of them, best first. `features` is
+    the spec of the features that it was trained on, batch axis first, such as `float32[32, 784]`.
     """
 
     model: Supervised
@@ -140,12 +145,13 @@ class Trained(Elsewhere):
     curve: tuple[EpochReport, ...]
     state: TrainState
     kept: Mapping[str, Any] = field(default_factory=dict)
+    features: Tree = None
     _elsewhere = TRAINED
 
     @property
     def last(self) -> Kept:
         """The model after the last epoch, beside those in `kept`."""
-        return Kept(self.model, self.params, self.layer_state, self.state.epoch - 1)
+        return Kept(self.model, self.params, self.layer_state, self.state.epoch - 1, self.features)
 
     def predict(self, x: Any, *, batch_size: int | None = ROWS) -> Any:
         """The prediction for features `x` in `Eval`: no dropout, running moments.  Shapes: as the model's layer.

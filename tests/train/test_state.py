@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import jax
@@ -264,3 +266,33 @@ def test_what_was_trained_predicts_without_dropout_from_running_moments():
     with pytest.raises(FaultError, match=r"expected an array of shape \(batch, ..., 3\), got float32\[23, 2\]"):
         trained.predict(X[:, :2])
     assert jnp.isfinite(once).all()
+
+
+# ------------------------------------------------------------------------------- the spec of the features
+
+
+def test_what_was_trained_knows_the_spec_of_its_features():
+    named = {"flat": X, "pair": (X[:, :2].astype(np.float16), np.arange(23, dtype=np.int32))}
+    layer = nn.fun(lambda x: x["flat"]) >> nn.linear(1)
+    seen = []
+    trained = outcome(
+        describe(
+            train.supervised(layer, loss.mse()),
+            train_batches=lambda context: stream.minibatches(named, Y, batch_size=5, seed=context.seed),
+            folds={"best": train.best("train_loss"), "top": train.top_k(2, "train_loss")},
+            on_epoch=lambda report, trained: seen.append(trained.features),
+        )
+    )
+    expected = {
+        "flat": jax.ShapeDtypeStruct((5, 3), jnp.float32),
+        "pair": (jax.ShapeDtypeStruct((5, 2), jnp.float16), jax.ShapeDtypeStruct((5,), jnp.int32)),
+    }
+    kept = [trained.last, trained.kept["best"], *trained.kept["top"]]
+    assert [each.features for each in (trained, *kept)] == [expected] * 5
+    assert seen == [expected] * 2
+    assert outcome(describe(resume=outcome(describe(epochs=1)))).features == jax.ShapeDtypeStruct((5, 3), jnp.float32)
+    runtime = Runtime(log=None)
+    stopped = outcome(describe(), executor=Stopping(train.Stepwise(), runtime, 1), cancel=runtime.cancel)
+    assert isinstance(stopped, Interrupted)
+    assert stopped.state.features == jax.ShapeDtypeStruct((5, 3), jnp.float32)
+    assert pickle.loads(pickle.dumps(trained.features)) == copy.deepcopy(trained.features) == expected
