@@ -57,7 +57,7 @@ EVERY = [
     NoWeight(2),
     NonFinite("loss", 1, 20, None),
     ResumedElsewhere("seed", "1", "2"),
-    StateMismatch(("a/b",), ("c", "d"), (("e", "float32[2]", "float32[3]"),), "give rename"),
+    StateMismatch(("a/b",), ("c", "d"), ("e: expected float32[2], got float32[3]",), "give rename"),
     StepsExceeded(),
     Interrupted(),
     FileMissing("a.csv", "no such file"),

@@ -1,42 +1,33 @@
-"""Saved states that do not fit, and folders of saves."""
+"""Checkpoints: folders without one, files that this version cannot read, trees that cannot be stored or do not fit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from fnlamp.fault.base import Fault
-
-SHOWN: Final = 8
-"""Paths of each kind in a message; the fields of the fault have them all."""
 
 
 @dataclass(frozen=True)
 class StateMismatch(Fault):
-    """A saved state does not fit: the paths of arrays that it lacks, that have no place, or that have another shape or dtype.
+    """A saved tree does not have the leaves of the tree that it is loaded into. Each leaf is named by its path.
 
-    Each of `differing` is `(path, expected, actual)`, such as `("out/bias", "float32[10]", "float32[8]")`.
+    `missing` are wanted and not saved, `extra` are saved and not wanted; `differing` say which shape or dtype was expected.
 
-    >>> print(StateMismatch(("out/bias",), ("head/bias",), hint="give rename"))
-    expected the arrays of this state, got a saved one without out/bias, and with head/bias, which has no place; give rename
+    >>> print(StateMismatch(("params/bias",), (), ("params/weight: expected float32[2, 3], got float32[2, 4]",)))
+    the saved state does not fit; missing: params/bias; differing: params/weight: expected float32[2, 3], got float32[2, 4]
     """
 
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
-    differing: tuple[tuple[str, str, str], ...] = ()
+    differing: tuple[str, ...] = ()
     hint: str = ""
 
     def __str__(self) -> str:
-        parts = [f"without {_listed(self.missing)}"] if self.missing else []
-        if self.extra:
-            parts.append(f"with {_listed(self.extra)}, which {'has' if len(self.extra) == 1 else 'have'} no place")
-        if self.differing:
-            each = [f"{path} as {actual} where {expected} is expected" for path, expected, actual in self.differing]
-            parts.append(f"with {_listed(each)}")
-        hint = f"; {self.hint}" if self.hint else ""
-        return self._say(f"expected the arrays of this state, got a saved one {', and '.join(parts)}{hint}")
+        groups = {"missing": self.missing, "extra": self.extra, "differing": self.differing}
+        parts = [f"{name}: {_some(paths)}" for name, paths in groups.items() if paths]
+        return self._say("; ".join(["the saved state does not fit", *parts, *filter(None, [self.hint])]))
 
 
-def _listed(paths: tuple[str, ...] | list[str]) -> str:
-    more = len(paths) - SHOWN
-    return ", ".join(paths[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+def _some(paths: tuple[str, ...], most: int = 10) -> str:
+    more = f" and {len(paths) - most:,} more" if len(paths) > most else ""
+    return ", ".join(paths[:most]) + more
