@@ -1,6 +1,7 @@
 """fnlamp: deep learning as values, in Python on JAX."""
 
 from fnlamp import augment as augment
+from fnlamp import checkpoint as checkpoint
 from fnlamp import data as data
 from fnlamp import effect as effect
 from fnlamp import loss as loss

@@ -35,9 +35,10 @@ ALLOWED = {
     "optim": BASE | {"tag", "optim"},
     "effect": EFFECT,
     "stream": EFFECT | {"stream"},
+    "checkpoint": EFFECT | {"extra", "checkpoint"},
     "data": EFFECT | {"stream", "extra", "machine", "data"},
     "plots": EFFECT | {"extra", "optim", "train"},
-    "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "train"},
+    "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "checkpoint", "train"},
 }
 PURE = {
     "elsewhere",

@@ -34,6 +34,7 @@ _NOT_THE_CALLERS: Final = frozenset(
     for room, names in {
         "effect": ["do", "effect", "failed", "interpret", "node", "resource", "salvage", "signals", "then"],
         "stream": ["ahead"],
+        "checkpoint": ["folder", "lock", "writer"],
         "data.loading": ["loader", "pool", "processes", "shared", "threads"],
     }.items()
     for name in names

@@ -12,6 +12,10 @@ from fnlamp.fault.base import Fault as Fault
 from fnlamp.fault.base import FaultError as FaultError
 from fnlamp.fault.base import located as located
 from fnlamp.fault.base import printable as printable
+from fnlamp.fault.checkpoint import FileTooNew as FileTooNew
+from fnlamp.fault.checkpoint import FolderInUse as FolderInUse
+from fnlamp.fault.checkpoint import NoCheckpoint as NoCheckpoint
+from fnlamp.fault.checkpoint import NotStorable as NotStorable
 from fnlamp.fault.checkpoint import StateMismatch as StateMismatch
 from fnlamp.fault.download import ChecksumMismatch as ChecksumMismatch
 from fnlamp.fault.download import DownloadFailed as DownloadFailed

@@ -17,7 +17,7 @@ from returns.io import IO, IOSuccess
 from returns.result import Success
 
 import fnlamp
-from fnlamp import augment, data, effect, fault, loss, models, nn, optim, plots, stream, train
+from fnlamp import augment, checkpoint, data, effect, fault, loss, models, nn, optim, plots, stream, train
 from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.fault import FaultError
 
@@ -561,6 +561,23 @@ CASES: dict[str, Case] = {
         schedule=FUNCTION,
         path="None text",
     ),
+    # ---- checkpoints
+    "checkpoint.append": case(checkpoint.append, {"path": "p", "record": {"epoch": 1}}, path=TEXT, key=NOTHING),
+    "checkpoint.keep_all": case(checkpoint.keep_all, {"saves": ()}, saves=ANYTHING),
+    "checkpoint.keep_any": case(checkpoint.keep_any, args=(checkpoint.keep_all,), **{"*": FUNCTION}),
+    "checkpoint.keep_best": case(checkpoint.keep_best, {"figure": "loss"}, figure=TEXT, highest=FLAG),
+    "checkpoint.keep_every": case(checkpoint.keep_every, {"steps": 2}),
+    "checkpoint.keep_last": case(checkpoint.keep_last, {"count": 2}),
+    "checkpoint.latest": case(checkpoint.latest, {"folder": "f"}, folder=TEXT),
+    "checkpoint.partial": case(checkpoint.partial, {"into": {"a": X}, "saved": {"a": X}}, into=ANYTHING, saved=ANYTHING),
+    "checkpoint.read": case(checkpoint.read, FILE, path=TEXT),
+    "checkpoint.rebuilt": case(checkpoint.rebuilt, {"tree": X, "types": {}}, tree=ANYTHING),
+    "checkpoint.save": case(
+        checkpoint.save, {"folder": "f", "step": 1, "tree": X}, folder=TEXT, step=COUNT, tree=ANYTHING, note="dict"
+    ),
+    "checkpoint.saves": case(checkpoint.saves, {"folder": "f"}, folder=TEXT),
+    "checkpoint.write": case(checkpoint.write, {"path": "p", "tree": X}, path=TEXT, tree=ANYTHING, step=COUNT, note="dict"),
+    "checkpoint.writer": case(checkpoint.writer, {"folder": "f"}, folder=TEXT, keep=FUNCTION),
     # ---- effects
     "effect.Runtime": case(Runtime, executor=OPTIONAL, log="None lambda class", device="None text"),
     "effect.ask": case(effect.ask),
@@ -657,6 +674,7 @@ RECORDS = {
         "float32",
         "plain",
     },
+    "checkpoint": {"Keep", "Loaded", "Partial", "Record", "Saved", "Writer"},
     "effect": {
         "CancelToken",
         "Clock",
@@ -681,7 +699,7 @@ RECORDS = {
 }
 METHODS = {"BatchStream": stream.BatchStream, "Effect": Effect, "Resource": Resource, "Trained": train.Trained}
 INSIDE = {"BatchStream.at", "BatchStream.of_view", "BatchStream.step", "BatchStream.unfinished"}
-MODULES = [fnlamp, augment, data, effect, loss, models, nn, optim, plots, stream, train]
+MODULES = [fnlamp, augment, checkpoint, data, effect, loss, models, nn, optim, plots, stream, train]
 
 
 def exported(module: ModuleType) -> set[str]:

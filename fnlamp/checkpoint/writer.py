@@ -1,0 +1,200 @@
+"""Saves written by a thread while the program goes on, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from os import PathLike
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, final
+
+from fnlamp.arrays import Tree
+from fnlamp.checkpoint.file import NOTHING, Saved, expanded, reason_of, stored, writing
+from fnlamp.checkpoint.folder import PART, finished, last_serial, locked_folder, path_of_step, remove_parts
+from fnlamp.checkpoint.keep import Keep, keep_all
+from fnlamp.checkpoint.lock import BEAT, Lock
+from fnlamp.checkpoint.manifest import Packed, packed
+from fnlamp.effect import Effect, Resource, Runtime
+from fnlamp.effect.runtime import GLANCE, polled
+from fnlamp.effect.signals import locked, shielded
+from fnlamp.fault import Fault, FaultError, FileMissing, FileUnwritable, FolderInUse
+from fnlamp.given import function, instance, whole
+
+
+def writer(
+    folder: str | PathLike[str], *, keep: Keep = keep_all
+) -> Resource[Writer, FolderInUse | FileUnwritable | FileMissing]:
+    """A thread that saves trees in a folder, which is created if missing and locked against other runs.
+
+    After each save, the saves that `keep` names are deleted; the newest never is. A release abandons the save in flight: call
+    `Writer.wait` before.  Fails: `FolderInUse`; `FileUnwritable` or `FileMissing` for a folder that cannot be used.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> def two_saves(writer):
+    ...     for step in (1, 2):
+    ...         writer.submit(step, {"step": step})
+    ...     writer.wait()
+    ...     return Effect.from_value((writer.newest.step, writer.failures()))
+    >>> writer(folder).use(two_saves).run()
+    <IOResult: <Success: (2, ())>>
+    """
+    name = expanded(folder, "folder")
+    function("keep", keep, "a function from saves to those to delete, such as keep_last(3)")
+
+    def acquire(runtime: Runtime) -> Writer:
+        lock = locked_folder(name)
+        try:
+            remove_parts(name)
+            return Writer(name, keep, lock, finished(name, runtime), last_serial(name))
+        except BaseException:
+            lock.release()
+            raise
+
+    start = Effect.access(lambda runtime: Effect.checked(lambda: acquire(runtime)))
+    return Resource.make(start, lambda each, _: Effect.suspend(each.close))
+
+
+class _Job(NamedTuple):
+    """A save to write, and its place in the order of saves."""
+
+    content: Packed
+    step: int
+    serial: int
+
+
+class _Abandoned(BaseException):
+    """The writer was released during a save."""
+
+
+@final
+class Writer:
+    """Writes one tree at a time; made by `writer`.
+
+    `busy` says whether a save is in flight, and `newest` is the newest finished one, those from before included.
+    """
+
+    def __init__(self, folder: str, keep: Keep, lock: Lock, saves: tuple[Saved, ...], serial: int) -> None:
+        self._folder, self._keep, self._lock = folder, keep, lock
+        self._saves, self._serial = saves, serial
+        self._submitting = threading.Lock()
+        self._gate = threading.Lock()  # guards the renaming against the release; held briefly
+        self._failed: SimpleQueue[Fault] = SimpleQueue()
+        self._bug: BaseException | None = None  # raised by `keep`; the next call raises it again
+        self._work: SimpleQueue[_Job | None] = SimpleQueue()
+        self._news: SimpleQueue[None] = SimpleQueue()  # wakes a wait
+        self._closed = False
+        self.busy = False
+        self._thread = threading.Thread(target=self._run, name="fnlamp checkpoint", daemon=True)
+        self._thread.start()
+
+    @property
+    def newest(self) -> Saved | None:
+        """The newest finished save, if there is one."""
+        saves = self._saves
+        return saves[-1] if saves else None
+
+    def submit(self, step: int, tree: Tree, note: Mapping[str, Any] = NOTHING) -> None:
+        """Copy the tree to host memory and have the thread save it; waits first while a save is in flight.
+
+        The caller may change or donate the arrays afterwards.  Fails: `NotStorable`, by a `FaultError`, and nothing is saved.
+        """
+        step = whole("step", step, 0)
+        instance("note", note, Mapping, "a dict of plain values")
+        with locked(self._submitting):
+            polled.wait(self.wait)
+            self._check_bug()
+            content = packed(tree, note, copied=True)
+            with shielded():
+                if self._closed:
+                    raise RuntimeError("a writer of checkpoints was used after it had been released")
+                self._serial += 1
+                self.busy = True
+                self._work.put(_Job(content, step, self._serial))
+
+    def failures(self) -> tuple[Fault, ...]:
+        """The faults of saves since the last call, each once: the save is missing, and those before it are whole."""
+        self._check_bug()
+        found = []
+        with contextlib.suppress(Empty):
+            while True:
+                found.append(self._failed.get_nowait())
+        return tuple(found)
+
+    def wait(self, seconds: float | None = None, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait, at most that long and until `give_up()`, until no save is in flight; return whether none is."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while self.busy:
+            left = GLANCE if end is None else end - time.monotonic()
+            if left <= 0 or give_up():
+                return False
+            with contextlib.suppress(Empty):
+                self._news.get(timeout=min(left, GLANCE))
+        return True
+
+    def close(self) -> None:
+        """Abandon a save in flight, and give the folder back. No file of this writer gets its final name after this."""
+        with self._gate:
+            self._closed = True
+        self._work.put(None)
+        self._thread.join(GLANCE)
+        self._lock.release()
+
+    def _check_bug(self) -> None:
+        if self._bug is not None:
+            raise self._bug
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        while True:
+            try:
+                job = self._work.get(timeout=BEAT)
+            except Empty:
+                self._lock.beat()
+                continue
+            if job is None or self._closed:
+                return
+            try:
+                self._save(job)
+            except _Abandoned:
+                return
+            except FaultError as error:
+                self._failed.put(error.fault)
+            except BaseException as error:  # a bug, as in `keep`: the program's own thread raises it
+                self._bug = error
+            del job  # before the next copy is made
+            self.busy = False
+            self._news.put(None)
+
+    def _save(self, job: _Job) -> None:
+        path = path_of_step(self._folder, job.step)
+        with writing(path):
+            self._lock.verify()
+        saved = stored(path, job.content, job.step, check=self._check, serial=job.serial, part=PART, commit=self._commit)
+        self._saves = (*(each for each in self._saves if each.path != path), saved)
+        for each in self._keep(self._saves):
+            if each in self._saves and each is not saved:
+                self._delete(each)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise _Abandoned
+        self._lock.beat()
+
+    def _commit(self, rename: Callable[[], None]) -> None:
+        with self._gate:
+            self._check()
+            rename()
+
+    def _delete(self, saved: Saved) -> None:
+        try:
+            with contextlib.suppress(FileNotFoundError):  # deleted by hand
+                os.remove(saved.path)
+        except OSError as error:
+            self._failed.put(FileUnwritable(saved.path, f"an old save is not deleted: {reason_of(error)}"))
+        else:
+            self._saves = tuple(each for each in self._saves if each is not saved)
