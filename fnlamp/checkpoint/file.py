@@ -111,9 +111,25 @@ def stored(
     part: str = ".write",
     commit: Callable[[Callable[[], None]], None] = lambda rename: rename(),
 ) -> Saved:
-    """Write to a temporary file beside the target, flush it, rename it, flush the folder.
+    """Write a tree apart to its file.
 
     `check` is called between pieces, and may raise to stop; `commit` is given the renaming.  Fails: `FileUnwritable`.
+    """
+    replaced(path, lambda file: _write(file, content, step, serial, check), check=check, part=part, commit=commit)
+    return Saved(path, step, content.note, serial)
+
+
+def replaced(
+    path: str,
+    put: Callable[[io.BufferedWriter], object],
+    *,
+    check: Callable[[], object] = polled.check,
+    part: str = ".write",
+    commit: Callable[[Callable[[], None]], None] = lambda rename: rename(),
+) -> None:
+    """Give a file new contents, those that `put` writes: all of them, or after a crash or a fault none.
+
+    They are written to a temporary file beside it, flushed and renamed, and the folder is flushed.  Fails: `FileUnwritable`.
     """
     with writing(path):
         target = _target(path)
@@ -121,7 +137,7 @@ def stored(
         temporary = os.path.join(folder, f"{part}-{secrets.token_hex(8)}.part")
         with open(temporary, "xb") as file:  # "x" follows no link
             try:
-                _write(file, content, step, serial, check)
+                put(file)
                 file.flush()
                 os.fsync(file.fileno())
                 check()
@@ -131,7 +147,6 @@ def stored(
                     os.remove(temporary)
                 raise
         flush_folder(folder)
-    return Saved(path, step, content.note, serial)
 
 
 @contextlib.contextmanager

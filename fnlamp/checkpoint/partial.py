@@ -32,7 +32,8 @@ class Partial:
 def partial(into: Tree, saved: Loaded | Tree, *, rename: Mapping[str, str] = NOTHING) -> Partial:
     """The tree `into` with the saved leaves of the same path, shape and dtype. A pure function.
 
-    `rename` maps an old path, or the start of old paths up to a `/`, to a new one; the longest that matches counts.
+    `rename` maps an old path, or the start of old paths up to a `/`, to a new one; the longest that matches counts, and "" is
+    the start of all.
     Raises: `ValueError` for a `rename` that matches nothing, and for two leaves of one path.
 
     >>> import numpy as np
@@ -85,7 +86,7 @@ def _by_path(name: str, tree: Tree) -> dict[str, Any]:
 
 
 def _within(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith(f"{prefix}/")
+    return not prefix or path == prefix or path.startswith(f"{prefix}/")
 
 
 def _renamed(path: str, rename: Mapping[str, str]) -> str:
@@ -93,7 +94,7 @@ def _renamed(path: str, rename: Mapping[str, str]) -> str:
     if not matching:
         return path
     old = max(matching, key=len)
-    return (rename[old] + path[len(old) :]).removeprefix("/")
+    return "/".join(filter(None, (rename[old], path[len(old) :].removeprefix("/"))))
 
 
 def _spec(leaf: Any) -> str:

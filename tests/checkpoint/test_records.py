@@ -95,6 +95,8 @@ def test_what_fits_is_loaded():
 def test_renaming_is_by_whole_components_and_the_longest_wins():
     saved = {"layer": {"w": 1, "sub": {"w": 2}}, "layers": 3}
     into = {"x": {"w": 0}, "y": {"w": 0}, "layers": 0}
+    assert partial({"net": saved}, saved, rename={"": "net"}).tree == {"net": saved}
+    assert partial({"a": 0, "net": {"b": 0}}, {"a": 1, "b": 2}, rename={"": "net", "a": "a"}).tree == {"a": 1, "net": {"b": 2}}
     found = partial(into, saved, rename={"layer": "x", "layer/sub": "y"})
     assert found.tree == {"x": {"w": 1}, "y": {"w": 2}, "layers": 3}
 
