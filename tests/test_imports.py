@@ -38,7 +38,7 @@ ALLOWED = {
     "checkpoint": EFFECT | {"extra", "checkpoint"},
     "data": EFFECT | {"stream", "extra", "machine", "data"},
     "plots": EFFECT | {"extra", "optim", "train"},
-    "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "checkpoint", "train"},
+    "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "checkpoint", "data", "extra", "train"},
 }
 PURE = {
     "elsewhere",

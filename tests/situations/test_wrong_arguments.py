@@ -537,7 +537,16 @@ CASES: dict[str, Case] = {
         highest="2.5",
         seed="0",
     ),
+    "train.load_model": case(
+        train.load_model,
+        {"path": "m.npz", "model": MODEL},
+        features=f"{OPTIONAL} {ARRAYS}",
+        strict=FLAG,
+        rename="dict",
+        seed=WHOLE,
+    ),
     "train.predict_batches": case(train.predict_batches, {"batches": STREAM}, batches=FUNCTION),
+    "train.save_model": case(train.save_model, {"trained": train.Kept(MODEL, {}, {}, 1), "path": "m.safetensors"}),
     "train.recalibrate": case(train.recalibrate, {"batches": STREAM}, batches=FUNCTION),
     "Trained.predict": case(lambda **given: trained().predict(**given), {"x": X}, x=ROWS, batch_size=OPTIONAL),
     # ---- augmentation and plots

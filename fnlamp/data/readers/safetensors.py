@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from os import PathLike
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault
 _ENTRY: Final = 512
 _FEW: Final = 2**14
 """Arrays beyond this number count as `_ENTRY` bytes each: the memory that even a small one takes."""
-_DTYPES: Final = {
+DTYPES: Final = {
     "BOOL": "bool",
     "U8": "uint8",
     "I8": "int8",
@@ -37,6 +38,7 @@ _DTYPES: Final = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }
+"""The format's names of dtypes, and NumPy's or JAX's."""
 
 
 def read_safetensors(
@@ -55,25 +57,33 @@ def read_safetensors(
     <IOResult: <Success: {'bias': (2,), 'weight': (2, 2)}>>
     """
     name, limit = path_of(path), limit_of(limit)
+    return reading(name, lambda: arrays_in(name, read_all(name, limit), limit))
 
-    def load() -> dict[str, np.ndarray[Any, Any]]:
-        library = need("safetensors", "safetensors")
-        raw = read_all(name, limit)
-        if not raw:
-            raise FaultError(FileCorrupt(name, "a safetensors file", "an empty file"))
-        header = raw[8 : 8 + int.from_bytes(raw[:8], "little")]
-        within(name, limit, len(raw) + _ENTRY * max(0, header.count(b"{") - _FEW))
-        del header
-        with decoding(name, "a safetensors file"):  # the library checks every size against the file's before it allocates
-            return {key: _array(f"{name}, {key}", **entry) for key, entry in library.deserialize(raw)}
 
-    return reading(name, load)
+def arrays_in(path: str, raw: bytes, limit: int | None) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays in the contents of a file.  Fails: as `read_safetensors`."""
+    library = need("safetensors", "safetensors")
+    if not raw:
+        raise FaultError(FileCorrupt(path, "a safetensors file", "an empty file"))
+    within(path, limit, len(raw) + _ENTRY * max(0, _header(raw).count(b"{") - _FEW))
+    with decoding(path, "a safetensors file"):  # the library checks every size against the file's before it allocates
+        return {key: _array(f"{path}, {key}", **entry) for key, entry in library.deserialize(raw)}
+
+
+def metadata_in(path: str, raw: bytes) -> dict[str, str]:
+    """The texts beside the arrays, of a file that `arrays_in` has read."""
+    with decoding(path, "a safetensors file"):
+        return dict(json.loads(_header(raw)).get("__metadata__", {}))
+
+
+def _header(raw: bytes) -> bytes:
+    return raw[8 : 8 + int.from_bytes(raw[:8], "little")]
 
 
 def _array(path: str, dtype: str, shape: list[int], data: bytearray) -> np.ndarray[Any, Any]:
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise FaultError(FileCorrupt(path, "a dtype of whole bytes that NumPy or ml_dtypes has", dtype))
-    known = _DTYPES[dtype]
+    known = DTYPES[dtype]
     kind = np.dtype(getattr(np, known) if hasattr(np, known) else getattr(need("ml_dtypes", "safetensors"), known))
     array = np.frombuffer(data, kind) if len(data) else np.zeros(0, kind)
     if kind.kind == "b" and len(data) and array.view(np.uint8).max() > 1:

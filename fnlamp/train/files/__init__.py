@@ -1,0 +1,1 @@
+"""Trained models in files: arrays by name, and compiled programs."""
