@@ -53,7 +53,6 @@ class Fold:
         text("Fold: decides", self.decides)
         if self.earliest is not None:
             whole("Fold: earliest", self.earliest)
-
         flag("Fold: highest", self.highest)
 
     @property
@@ -85,8 +84,8 @@ def figure(metric: Metric, report: EpochReport) -> float | None:
 
 def _places(report: EpochReport, metric: str) -> tuple[tuple[Mapping[str, Any], str], ...]:
     """Where a figure may stand: in a field of the report, or among its metrics."""
-    training = metric.removeprefix("train_")
-    return (vars(report), metric), (report.validation_metrics, metric), (report.train_metrics, training)
+    training = ((report.train_metrics, metric.removeprefix("train_")),) if metric.startswith("train_") else ()
+    return (vars(report), metric), (report.validation_metrics, metric), *training
 
 
 def best(metric: Metric = "validation_loss", *, highest: bool = False) -> Fold:
@@ -121,9 +120,9 @@ def top_k(count: int, metric: Metric = "validation_loss", *, highest: bool = Fal
 
 
 class _Waiting(NamedTuple):
-    """The best figure so far, how many figures came after it, and the factor of the rate."""
+    """The best figure so far, NaN before the first, the number of figures after it, and the factor of the rate."""
 
-    best: float = math.inf
+    best: float = math.nan
     since: int = 0
     rate: float = 1.0
 
@@ -180,7 +179,7 @@ def _after(waiting: _Waiting, value: float | None, sign: float, threshold: float
     if value is None:
         return waiting
     least = abs(waiting.best) * threshold if relative and math.isfinite(waiting.best) else threshold
-    better = not math.isnan(value) and (waiting.best == math.inf or sign * value < waiting.best - least)
+    better = not math.isnan(value) and (math.isnan(waiting.best) or sign * value < waiting.best - least)
     return waiting._replace(best=sign * value, since=0) if better else waiting._replace(since=waiting.since + 1)
 
 
@@ -209,7 +208,7 @@ def smoothed(share: float, inner: Fold) -> Fold:
 
 def _with(report: EpochReport, metric: str, value: float) -> EpochReport:
     fields = ("", "validation_metrics", "train_metrics")
-    for field, (figures, name) in zip(fields, _places(report, metric), strict=True):
+    for field, (figures, name) in zip(fields, _places(report, metric), strict=False):
         if name in figures:
             changed: Any = {field: {**figures, name: value}} if field else {name: value}
             return replace(report, **changed)
@@ -243,7 +242,7 @@ def checked_step(name: str, fold: Fold, acc: Any, report: EpochReport) -> tuple[
         raise TypeError(f"folds[{name!r}]: step returned {shown(made)}, expected (accumulator, train.Verdict(...))")
     acc, verdict = made
     expected, actual = str(jax.tree.structure(fold.init)), str(jax.tree.structure(acc))
-    if expected != actual:  # a resumed run could not tell it from another fold's
+    if expected != actual:  # a resumed run could not distinguish it from another fold's
         raise TypeError(f"folds[{name!r}]: the accumulator has the structure of init, {expected}, got {actual}")
     if verdict.keep is not None and not 0 <= verdict.keep < fold.slots:
         slots = f"keep is a slot from 0 to {fold.slots - 1}" if fold.slots else "it keeps no weights"

@@ -14,6 +14,7 @@ from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
 from fnlamp.fault import ShapeMismatch
 from fnlamp.train import EpochReport, Verdict
+from fnlamp.train.fold import figure
 
 QUIET = Runtime(log=None)
 RNG = np.random.default_rng(8)
@@ -72,6 +73,29 @@ def test_the_top_of_random_curves_is_that_of_sorting():
         assert [slots[at] for at in fold.ranked(acc)] == sorted(losses)[:3]
 
 
+def test_a_metric_of_validation_is_not_looked_for_among_those_of_training():
+    """An epoch without validation has no such figure, although training has a metric of the same name."""
+    shares = [(0.5, 0.6), (None, 0.9), (0.7, 0.95)]  # of validation, which is after every second epoch, and of training
+    curve = [
+        EpochReport(i + 1, 3, 1, 1, 0.0, 0.0, validation_metrics={} if v is None else {"share": v}, train_metrics={"share": t})
+        for i, (v, t) in enumerate(shares)
+    ]
+    seen = []
+
+    def step(acc, report):
+        seen.append((figure("share", report), figure("train_share", report)))
+        return acc, Verdict()
+
+    train.replay(train.Fold((), step, "seen"), curve)
+    assert seen == shares
+    assert [v.keep for v in train.replay(train.best("share", highest=True), curve)] == [0, None, 0]
+    smooth = train.smoothed(0.5, train.best("share", highest=True))
+    acc = smooth.init
+    for report in curve:
+        acc, _ = smooth.step(acc, report)
+    assert acc[0] == 0.6
+
+
 def test_patience_counts_what_is_not_better():
     stops = lambda fold, *losses: [v.stop for v in train.replay(fold, reports(*losses))]  # noqa: E731
     assert stops(train.patience(2), 3.0, 2.0, 2.0, 1.9, 2.0, 2.0) == [False] * 5 + [True]
@@ -81,6 +105,8 @@ def test_patience_counts_what_is_not_better():
     assert stops(train.patience(1, highest=True), 0.5, 0.6, 0.6) == [False, False, True]
     assert stops(train.patience(2), math.nan, math.nan) == [False, True]
     assert stops(train.patience(1), math.inf, 5.0, 6.0) == [False, False, True]
+    assert stops(train.patience(2), math.inf, math.inf, math.inf) == [False, False, True]
+    assert stops(train.patience(2, highest=True), -math.inf, -math.inf, math.nan) == [False, False, True]
 
 
 def test_the_plateau_is_that_of_published_figures():
@@ -116,8 +142,8 @@ def test_the_plateau_agrees_with_torch(relative):
             sgd, factor=0.5, patience=2, threshold=0.1, threshold_mode=mode, eps=0.0
         )
         expected = []
-        for figure in losses:
-            scheduler.step(figure)
+        for loss_now in losses:
+            scheduler.step(loss_now)
             expected.append(sgd.param_groups[0]["lr"])
         fold = train.reduce_on_plateau(0.5, 3, threshold=0.1, relative=relative)  # torch waits for one more than its patience
         assert [v.rate for v in train.replay(fold, reports(*losses))] == expected
