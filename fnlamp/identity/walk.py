@@ -172,20 +172,22 @@ class _Walk:
         code = function.__code__
         cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
         defaults = (self.of(function.__defaults__ or ()), self.of(function.__kwdefaults__ or {}))
-        if is_library(code.co_filename):  # its globals do not change; its closure may be the caller's
-            return (code, *(self.of(contents(cell)) for cell in cells.values()), defaults, bound is _MISSING or self.of(bound))
+        library = is_library(code.co_filename)  # its globals do not change; its closure may be the caller's
         read: list[Hashable] = []
-        for kind, name, attributes in reads(code):
-            if kind == "global":
-                root = function.__globals__.get(name, _MISSING)
-            elif kind == "free":
+        for kind, name, attributes in reads(code) if cells or not library else ():
+            if kind == "free":
                 root = contents(cells[name])
+            elif library:
+                continue
+            elif kind == "global":
+                root = function.__globals__.get(name, _MISSING)
             elif kind == "module":
                 root = sys.modules.get(name, _MISSING)
             else:
                 root = bound
             read.append(() if root is _MISSING else self.follow(root, attributes))
-        return (code, tuple(read), defaults)
+        own = (bound is _MISSING or self.of(bound),) if library else ()
+        return (code, tuple(read), defaults, *own)
 
     def follow(self, value: Any, attributes: tuple[str, ...]) -> Hashable:
         """The identity of `value.attribute.attribute...`, without inspecting the rest of the objects on the way."""
