@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from fnlamp.arrays import Array, Params, Tree
 from fnlamp.given import number, whole
 from fnlamp.optim.optimizer import Optimizer
-from fnlamp.optim.wrap import Fields, filled, following, optimizer, started, towards
+from fnlamp.optim.wrap import Fields, filled, following, innermost, started, towards
 
 
 def lookahead(inner: Optimizer, steps: int = 5, alpha: float = 0.5) -> Optimizer:
@@ -20,13 +20,13 @@ def lookahead(inner: Optimizer, steps: int = 5, alpha: float = 0.5) -> Optimizer
     - `w = w + alpha (p - w)`, then `p = w`; the inner optimizer's slots stay as they are
 
     w is evaluated, and kept in at least float32. Steps that the inner optimizer skips do not count.
-    Raises: `ValueError` unless `0 < alpha <= 1`.
+    Raises: `ValueError` unless `0 < alpha <= 1`, and for an inner optimizer that evaluates an average, which goes outside.
 
     >>> from fnlamp import optim
     >>> optim.lookahead(optim.adamw(1e-3), steps=5, alpha=0.5)
     lookahead(adamw)
     """
-    inner = optimizer("lookahead", inner)
+    inner = innermost("lookahead", inner)
     period = whole("lookahead: steps", steps)
     share = number("lookahead: alpha", alpha, "a number above 0 and at most 1", lambda a: 0 < a <= 1)
 
@@ -40,7 +40,4 @@ def lookahead(inner: Optimizer, steps: int = 5, alpha: float = 0.5) -> Optimizer
         params = jax.tree.map(lambda w, p: jnp.where(due, w, p), filled(slow, params), params)
         return params, {"steps": count, "slow": slow}
 
-    def evaluated(state: Tree, params: Params) -> Params:
-        return inner.evaluated(state["inner"], filled(state["slow"], params))
-
-    return following(inner, "lookahead", own, follow, evaluated=evaluated)
+    return following(inner, "lookahead", own, follow, evaluated=lambda state, params: filled(state["slow"], params))

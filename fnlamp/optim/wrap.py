@@ -25,6 +25,14 @@ def optimizer(name: str, inner: Any) -> Optimizer:
     return made
 
 
+def innermost(name: str, inner: Any) -> Optimizer:
+    """The same, for an optimizer outside of which averages go.  Raises: `ValueError` for one that evaluates an average."""
+    made = optimizer(name, inner)
+    if made.evaluated is not unchanged:
+        raise ValueError(f"{name}: inner is {made}, which evaluates an average; averages go outside, as ema({name}(...))")
+    return made
+
+
 def around(inner: Optimizer, name: str, own: Own, update: Callable[..., Any], **projections: Any) -> Optimizer:
     """An optimizer whose state is `{"inner": the inner one's, **own(params, tags)}`.
 
@@ -58,11 +66,16 @@ def following(
         grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float, numbers: Tree
     ) -> tuple[Params, Tree]:
         params, after = inner.update(grads, state["inner"], params, tags, scale, numbers)
-        made = jnp.asarray(True) if inner.skipped is None else inner.skipped(after) == inner.skipped(state["inner"])
+        made = was_made(inner.skipped, state["inner"], after)
         params, fields = follow(state, params, after, made, scale)
         return params, {"inner": after, **fields}
 
     return around(inner, name, own, update, **projections)
+
+
+def was_made(skipped: Callable[[Tree], Array] | None, before: Tree, after: Tree) -> Array:
+    """Whether an optimizer that counts its skipped steps made the one between these states."""
+    return jnp.asarray(True) if skipped is None else skipped(after) == skipped(before)
 
 
 def guarded(inner: Optimizer, name: str, own: Own, judge: Callable[..., tuple[Array, Fields]], **projections: Any) -> Optimizer:
@@ -126,9 +139,9 @@ def between(a: Array, b: Array, share: Any) -> Array:
     return jnp.where(part == 1, b, a + part * (b - a))
 
 
-def filled(average: Tree, params: Params) -> Params:
-    """The average in the parameters' dtypes, and the parameters themselves where they are frozen."""
+def filled(average: Tree, params: Params, *, cast: bool = True) -> Params:
+    """The average in the parameters' dtypes, or in its own without `cast`; of frozen parameters themselves."""
     structure: Any = jax.tree.structure(params)
     rows = zip(structure.flatten_up_to(average), jax.tree.leaves(params), strict=True)
-    made: Params = structure.unflatten([param if x is None else x.astype(param.dtype) for x, param in rows])
+    made: Params = structure.unflatten([p if x is None else x.astype(p.dtype) if cast else x for x, p in rows])
     return made

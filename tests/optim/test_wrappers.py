@@ -1,4 +1,4 @@
-"""Optimizers around an optimizer, beside NumPy in float64 and torch, and what happens to gradients that are not finite."""
+"""Optimizers around an optimizer, against NumPy in float64 and torch, and what happens to gradients that are not finite."""
 
 from __future__ import annotations
 
@@ -117,32 +117,60 @@ def test_lookahead_by_hand(steps, alpha):
 # ------------------------------------------------------------------------------- schedule-free
 
 
+def largest(step):
+    """The largest factor so far."""
+    return max(map(factor, range(step + 1)))
+
+
 @pytest.mark.broad
 @pytest.mark.parametrize(("beta", "power"), [(0.9, 2.0), (0.0, 0.0), (1.0, 1.0), (0.6, 2.0)])
-def test_schedule_free_sgd_by_hand(beta, power):
-    params, evaluated = run(optim.schedule_free(optim.sgdw(RATE), beta, power))
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_schedule_free_sgd_by_hand(beta, power, decay):
+    params, evaluated = run(optim.schedule_free(optim.sgdw(RATE, decay), beta, power))
     z, x, total = START.copy(), START.copy(), 0.0
     for step in range(200):
         y = (1 - beta) * z + beta * x
-        z = z - RATE * factor(step) * gradient(y, step)
-        total += factor(step) ** power
-        c = factor(step) ** power / total
+        z = z - RATE * factor(step) * (gradient(y, step) + decay * y)
+        total += largest(step) ** power
+        c = largest(step) ** power / total
         x = (1 - c) * x + c * z
         exact(params[step], z)
         exact(evaluated[step], x)
 
 
-def test_schedule_free_adam_by_hand():
-    params, evaluated = run(optim.schedule_free(optim.adamw(RATE, b1=0.0, b2=0.99)))
+@pytest.mark.broad
+@pytest.mark.parametrize("decay", [0.3, 0.0])
+def test_schedule_free_adamw_by_hand(decay):
+    """Algorithm 1, with Adam's own bias correction: decay of y, weights by the square of the largest rate so far."""
+    params, evaluated = run(optim.schedule_free(optim.adamw(RATE, decay, b1=0.0, b2=0.99)))
     z, x, v, total = START.copy(), START.copy(), np.zeros(5), 0.0
     for step in range(200):
-        g = gradient(0.1 * z + 0.9 * x, step)
+        y, rate = 0.1 * z + 0.9 * x, RATE * factor(step)
+        g = gradient(y, step)
         v = 0.99 * v + 0.01 * g * g
-        z = z - RATE * factor(step) * g / (np.sqrt(v / (1 - 0.99 ** (step + 1))) + 1e-8)
-        total += factor(step) ** 2
-        x = x + factor(step) ** 2 / total * (z - x)
+        z = z - rate * g / (np.sqrt(v / (1 - 0.99 ** (step + 1))) + 1e-8) - rate * decay * y
+        total += largest(step) ** 2
+        x = x + largest(step) ** 2 / total * (z - x)
         exact(params[step], z)
         exact(evaluated[step], x)
+
+
+def test_schedule_free_rounds_parameters_in_half_precision_once_a_step():
+    half, step = {"w": jnp.asarray(START, jnp.bfloat16)}, 0.01
+    optimizer = optim.schedule_free(optim.sgdw(1.0), beta=0.5)
+    state = optimizer.init(half, TAGS)
+    state = {**state, "x": {"w": state["x"]["w"] + 0.003}}  # y is not a bfloat16
+    after, _ = optimizer.advance({"w": jnp.full(5, step, jnp.bfloat16)}, state, half, TAGS)
+    moved = half["w"].astype(jnp.float32) - jnp.bfloat16(step).astype(jnp.float32)
+    np.testing.assert_array_equal(after["w"], moved.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("wrap", [optim.schedule_free, optim.lookahead], ids=["schedule_free", "lookahead"])
+def test_an_average_inside_of_what_changes_training_is_refused(wrap):
+    """It would be evaluated in place of the outer one's parameters."""
+    for inner in (optim.ema(optim.sgdw(0.1)), optim.clipped(optim.swa(optim.sgdw(0.1), 3), norm=1.0), wrap(optim.sgdw(0.1))):
+        with pytest.raises(ValueError, match=r"which evaluates an average; averages go outside, as ema\("):
+            wrap(inner)
 
 
 def test_schedule_free_with_a_constant_factor_is_a_plain_mean_also_past_2_to_24():
