@@ -11,7 +11,7 @@ import secrets
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import PathLike
 from types import MappingProxyType
@@ -19,16 +19,13 @@ from typing import Any, Final
 
 from fnlamp.arrays import Tree
 from fnlamp.checkpoint.archive import MANIFEST, TRAILER, Member, Trailer, directory, local_header, parsed_trailer, trailer
-from fnlamp.checkpoint.leaf import Leaf, empty, given_back, npy_header, raw
-from fnlamp.checkpoint.manifest import LIMIT, VERSION, Manifest, Packed, Stored, decoded, encoded, packed
+from fnlamp.checkpoint.leaf import empty, given_back, npy_header, raw
+from fnlamp.checkpoint.manifest import LIMIT, PIECE, VERSION, Manifest, Packed, Stored, decoded, encoded, packed
 from fnlamp.checkpoint.structure import restructured
 from fnlamp.effect import Effect
 from fnlamp.effect.runtime import polled
 from fnlamp.fault import FaultError, FileCorrupt, FileMissing, FileTooNew, FileUnwritable, NotStorable, OutOfMemory
 from fnlamp.given import instance, path_of, whole
-
-PIECE: Final = 2**22
-"""Bytes between two checks of a stop: a few milliseconds."""
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -187,29 +184,38 @@ def _write(file: io.BufferedWriter, content: Packed, step: int, serial: int, che
     entries: list[Stored] = []
     start = 0
 
-    def put(member: Member, pieces: tuple[memoryview | bytes, ...]) -> int:
+    def put(member: Member, *pieces: memoryview | bytes) -> int:
         members.append(member)
         file.write(local_header(member))
         for piece in pieces:
-            for at in range(0, len(piece), PIECE):
-                check()
-                file.write(piece[at : at + PIECE])
+            check()
+            file.write(piece)
         return start + len(local_header(member)) + member.size
 
     for leaf, name, array in zip(content.leaves, content.names, content.arrays, strict=True):
-        header, numbers = npy_header(leaf), raw(array, leaf.fortran)
-        digest, crc = hashlib.sha256(), zlib.crc32(header)
-        for at in range(0, len(numbers), PIECE):
+        header, pieces = npy_header(leaf), cut(raw(array, leaf.fortran))
+        crc, hashes = zlib.crc32(header), []
+        for piece in pieces:
             check()
-            digest.update(piece := numbers[at : at + PIECE])
             crc = zlib.crc32(piece, crc)
-        entries.append(Stored(leaf, name, crc, digest.hexdigest()))
-        start = put(entries[-1].member(start), (header, numbers))
+            hashes.append(sha256(piece))
+        entries.append(Stored(leaf, name, crc, tuple(hashes)))
+        start = put(entries[-1].member(start), header, *pieces)
     text = encoded(Manifest(step, content.note_structure, content.structure, tuple(entries)))
     last = Member(MANIFEST, zlib.crc32(text), len(text), start)
-    put(last, (text,))
-    place = Trailer(VERSION, serial, start + len(local_header(last)), len(text), hashlib.sha256(text).hexdigest())
+    put(last, text)
+    place = Trailer(VERSION, serial, start + len(local_header(last)), len(text), sha256(text))
     file.write(directory(members, trailer(place)))
+
+
+def cut(numbers: memoryview) -> list[memoryview]:
+    """The pieces that are hashed apart, and between which a stop is possible."""
+    return [numbers[at : at + PIECE] for at in range(0, len(numbers), PIECE)]
+
+
+def sha256(piece: memoryview | bytes) -> str:
+    """The hash of a piece, in hexadecimal; other threads run meanwhile."""
+    return hashlib.sha256(piece).hexdigest()
 
 
 def flush_folder(folder: str) -> None:
@@ -291,7 +297,7 @@ def manifest_of(path: str, file: io.BufferedReader, place: Trailer, size: int) -
         raise FaultError(FileCorrupt(path, f"a manifest within the {size:,} bytes of the file", f"{place.size:,} bytes"))
     file.seek(place.start)
     text = file.read(place.size)
-    _verify(f"{path}, {MANIFEST}", place.sha256, hashlib.sha256(text).hexdigest())
+    _verify(f"{path}, {MANIFEST}", place.sha256, sha256(text))
     with decoding(path):
         return decoded(text)
 
@@ -306,45 +312,46 @@ def _arrays(path: str, file: io.BufferedReader, manifest: Manifest, place: Trail
     with decoding(path):
         members = manifest.members()
         rest = members[-1].start + len(local_header(members[-1])) + members[-1].size if members else 0
-        text_size, size = place.size, os.fstat(file.fileno()).st_size
-        last = Member(MANIFEST, 0, text_size, rest)
+        last = Member(MANIFEST, 0, place.size, rest)
     if rest + len(local_header(last)) != place.start:  # so no array is larger than the file
         raise FaultError(FileCorrupt(path, f"arrays that end at byte {place.start:,}", f"{rest:,}"))
     file.seek(0)
-    with ThreadPoolExecutor(1, "fnlamp hash") as aside:
+    hashes: list[tuple[str, str, Future[str]]] = []
+    with ThreadPoolExecutor(2, "fnlamp hash") as aside:
         try:
-            found = [_array(path, file, each, member, aside) for each, member in zip(manifest.stored, members, strict=True)]
-            header, text = file.read(len(local_header(last))), file.read(text_size)
+            arrays = [_array(path, file, *each, aside, hashes) for each in zip(manifest.stored, members, strict=True)]
+            header, text = file.read(len(local_header(last))), file.read(place.size)
             last = last._replace(crc=zlib.crc32(text))
             end = directory([*members, last], trailer(place))
-            same = header == local_header(last) and file.read(len(end) + 1) == end and file.tell() == size
-            for each, (_, digest) in zip(manifest.stored, found, strict=True):
-                _verify(f"{path}, {each.name}", each.sha256, digest())
+            same = header == local_header(last) and file.read(len(end) + 1) == end
+            for name, expected, found in hashes:
+                _verify(f"{path}, {name}", expected, found.result())
         except BaseException:  # a stop too: what is not hashed yet is not needed
             aside.shutdown(cancel_futures=True)
             raise
     if not same:
         raise FaultError(FileCorrupt(path, "the list of members that fnlamp writes", "other bytes"))
     with decoding(path):
-        return [given_back(each.leaf, array) for each, (array, _) in zip(manifest.stored, found, strict=True)]
+        return [given_back(each.leaf, array) for each, array in zip(manifest.stored, arrays, strict=True)]
 
 
 def _array(
-    path: str, file: io.BufferedReader, each: Stored, member: Member, aside: ThreadPoolExecutor
-) -> tuple[Any, Callable[[], str]]:
-    """The array, and a function that waits for its hash."""
-    leaf: Leaf = each.leaf
-    head = local_header(member) + npy_header(leaf)
+    path: str,
+    file: io.BufferedReader,
+    each: Stored,
+    member: Member,
+    aside: ThreadPoolExecutor,
+    hashes: list[tuple[str, str, Future[str]]],
+) -> Any:
+    """The array, whose hashes are added with what is expected of them."""
+    head = local_header(member) + npy_header(each.leaf)
     if file.read(len(head)) != head:
         raise FaultError(FileCorrupt(f"{path}, {each.name}", "the header that fnlamp writes", "other bytes"))
     with decoding(path):
-        array, room = empty(leaf)
-    digest, received = hashlib.sha256(), 0
-    while received < len(room):
+        array, room = empty(each.leaf)
+    for piece, expected in zip(cut(room), each.sha256, strict=True):
         polled.check()
-        count = file.readinto(room[received : received + PIECE])
-        if not count:
-            raise FaultError(FileCorrupt(f"{path}, {each.name}", f"{len(room):,} bytes", f"{received:,}"))
-        aside.submit(digest.update, room[received : received + count])
-        received += count
-    return array, aside.submit(digest.hexdigest).result
+        if file.readinto(piece) < len(piece):
+            raise FaultError(FileCorrupt(f"{path}, {each.name}", f"{len(room):,} bytes", "fewer"))
+        hashes.append((each.name, expected, aside.submit(sha256, piece)))
+    return array

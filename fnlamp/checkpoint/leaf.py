@@ -41,8 +41,7 @@ class Leaf:
     @property
     def bits(self) -> np.dtype[Any]:
         """The dtype in the file."""
-        known = EXTENDED.get(self.dtype)
-        return np.dtype(self.dtype) if known is None else np.dtype(f"<u{known.itemsize}")
+        return np.dtype(f"<u{EXTENDED[self.dtype].itemsize}" if self.dtype in EXTENDED else self.dtype)
 
     @property
     def size(self) -> int:
@@ -60,16 +59,21 @@ def taken(x: Any, path: str, copied: bool) -> tuple[Leaf, np.ndarray[Any, Any]]:
     if type(x) not in (np.ndarray, np.memmap) and not isinstance(x, np.generic):
         raise refused(path, f"a {type(x).__name__}", "give np.asarray of it, and the mask of a masked array as its own array")
     array = np.asarray(x)
-    dtype, known = array.dtype, array.dtype.name
-    if EXTENDED.get(known) == dtype:
-        name = known
-    elif dtype.kind in "biufcSUMm" and dtype.itemsize and dtype.fields is None:
+    dtype = array.dtype
+    if dtype in EXTENDED.values():
+        name = dtype.name
+    elif is_plain(dtype):
         name = dtype.str
     else:
         raise refused(path, f"an array of the dtype {dtype}", "give arrays of numbers, and a dict of a record's fields")
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     leaf = Leaf(path, name, array.shape, fortran, "scalar" if isinstance(x, np.generic) else "array")
     return leaf, np.array(array, order="F" if fortran else "C") if copied else array
+
+
+def is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether NumPy's files have this dtype, and its bytes are its value: numbers, times, text of a fixed length."""
+    return dtype.kind in "biufcSUMm" and dtype.itemsize > 0
 
 
 def _on_host(x: jax.Array, path: str, copied: bool) -> tuple[Leaf, np.ndarray[Any, Any]]:
@@ -111,7 +115,7 @@ def npy_header(leaf: Leaf) -> bytes:
 
 def empty(leaf: Leaf) -> tuple[np.ndarray[Any, Any], memoryview]:
     """An array to read into, which JAX uses without a copy on a CPU, and its bytes.  Raises: `ValueError`."""
-    dtype = EXTENDED.get(leaf.dtype) or np.dtype(leaf.dtype)
+    dtype = EXTENDED[leaf.dtype] if leaf.dtype in EXTENDED else np.dtype(leaf.dtype)
     # An axis of length 0 hides the others from `size`.
     if len(leaf.shape) > 64 or math.prod(max(n, 1) for n in leaf.shape) * dtype.itemsize > sys.maxsize:
         raise ValueError(f"the shape {list(leaf.shape)}")

@@ -10,11 +10,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from fnlamp.checkpoint.archive import Member, local_header, member_name
-from fnlamp.checkpoint.leaf import EXTENDED, KINDS, Leaf, npy_header, refused, taken
+from fnlamp.checkpoint.leaf import EXTENDED, KINDS, Leaf, is_plain, npy_header, refused, taken
 from fnlamp.checkpoint.structure import Path, restructured, structured
 
 VERSION: Final = 1
 """The version of the format that is written; a reader knows this one and all before it."""
+
+PIECE: Final = 2**24
+"""Bytes of an array per hash: threads hash several pieces at once, while they are in the cache."""
 
 LIMIT: Final = 2**26
 """The most bytes of a manifest: enough for 200,000 arrays."""
@@ -63,12 +66,12 @@ def _no_array(x: Any, path: Path) -> int:
 
 
 class Stored(NamedTuple):
-    """A leaf in the file: its member, and the hash of its numbers."""
+    """A leaf in the file: its member, and the hash of each `PIECE` of its numbers."""
 
     leaf: Leaf
     name: str
     crc: int
-    sha256: str
+    sha256: tuple[str, ...]
 
     def member(self, start: int) -> Member:
         """The member of the archive, if its header is at `start`."""
@@ -143,12 +146,15 @@ def decoded(raw: bytes) -> Manifest:
 def _stored(
     name: Any, path: Any, dtype: Any, shape: Any, fortran: Any, kind: Any, crc32: Any, sha256: Any, impl: Any = ""
 ) -> Stored:
-    if not all(isinstance(text, str) for text in (name, path, dtype, kind, sha256, impl)) or not name.isascii():
+    if not all(isinstance(text, str) for text in (name, path, dtype, kind, impl, *sha256)) or not name.isascii():
         raise TypeError("a text that is not one")
     if type(fortran) is not bool or type(crc32) is not int or not 0 <= crc32 < 2**32 or kind not in KINDS:
         raise ValueError(f"an array of the kind {kind!r}")
-    if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
+    if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape) or (kind == "scalar" and shape):
         raise ValueError(f"the shape {shape!r}")
-    if dtype not in EXTENDED and (np.dtype(dtype).kind not in "biufcSUMm" or not np.dtype(dtype).itemsize):
+    if dtype not in EXTENDED and not (is_plain(known := np.dtype(dtype)) and known.str == dtype):
         raise ValueError(f"the dtype {dtype!r}")
-    return Stored(Leaf(path, dtype, tuple(shape), fortran, kind, impl), name, crc32, sha256)
+    leaf = Leaf(path, dtype, tuple(shape), fortran, kind, impl)
+    if len(sha256) != -(-leaf.size // PIECE):
+        raise ValueError(f"{len(sha256):,} hashes for {leaf.size:,} bytes")
+    return Stored(leaf, name, crc32, tuple(sha256))
