@@ -11,7 +11,7 @@ import secrets
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import PathLike
 from types import MappingProxyType
@@ -316,7 +316,7 @@ def _arrays(path: str, file: io.BufferedReader, manifest: Manifest, place: Trail
     if rest + len(local_header(last)) != place.start:  # so no array is larger than the file
         raise FaultError(FileCorrupt(path, f"arrays that end at byte {place.start:,}", f"{rest:,}"))
     file.seek(0)
-    hashes: list[tuple[str, str, Future[str]]] = []
+    hashes: list[tuple[str, str, Callable[[], str]]] = []
     with ThreadPoolExecutor(2, "fnlamp hash") as aside:
         try:
             arrays = [_array(path, file, *each, aside, hashes) for each in zip(manifest.stored, members, strict=True)]
@@ -325,7 +325,7 @@ def _arrays(path: str, file: io.BufferedReader, manifest: Manifest, place: Trail
             end = directory([*members, last], trailer(place))
             same = header == local_header(last) and file.read(len(end) + 1) == end
             for name, expected, found in hashes:
-                _verify(f"{path}, {name}", expected, found.result())
+                _verify(f"{path}, {name}", expected, found())
         except BaseException:  # a stop too: what is not hashed yet is not needed
             aside.shutdown(cancel_futures=True)
             raise
@@ -341,7 +341,7 @@ def _array(
     each: Stored,
     member: Member,
     aside: ThreadPoolExecutor,
-    hashes: list[tuple[str, str, Future[str]]],
+    hashes: list[tuple[str, str, Callable[[], str]]],
 ) -> Any:
     """The array, whose hashes are added with what is expected of them."""
     head = local_header(member) + npy_header(each.leaf)
@@ -353,5 +353,13 @@ def _array(
         polled.check()
         if file.readinto(piece) < len(piece):
             raise FaultError(FileCorrupt(f"{path}, {each.name}", f"{len(room):,} bytes", "fewer"))
-        hashes.append((each.name, expected, aside.submit(sha256, piece)))
+        hashes.append((each.name, expected, _soon(aside, piece)))
     return array
+
+
+def _soon(aside: ThreadPoolExecutor, piece: memoryview) -> Callable[[], str]:
+    """A function that returns the hash, which a thread computes meanwhile, if that is worth it and the system has one left."""
+    if len(piece) > 2**15:
+        with contextlib.suppress(RuntimeError):
+            return aside.submit(sha256, piece).result
+    return lambda: sha256(piece)

@@ -82,12 +82,11 @@ def _on_host(x: jax.Array, path: str, copied: bool) -> tuple[Leaf, np.ndarray[An
             raise refused(path, "an array that was deleted or donated", "save the state that replaced it")
         if not x.is_fully_addressable:
             raise refused(path, "an array of which other processes hold parts", "gather it first")
-    with placed_on(None):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            leaf, array = _on_host(jax.random.key_data(x), path, copied)
-            return Leaf(path, leaf.dtype, leaf.shape, leaf.fortran, "key", str(jax.random.key_impl(x))), array
-        # On a CPU this is a view of JAX's buffer, which may be donated; from another device it is already a copy.
-        host = np.asarray(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        leaf, array = _on_host(jax.random.key_data(x), path, copied)
+        return Leaf(path, leaf.dtype, leaf.shape, leaf.fortran, "key", str(jax.random.key_impl(x))), array
+    # On a CPU this is a view of JAX's buffer, which may be donated; from another device it is already a copy.
+    host = np.asarray(x)
     return taken(host, path, copied and any(device.platform == "cpu" for device in x.devices()))
 
 

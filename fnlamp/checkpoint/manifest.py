@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from fnlamp.arrays import placed_on
 from fnlamp.checkpoint.archive import Member, local_header, member_name
 from fnlamp.checkpoint.leaf import EXTENDED, KINDS, Leaf, is_plain, npy_header, refused, taken
 from fnlamp.checkpoint.structure import Path, restructured, structured
@@ -49,7 +50,9 @@ def packed(tree: Any, note: Mapping[str, Any], *, copied: bool) -> Packed:
         return len(leaves) - 1
 
     plain = _plain(note)
-    return Packed(structured(tree, keep), leaves, names, arrays, plain, structured(plain, _no_array))
+    with placed_on(None):  # the caller's transfer guard does not apply
+        structure = structured(tree, keep)
+    return Packed(structure, leaves, names, arrays, plain, structured(plain, _no_array))
 
 
 def _plain(note: Any) -> Any:

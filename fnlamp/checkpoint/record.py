@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -71,7 +72,7 @@ def _name(key: Any) -> Any:
 
 
 def rebuilt(tree: Tree, types: Mapping[str, type]) -> Tree:
-    """The tree with its records of the given kinds as named tuples of these types.
+    """A loaded tree with its records of the given kinds as named tuples of these types.
 
     Fails: `StateMismatch`, if a record does not have the fields of its type.
 
@@ -86,18 +87,23 @@ def rebuilt(tree: Tree, types: Mapping[str, type]) -> Tree:
         if not (isinstance(each, type) and issubclass(each, tuple) and hasattr(each, "_fields")):
             raise TypeError(f"types: {kind} is a NamedTuple type, got {shown(each)}")
 
-    def one(node: Any) -> Any:
-        if not isinstance(node, Record):
-            return node
-        fields = {name: rebuilt(child, types) for name, child in node.fields.items()}
-        if node.kind not in types:
-            return Record(node.kind, fields, node.by)
-        wanted = types[node.kind]._fields  # type: ignore[attr-defined]
-        if set(wanted) != set(fields):
-            missing, extra = (
-                tuple(str(n) for n in one if n not in other) for one, other in ((wanted, fields), (fields, wanted))
-            )
-            raise FaultError(StateMismatch(missing, extra, where=node.kind))
-        return types[node.kind](*(fields[name] for name in wanted))
+    return _rebuilt(tree, types)
 
-    return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, Record))
+
+def _rebuilt(node: Any, types: Mapping[str, type]) -> Any:
+    """By hand: JAX would sort the keys of dicts."""
+    kind = type(node)
+    if kind in (list, tuple):
+        return kind(_rebuilt(child, types) for child in node)
+    if kind in (dict, OrderedDict):
+        return kind((key, _rebuilt(child, types)) for key, child in node.items())
+    if kind is not Record:
+        return node
+    fields = {name: _rebuilt(child, types) for name, child in node.fields.items()}
+    if node.kind not in types:
+        return Record(node.kind, fields, node.by)
+    wanted = types[node.kind]._fields  # type: ignore[attr-defined]
+    if set(wanted) != set(fields):
+        missing, extra = (tuple(str(n) for n in one if n not in other) for one, other in ((wanted, fields), (fields, wanted)))
+        raise FaultError(StateMismatch(missing, extra, where=node.kind))
+    return types[node.kind](*(fields[name] for name in wanted))

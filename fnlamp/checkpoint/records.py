@@ -80,13 +80,14 @@ def _locked_file(path: str) -> Iterator[io.FileIO]:
 def _append(path: str, file: io.FileIO, line: str, key: str, value: Any) -> bool:
     content = file.readall()
     end = content.rfind(b"\n") + 1
-    for number, each in enumerate(content[:end].splitlines(), 1):
-        if _record(path, number, each).get(key) == value:
-            return False
-    if content[end:] and content[end : end + 1] not in b"{\0":  # cut within a page, or zeros after a loss of power
-        raise FaultError(FileCorrupt(path, "lines of JSON", "a last line of something else"))
-    try:
+    records = [_record(path, number, each) for number, each in enumerate(content[:end].split(b"\n")[:-1], 1)]
+    if len(content) > end:  # a cut line, or zeros after a loss of power
+        if content[end] not in b"{\0":
+            raise FaultError(FileCorrupt(path, "lines of JSON", "a last line of something else"))
         file.truncate(end)
+    if any(key in each and each[key] == value for each in records):
+        return False
+    try:
         file.seek(end)
         _write_all(file, line.encode("ascii") + b"\n")
         os.fsync(file.fileno())

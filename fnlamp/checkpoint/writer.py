@@ -20,17 +20,18 @@ from fnlamp.checkpoint.manifest import Packed, packed
 from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.effect.runtime import GLANCE, polled
 from fnlamp.effect.signals import locked, shielded
-from fnlamp.fault import Fault, FaultError, FileMissing, FileUnwritable, FolderInUse
+from fnlamp.fault import Fault, FaultError, FileMissing, FileUnwritable, FolderInUse, ResourceExhausted
 from fnlamp.given import function, instance, whole
 
 
 def writer(
     folder: str | PathLike[str], *, keep: Keep = keep_all
-) -> Resource[Writer, FolderInUse | FileUnwritable | FileMissing]:
+) -> Resource[Writer, FolderInUse | FileUnwritable | FileMissing | ResourceExhausted]:
     """A thread that saves trees in a folder, which is created if missing and locked against other runs.
 
     After each save, the saves that `keep` names are deleted; the newest never is. A release abandons the save in flight: call
-    `Writer.wait` before.  Fails: `FolderInUse`; `FileUnwritable` or `FileMissing` for a folder that cannot be used.
+    `Writer.wait` before.  Fails: `FolderInUse`; `FileUnwritable` or `FileMissing` for a folder that cannot be used;
+    `ResourceExhausted`.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -50,8 +51,10 @@ def writer(
         try:
             remove_parts(name)
             return Writer(name, keep, lock, finished(name, runtime), last_serial(name))
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            if isinstance(error, RuntimeError):  # Python's, if it cannot start a thread
+                raise FaultError(ResourceExhausted("threads", str(error))) from error
             raise
 
     start = Effect.access(lambda runtime: Effect.checked(lambda: acquire(runtime)))
