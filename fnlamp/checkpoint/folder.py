@@ -103,26 +103,31 @@ def latest(
     name = expanded(folder, "folder")
 
     def run(runtime: Runtime) -> Result[Loaded, Any]:
-        first: Fault | None = None
+        passed: list[FileCorrupt] = []
         for each in reversed(listed(name)):
             try:
-                if each.fault is not None:
-                    raise FaultError(each.fault)
-                return Success(loaded(each.path))
+                return Success(_loaded(each))
             except FaultError as error:
-                if not _passable(error.fault):
+                if _vanished(error.fault):
+                    return run(runtime)
+                if not isinstance(error.fault, FileCorrupt):
                     raise
-                if isinstance(error.fault, FileCorrupt):
-                    runtime.say(f"passed over a damaged save: {error.fault}")
-                    first = first or error.fault
-        return Failure(first or NoCheckpoint(name))
+                runtime.say(f"passed over a damaged save: {error.fault}")
+                passed.append(error.fault)
+        return Failure(passed[0] if passed else NoCheckpoint(name))
 
     return Effect.call(run).named(f"load the latest save of {name}")
 
 
-def _passable(fault: Fault) -> bool:
-    """Whether an older save may be used instead: this one is damaged, or was deleted by another run since it was listed."""
-    return isinstance(fault, FileCorrupt) or (isinstance(fault, FileMissing) and not os.path.lexists(fault.path))
+def _loaded(each: Listed) -> Loaded:
+    if each.fault is not None:
+        raise FaultError(each.fault)
+    return loaded(each.path)
+
+
+def _vanished(fault: Fault) -> bool:
+    """Whether another run deleted this save since it was listed; that run has a newer one."""
+    return isinstance(fault, FileMissing) and not os.path.lexists(fault.path)
 
 
 # ------------------------------------------------------------------------------- shared with the writer
@@ -145,12 +150,13 @@ def listed(folder: str) -> list[Listed]:
             with opened(path) as (file, size):
                 found.append(Listed(path, step, trailer_of(path, file, size).serial))
         except FaultError as error:
-            if not isinstance(error.fault, FileMissing):
-                damaged.append(Listed(path, step, 0, error.fault))
-    for each in damaged:
-        serial = max((other.serial for other in found if other.step <= each.step and other.fault is None), default=0)
-        found.append(each._replace(serial=serial + 0.5))
-    return sorted(found, key=lambda each: (each.serial, each.step))
+            if _vanished(error.fault):
+                return listed(folder)
+            damaged.append(Listed(path, step, 0, error.fault))
+    for n, each in enumerate(damaged):
+        before = max((other.serial for other in found if other.step <= each.step), default=0)
+        damaged[n] = each._replace(serial=before + 0.5)
+    return sorted([*found, *damaged], key=lambda each: (each.serial, each.step))
 
 
 def _named(folder: str) -> list[tuple[str, int]]:
@@ -185,7 +191,7 @@ def _saved(files: list[Listed], runtime: Runtime) -> Iterator[Saved]:
                 note = manifest.note_value()
             yield Saved(each.path, manifest.step, note, int(each.serial))
         except FaultError as error:
-            if not isinstance(error.fault, FileMissing):  # deleted meanwhile
+            if not _vanished(error.fault):
                 runtime.say(f"left out a save that cannot be read: {error.fault}")
 
 

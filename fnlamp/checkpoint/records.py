@@ -79,11 +79,8 @@ def _locked_file(path: str) -> Iterator[io.FileIO]:
 
 def _append(path: str, file: io.FileIO, line: str, key: str, value: Any) -> bool:
     content = file.readall()
-    end = content.rfind(b"\n") + 1
-    records = [_record(path, number, each) for number, each in enumerate(content[:end].split(b"\n")[:-1], 1)]
-    if len(content) > end:  # a cut line, or zeros after a loss of power
-        if content[end] not in b"{\0":
-            raise FaultError(FileCorrupt(path, "lines of JSON", "a last line of something else"))
+    records, end = _whole(path, content)
+    if len(content) > end:
         file.truncate(end)
     if any(key in each and each[key] == value for each in records):
         return False
@@ -100,14 +97,20 @@ def _append(path: str, file: io.FileIO, line: str, key: str, value: Any) -> bool
     return True
 
 
-def _record(path: str, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+def _whole(path: str, content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The records, and where the last one ends: a crash may cut the last line, or leave zeros.  Fails: `FileCorrupt`."""
+    records, end = [], 0
+    lines = io.BytesIO(content).readlines()
+    for number, line in enumerate(lines, 1):
         found = None
-    if not isinstance(found, dict):
-        raise FaultError(FileCorrupt(path, "a JSON object in each line", f"something else in line {number:,}"))
-    return found
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(line) if line.endswith(b"\n") else None
+        if isinstance(found, dict):
+            records.append(found)
+            end += len(line)
+        elif number < len(lines) or line[:1] not in (b"{", b"\0"):
+            raise FaultError(FileCorrupt(path, "a JSON object in each line", f"something else in line {number:,}"))
+    return records, end
 
 
 def _write_all(file: io.FileIO, raw: bytes) -> None:

@@ -10,7 +10,16 @@ from outcomes import fault, value
 
 from fnlamp.checkpoint import latest, save, saves, writer
 from fnlamp.effect import Effect, Runtime
-from fnlamp.fault import FileCorrupt, FileMissing, FileTooNew, FileUnwritable, FolderInUse, NoCheckpoint, NotStorable
+from fnlamp.fault import (
+    FaultError,
+    FileCorrupt,
+    FileMissing,
+    FileTooNew,
+    FileUnwritable,
+    FolderInUse,
+    NoCheckpoint,
+    NotStorable,
+)
 
 
 def put(folder, *steps, **tree):
@@ -117,3 +126,34 @@ def test_a_stop_before_the_rename_leaves_the_save_before(tmp_path):
     (Effect.from_value(None).bind(lambda _: save(tmp_path, 1, {"x": 2}))).run(runtime)
     assert names(tmp_path) == before
     assert value(latest(tmp_path)).tree["x"] == 1
+
+
+@pytest.mark.parametrize("where", ["trailer_of", "loaded"])
+def test_a_save_that_another_run_deletes_meanwhile(tmp_path, monkeypatch, where):
+    """As with `keep_last(1)`: between the listing and the reading, a newer save replaces the listed one."""
+    from fnlamp.checkpoint import folder
+
+    put(tmp_path, 1)
+    later = tmp_path.parent / "later"
+    put(later, 1, 2)
+    real = getattr(folder, where)
+
+    def and_replaced(*arguments):
+        if (tmp_path / "000000000001.npz").exists():
+            (later / "000000000002.npz").replace(tmp_path / "000000000002.npz")
+            (tmp_path / "000000000001.npz").unlink()
+            raise FaultError(FileMissing(str(tmp_path / "000000000001.npz"), "No such file or directory"))
+        return real(*arguments)
+
+    monkeypatch.setattr(folder, where, and_replaced)
+    assert value(latest(tmp_path)).step == 2
+
+
+def test_a_save_that_may_not_be_read_is_not_passed_over(tmp_path):
+    put(tmp_path, 1, 2)
+    (tmp_path / "000000000002.npz").unlink()
+    (tmp_path / "000000000002.npz").symlink_to("nowhere")
+    assert isinstance(fault(latest(tmp_path), Runtime(log=None)), FileMissing)
+    lines: list[str] = []
+    assert [saved.step for saved in value(saves(tmp_path), Runtime(log=lines.append))] == [1]
+    assert "000000000002" in lines[0]

@@ -41,9 +41,10 @@ def test_a_cut_line_is_removed(tmp_path, cut):
 
 def test_zeros_after_a_loss_of_power(tmp_path):
     path = tmp_path / "r.jsonl"
-    path.write_bytes(b'{"epoch": 1}\n' + bytes(100))
-    assert value(append(path, {"epoch": 2}))
-    assert lines(path) == [{"epoch": 1}, {"epoch": 2}]
+    for damage in (bytes(100), b'{"epoch"' + bytes(50) + b"}\n"):
+        path.write_bytes(b'{"epoch": 1}\n' + damage)
+        assert value(append(path, {"epoch": 2}))
+        assert lines(path) == [{"epoch": 1}, {"epoch": 2}]
 
 
 @pytest.mark.parametrize(
