@@ -12,24 +12,11 @@ from typing import Any, Final, NamedTuple
 from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Tree
-from fnlamp.checkpoint.file import (
-    NOTHING,
-    Loaded,
-    Saved,
-    check_name,
-    decoding,
-    expanded,
-    flush_folder,
-    loaded,
-    manifest_of,
-    opened,
-    reason_of,
-    stored,
-    trailer_of,
-    writing,
-)
+from fnlamp.checkpoint.file import NOTHING, Loaded, Saved, loaded, stored
 from fnlamp.checkpoint.lock import Lock
 from fnlamp.checkpoint.manifest import packed
+from fnlamp.checkpoint.replace import check_name, expanded, flush_folder, reason_of, writing
+from fnlamp.checkpoint.verify import decoding, manifest_of, opened, trailer_of
 from fnlamp.effect import Effect, Runtime
 from fnlamp.effect.runtime import polled
 from fnlamp.fault import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,6 +103,16 @@ class Manifest:
     def note_value(self) -> dict[str, Any]:
         """The note.  Raises: as `restructured`."""
         return dict(restructured(self.note, []))
+
+
+def cut(numbers: memoryview) -> list[memoryview]:
+    """The pieces that are hashed apart, and between which a stop is possible."""
+    return [numbers[at : at + PIECE] for at in range(0, len(numbers), PIECE)]
+
+
+def sha256(piece: memoryview | bytes) -> str:
+    """The hash of a piece, in hexadecimal; other threads run meanwhile."""
+    return hashlib.sha256(piece).hexdigest()
 
 
 def encoded(manifest: Manifest) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, Final
 
-from fnlamp.checkpoint.file import expanded, flush_folder, writing
+from fnlamp.checkpoint.replace import expanded, flush_folder, writing
 from fnlamp.effect import Effect
 from fnlamp.effect.runtime import polled
 from fnlamp.effect.signals import locked

@@ -12,11 +12,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, final
 
 from fnlamp.arrays import Tree
-from fnlamp.checkpoint.file import NOTHING, Saved, expanded, reason_of, stored, writing
+from fnlamp.checkpoint.file import NOTHING, Saved, stored
 from fnlamp.checkpoint.folder import PART, finished, last_serial, locked_folder, path_of_step, remove_parts
 from fnlamp.checkpoint.keep import Keep, keep_all
 from fnlamp.checkpoint.lock import BEAT, Lock
 from fnlamp.checkpoint.manifest import Packed, packed
+from fnlamp.checkpoint.replace import expanded, reason_of, writing
 from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.effect.runtime import GLANCE, polled
 from fnlamp.effect.signals import locked, shielded

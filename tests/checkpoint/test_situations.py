@@ -126,17 +126,17 @@ def test_a_read_only_disk(tmp_path):
 
 
 def test_a_folder_that_is_deleted_while_a_save_is_written(tmp_path, monkeypatch):
-    from fnlamp.checkpoint import file
+    from fnlamp.checkpoint import replace
 
     folder = tmp_path / "run"
-    real = file.os.fsync
+    real = replace.os.fsync
 
     def slow(descriptor):
         shutil.rmtree(folder, ignore_errors=True)
         real(descriptor)
 
     def body(each):
-        monkeypatch.setattr(file.os, "fsync", slow)
+        monkeypatch.setattr(replace.os, "fsync", slow)
         each.submit(1, {"x": 1})
         each.wait()
         return each.failures()
@@ -406,10 +406,9 @@ def test_arrays_that_share_memory_are_apart_afterwards(tmp_path):
 
 
 def test_arrays_larger_than_a_piece(tmp_path, monkeypatch):
-    from fnlamp.checkpoint import file, manifest
+    from fnlamp.checkpoint import manifest
 
-    for module in (file, manifest):
-        monkeypatch.setattr(module, "PIECE", 1000)
+    monkeypatch.setattr(manifest, "PIECE", 1000)
     tree = {f"{n}": np.random.default_rng(n).integers(0, 255, n, np.uint8) for n in (0, 1, 999, 1000, 1001, 5000)}
     back = value(write(tmp_path / "a.npz", tree).then(read(tmp_path / "a.npz"))).tree
     for name in tree:

@@ -119,10 +119,10 @@ def test_one_writer_for_a_folder(tmp_path):
 
 
 def test_a_release_abandons_the_save_in_flight(tmp_path, monkeypatch):
-    from fnlamp.checkpoint import file
+    from fnlamp.checkpoint import replace
 
-    real = file.os.fsync
-    monkeypatch.setattr(file.os, "fsync", lambda descriptor: (time.sleep(0.5), real(descriptor)))
+    real = replace.os.fsync
+    monkeypatch.setattr(replace.os, "fsync", lambda descriptor: (time.sleep(0.5), real(descriptor)))
 
     def body(each):
         each.submit(1, {"x": np.zeros(10)})
@@ -137,10 +137,10 @@ def test_a_release_abandons_the_save_in_flight(tmp_path, monkeypatch):
 
 
 def test_an_interruption_ends_the_wait_for_the_save_before(tmp_path, monkeypatch):
-    from fnlamp.checkpoint import file
+    from fnlamp.checkpoint import replace
 
-    real = file.os.fsync
-    monkeypatch.setattr(file.os, "fsync", lambda descriptor: (time.sleep(0.6), real(descriptor)))
+    real = replace.os.fsync
+    monkeypatch.setattr(replace.os, "fsync", lambda descriptor: (time.sleep(0.6), real(descriptor)))
     runtime = Runtime(log=None)
     seen = []
 

@@ -13,7 +13,8 @@ from returns.result import Result, Success
 from fnlamp import checkpoint
 from fnlamp.arrays import Spec, Tree, placed_on, spec_of, to_device
 from fnlamp.checkpoint import Partial, partial
-from fnlamp.checkpoint.file import NOTHING, expanded
+from fnlamp.checkpoint.file import NOTHING
+from fnlamp.checkpoint.replace import expanded
 from fnlamp.convert import as_array
 from fnlamp.data.readers.file import LIMIT, read_all, reading
 from fnlamp.data.readers.safetensors import arrays_in, metadata_in

@@ -6,7 +6,7 @@ from os import PathLike
 from typing import Any
 
 from fnlamp import checkpoint, tree
-from fnlamp.checkpoint.file import expanded, replaced
+from fnlamp.checkpoint.replace import expanded, replaced
 from fnlamp.effect import Effect
 from fnlamp.fault import FileUnwritable, NotStorable
 from fnlamp.given import shown
