@@ -21,10 +21,10 @@ class CancelToken:
     acquisition and release, so that a poll or a sleep there is not cut short either.
     """
 
-    __slots__ = ("_masked", "_parents", "_set")
+    __slots__ = ("_again", "_masked", "_parents", "_set")
 
     def __init__(self, *parents: CancelToken, masked: Callable[[], object] = lambda: False) -> None:
-        self._set = False
+        self._set = self._again = False
         self._parents = parents
         self._masked = masked
 
@@ -33,12 +33,17 @@ class CancelToken:
         # Not a generator expression: a second Ctrl-C while it is being closed would be printed and lost.
         return (self._set or any(map(_REQUESTED, self._parents))) and not self._masked()
 
+    @property
+    def insisted(self) -> bool:
+        """Whether a second signal has arrived: a release that waits for work to finish stops waiting. Never masked."""
+        return self._again or any(map(_INSISTED, self._parents))
+
     def cancel(self) -> None:
         """Ask the run to stop at its next step; any thread may call this."""
         self._set = True
 
 
-_REQUESTED = attrgetter("requested")
+_REQUESTED, _INSISTED = attrgetter("requested"), attrgetter("insisted")
 
 
 class Stopped(BaseException):
@@ -114,14 +119,14 @@ class Runtime:
 
     `executor`: how training steps are run; `None` lets `epochs` choose.  `log`: called with each line of progress; `None` is
     silent.  `device`: a `jax.Device`; `None` is JAX's default.  `signals`: the signals that stop the program between two steps
-    (in the main thread, unless another handler is installed); add `signal.SIGTERM` on machines that can be pre-empted.
+    (in the main thread, unless another handler is installed): Ctrl-C, and SIGTERM, which a machine sends before it goes.
     """
 
     executor: Executor | None = None
     log: Callable[[str], object] | None = print
     clock: Clock = field(default_factory=SystemClock)
     device: Any = None
-    signals: tuple[signal.Signals, ...] = (signal.SIGINT,)
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
     cancel: CancelToken = field(default_factory=CancelToken)
 
     def __post_init__(self) -> None:

@@ -65,6 +65,7 @@ class Guard:
         if number in self.asking:
             self.signals += 1
             self.token._set = True  # not `cancel()`: a signal inside it would not count as in the machine
+            self.token._again = self.signals > 1
             if at_work and self.signals >= (3 if self.shields else 2):
                 raise KeyboardInterrupt
             return

@@ -16,6 +16,8 @@ from fnlamp.fault.checkpoint import FileTooNew as FileTooNew
 from fnlamp.fault.checkpoint import FolderInUse as FolderInUse
 from fnlamp.fault.checkpoint import NoCheckpoint as NoCheckpoint
 from fnlamp.fault.checkpoint import NotStorable as NotStorable
+from fnlamp.fault.checkpoint import ProgramDiffers as ProgramDiffers
+from fnlamp.fault.checkpoint import RunExists as RunExists
 from fnlamp.fault.checkpoint import StateMismatch as StateMismatch
 from fnlamp.fault.download import ChecksumMismatch as ChecksumMismatch
 from fnlamp.fault.download import DownloadFailed as DownloadFailed
@@ -50,5 +52,6 @@ from fnlamp.fault.training import NotDifferentiable as NotDifferentiable
 from fnlamp.fault.training import NoWeight as NoWeight
 from fnlamp.fault.training import PlanFault as PlanFault
 from fnlamp.fault.training import ResumedElsewhere as ResumedElsewhere
+from fnlamp.fault.training import SaveFault as SaveFault
 from fnlamp.fault.training import StepsExceeded as StepsExceeded
 from fnlamp.fault.training import TrainFault as TrainFault

@@ -99,3 +99,47 @@ class StateMismatch(Fault):
 def _some(paths: tuple[str, ...], most: int = 10) -> str:
     more = f" and {len(paths) - most:,} more" if len(paths) > most else ""
     return ", ".join(paths[:most]) + more
+
+
+@dataclass(frozen=True)
+class ProgramDiffers(Fault):
+    """A save is resumed by another program; each part in which they differ, with what the save and the program have there.
+
+    >>> print(ProgramDiffers("runs/a/000000000090.npz", (("optimizer", "sgdw, learning_rate 0.1", "sgdw, learning_rate 0.2"),)))
+    runs/a/000000000090.npz: expected the program that was saved, got another in 1 part:
+      optimizer: sgdw, learning_rate 0.1 -> sgdw, learning_rate 0.2
+    continue under other hyperparameters with resume=train.fork(saved), or start again from its weights with initial=saved
+    """
+
+    path: str
+    differing: tuple[tuple[str, str, str], ...]
+
+    def __str__(self) -> str:
+        parts = "".join(f"\n  {name}: {saved} -> {now}" for name, saved, now in self.differing)
+        count = f"{len(self.differing)} part{'s' if len(self.differing) > 1 else ''}"
+        return self._say(
+            f"{self.path}: expected the program that was saved, got another in {count}:{parts}\n"
+            "continue under other hyperparameters with resume=train.fork(saved), or start again from its weights with "
+            "initial=saved"
+        )
+
+
+@dataclass(frozen=True)
+class RunExists(Fault):
+    """A run would save into a folder in which another, or a later part of the same, is saved already.
+
+    >>> print(RunExists("runs/a", "runs/a/000000000090.npz", 90))
+    runs/a: expected a folder without saves for a new run, got runs/a/000000000090.npz, after step 90; ...
+    """
+
+    folder: str
+    newest: str
+    step: int
+    start: int | None = None
+
+    def __str__(self) -> str:
+        wanted = "a folder without saves for a new run" if self.start is None else f"no save after step {self.start:,}"
+        return self._say(
+            f"{self.folder}: expected {wanted}, got {self.newest}, after step {self.step:,}; resume the newest, as "
+            "train.resumable does, or save into another folder"
+        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from fnlamp.fault.array import DtypeMismatch, PredictionMismatch, ShapeMismatch
 from fnlamp.fault.base import Fault
+from fnlamp.fault.checkpoint import FolderInUse, NotStorable, ProgramDiffers, RunExists, StateMismatch
+from fnlamp.fault.file import FileMissing, FileUnwritable
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ class NonFinite(Fault):
     """The loss, a parameter, or the state of the optimizer or of a layer became infinite or not a number; the step was undone.
 
     `step` is the global number of the step that failed (the first is 0); `state` is the `Trained` of the last good step. With a
-    `bound` on parameters, one beyond it counts as well.
+    `bound` on parameters, one beyond it counts as well. `train.rerun(fault)` takes the step again and names the arrays
+    that break.
 
     >>> print(NonFinite(Broken.LOSS, epoch=1, step=12))
     the loss became infinite or not a number in epoch 1 at step 12; the parameters before it are in .state; ...
@@ -180,12 +184,22 @@ class NonFinite(Fault):
     epoch: int
     step: int
     bound: float | None
+    again: Callable[[], Any] | None = field(compare=False)
 
     def __init__(
-        self, what: Broken | str, epoch: int, step: int, state: Any = None, *, bound: float | None = None, where: str = ""
+        self,
+        what: Broken | str,
+        epoch: int,
+        step: int,
+        state: Any = None,
+        *,
+        bound: float | None = None,
+        again: Callable[[], Any] | None = None,
+        where: str = "",
     ) -> None:
         # By hand: a generated one would keep the base's field order and take `state` by name only.
-        given = {"what": Broken(what), "epoch": epoch, "step": step, "bound": bound, "state": state, "where": where}
+        told = {"what": Broken(what), "epoch": epoch, "step": step, "bound": bound}
+        given = {**told, "again": again, "state": state, "where": where}
         for name, value in given.items():
             object.__setattr__(self, name, value)
 
@@ -196,6 +210,9 @@ class NonFinite(Fault):
             "parameters before it are in .state; lower the learning rate, clip the gradient, or look for non-finite values in "
             "the data"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "again": None}  # it holds functions
 
     def __repr__(self) -> str:
         return f"NonFinite({self.what}, epoch={self.epoch}, step={self.step})"
@@ -212,7 +229,9 @@ class Interrupted(Fault):
     state: Any = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        return self._say("interrupted" + ("; the last good state is in .state" if self.state is not None else ""))
+        saved = getattr(self.state, "saved", None)
+        where = "" if saved is None else f", and saved in {saved}"
+        return self._say("interrupted" + (f"; the last good state is in .state{where}" if self.state is not None else ""))
 
     def __repr__(self) -> str:
         return f"Interrupted({self.state!r})" if self.state is not None else "Interrupted()"
@@ -227,9 +246,14 @@ PlanFault = (
     | ClassesDiffer
     | NotDifferentiable
     | EmptyEpoch
+    | StateMismatch
+    | ProgramDiffers
 )
 """Faults that are found before the first step."""
 
 
-TrainFault = PlanFault | NoWeight | NonFinite | ResumedElsewhere | StepsExceeded
+SaveFault = FolderInUse | RunExists | NotStorable | FileMissing | FileUnwritable
+"""The faults of a run that saves itself."""
+
+TrainFault = PlanFault | NoWeight | NonFinite | ResumedElsewhere | StepsExceeded | SaveFault
 """The faults of `epochs`, besides those of the caller's own streams and hooks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -87,6 +87,11 @@ class Buffered(NamedTuple):
     buffer: int
     offset: int
     inner: Any
+
+
+_KINDS = Taken, Dropped, Nth, Joined, Zipped, Interleaved, Repeated, Unchunked, Buffered
+POSITIONS: Final = {kind.__name__: kind for kind in _KINDS}
+"""The kinds of positions, by name, so that one can be read from a file."""
 
 
 class Passed(Nested):

@@ -1,6 +1,10 @@
 """Training programs: described with `epochs`, run by an executor."""
 
 from fnlamp.fault import TrainFault as TrainFault
+from fnlamp.train.checkpoints import Checkpoints as Checkpoints
+from fnlamp.train.checkpoints import Fork as Fork
+from fnlamp.train.checkpoints import fork as fork
+from fnlamp.train.checkpoints import resumable as resumable
 from fnlamp.train.compare.difference import Difference as Difference
 from fnlamp.train.compare.difference import difference as difference
 from fnlamp.train.compare.words import Differing as Differing
@@ -37,6 +41,8 @@ from fnlamp.train.predictions import predict_batches as predict_batches
 from fnlamp.train.rates import RateRange as RateRange
 from fnlamp.train.rates import learning_rate_range as learning_rate_range
 from fnlamp.train.recalibrate import recalibrate as recalibrate
+from fnlamp.train.rerun import BrokenStep as BrokenStep
+from fnlamp.train.rerun import rerun as rerun
 from fnlamp.train.state import EpochReport as EpochReport
 from fnlamp.train.state import Kept as Kept
 from fnlamp.train.state import Trained as Trained

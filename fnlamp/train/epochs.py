@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from fnlamp.arrays import Params, State
+from fnlamp.checkpoint import Loaded
 from fnlamp.effect import Effect, Resource
 from fnlamp.fault import TrainFault
 from fnlamp.layer import Init
@@ -14,6 +15,7 @@ from fnlamp.loss import MetricLike
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule, constant
 from fnlamp.stream import BatchStream
+from fnlamp.train.checkpoints import Checkpoints, Fork
 from fnlamp.train.explain.explained import Explained
 from fnlamp.train.factory import LoopContext
 from fnlamp.train.fold import Fold
@@ -34,8 +36,8 @@ def epochs(
     validation_batches: Callable[[LoopContext], BatchStream[E] | Resource[BatchStream[E], E]] | None = None,
     epochs: int,
     seed: int = 0,
-    initial: Params | tuple[Params, State | None] | Init | Trained | TrainState | None = None,
-    resume: Trained | TrainState | None = None,
+    initial: Params | tuple[Params, State | None] | Init | Trained | TrainState | Loaded | None = None,
+    resume: Trained | TrainState | Loaded | Fork | None = None,
     schedule: Schedule = constant(1.0),
     gradient: Gradient = plain,
     metrics: Mapping[str, MetricLike] = MappingProxyType({}),
@@ -45,6 +47,7 @@ def epochs(
     on_epoch: Callable[[EpochReport], Effect[object, E] | None]
     | Callable[[EpochReport, Trained], Effect[object, E] | None]
     | None = None,
+    checkpoints: Checkpoints | None = None,
     parameter_bound: float | None = None,
 ) -> Effect[Trained, TrainFault | E]:
     """The program that trains `model` for `epochs` epochs. Building it computes nothing; running it twice gives the same twice.
@@ -55,15 +58,16 @@ def epochs(
 
     `initial` is what to start from with a new optimizer: a `Trained`, a `TrainState`, what a layer's `init`
     made, `(params, layer_state)`, or the parameters of a model without layer state (copied, never donated away). `resume` is a
-    `Trained` or a `TrainState` to resume, bit for bit as if it had not stopped.
+    `Trained`, a `TrainState` or a save to resume, bit for bit as if it had not stopped: see `resumable` and `fork`.
 
     `schedule` gives a factor of the learning rate for each step from 0. `gradient` says how it is taken: `plain`,
     `microbatches`, `perturbed`, `adversarial`, `rematerialised`. `metrics` are measured over validation, which happens after
     every `validate_every`-th epoch, and `train_metrics` over the training batches, in `Train` and while the parameters move.
     `folds` decide, by name, over the epochs' reports: `best` and `top_k` keep weights (`Trained.kept`), `patience` and
     `time_budget` stop, `reduce_on_plateau` lowers the rate. `on_epoch` is called after each epoch with its report, and with the
-    `Trained` so far if it takes two arguments; the program that it returns is run. A step that takes a parameter beyond
-    `parameter_bound` counts as one that broke: the state of a `NonFinite` is within the bound.
+    `Trained` so far if it takes two arguments; the program that it returns is run. `checkpoints` says where and when the run
+    saves itself. A step that takes a parameter beyond `parameter_bound` counts as one that broke: the state of a `NonFinite` is
+    within the bound.
 
     Fails: `EmptyEpoch`, `ShapeMismatch`, `DtypeMismatch`, `BatchTooSmall`, `LabelOutOfRange`, `NotDifferentiable` before the
     first step where the stream is in memory; `ResumedElsewhere`; `NonFinite`, `NoWeight` and `StepsExceeded` while running;

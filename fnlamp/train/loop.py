@@ -11,6 +11,7 @@ import numpy as np
 from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Tree, placed_on, to_device
+from fnlamp.checkpoint import Writer, writer
 from fnlamp.effect import Effect, Runtime, do, iterate
 from fnlamp.fault import Broken, FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
 from fnlamp.stream import BatchStream
@@ -25,24 +26,36 @@ from fnlamp.train.explain.idle import idle
 from fnlamp.train.factory import use_stream
 from fnlamp.train.program import Program
 from fnlamp.train.progress import Progress, begin
+from fnlamp.train.rerun import looked_into
+from fnlamp.train.saver import Saver
+from fnlamp.train.start import state_of
 from fnlamp.train.state import EpochReport, Trained
 from fnlamp.train.step import LOSS_BROKE, PARAMS_BROKE, STEPS_BROKE
+from fnlamp.train.stored import position_in
 from fnlamp.train.supervised import pair
 
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """One run of a program. Each method takes a `Progress` and gives the next; only the workspace changes."""
+    """One run of a program. Each method takes a `Progress` and gives the next; only the workspace and the saver change."""
 
     of: Program
     workspace: Workspace
+    saver: Saver | None = None
 
     def program(self) -> Effect[Trained, Any]:
-        return Effect.checked(lambda: begin(self.of)).bind(lambda start: iterate(start, self.epoch)).salvaged(self.last_good)
+        program: Effect[Trained, Any] = Effect.checked(lambda: begin(self.of)).bind(lambda start: iterate(start, self.epoch))
+        if self.saver is not None:
+            program = program.ensuring(self.saver.last)
+        return program.salvaged(self.last_good).map(self.signed)
 
     def last_good(self) -> Trained | None:
         progress: Progress | None = self.workspace.reached
-        return None if progress is None else progress.trained(self.of)
+        return None if progress is None else self.signed(progress.trained(self.of))
+
+    def signed(self, trained: Trained) -> Trained:
+        """With where it is saved."""
+        return trained if self.saver is None else self.saver.signed(trained)
 
     def epoch(self, start: Progress) -> Effect[Result[Progress, Trained], Any]:
         """One epoch: `Success` with the progress after it, or `Failure` with the outcome if no epoch is left."""
@@ -74,6 +87,8 @@ class Loop:
             self.say_stopped(progress, runtime)
             if of.on_epoch is not None:
                 progress = yield from self.hook(progress, report)
+            if self.saver is not None:
+                yield from Effect.checked(partial(self.saver.ended, progress))
             return Success(progress)
 
         return epoch()
@@ -107,6 +122,10 @@ class Loop:
             plan = of.plan(stream, validation)
             for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice, *idle(of, plan)):
                 runtime.say(line)
+            if self.saver is not None:
+                self.saver.words = of.in_words(plan.made, stream)
+            if of.resume is not None:
+                progress = replace(progress, position=position_in(state_of(of.resume), stream))
             progress = replace(progress, measured=plan.measured, features=pair(stream.spec)[0])
             return replace(progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device))
 
@@ -123,8 +142,11 @@ class Loop:
                     if reached.broken:
                         progress = self.reach(progress.within(stream, of.seed))
                         return Failure(self.broke(progress, stream, reached.broken))
+                    if self.saver is not None:
+                        self.saver.reached(progress, stream)
                     if runtime.cancel.requested:
-                        return Interrupted(progress.within(stream, of.seed).trained(of))
+                        self.reach(progress.within(stream, of.seed))
+                        return Interrupted()
             except FaultError:
                 self.reach(progress.within(stream, of.seed))
                 raise
@@ -161,15 +183,19 @@ class Loop:
         """Why the next step breaks: a label out of range if its batch has one, else a number that is not finite."""
         if code == STEPS_BROKE:
             return StepsExceeded()
-        carry, of = progress.carry, self.of
+        carry, of, batch = progress.carry, self.of, None
         try:
-            check_batch(of.model, (carry.params, carry.layer_state), batch_at(stream, progress.position))
+            batch = batch_at(stream, progress.position)
+            check_batch(of.model, (carry.params, carry.layer_state), batch)
         except FaultError as error:
             if not isinstance(error.fault, NotRereadable):
                 return error.fault
         what = Broken.LOSS if code == LOSS_BROKE else Broken.UPDATE if code == PARAMS_BROKE else Broken.STATE
         bound = of.parameter_bound if code == PARAMS_BROKE else None
-        return NonFinite(what, progress.epoch, int(carry.step), progress.trained(of), bound=bound)
+        _, body = of.describe(stream)
+        shared = *progress.shared, to_device(np.float32(progress.rate), self.workspace.device)
+        again = None if batch is None else partial(looked_into, body, shared, carry, batch)
+        return NonFinite(what, progress.epoch, int(carry.step), progress.trained(of), bound=bound, again=again)
 
     def validate(self, progress: Progress, stream: BatchStream[Any]) -> Effect[Evaluation, Any]:
         weights = progress.weights(self.of)
@@ -203,7 +229,16 @@ def run(program: Program) -> Effect[Trained, Any]:
 
     def fresh(runtime: Runtime) -> Effect[Trained, Any]:
         check_executor(runtime.executor)
-        return Loop(program, Workspace(device_of(runtime.device))).program()
+        workspace, policy = Workspace(device_of(runtime.device)), program.checkpoints
+        if policy is None:
+            return Loop(program, workspace).program()
+
+        def saving(writer: Writer) -> Effect[Trained, Any]:
+            return Effect.checked(lambda: Saver(program, policy, writer, runtime)).bind(
+                lambda saver: Loop(program, workspace, saver).program()
+            )
+
+        return writer(policy.folder, keep=policy.keep).use(saving)
 
     return Effect.access(fresh)
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import array_spec, describe
+from fnlamp.checkpoint import Loaded
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, located
-from fnlamp.given import whole
+from fnlamp.given import shown, whole
 from fnlamp.identity import identity
 from fnlamp.layer import Init
 from fnlamp.loss import MetricLike
@@ -27,15 +28,28 @@ from fnlamp.stream.view import check_seed
 from fnlamp.tag import check_hyper
 from fnlamp.train import arguments, tally
 from fnlamp.train.check import check_classes, check_stream, check_training, drawn_once, not_finite
+from fnlamp.train.checkpoints import Checkpoints, Fork
 from fnlamp.train.execute import Body
 from fnlamp.train.factory import LoopContext, make_stream
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient
 from fnlamp.train.measures import with_terms
 from fnlamp.train.plan import Plan, abstract_carry, abstract_shared, measured_in_training
-from fnlamp.train.start import check_initial, check_resumed, check_same_stream, filled, state_of, weights_of
+from fnlamp.train.start import (
+    Resumed,
+    check_initial,
+    check_resumed,
+    check_same_program,
+    check_same_stream,
+    filled,
+    print_of,
+    resumed_carry,
+    state_of,
+    weights_of,
+)
 from fnlamp.train.state import Carry, Trained, TrainState
 from fnlamp.train.step import Step, training_body
+from fnlamp.train.stored import coded, in_words
 from fnlamp.train.supervised import Supervised, pair
 
 
@@ -53,7 +67,7 @@ class Program:
     epochs: int
     seed: int
     initial: Any
-    resume: Trained | TrainState | None
+    resume: Resumed | None
     schedule: Schedule
     gradient: Gradient
     metrics: Mapping[str, MetricLike]
@@ -61,6 +75,7 @@ class Program:
     validate_every: int
     folds: Mapping[str, Fold]
     on_epoch: Callable[..., Effect[object, Any] | None] | None
+    checkpoints: Checkpoints | None
     parameter_bound: float | None
     described: dict[Hashable, tuple[Init, Hashable]] = field(default_factory=dict, init=False, repr=False)
 
@@ -79,7 +94,9 @@ class Program:
         if self.initial is not None and self.resume is not None:
             raise ValueError("give initial parameters or a run to resume, not both")
         arguments.check_start("initial", self.initial)
-        arguments.check_start("resume", self.resume, Trained, TrainState)
+        arguments.check_start("resume", self.resume, Trained, TrainState, Loaded, Fork)
+        if not isinstance(self.checkpoints, Checkpoints | None):
+            raise TypeError(f'checkpoints is a train.Checkpoints("folder"), got {shown(self.checkpoints)}')
         arguments.check_metrics(self.metrics)
         arguments.check_metrics(self.train_metrics, "train_metrics")
         metrics = dict(self.metrics) if self.validation_batches is None else with_terms(self.model.loss, self.metrics)
@@ -118,6 +135,16 @@ class Program:
         made = make_stream(self.validation_batches, self.context("validation", epoch, losses), "validation_batches")
         return made if isinstance(made, BatchStream) else None
 
+    def in_words(self, made: Init, stream: BatchStream[Any]) -> dict[str, str]:
+        """What must be the same in a program that resumes this one from a file."""
+        data = {name: value for name, value in print_of(stream, self.seed) if name != "order of rows"}
+        model = {"model": self.model.layer, "loss": self.model.loss, "precision": self.model.precision}
+        asked = {name: getattr(self, name) for name in ("gradient", "validate_every", "parameter_bound")}
+        folds = {f"fold {name}": fold for name, fold in self.folds.items()}
+        functions = {name: getattr(self, name) for name in ("model", "schedule", "gradient", "train_metrics", "folds")}
+        code = coded({**functions, "optimizer": self.optimizer.update})
+        return {**in_words({**model, **asked, **folds, **data}, self.optimizer, made, self.schedule), **code}
+
     def describe(self, stream: BatchStream[Any]) -> tuple[Init, Body]:
         """Specs and tags of the model for the stream's rows, and the step, by what the functions read now."""
         features, _ = pair(stream.spec)
@@ -146,8 +173,7 @@ class Program:
             check_same_stream(state_of(self.resume), stream, self.seed)
             state = state_of(self.resume)
             sums = empty if state.stream_state is None else state.tally
-            carry = Carry(state.step, state.params, state.layer_state, state.optimizer_state, sums)
-            copied: Carry = tree.copy(carry, device)
+            copied: Carry = tree.copy(resumed_carry(state, plan.carry, sums), device)
             return copied
         # Not as one program: XLA would compile the same initialiser again for each layer, half a minute for 200 of them.
         features, _ = stream.spec
@@ -170,6 +196,8 @@ class Program:
             check_initial(self.initial, carry)
         if self.resume is not None:
             check_resumed(state_of(self.resume), carry)
+        if isinstance(self.resume, Loaded):
+            check_same_program(self.resume, self.in_words(made, train))
         shared = abstract_shared(self.optimizer, made)
         advice = check_training(self.model, train, body, shared, carry)
         validated: Any = ()

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fnlamp.arrays import Params, State
+from fnlamp.checkpoint import rebuilt
 from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.stream import BatchStream
 from fnlamp.train import tally
@@ -19,8 +20,9 @@ from fnlamp.train.evaluate import Evaluation
 from fnlamp.train.fold import Verdict, checked_step
 from fnlamp.train.measures import figures, loss_of
 from fnlamp.train.program import Program
-from fnlamp.train.start import print_of, state_of
+from fnlamp.train.start import curve_of, print_of, state_of
 from fnlamp.train.state import Carry, EpochReport, Kept, Slot, Trained, TrainState
+from fnlamp.train.stored import kinds_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ def begin(program: Program) -> Progress:
     start, fresh = program.resume, {name: (fold.init, Verdict()) for name, fold in program.folds.items()}
     if start is None:
         return Progress(folds=fresh)
-    state, curve = state_of(start), start.curve if isinstance(start, Trained) else ()
+    state, curve = state_of(start), curve_of(start)
     losses: tuple[float | None, float | None] = (None, None)
     for report in curve:
         losses = _losses(losses, report.validation_loss)
@@ -151,11 +153,12 @@ def begin(program: Program) -> Progress:
 
 def _resumed(name: str, fresh: tuple[Any, Verdict], saved: tuple[Any, Verdict]) -> tuple[Any, Verdict]:
     """The saved accumulator and verdict, if they are of a fold of the same kind."""
-    expected, actual = str(jax.tree.structure(fresh[0])), str(jax.tree.structure(saved[0]))
+    accumulator = rebuilt(saved[0], kinds_in(fresh[0]))
+    expected, actual = str(jax.tree.structure(fresh[0])), str(jax.tree.structure(accumulator))
     if expected != actual:
         hint = "give a fold of another kind another name"
         raise FaultError(ShapeMismatch(expected, actual, hint, where=f"resume/folds/{name}"))
-    return saved[0], Verdict(*saved[1])
+    return accumulator, Verdict(*saved[1])
 
 
 def _losses(losses: tuple[float | None, float | None], loss: float | None) -> tuple[float | None, float | None]:

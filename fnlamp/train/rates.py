@@ -120,8 +120,15 @@ def learning_rate_range(
         return made.map(long) if isinstance(made, Resource) else long(made)
 
     chosen = {"model": model, "optimizer": _optimizer(optimizer), "train_batches": batches, "seed": seed}
-    nothing = {"validation_batches": None, "initial": None, "resume": None, "on_epoch": None, "parameter_bound": None}
-    none: dict[str, Any] = {"metrics": {}, "train_metrics": {}, "folds": {}, "validate_every": 1, "epochs": 1}
+    nothing = {"validation_batches": None, "initial": None, "resume": None, "on_epoch": None, "checkpoints": None}
+    none: dict[str, Any] = {
+        "metrics": {},
+        "train_metrics": {},
+        "folds": {},
+        "validate_every": 1,
+        "epochs": 1,
+        "parameter_bound": None,
+    }
     program = Program(**chosen, **nothing, **none, schedule=lambda step: first * jnp.exp(growth * step), gradient=plain)  # type: ignore[arg-type]
     search = partial(_search, program, np.geomspace(first, last, count))
     context = program.context("train", 1, (None, None))

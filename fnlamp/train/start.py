@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,22 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import Params, State, Tree, to_device
+from fnlamp.checkpoint import Loaded
 from fnlamp.convert import as_array
-from fnlamp.fault import DtypeMismatch, FaultError, ResumedElsewhere, ShapeMismatch, located
+from fnlamp.fault import DtypeMismatch, FaultError, ProgramDiffers, ResumedElsewhere, ShapeMismatch, StateMismatch, located
 from fnlamp.layer import Init
 from fnlamp.stream import BatchStream
 from fnlamp.stream.memory import checksum
 from fnlamp.stream.nested import same
-from fnlamp.train.state import Carry, Kept, Trained, TrainState
+from fnlamp.train.checkpoints import Fork
+from fnlamp.train.state import Carry, EpochReport, Kept, Trained, TrainState
+from fnlamp.train.stored import curve_in, position_in, program_in, state_in
 
 
 def weights_of(initial: Any) -> tuple[Params, State | None]:
     """Parameters and layer state to start from; the state is `None` where it is to be fresh."""
+    if isinstance(initial, Loaded):
+        initial = state_in(initial)
     if isinstance(initial, Trained | TrainState | Kept):
         return initial.params, initial.layer_state
     if isinstance(initial, Init):
@@ -30,9 +36,32 @@ def weights_of(initial: Any) -> tuple[Params, State | None]:
     return initial, {}
 
 
-def state_of(start: Trained | TrainState) -> TrainState:
-    """The state of a run to resume."""
+Resumed: TypeAlias = Trained | TrainState | Loaded | Fork
+"""A run to resume: what it yielded, its state, or its save."""
+
+
+def state_of(start: Resumed) -> TrainState:
+    """The state of a run to resume.  Fails: `FileCorrupt` for the save of something else."""
+    if isinstance(start, Loaded | Fork):
+        return state_in(start if isinstance(start, Loaded) else start.saved)
     return start.state if isinstance(start, Trained) else start
+
+
+def curve_of(start: Resumed) -> tuple[EpochReport, ...]:
+    """The reports of its epochs; a `TrainState` has none."""
+    if isinstance(start, Loaded | Fork):
+        return curve_in(start if isinstance(start, Loaded) else start.saved)
+    return start.curve if isinstance(start, Trained) else ()
+
+
+def check_same_program(saved: Loaded, words: Mapping[str, str]) -> None:
+    """Raise the fault of a save of another program, with all parts in which it differs."""
+    before, words = program_in(saved), dict(words)
+    names = [name for name in before | words if not name.startswith("functions") or (name in before and name in words)]
+    differing = tuple((name, before.get(name, "nothing"), words.get(name, "nothing")) for name in names)
+    differing = tuple(each for each in differing if each[1] != each[2])
+    if differing:
+        raise FaultError(ProgramDiffers(saved.path, differing, where="resume"))
 
 
 def check_initial(initial: Any, carry: Carry) -> None:
@@ -52,29 +81,52 @@ def check_initial(initial: Any, carry: Carry) -> None:
 
 def check_resumed(resumed: TrainState, carry: Carry) -> None:
     """Raise the fault of a state that is of another model or optimizer."""
-    for part in ("params", "layer_state", "optimizer_state"):
-        _check_like(f"resume/{part}", getattr(carry, part), getattr(resumed, part), cast=False)
+    parts = ("params", "layer_state", "optimizer_state")
+    wanted, given = ({name: getattr(each, name) for name in parts} for each in (carry, resumed))
+    _check_like("resume", wanted, given, cast=False)
     if resumed.stream_state is not None and resumed.tally.shape != carry.tally.shape:  # within an epoch
         expected, actual = (f"sums of {made.tally.shape[-1] - 5} numbers of train_metrics" for made in (carry, resumed))
         raise FaultError(ShapeMismatch(expected, actual, "give the train_metrics of the run to resume", where="resume/tally"))
 
 
+def resumed_carry(resumed: TrainState, carry: Carry, sums: Any) -> Carry:
+    """The arrays of the state in the structure of `carry`: what was in a file has lost the types of its nodes."""
+    given = Carry(resumed.step, resumed.params, resumed.layer_state, resumed.optimizer_state, sums)
+    arrays = tree.paths(given)
+    made: Carry = jax.tree.unflatten(jax.tree.structure(carry), [arrays[path] for path in tree.paths(carry)])
+    return made
+
+
 def _check_like(name: str, wanted: Tree, given: Tree, *, cast: bool) -> None:
     ours, theirs = tree.paths(wanted), tree.paths(given)
-    for path in ours | theirs:
-        if cast and path in theirs and not isinstance(theirs[path], jax.Array):
-            theirs[path] = as_array(theirs[path], f"{name}/{path}")
-        both = [leaves.get(path) for leaves in (ours, theirs)]
-        place, hint = f"{name}/{path}", "it was made with another model or optimizer"
-        expected, actual = ("no such array" if leaf is None else str(list(np.shape(leaf))) for leaf in both)
-        if expected != actual:
-            raise FaultError(ShapeMismatch(expected, actual, hint, where=place))
-        ours_in, theirs_in = (jnp.result_type(leaf) for leaf in both)
-        if cast and _rank(theirs_in) > _rank(ours_in):
+    if cast:
+        theirs = {at: x if isinstance(x, jax.Array) else as_array(x, f"{name}/{at}") for at, x in theirs.items()}
+    expected, actual = ({at: _seen(leaf, cast) for at, leaf in each.items()} for each in (ours, theirs))
+    if expected != actual:
+        missing, extra = sorted(expected.keys() - actual.keys()), sorted(actual.keys() - expected.keys())
+        differing = [
+            f"{at}: expected {seen}, got {actual[at]}" for at, seen in expected.items() if actual.get(at, seen) != seen
+        ]
+        hint = "to load what fits, give initial=checkpoint.partial(...).tree" if cast else _OTHER
+        raise FaultError(StateMismatch(tuple(missing), tuple(extra), tuple(differing), hint, where=name))
+    for path, leaf in ours.items() if cast else ():
+        ours_in, theirs_in = jnp.result_type(leaf), jnp.result_type(theirs[path])
+        if _rank(theirs_in) > _rank(ours_in):
             hint = "a cast would drop a part of the numbers"
-            raise FaultError(DtypeMismatch(f"numbers that {ours_in} holds", str(theirs_in), hint, where=place))
-        if not cast and ours_in != theirs_in:
-            raise FaultError(DtypeMismatch(str(ours_in), str(theirs_in), hint, where=place))
+            raise FaultError(DtypeMismatch(f"numbers that {ours_in} holds", str(theirs_in), hint, where=f"{name}/{path}"))
+
+
+_OTHER = "it was made with another model or optimizer; to start again from its weights, give it as initial="
+
+
+def _seen(leaf: Any, cast: bool) -> str:
+    """The shape, and the dtype where it must be the same."""
+    return str(list(np.shape(leaf))) if cast else f"{_dtype(leaf)}{list(np.shape(leaf))}"
+
+
+def _dtype(leaf: Any) -> Any:
+    """The dtype as it is: `jnp.result_type` calls a float64 of a file float32 where JAX has no 64-bit numbers."""
+    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
 
 
 def _rank(dtype: Any) -> int:
@@ -109,7 +161,7 @@ def print_of(stream: BatchStream[Any], seed: int) -> tuple[tuple[str, Any], ...]
 
 def check_same_stream(resumed: TrainState, stream: BatchStream[Any], seed: int) -> None:
     """Raise the fault of resuming within an epoch with a different stream."""
-    at = resumed.stream_state
+    at = position_in(resumed, stream)
     if at is None or not resumed.stream or same(at, stream.init):  # nothing of the epoch was taken
         return
     before, now = dict(resumed.stream), dict(print_of(stream, seed))

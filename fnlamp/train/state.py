@@ -11,6 +11,7 @@ import jax
 from fnlamp import tree
 from fnlamp.arrays import Array, Params, State, Tree
 from fnlamp.elsewhere import TRAINED, Elsewhere
+from fnlamp.fault import Fault
 from fnlamp.train.measures import same, shown
 from fnlamp.train.predict import ROWS, predict
 from fnlamp.train.supervised import Supervised
@@ -137,6 +138,7 @@ class Trained(Elsewhere):
     `params` are those that validation uses: with an average as `optim.ema` the averaged ones, where `state.params` are those
     that training continues with. `kept` has what folds kept, by name: a `Kept`, or a tuple of them, best first. `features` is
     the spec of the features that it was trained on, batch axis first, such as `float32[32, 784]`.
+    `saved` is the path of the newest finished save, if the run saves itself, and `unsaved` are the faults of saves that failed.
     """
 
     model: Supervised
@@ -146,6 +148,8 @@ class Trained(Elsewhere):
     state: TrainState
     kept: Mapping[str, Any] = field(default_factory=dict)
     features: Tree = None
+    saved: str | None = None
+    unsaved: tuple[Fault, ...] = ()
     _elsewhere = TRAINED
 
     @property

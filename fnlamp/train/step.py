@@ -55,7 +55,7 @@ def training_body(recipe: Step, tags: Tree, looked: Hashable) -> Body:
 def _training_body(recipe: Step, tags: Tree) -> Body:
     model, optimizer, bound = recipe.model, recipe.optimizer, recipe.bound
 
-    def step(shared: tuple[Array, Any, Array], carry: Carry, batch: Tree) -> Carry:
+    def taken(shared: tuple[Array, Any, Array], carry: Carry, batch: Tree) -> tuple[Carry, LossValue, Tree]:
         root, numbers, rate = shared
         state = carry.optimizer_state
         amount = None if optimizer.loss_scale is None else optimizer.loss_scale(state)
@@ -81,10 +81,18 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
         params, new = optimizer.update(grads, state, carry.params, tags, scale, numbers)
         sums = tally.add(carry.tally, rows_of(batch), [value.mean, value.total, value.weight, *tree.leaves(measured)])
         if optimizer.skipped is not None:  # a skipped batch leaves no trace in averages: the optimizer counts it
-            taken = optimizer.skipped(new) == optimizer.skipped(state)
+            kept = optimizer.skipped(new) == optimizer.skipped(state)
             before = carry.layer_state, carry.tally
-            layer_state, sums = jax.tree.map(lambda a, b: jnp.where(taken, a, b), (layer_state, sums), before)
-        return Carry(carry.step + 1, params, layer_state, new, sums)
+            layer_state, sums = jax.tree.map(lambda a, b: jnp.where(kept, a, b), (layer_state, sums), before)
+        return Carry(carry.step + 1, params, layer_state, new, sums), value, grads
+
+    def step(shared: tuple[Array, Any, Array], carry: Carry, batch: Tree) -> Carry:
+        return taken(shared, carry, batch)[0]
+
+    def inside(shared: tuple[Array, Any, Array], carry: Carry, batch: Tree) -> dict[str, Tree]:
+        after, value, grads = taken(shared, carry, batch)
+        made = {"params": after.params, "layer_state": after.layer_state, "optimizer_state": after.optimizer_state}
+        return {"loss": value.mean, "gradient": grads, **{f"{name} after": arrays for name, arrays in made.items()}}
 
     def broken(carry: Carry) -> Array:
         found: Array = jnp.int32(0)
@@ -97,7 +105,7 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
             found = jnp.where(holds, jnp.int32(code), found)
         return found
 
-    return Body(traced_once(step), broken)
+    return Body(traced_once(step), broken, inside)
 
 
 def none_of(model: Supervised, metrics: tuple[MetricLike, ...], params: Params, layer_state: State, batch: Tree) -> Tree:

@@ -428,11 +428,12 @@ def test_two_signals_at_any_time_leak_nothing_and_leave_no_handler(use: Effect[A
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, (first, second)
 
 
-def test_sigterm_stops_a_program_only_if_the_runtime_names_it() -> None:
+def test_sigterm_stops_a_program_unless_the_runtime_leaves_it_out() -> None:
     terminate = Effect.suspend(lambda: signal.raise_signal(signal.SIGTERM)).then(ZERO)
-    assert isinstance(terminate.run_exit(Runtime(signals=(signal.SIGINT, signal.SIGTERM))), Interrupted)
+    assert isinstance(terminate.run_exit(Runtime()), Interrupted)
     handler = Effect.suspend(lambda: signal.getsignal(signal.SIGTERM))
-    assert handler.run() == IOSuccess(signal.SIG_DFL)
+    assert handler.run() != IOSuccess(signal.SIG_DFL)
+    assert handler.run(Runtime(signals=(signal.SIGINT,))) == IOSuccess(signal.SIG_DFL)
 
 
 def test_another_librarys_handler_is_unchanged() -> None:

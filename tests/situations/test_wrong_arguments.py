@@ -123,6 +123,7 @@ RESOURCE = Resource.make(PROGRAM, lambda value, outcome: PROGRAM)
 KEY = jax.random.key(0)
 PARAMS = {"weight": jnp.ones((2, 2))}
 MODEL = train.supervised(LAYER, LOSS)
+SAVED = checkpoint.Loaded("a.npz", 1, {}, {})
 FOLD = {"init": 0, "step": lambda acc, report: (acc, train.Verdict()), "name": "own"}
 OPTIMIZER = optim.sgdw(0.1)
 RATES = {"rates": np.ones(2), "losses": np.ones(2), "smoothed": np.ones(2), "diverged": False}
@@ -491,7 +492,24 @@ CASES: dict[str, Case] = {
         schedule=FUNCTION,
         on_epoch="None lambda class",
         parameter_bound="None 2.5",
+        checkpoints=OPTIONAL,
     ),  # an initial value is a tree of arrays, which is looked at beside the model's
+    "train.Fork": case(train.Fork, {"saved": SAVED}),
+    "train.Checkpoints": case(
+        train.Checkpoints,
+        {"folder": "a"},
+        folder=TEXT,
+        steps=OPTIONAL,
+        seconds="None 2.5",
+        epochs=OPTIONAL,
+        keep=CALLED,
+        grace=POSITIVE,
+    ),
+    "train.fork": case(train.fork, {"saved": SAVED}),
+    "train.rerun": case(train.rerun, {"fault": fault.NonFinite("loss", 1, 2)}),
+    "train.resumable": case(
+        train.resumable, {"folder": "a", "program_of": lambda saved: PROGRAM}, folder=TEXT, program_of=CALLED
+    ),
     "train.Fold": case(
         train.Fold,
         FOLD,
@@ -666,6 +684,7 @@ RECORDS = {
         "Workers",
     },
     "train": {
+        "BrokenStep",
         "CompiledMemory",
         "Difference",
         "Differing",

@@ -28,6 +28,7 @@ from fnlamp.fault import (
     NotDifferentiable,
     NoWeight,
     ShapeMismatch,
+    StateMismatch,
 )
 from fnlamp.tag import Role
 from fnlamp.train.execute.programs import BODIES, PROGRAMS
@@ -297,8 +298,9 @@ def test_initial_parameters_are_copied_and_checked():
     same(run(program), run(describe()))
     assert all(not leaf.is_deleted() for leaf in jax.tree.leaves(given))
     wrong = {**given, "1": {**given["1"], "weight": given["1"]["weight"][:, :-1]}}
-    found = without_arrays(describe(initial=wrong), ShapeMismatch)
-    assert found.where == "initial/1/weight"
+    found = without_arrays(describe(initial=wrong), StateMismatch)
+    assert (found.where, found.missing, found.extra) == ("initial", (), ())
+    assert [text.partition(":")[0] for text in found.differing] == ["1/weight"]
 
 
 def test_no_epochs_is_the_start():

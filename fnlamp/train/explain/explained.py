@@ -21,7 +21,7 @@ from fnlamp.train.arguments import takes_trained
 from fnlamp.train.check import batch_specs
 from fnlamp.train.execute import Fused
 from fnlamp.train.explain.idle import Read, epochs_left, first_epoch, hyperparameters, idle, idle_when_traced, validations
-from fnlamp.train.explain.memory import kept_on_host, on_device, table
+from fnlamp.train.explain.memory import in_a_save, kept_on_host, on_device, table
 from fnlamp.train.explain.work import Work, work_of
 from fnlamp.train.factory import WatchedContext, make_stream
 from fnlamp.train.gradient import plain
@@ -159,6 +159,9 @@ def _after_epochs(program: Program, plan: Plan | None) -> Iterator[str]:
         does = fold.decides or "decides"
         size = f", at most {kept_on_host(plan, fold.slots):,} bytes on the host" if plan is not None and fold.slots else ""
         yield f"  after each epoch, the fold {name}: {fold} {does}{size}"
+    if program.checkpoints is not None:
+        slots = sum(fold.slots for fold in program.folds.values())
+        yield f"  {program.checkpoints}" + ("" if plan is None else f", each of at most {in_a_save(plan, slots):,} bytes")
     if program.on_epoch is not None:
         given = "the report and the model so far" if takes_trained(program.on_epoch) else "the report"
         yield f"  after each epoch, on_epoch: {name_of(program.on_epoch)}, with {given}"

@@ -57,6 +57,11 @@ def kept_on_host(plan: Plan, slots: int) -> int:
     return slots * (tree.nbytes(plan.carry.params) + tree.nbytes(plan.carry.layer_state))
 
 
+def in_a_save(plan: Plan, slots: int) -> int:
+    """Bytes of the arrays in a save, with those that folds keep."""
+    return tree.nbytes(plan.carry) + kept_on_host(plan, slots)
+
+
 def _data(stream: BatchStream[Any], seen: set[int]) -> int:
     """The arrays and row numbers of a stream's view, each array once; of other streams two super-batches."""
     if stream.view is None:

@@ -1,0 +1,111 @@
+"""The saves of one run: when one is due, and the last one when the run ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from returns.result import Result, Success
+
+from fnlamp.checkpoint import Saved, Writer
+from fnlamp.effect import Defect, Effect, Exit, Runtime
+from fnlamp.fault import Fault, FaultError, RunExists
+from fnlamp.stream import BatchStream
+from fnlamp.train.checkpoints import Checkpoints, Fork
+from fnlamp.train.program import Program
+from fnlamp.train.progress import Progress
+from fnlamp.train.start import print_of, state_of
+from fnlamp.train.state import Trained
+from fnlamp.train.stored import check_position, note_of, stored
+
+
+class Saver:
+    """Hands the progress of a run to a writer. Like the workspace, it changes while the run proceeds.
+
+    `savable` is the last progress that a run may be resumed from: after a dispatch, or after an epoch and its hook, never
+    between the report of an epoch and its hook.  Raises: `FaultError` of `RunExists`.
+    """
+
+    def __init__(self, of: Program, policy: Checkpoints, writer: Writer, runtime: Runtime) -> None:
+        self.of, self.policy, self.writer, self.runtime = of, policy, writer, runtime
+        self.savable: Progress | None = None
+        self.failed: tuple[Fault, ...] = ()
+        self.words: dict[str, str] = {}
+        self._submitted: Progress | None = None
+        self._stream: BatchStream[Any] | None = None
+        self._print: tuple[BatchStream[Any], Any] | None = None
+        self._time = runtime.clock.now()
+        self._step = 0 if of.resume is None else int(state_of(of.resume).step)
+        newest = writer.newest
+        if newest is not None and (of.resume is None or newest.step > self._step):
+            raise FaultError(RunExists(policy.folder, newest.path, newest.step, None if of.resume is None else self._step))
+
+    def reached(self, progress: Progress, stream: BatchStream[Any]) -> None:
+        """After a dispatch.  Raises: `FaultError` if a save has failed and the policy is to stop."""
+        self.savable, self._stream = progress, stream
+        self._look()
+        if not self.writer.busy and self._due(progress):
+            self._save(progress)
+
+    def ended(self, progress: Progress) -> None:
+        """After an epoch and its hook.  Raises: as `reached`."""
+        self.savable, self._stream = progress, None
+        self._look()
+        every = self.policy.epochs
+        if (every is not None and (progress.epoch - 1) % every == 0) or self._due(progress):
+            self._save(progress)
+
+    def last(self, exit: Exit[Any, Any]) -> Effect[None, Any]:
+        """Save what is not saved yet, and wait: within the grace, and until a second signal, if the run was interrupted."""
+
+        def call(runtime: Runtime) -> Result[None, Any]:
+            stopped = not isinstance(exit, Success)
+            seconds = self.policy.grace if stopped else None
+            end = runtime.clock.now() + self.policy.grace
+            idle = self.writer.wait(seconds, self._insisted)
+            now = isinstance(exit, Defect) and not isinstance(exit.cause, Exception)  # a second signal
+            if idle and not now and not self.failed and self.savable is not self._submitted and self.savable is not None:
+                self._save(self.savable)
+                idle = self.writer.wait(max(end - runtime.clock.now(), 0.0) if stopped else None, self._insisted)
+            if not idle:
+                runtime.say(f"the last save in {self.policy.folder} is not finished, the one before it is whole")
+            self._look(stop=not stopped)
+            return Success(None)
+
+        return Effect.call(call)
+
+    def signed(self, trained: Trained) -> Trained:
+        """With the newest finished save of the run, and the faults of those that failed."""
+        newest: Saved | None = self.writer.newest
+        return replace(trained, saved=None if newest is None else newest.path, unsaved=self.failed)
+
+    # ---- the parts
+
+    def _due(self, progress: Progress) -> bool:
+        steps, seconds = self.policy.steps, self.policy.seconds
+        if steps is not None and int(progress.carry.step) // steps > self._step // steps:
+            return True
+        return seconds is not None and self.runtime.clock.now() - self._time >= seconds
+
+    def _save(self, progress: Progress) -> None:
+        if self._stream is not None and progress.position is not None:
+            if self._print is None or self._print[0] is not self._stream:
+                self._print = self._stream, print_of(self._stream, self.of.seed)
+            progress = replace(progress, stream=self._print[1])
+            check_position(progress.position, self._stream)
+        trained, start = progress.trained(self.of), self.of.resume
+        parent = start.path if isinstance(start, Fork) else None
+        self._step, self._time = int(trained.state.step), self.runtime.clock.now()
+        self.writer.submit(self._step, stored(trained, self.words), note_of(trained, parent))
+        self._submitted = self.savable
+
+    def _look(self, *, stop: bool = True) -> None:
+        found = self.writer.failures()
+        self.failed = (*self.failed, *found)
+        for fault in found:
+            self.runtime.say(f"not saved: {fault}")
+        if found and stop and self.policy.on_failure == "stop":
+            raise FaultError(found[0])
+
+    def _insisted(self) -> bool:
+        return self.runtime.cancel.insisted
