@@ -1,8 +1,9 @@
-"""What a schedule, an average of the weights, and folds cost together, for the simple model of `training.py`.
+"""What a schedule, an average of the weights and folds cost together, and what saving each epoch costs, for a small model.
 
     python examples/benchmarks/decisions.py --data FOLDER --json FILE
 
-Both train for some epochs with validation, alternating; the ratio is the median over paired rounds. Wanted: at most 1.05.
+The simple model of `training.py` trains for some epochs with validation, without and with them, alternating; the ratios are
+medians over paired rounds. Wanted: at most 1.05, and 1.03 for the saves.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     fnlamp.keep_memory()
-    finding = measure(given.rounds, given.scale, given.data)
-    print(finding)
+    findings = measure(given.rounds, given.scale, given.data)
+    print(*findings, sep="\n")
     if given.json:
-        given.json.write_text(json.dumps(finding.as_json(), indent=2))
+        given.json.write_text(json.dumps([finding.as_json() for finding in findings], indent=2))
 
 
-def measure(rounds: int, scale: float, folder: Path | None) -> Finding:
-    """The time of training with decisions, as a ratio to the time without."""
+def measure(rounds: int, scale: float, folder: Path | None) -> list[Finding]:
+    """The time of training with decisions, and with saves, as ratios to the time without."""
     case = CASES["simple"]
     steps = max(2, int(case.steps * scale))
     x, y = data_for(case, steps, folder, "uint8")
@@ -52,10 +54,24 @@ def measure(rounds: int, scale: float, folder: Path | None) -> Finding:
         folds={"best": train.best(), "stop": train.patience(EPOCHS), "rate": train.reduce_on_plateau(0.5, EPOCHS)},
     )
     quiet = Runtime(log=None)
-    contestants = {"plain": lambda _: plain.run_or_raise(quiet), "decided": lambda _: decided.run_or_raise(quiet)}
+
+    def saved(_: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            policy = train.Checkpoints(folder)
+            describe(case, case.optimizer, x, y, checkpoints=policy).run_or_raise(quiet)
+
+    contestants = {
+        "plain": lambda _: plain.run_or_raise(quiet),
+        "decided": lambda _: decided.run_or_raise(quiet),
+        "saved": saved,
+    }
     seconds = take_turns(contestants, rounds)
-    with_them = ratios(seconds["decided"], seconds["plain"])
-    return Finding.of("a schedule, an average and three folds", "of the time without", with_them, 1.05, at_least=False)
+    with_decisions, with_saves = (ratios(seconds[name], seconds["plain"]) for name in ("decided", "saved"))
+    unit = "of the time without"
+    return [
+        Finding.of("a schedule, an average and three folds", unit, with_decisions, 1.05, at_least=False),
+        Finding.of("a save after each epoch", unit, with_saves, 1.03, at_least=False),
+    ]
 
 
 def describe(case: Any, optimizer: optim.Optimizer, x: Any, y: Any, **options: Any) -> Any:
