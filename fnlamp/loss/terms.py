@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +34,7 @@ def sum(terms: Mapping[str, Callable[[Any, Any], Any]], weights: Mapping[str, fl
     bound = _terms(terms, weights)
 
     def apply(prediction: Any, target: Any) -> LossValue:
-        values = [term.loss(prediction, target) for term in bound]
-        mean = jnp.stack([term.weight * value.mean for term, value in zip(bound, values, strict=True)]).sum()
-        some = jnp.stack([value.weight > 0 for value in values]).any()
-        rows = next((np.shape(leaf)[0] for leaf in jax.tree.leaves((prediction, target)) if np.ndim(leaf)), 1)
-        return LossValue(rows * mean, jnp.where(some, rows, 0))
+        return of_part(bound, whole_of(bound, prediction, target), prediction, target)
 
     def check(prediction: Any, target: Any) -> None:
         for term in bound:
@@ -54,6 +50,30 @@ def sum(terms: Mapping[str, Callable[[Any, Any], Any]], weights: Mapping[str, fl
     name = " + ".join(term.name if term.weight == 1 else f"{term.weight:g} {term.name}" for term in bound)
     suspicious = any(term.loss.suspects is not None for term in bound)
     return Loss(apply, name, check, check_prediction, suspects if suspicious else None, bound)
+
+
+class Whole(NamedTuple):
+    """What the loss of a part of a batch depends on of the whole: the weight of each term, and the number of rows."""
+
+    weights: tuple[Array, ...]
+    rows: int
+
+
+def whole_of(terms: tuple[Term, ...], prediction: Tree, target: Tree) -> Whole:
+    """Of the whole batch."""
+    return Whole(tuple(term.loss(prediction, target).weight for term in terms), _rows(prediction, target))
+
+
+def of_part(terms: tuple[Term, ...], whole: Whole, prediction: Tree, target: Tree) -> LossValue:
+    """The loss of a part of a batch, or of all of it: the values of all parts add up to that of the batch."""
+    values = [LossValue(term.loss(prediction, target).total, weight) for term, weight in zip(terms, whole.weights, strict=True)]
+    mean = jnp.stack([term.weight * value.mean for term, value in zip(terms, values, strict=True)]).sum()
+    some = jnp.stack([weight > 0 for weight in whole.weights]).any()
+    return LossValue(whole.rows * mean, jnp.where(some, _rows(prediction, target), 0).astype(mean.dtype))
+
+
+def _rows(*trees: Tree) -> int:
+    return next((np.shape(leaf)[0] for leaf in jax.tree.leaves(trees) if np.ndim(leaf)), 1)
 
 
 def _terms(terms: Any, weights: Any) -> tuple[Term, ...]:

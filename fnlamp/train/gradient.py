@@ -70,8 +70,8 @@ def microbatches(count: int, inner: Gradient = plain) -> Gradient:
 
     With w_i the weight and g_i the gradient of part i's mean: `g = sum(w_i g_i) / sum(w_i)`, exact for class weights, ignored
     rows and a last batch that `count` does not divide (its last part is shorter, or it has fewer parts). With `stream.chunk(k)`
-    this is gradient accumulation. Batch normalisation sees one part at a time; dropout draws for each part. The weight of a
-    `loss.sum` is its number of rows: if its terms ignore different rows, the gradient is not that of the whole batch.
+    this is gradient accumulation. Batch normalisation sees one part at a time; dropout draws for each part. For a `loss.sum`,
+    whose terms may ignore different rows, `epochs` gives the objective the weights of the whole batch, which are constants.
     Fails: `ShapeMismatch` for a batch whose arrays have different numbers of rows.
     """
     parts, within = whole("microbatches: count", count, None), _gradient("microbatches", inner)

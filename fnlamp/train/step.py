@@ -18,7 +18,7 @@ from fnlamp.optim.schedule import Schedule
 from fnlamp.train import tally
 from fnlamp.train.execute import Body
 from fnlamp.train.execute.programs import BODIES
-from fnlamp.train.gradient import Gradient
+from fnlamp.train.gradient import Gradient, plain
 from fnlamp.train.measures import measures
 from fnlamp.train.state import Carry
 from fnlamp.train.supervised import Supervised, rows_of
@@ -62,15 +62,15 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
 
         def objective(params: Params, before: Tree, batch: Tree, mode: Train) -> tuple[LossValue, Tree]:
             layer_state, sums = before
-            value, prediction, layer_state = model.evaluate(params, layer_state, batch, mode)
+            value, prediction, layer_state = model.evaluate(params, layer_state, batch, mode, whole)
             total = differentiable(value.total, params, model.loss.name)
             if model.loss.suspects is not None:
                 total = jnp.where(model.loss.suspects(prediction), jnp.full_like(total, jnp.nan), total)
             sums = jax.tree.map(jnp.add, sums, measures(recipe.metrics, prediction, batch[1]))
             return LossValue(total if amount is None else total * amount, value.weight), (layer_state, sums)
 
-        mode = Train(jax.random.fold_in(root, carry.step))
-        at = optimizer.at(state, carry.params)
+        mode, at = Train(jax.random.fold_in(root, carry.step)), optimizer.at(state, carry.params)
+        whole = None if recipe.gradient is plain else model.whole(at, carry.layer_state, batch, mode)
         start = carry.layer_state, none_of(model, recipe.metrics, at, carry.layer_state, batch)
         value, grads, (layer_state, measured) = recipe.gradient(objective, at, start, batch, mode)
         if amount is not None:

@@ -15,6 +15,7 @@ from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.given import instance
 from fnlamp.layer import Init, Layer, abstract_init, as_layer
 from fnlamp.loss import Loss, LossValue, as_loss
+from fnlamp.loss.terms import Whole, of_part, whole_of
 from fnlamp.mode import Mode
 from fnlamp.train.precision import Precision, float32
 
@@ -53,12 +54,20 @@ class Supervised(Elsewhere):
         x = tree.cast(x, self.precision.compute)
         return self.layer.apply(tree.cast(params, self.precision.compute), state, x, mode)
 
-    def evaluate(self, params: Params, state: State, batch: Tree, mode: Mode) -> tuple[LossValue, Tree, State]:
-        """The loss of a batch `(features, target)`, the prediction, and the new state."""
+    def evaluate(
+        self, params: Params, state: State, batch: Tree, mode: Mode, whole: Whole | None = None
+    ) -> tuple[LossValue, Tree, State]:
+        """The loss of a batch `(features, target)`, which may be a part of a `whole`; the prediction, and the new state."""
         features, target = pair(batch)
         with located("model"):
             prediction, state = self.forward(params, state, features, mode)
-        return self.loss(prediction, target), prediction, state
+        value = self.loss(prediction, target) if whole is None else of_part(self.loss.terms, whole, prediction, target)
+        return value, prediction, state
+
+    def whole(self, params: Params, state: State, batch: Tree, mode: Mode) -> Whole | None:
+        """What the loss of a part depends on of this whole batch, for a sum of losses.  XLA leaves the prediction out."""
+        features, target = pair(batch)
+        return whole_of(self.loss.terms, self.forward(params, state, features, mode)[0], target) if self.loss.terms else None
 
     def _stored(self, features: Tree) -> Tree:
         def one(spec: Any) -> Any:

@@ -105,6 +105,46 @@ def test_accumulated_training_equals_training_on_the_big_batch(rule, schedule):
     np.testing.assert_allclose(small.curve[-1].train_loss, big.curve[-1].train_loss, rtol=1e-6)
 
 
+@pytest.mark.broad
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        (train.microbatches(3), train.plain),
+        (train.microbatches(2, train.microbatches(2)), train.plain),
+        (train.rematerialised(train.microbatches(4)), train.plain),
+        (train.microbatches(20), train.plain),
+        (train.adversarial(0.1, train.microbatches(3)), train.adversarial(0.1)),
+        (train.microbatches(3, train.adversarial(0.1)), train.adversarial(0.1)),
+    ],
+    ids=str,
+)
+def test_parts_of_a_sum_whose_terms_ignore_different_rows_are_those_of_the_whole(cut, whole):
+    kind = np.where(np.arange(23) < 7, -100, Y % 3)
+    size = np.where((np.arange(23) > 8) & (np.arange(23) % 4 > 0), np.nan, X[:, 0]).astype(np.float32)
+    both = loss.sum({"kind": loss.cross_entropy([1.0, 2.0, 0.3]), "size": loss.mse(ignored=np.nan)}, weights={"size": 0.3})
+    heads = (
+        nn.linear(8)
+        >> nn.tanh
+        >> nn.branch(nn.linear(3), nn.linear(1))
+        >> nn.fun(lambda ys: {"kind": ys[0], "size": ys[1][:, 0]})
+    )
+
+    def trained(gradient):
+        program = train.epochs(
+            model=train.supervised(heads, both),
+            optimizer=optim.sgdw(0.3, momentum=0.9),
+            train_batches=lambda context: stream.minibatches(X, {"kind": kind, "size": size}, batch_size=9),
+            epochs=3,
+            gradient=gradient,
+        )
+        return value(program, QUIET)
+
+    ours, theirs = trained(cut), trained(whole)
+    close(ours.params, theirs.params, 2e-6)
+    for name in ("train_loss", "train_loss_of_batches"):
+        np.testing.assert_allclose(getattr(ours.curve[-1], name), getattr(theirs.curve[-1], name), rtol=2e-6)
+
+
 def test_the_gradient_of_moved_parameters_agrees_with_finite_differences():
     size = 0.3
     seen = []
