@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fnlamp.arrays import Tree
 from fnlamp.checkpoint.archive import MANIFEST, Member, Trailer, directory, local_header, trailer
@@ -17,10 +17,13 @@ from fnlamp.checkpoint.manifest import VERSION, Manifest, Packed, Stored, cut, e
 from fnlamp.checkpoint.replace import expanded, replaced
 from fnlamp.checkpoint.structure import restructured
 from fnlamp.checkpoint.verify import arrays_of, decoding, manifest_of, opened, trailer_of
-from fnlamp.effect import Effect
+from fnlamp.effect import Effect, Outline, Unknown
 from fnlamp.effect.runtime import polled
-from fnlamp.fault import FileCorrupt, FileMissing, FileTooNew, FileUnwritable, NotStorable, OutOfMemory
+from fnlamp.fault import FileCorrupt, FileMissing, FileTooNew, FileUnwritable, NotStorable, OutOfMemory, printable
 from fnlamp.given import instance, whole
+
+A = TypeVar("A")
+E = TypeVar("E")
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -72,7 +75,7 @@ def write(
     def run() -> Saved:
         return stored(name, packed(tree, note, copied=False), step, check=polled.check)
 
-    return Effect.checked(run).named(f"write {name}")
+    return described(Effect.checked(run), f"write {printable(name)}")
 
 
 def read(path: str | PathLike[str]) -> Effect[Loaded, FileMissing | FileCorrupt | FileTooNew | OutOfMemory]:
@@ -82,7 +85,14 @@ def read(path: str | PathLike[str]) -> Effect[Loaded, FileMissing | FileCorrupt 
     Fails: `FileMissing`; `FileCorrupt` for any damage, or for another kind of file; `FileTooNew`; `OutOfMemory`.
     """
     name = expanded(path)
-    return Effect.checked(lambda: loaded(name)).named(f"read {name}")
+    return described(Effect.checked(lambda: loaded(name)), f"read {printable(name)}")
+
+
+def described(program: Effect[A, E], line: str) -> Effect[A, E]:
+    """The program, which `explain` shows as this line."""
+    return program.named(line).outlined(
+        lambda: Outline((line,), Unknown("the outcome of reading or writing a file is unknown"))
+    )
 
 
 def loaded(path: str) -> Loaded:

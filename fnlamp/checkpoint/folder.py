@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Tree
-from fnlamp.checkpoint.file import NOTHING, Loaded, Saved, loaded, stored
+from fnlamp.checkpoint.file import NOTHING, Loaded, Saved, described, loaded, stored
 from fnlamp.checkpoint.lock import Lock
 from fnlamp.checkpoint.manifest import packed
 from fnlamp.checkpoint.replace import check_name, expanded, flush_folder, reason_of, writing
@@ -30,6 +30,7 @@ from fnlamp.fault import (
     NoCheckpoint,
     NotStorable,
     OutOfMemory,
+    printable,
 )
 from fnlamp.given import instance, whole
 
@@ -67,7 +68,7 @@ def save(
 
             return stored(path_of_step(name, step), content, step, check=check, serial=serial, part=PART)
 
-    return Effect.checked(run).named(f"save to {name}")
+    return described(Effect.checked(run), f"save step {step:,} in {printable(name)}")
 
 
 def saves(folder: str | PathLike[str]) -> Effect[tuple[Saved, ...], FileMissing]:
@@ -76,7 +77,7 @@ def saves(folder: str | PathLike[str]) -> Effect[tuple[Saved, ...], FileMissing]
     A damaged one is left out, and a line of the log names it.  Fails: `FileMissing` for a folder that cannot be read.
     """
     name = expanded(folder, "folder")
-    return Effect.call(lambda runtime: Success(finished(name, runtime))).named(f"list the saves of {name}")
+    return described(Effect.call(lambda runtime: Success(finished(name, runtime))), f"list the saves in {printable(name)}")
 
 
 def latest(
@@ -103,7 +104,7 @@ def latest(
                 passed.append(error.fault)
         return Failure(passed[0] if passed else NoCheckpoint(name))
 
-    return Effect.call(run).named(f"load the latest save of {name}")
+    return described(Effect.call(run), f"load the latest save in {printable(name)}")
 
 
 def _loaded(each: Listed) -> Loaded:

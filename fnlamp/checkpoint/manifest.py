@@ -137,7 +137,7 @@ def _encoded(each: Stored) -> dict[str, Any]:
     key = {"impl": leaf.impl} if leaf.kind == "key" else {}
     return {
         "name": each.name,
-        "path": leaf.path if leaf.path.isascii() else leaf.path.encode("utf-8", "backslashreplace").decode(),
+        "path": leaf.path,
         "dtype": leaf.dtype,
         "shape": leaf.shape,
         "fortran": leaf.fortran,

@@ -61,10 +61,12 @@ def recorded(node: Any) -> Record:
     keys, children = [path[0] for path, _ in pairs], [child for _, child in pairs]
     for by, key in KEYS.items():
         names = [_name(each) for each in keys if type(each) is key]
-        if len(names) == len(keys) and all(type(name) in (str, int) for name in names):
+        if len(names) == len(keys) == len(set(names)) and all(type(name) in (str, int) for name in names):
             return Record(kind, dict(zip(names, children, strict=True)), by)
     spelled = [jax.tree_util.keystr((each,), simple=True) for each in keys]
-    return Record(kind, dict(zip(spelled, children, strict=True)))
+    if len(set(spelled)) == len(spelled):
+        return Record(kind, dict(zip(spelled, children, strict=True)))
+    return Record(kind, dict(enumerate(children)), "position")
 
 
 def _name(key: Any) -> Any:

@@ -9,15 +9,17 @@ import io
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, Final
 
+from fnlamp.checkpoint.file import described
 from fnlamp.checkpoint.replace import expanded, flush_folder, writing
 from fnlamp.effect import Effect
 from fnlamp.effect.runtime import polled
 from fnlamp.effect.signals import locked
-from fnlamp.fault import FaultError, FileCorrupt, FileUnwritable
+from fnlamp.fault import FaultError, FileCorrupt, FileUnwritable, printable
 from fnlamp.given import instance, shown, text
 
 _appending: Final = threading.Lock()
@@ -50,7 +52,7 @@ def append(
         with writing(name), locked(_appending), _locked_file(name) as file:
             return _append(name, file, line, key, value)
 
-    return Effect.checked(run).named(f"append to {name}")
+    return described(Effect.checked(run), f"append a record to {printable(name)}")
 
 
 def _listed(x: Any) -> Any:
@@ -69,7 +71,7 @@ def _locked_file(path: str) -> Iterator[io.FileIO]:
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
                     return True  # a file system without locks
-                threading.Event().wait(seconds)
+                time.sleep(seconds)
                 return False
             return True
 

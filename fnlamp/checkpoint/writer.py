@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable, Mapping
 from os import PathLike
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, Never, final
 
 from fnlamp.arrays import Tree
-from fnlamp.checkpoint.file import NOTHING, Saved, stored
+from fnlamp.checkpoint.file import NOTHING, Saved, described, stored
 from fnlamp.checkpoint.folder import PART, finished, last_serial, locked_folder, path_of_step, remove_parts
 from fnlamp.checkpoint.keep import Keep, keep_all
 from fnlamp.checkpoint.lock import BEAT, Lock
 from fnlamp.checkpoint.manifest import Packed, packed
 from fnlamp.checkpoint.replace import expanded, reason_of, writing
-from fnlamp.effect import Effect, Resource, Runtime
+from fnlamp.effect import Effect, Exit, Resource, Runtime
 from fnlamp.effect.runtime import GLANCE, polled
 from fnlamp.effect.signals import locked, shielded
-from fnlamp.fault import Fault, FaultError, FileMissing, FileUnwritable, FolderInUse, ResourceExhausted
+from fnlamp.fault import Fault, FaultError, FileMissing, FileUnwritable, FolderInUse, ResourceExhausted, printable
 from fnlamp.given import function, instance, whole
 
 
@@ -58,8 +58,11 @@ def writer(
                 raise FaultError(ResourceExhausted("threads", str(error))) from error
             raise
 
+    def close(each: Writer, _: Exit[Any, Any]) -> Effect[None, Never]:
+        return Effect.suspend(each.close)
+
     start = Effect.access(lambda runtime: Effect.checked(lambda: acquire(runtime)))
-    return Resource.make(start, lambda each, _: Effect.suspend(each.close))
+    return Resource.make(described(start, f"lock {printable(name)} and start a thread that saves in it"), close)
 
 
 class _Job(NamedTuple):
@@ -160,12 +163,11 @@ class Writer:
             except Empty:
                 self._lock.beat()
                 continue
-            if job is None or self._closed:
-                return
             try:
-                self._save(job)
+                if job is not None:
+                    self._save(job)
             except _Abandoned:
-                return
+                pass
             except FaultError as error:
                 self._failed.put(error.fault)
             except BaseException as error:  # a bug, as in `keep`: the program's own thread raises it
@@ -173,15 +175,19 @@ class Writer:
             del job  # before the next copy is made
             self.busy = False
             self._news.put(None)
+            if self._closed:
+                return
 
     def _save(self, job: _Job) -> None:
+        self._check()
         path = path_of_step(self._folder, job.step)
         with writing(path):
             self._lock.verify()
         saved = stored(path, job.content, job.step, check=self._check, serial=job.serial, part=PART, commit=self._commit)
         self._saves = (*(each for each in self._saves if each.path != path), saved)
-        for each in self._keep(self._saves):
-            if each in self._saves and each is not saved:
+        doomed = {each.path for each in self._keep(self._saves)} - {path}
+        for each in self._saves:
+            if each.path in doomed:
                 self._delete(each)
 
     def _check(self) -> None:

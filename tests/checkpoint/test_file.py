@@ -142,6 +142,41 @@ def test_other_nodes_are_records_with_the_same_paths(tmp_path):
     np.testing.assert_array_equal(doubled["m"].fields["variance"]["a"], [2, 2, 2])
 
 
+class Empty(NamedTuple): ...
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Odd:
+    """A node whose children have the keys that it is given."""
+
+    def __init__(self, keys: Any, children: Any) -> None:
+        self.keys, self.children = keys, children
+
+    def tree_flatten_with_keys(self) -> Any:
+        return list(zip(self.keys, self.children, strict=True)), tuple(self.keys)
+
+    @classmethod
+    def tree_unflatten(cls, keys: Any, children: Any) -> Any:
+        return cls(keys, children)
+
+
+def test_odd_nodes(tmp_path):
+    key, name = jax.tree_util.DictKey, jax.tree_util.GetAttrKey
+    tree = [
+        Empty(),
+        Moments(None, (None, Empty())),
+        Odd([key((1, 2)), key("a")], [1, 2]),
+        Odd([name("a"), key(3)], [1, 2]),
+        Odd(["plain", 5], [1, 2]),
+    ]
+    back = through(tmp_path, tree)
+    assert list(trees.paths(back)) == list(trees.paths(tree))
+    assert back[1].fields["mean"] is None and back[1].fields["variance"][0] is None
+    assert rebuilt(back, {"Empty": Empty, "Moments": Moments})[:2] == tree[:2]
+    twice = through(tmp_path, Odd([name("a"), name("a")], [1, 2]))
+    assert list(twice.fields.items()) == [(0, 1), (1, 2)]
+
+
 def test_named_tuples_are_rebuilt(tmp_path):
     tree = {"m": Moments(np.zeros(2), [Moments(1, 2)]), "s": State(np.zeros(1), 3)}
     back = rebuilt(through(tmp_path, tree), {"Moments": Moments})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from outcomes import fault, value
 
-from fnlamp.checkpoint import latest, save, saves, writer
+from fnlamp.checkpoint import append, latest, read, save, saves, write, writer
 from fnlamp.effect import Effect, Runtime
 from fnlamp.fault import (
     FaultError,
@@ -157,3 +157,19 @@ def test_a_save_that_may_not_be_read_is_not_passed_over(tmp_path):
     lines: list[str] = []
     assert [saved.step for saved in value(saves(tmp_path), Runtime(log=lines.append))] == [1]
     assert "000000000002" in lines[0]
+
+
+def test_what_programs_would_do_is_shown(tmp_path):
+    folder = str(tmp_path / "run")
+    shown = {
+        save(folder, 100, {}): f"save step 100 in {folder}",
+        saves(folder): f"list the saves in {folder}",
+        latest(folder): f"load the latest save in {folder}",
+        read(folder): f"read {folder}",
+        write(folder, {}): f"write {folder}",
+        append(folder, {"epoch": 1}): f"append a record to {folder}",
+    }
+    for program, line in shown.items():
+        assert str(program.explain()) == line
+    assert f"lock {folder} and start a thread" in writer(folder).use(lambda _: saves(folder)).explain()
+    assert names(tmp_path) == []

@@ -200,6 +200,20 @@ def test_a_released_writer_says_so(tmp_path):
     kept = using(tmp_path, lambda each: each)
     with pytest.raises(RuntimeError, match="released"):
         kept.submit(1, {})
+    assert kept.wait()
+
+
+def test_a_writer_that_was_released_during_a_save_is_not_waited_for(tmp_path, monkeypatch):
+    from fnlamp.checkpoint import replace
+
+    real = replace.os.fsync
+    monkeypatch.setattr(replace.os, "fsync", lambda descriptor: (time.sleep(0.3), real(descriptor)))
+
+    def body(each):
+        each.submit(1, {})
+        return each
+
+    assert using(tmp_path, body).wait(5.0)
 
 
 SAVES = tuple(Saved(f"{n}", n, {"loss": loss}) for n, loss in enumerate([0.5, math.nan, 0.2, None, 0.2, 0.9, "x", True]))

@@ -17,7 +17,7 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delenv("FNLAMP_MNIST", raising=False)
     yield importlib.import_module
-    for name in ("cases", "decisions", "paired", "race", "growth", "handwritten", "rules", "torch_peers", "training"):
+    for name in ("cases", "decisions", "paired", "race", "growth", "handwritten", "rules", "saving", "torch_peers", "training"):
         sys.modules.pop(name, None)
 
 
@@ -107,3 +107,14 @@ def test_decisions_are_measured_in_a_small_form(benchmarks, tmp_path, monkeypatc
     figures, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert all(figure["median"] > 0 for figure in figures)
     assert "wanted at most 1.05" in printed and "a save after each epoch" in printed
+
+
+def test_saving_is_measured_in_a_small_form(benchmarks, tmp_path, monkeypatch, capsys):
+    saving, out = benchmarks("saving"), tmp_path / "figures.json"
+    arguments = ["--size", "0.001", "--rounds", "2", "--folder", str(tmp_path), "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["saving.py", *arguments])
+    saving.main()
+    figures = json.loads(out.read_text())
+    assert len(figures["rounds"]) == 2 and figures["medians"]["cold GB/s"] > 0
+    assert "seconds beyond the copy" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
