@@ -14,9 +14,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from catalogue import RULES, WRAPPERS
 from outcomes import fault, value
 
-from fnlamp import checkpoint, loss, nn, optim, stream, train
+from fnlamp import Matrix, Role, Tag, checkpoint, loss, nn, optim, stream, train
 from fnlamp.effect import Effect, Interrupted, Runtime, sleep
 from fnlamp.fault import (
     FileCorrupt,
@@ -29,6 +30,8 @@ from fnlamp.fault import (
     StateMismatch,
 )
 from fnlamp.train import Checkpoints, fork, resumable
+from fnlamp.train.start import resumed_carry
+from fnlamp.train.stored import ARRAYS, state_in, stored
 
 QUIET = Runtime(log=None)
 X = np.random.default_rng(0).normal(size=(44, 6)).astype(np.float32)
@@ -421,3 +424,40 @@ def test_a_position_that_a_file_cannot_give_back_is_a_fault_at_the_first_save(tm
 def test_explain_says_when_a_run_saves_itself(tmp_path):
     text = str(train.epochs(**settings(checkpoints=Checkpoints(tmp_path, steps=100, seconds=60))).explain())
     assert f"saves in {tmp_path}, every 100 steps, every 60 seconds, every epoch, at the end and when the run stops" in text
+
+
+OPTIMIZERS = {
+    **RULES,
+    **{f"{name} of adamw": lambda wrap=wrap: wrap(optim.adamw(0.01)) for name, wrap in WRAPPERS.items()},
+}
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_file_gives_back_the_state_of_every_optimizer(tmp_path, name):
+    """Its tree, dtypes and bits, after two steps."""
+    params = {"0": {"weight": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4), "bias": np.zeros(4, np.float32)}}
+    tags = {"0": {"weight": Tag("linear", Role.WEIGHT, matrix=Matrix()), "bias": Tag("linear", Role.BIAS)}}
+    optimizer = OPTIMIZERS[name]()
+
+    def taken(params):
+        params, state = jax.tree.map(jax.numpy.asarray, params), None
+        state = optimizer.init(params, tags)
+        for _ in range(2):
+            grads = jax.tree.map(lambda x: 0.1 * x + 0.01, params)
+            params, state = optimizer.advance(grads, state, params, tags, 1.0)
+        return train.state.Carry(np.int32(2), params, {}, state, np.zeros(5, np.float32))
+
+    whole, spec = jax.jit(taken)(params), jax.eval_shape(taken, params)
+    state = train.TrainState(*(getattr(whole, part) for part in ARRAYS), 1, None)
+    trained = train.Trained(None, whole.params, {}, (), state)
+    saved = value(checkpoint.write(tmp_path / "a.npz", stored(trained, {})).then(checkpoint.read(tmp_path / "a.npz")))
+    again = resumed_carry(state_in(saved), spec, saved.tree["tally"])
+    assert jax.tree.structure(again) == jax.tree.structure(whole)
+    for ours, theirs, leaf in zip(*map(jax.tree.leaves, (whole, again, spec)), strict=True):
+        assert (ours.dtype, ours.shape, np.asarray(ours).tobytes()) == (
+            theirs.dtype,
+            theirs.shape,
+            np.asarray(theirs).tobytes(),
+        )
+        assert not leaf.weak_type  # a file has no weak types
