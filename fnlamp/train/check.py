@@ -16,7 +16,7 @@ from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.identity import draws
 from fnlamp.loss import Loss, MetricLike, as_metric
 from fnlamp.mode import Eval
-from fnlamp.stream import BatchStream
+from fnlamp.stream import BatchStream, Recipe
 from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body
 from fnlamp.train.execute.body import form
@@ -35,6 +35,11 @@ def batch_specs(stream: BatchStream[Any]) -> Iterator[Tree]:
         return
     for size in {segment.size: None for segment in stream.view.segments}:
         yield tree.map(lambda leaf, n=size: array_spec((n, *leaf.shape[1:]), leaf.dtype), stream.spec)
+
+
+def recipe_of(stream: BatchStream[Any]) -> Recipe:
+    """The recipe of its first batches."""
+    return stream.view.segments[0].recipe if stream.view is not None and stream.view.segments else stream.finish
 
 
 def check_stream(
@@ -93,8 +98,7 @@ def not_finite(stream: BatchStream[Any], what: str) -> tuple[str, ...]:
 
 def drawn_once(model: Supervised, stream: BatchStream[Any]) -> tuple[str, ...]:
     """A line for random numbers that compiled functions draw outside JAX: once, while they are traced, for all steps."""
-    recipe = stream.view.segments[0].recipe if stream.view is not None and stream.view.segments else stream.finish
-    found = draws((model.layer.apply, model.loss.apply, recipe.functions))
+    found = draws((model.layer.apply, model.loss.apply, recipe_of(stream).functions))
     hint = "draw with jax.random and a key, or give map a host function with spec="
     return () if found is None else (f"drawn once for all steps: {found} in a function that is compiled; {hint}",)
 

@@ -18,7 +18,7 @@ from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
 from fnlamp.train import tally
 from fnlamp.train.arguments import check_executor, device_of, takes_trained
-from fnlamp.train.check import check_batch, check_classes
+from fnlamp.train.check import check_batch, check_classes, recipe_of
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.workspace import Workspace
@@ -165,18 +165,18 @@ class Loop:
     def body(self, stream: BatchStream[Any], runtime: Runtime) -> Body:
         """The step as its functions read now; says what makes it compile again."""
         _, body = self.of.describe(stream)
-        view = stream.view
-        recipe = view.segments[0].recipe if view is not None and view.segments else stream.finish
-        before, recipe_before = self.workspace.steps_of or (body, recipe.identity)
+        recipe = recipe_of(stream)
+        now = recipe.identity
+        before, recipe_before = self.workspace.steps_of or (body, now)
         if body is not before:
             runtime.say("compiling again: the model, loss, optimizer or schedule reads a value that has changed")
             self.workspace.clear()
-        if changed := recipe.changed(recipe_before):
+        if now != recipe_before:
             runtime.say(
-                f"compiling again: {changed} in map captured new values; given as arguments, map(function, value), "
-                "they would not compile again"
+                f"compiling again: {recipe.changed(recipe_before)} in map captured new values; given as arguments, "
+                "map(function, value), they would not compile again"
             )
-        self.workspace.steps_of = body, recipe.identity
+        self.workspace.steps_of = body, now
         return body
 
     def broke(self, progress: Progress, stream: BatchStream[Any], code: int) -> Any:

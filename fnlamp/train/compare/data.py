@@ -10,6 +10,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import describe
 from fnlamp.stream import BatchStream
+from fnlamp.train.check import recipe_of
 from fnlamp.train.compare.words import Differing, differing
 
 Streams = tuple[BatchStream[Any] | None, BatchStream[Any] | None]
@@ -43,7 +44,7 @@ def _of_streams(what: str, one: BatchStream[Any], other: BatchStream[Any]) -> It
     orders = [np.concatenate([each.rows().reshape(-1) for each in _segments(stream)] or [[]]) for stream in (one, other)]
     if not np.array_equal(orders[0], orders[1]):
         yield Differing(f"{what}, order of rows", *(_short(order) for order in orders))
-    recipes = [_segments(each)[0].recipe if _segments(each) else each.finish for each in (one, other)]
+    recipes = [recipe_of(each) for each in (one, other)]
     for part in ("functions", "arguments", "take"):
         yield from differing(f"{what}, {'map' if part != 'take' else part}", *(getattr(recipe, part) for recipe in recipes))
 

@@ -36,8 +36,8 @@ class Body:
     inside: Callable[[Tree, Tree, Tree], dict[str, Tree]] | None = None
 
     def program(self, kind: str, recipe: Recipe, given: Tree, make: Callable[[], Program]) -> Program:
-        """The compiled program of that kind for these shapes, made by an interpreter if it is not there."""
-        # By shape as well, though JAX compiles one function for many: what is not used any more is dropped by itself.
+        """The compiled program of that kind for these shapes, made by an interpreter if there is none."""
+        # By shape as well, though JAX compiles one function for many shapes: each unused program is dropped by itself.
         program: Program = PROGRAMS.get((kind, self, recipe.identity, form(given), platform()), make)
         return program
 

@@ -11,18 +11,19 @@ A = TypeVar("A")
 
 
 class Kept(Generic[A]):
-    """The last `most` values that were asked for, by key; an older one is dropped, and a compiled program's memory with it."""
+    """The last `most` values that were requested, by key; an older one is dropped, and a compiled program's memory with it."""
 
     def __init__(self, most: int) -> None:
         self.most, self._lock = most, threading.Lock()
         self._values: OrderedDict[Hashable, A] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], A]) -> A:
-        """The value of a key, made if it is not there. What `make` raises is raised here, and nothing is kept."""
+        """The value of a key, made if there is none. What `make` raises is raised here, and nothing is kept."""
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
+            kept = self._values.pop(key, None)
+            if kept is not None:
+                self._values[key] = kept  # as the newest
+                return kept
         made = make()  # not under the lock: it may trace a user's function, which may train
         with self._lock:
             value = self._values.setdefault(key, made)
