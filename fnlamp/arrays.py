@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import jax
@@ -230,8 +231,26 @@ def placed_on(device: Any) -> Iterator[None]:
         yield
 
 
+_EXPORTING: Final = ContextVar("exporting", default=False)
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """Inside, `platform()` is "any": layers take forms that work on each platform, and for a batch of symbolic size."""
+    token = _EXPORTING.set(True)
+    try:
+        yield
+    finally:
+        _EXPORTING.reset(token)
+
+
 def platform() -> str:
-    """The target platform of programs, such as "cpu" or "gpu": the default device's if one is set, else JAX's first."""
+    """The target platform of programs, such as "cpu" or "gpu": the default device's if one is set, else JAX's first.
+
+    It is "any" for a program that is being exported.
+    """
+    if _EXPORTING.get():
+        return "any"
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
     if device is None:
         return jax.default_backend()

@@ -31,6 +31,7 @@ from fnlamp.fault import (
     NoDisplay,
     NonFinite,
     NotDifferentiable,
+    NotExportable,
     NotPicklable,
     NotRereadable,
     NotStorable,
@@ -49,6 +50,7 @@ from fnlamp.fault import (
     UnknownClass,
     UnknownToken,
     WorkerLost,
+    WrongPlatform,
     located,
 )
 
@@ -69,6 +71,8 @@ EVERY = [
     ProgramDiffers("a.npz", (("seed", "1", "2"),)),
     RunExists("runs/1", "runs/1/3.npz", 3),
     ResumedElsewhere("seed", "1", "2"),
+    NotExportable("a layer that needs the number of rows", "give batch_size="),
+    WrongPlatform(("cuda",), ("cpu",)),
     StateMismatch(("a/b",), ("c", "d"), ("e: expected float32[2], got float32[3]",), "give rename"),
     StepsExceeded(),
     Interrupted(),

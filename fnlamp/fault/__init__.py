@@ -21,6 +21,8 @@ from fnlamp.fault.checkpoint import RunExists as RunExists
 from fnlamp.fault.checkpoint import StateMismatch as StateMismatch
 from fnlamp.fault.download import ChecksumMismatch as ChecksumMismatch
 from fnlamp.fault.download import DownloadFailed as DownloadFailed
+from fnlamp.fault.export import NotExportable as NotExportable
+from fnlamp.fault.export import WrongPlatform as WrongPlatform
 from fnlamp.fault.extra import ExtraMissing as ExtraMissing
 from fnlamp.fault.extra import NoDisplay as NoDisplay
 from fnlamp.fault.file import BadCell as BadCell

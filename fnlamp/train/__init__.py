@@ -16,8 +16,11 @@ from fnlamp.train.execute import Stepwise as Stepwise
 from fnlamp.train.explain.compiled import CompiledMemory as CompiledMemory
 from fnlamp.train.explain.compiled import compiled_memory as compiled_memory
 from fnlamp.train.factory import LoopContext as LoopContext
+from fnlamp.train.files.exported import Exported as Exported
+from fnlamp.train.files.exported import load_exported as load_exported
 from fnlamp.train.files.load import load_model as load_model
 from fnlamp.train.files.save import save_model as save_model
+from fnlamp.train.files.stablehlo import export as export
 from fnlamp.train.fold import Fold as Fold
 from fnlamp.train.fold import Verdict as Verdict
 from fnlamp.train.fold import best as best

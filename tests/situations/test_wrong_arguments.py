@@ -547,6 +547,15 @@ CASES: dict[str, Case] = {
     "train.Precision": case(train.Precision, scaled=FLAG),
     "train.RateRange": case(train.RateRange, RATES, rates=ANYTHING, losses=ANYTHING, smoothed=ANYTHING, diverged=ANYTHING),
     "train.evaluate": case(train.evaluate, {"batches": STREAM}, batches=FUNCTION),
+    "train.export": case(
+        train.export,
+        {"trained": train.Kept(MODEL, {}, {}, 1, X), "path": "m"},
+        path=f"{OPTIONAL} {TEXT}",
+        batch_size=OPTIONAL,
+        with_parameters=FLAG,
+        platforms=OPTIONAL,
+    ),
+    "train.load_exported": case(train.load_exported, FILE, path=TEXT, parameters=OPTIONAL),
     "train.learning_rate_range": case(
         train.learning_rate_range,
         {"model": MODEL, "optimizer": optim.adamw, "train_batches": batches_of, "lowest": 1e-3, "highest": 4.0, "steps": 5},
@@ -690,6 +699,7 @@ RECORDS = {
         "Differing",
         "EpochReport",
         "Evaluation",
+        "Exported",
         "Kept",
         "LoopContext",
         "Supervised",

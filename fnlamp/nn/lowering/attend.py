@@ -25,7 +25,10 @@ def _forward(x: Array, heads: int, causal: bool) -> tuple[Array, list[tuple[Arra
     if not x.size:  # no rows, or no time steps: the softmax would be undefined
         empty = jnp.zeros((*x.shape[:2], x.shape[2] // 3), x.dtype)
         return empty, []
-    made = [_forward_part(part, heads, causal) for part in jnp.split(x, _parts(x))]
+    if (count := _parts(x)) == 1:
+        y, kept = _forward_part(x, heads, causal)
+        return y, [kept]
+    made = [_forward_part(part, heads, causal) for part in jnp.split(x, count)]
     return jnp.concatenate([y for y, _ in made]), [kept for _, kept in made]
 
 

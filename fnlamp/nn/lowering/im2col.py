@@ -40,7 +40,7 @@ def batch_first(x: Array) -> Array:
 def pad(x: Array, sides: Sides, value: Any = 0) -> Array:
     """The images with rows and columns of `value` around them."""
     (above, below), (left, right) = sides
-    return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), (above, below, 0), (left, right, 0), (0, 0, 0)))
+    return jnp.pad(x, ((0, 0), (above, below), (left, right), (0, 0)), constant_values=jnp.asarray(value, x.dtype))
 
 
 def shifts(x: Array, window: Window, axis: int) -> list[Array]:

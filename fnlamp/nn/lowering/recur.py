@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, wide
+from fnlamp.arrays import Array, platform, wide
 from fnlamp.nn.lowering.matmul import in_memory
 
 
@@ -19,7 +19,23 @@ def recur(gates: Array, weight: Array) -> Array:
     one tanh, since `s(z) = (tanh(z / 2) + 1) / 2`; buffers are overwritten in place; whatever does not depend on the previous
     iteration is computed for all time steps at once, before or after the loop.
     """
-    return _forward(gates, weight)[0]
+    return plain_recur(gates, weight) if platform() == "any" else _forward(gates, weight)[0]
+
+
+def plain_recur(gates: Array, weight: Array) -> Array:
+    """`recur` as the paper writes it, in operations that other tools know."""
+    long = wide(weight)
+
+    def iteration(carry: tuple[Array, Array], z: Array) -> tuple[tuple[Array, Array], Array]:
+        h, c = carry
+        i, f, g, o = jnp.split(z + (h @ weight).astype(long), 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(weight.dtype)
+        return (h, c), h
+
+    start = gates.shape[1], weight.shape[0]
+    states: Array = jax.lax.scan(iteration, (jnp.zeros(start, weight.dtype), jnp.zeros(start, long)), gates.astype(long))[1]
+    return states
 
 
 def _lowest(hidden: int, dtype: Any) -> Array:

@@ -25,11 +25,11 @@ from fnlamp.train.supervised import Supervised
 SAFETENSORS, NPZ = ".safetensors", ".npz"
 
 
-def model_path(path: Any) -> str:
+def model_path(path: Any, argument: str = "path") -> str:
     """The path of a model file as text.  Raises: `TypeError`, `ValueError` for one that ends in neither suffix."""
-    name = path_of(path)
+    name = path_of(path, argument)
     if not name.endswith((SAFETENSORS, NPZ)):
-        raise ValueError(f"path ends in {SAFETENSORS} or {NPZ}, the format of the file, got {name!r}")
+        raise ValueError(f"{argument} ends in {SAFETENSORS} or {NPZ}, the format of the file, got {name!r}")
     return name
 
 

@@ -77,8 +77,7 @@ def load_model(
     def outline() -> Outline:
         return Outline((f"load the model {name}",), Unknown("the contents of the file are unknown until it is read"))
 
-    contents = checkpoint.read(name).map(lambda file: (file.tree, file.note)) if name.endswith(NPZ) else _safetensors(name)
-    return contents.bind(fitted).named(f"load_model {name}").outlined(outline)
+    return contents_of(name).bind(fitted).named(f"load_model {name}").outlined(outline)
 
 
 def _specs(features: Tree) -> Tree:
@@ -88,6 +87,13 @@ def _specs(features: Tree) -> Tree:
         return x if isinstance(x, Spec) else spec_of(as_array(x, "features"))
 
     return jax.tree.map(one, features, is_leaf=lambda x: isinstance(x, list))
+
+
+def contents_of(path: str) -> Effect[tuple[Tree, Mapping[str, Any]], FileFault | FileTooNew | ExtraMissing]:
+    """The program that reads the arrays and the description in a model file of either format."""
+    if path.endswith(NPZ):
+        return checkpoint.read(path).map(lambda file: (file.tree, file.note))
+    return _safetensors(path)
 
 
 def _safetensors(path: str) -> Effect[tuple[Tree, Mapping[str, Any]], FileFault | ExtraMissing]:
