@@ -42,6 +42,7 @@ class Contestant:
 
 
 CONTESTANTS = {
+    "fnlamp": Contestant("gauntlet_fnlamp", "", ("fnlamp", "jax"), f"train.Checkpoints(folder, steps={SAVE_EVERY})"),
     "lightning": Contestant(
         "gauntlet_lightning", "plain", ("lightning", "torch"), f"ModelCheckpoint(every_n_train_steps={SAVE_EVERY})"
     ),
