@@ -115,7 +115,7 @@ def stored(
     part: str = ".write",
     commit: Callable[[Callable[[], None]], None] = lambda rename: rename(),
 ) -> Saved:
-    """Write a tree apart to its file.
+    """Write a packed tree to its file.
 
     `check` is called between pieces, and may raise to stop; `commit` is given the renaming.  Fails: `FileUnwritable`.
     """

@@ -60,7 +60,7 @@ def save(
         with contextlib.ExitStack() as stack:
             lock = locked_folder(name)
             stack.callback(lock.release)
-            serial = 1 + last_serial(name)
+            serial = 1 + last_serial(listed(name))
 
             def check() -> None:
                 polled.check()
@@ -77,7 +77,9 @@ def saves(folder: str | PathLike[str]) -> Effect[tuple[Saved, ...], FileMissing]
     A damaged one is left out, and a line of the log names it.  Fails: `FileMissing` for a folder that cannot be read.
     """
     name = expanded(folder, "folder")
-    return described(Effect.call(lambda runtime: Success(finished(name, runtime))), f"list the saves in {printable(name)}")
+    return described(
+        Effect.call(lambda runtime: Success(tuple(finished(listed(name), runtime)))), f"list the saves in {printable(name)}"
+    )
 
 
 def latest(
@@ -158,17 +160,13 @@ def _named(folder: str) -> list[tuple[str, int]]:
     return [(os.path.join(folder, match[0]), int(match[1])) for name in names if (match := _NAME.fullmatch(name))]
 
 
-def last_serial(folder: str) -> int:
-    """The largest serial number of a save, 0 without any.  Fails: `FileMissing`."""
-    return int(max((each.serial for each in listed(folder)), default=0))
+def last_serial(files: list[Listed]) -> int:
+    """The largest serial number, 0 without any."""
+    return int(files[-1].serial) if files else 0
 
 
-def finished(folder: str, runtime: Runtime) -> tuple[Saved, ...]:
-    """The finished saves, oldest first.  Fails: `FileMissing`."""
-    return tuple(_saved(listed(folder), runtime))
-
-
-def _saved(files: list[Listed], runtime: Runtime) -> Iterator[Saved]:
+def finished(files: list[Listed], runtime: Runtime) -> Iterator[Saved]:
+    """Those that can be read, in the same order; a line of the log names each other one."""
     for each in files:
         try:
             if each.fault is not None:
@@ -203,7 +201,7 @@ def locked_folder(folder: str) -> Lock:
 
 def remove_parts(folder: str) -> None:
     """Remove what killed processes left; the folder is locked."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            if _PART.fullmatch(name):
+    for name in os.listdir(folder):
+        if _PART.fullmatch(name):
+            with contextlib.suppress(OSError):
                 os.remove(os.path.join(folder, name))

@@ -38,7 +38,7 @@ class Lock:
     """
 
     def __init__(self, folder: str) -> None:
-        self._path = os.path.join(folder, NAME)
+        self._path = os.path.join(os.path.abspath(folder), NAME)
         status = os.stat(folder)
         self._key = status.st_dev, status.st_ino
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
@@ -49,10 +49,13 @@ class Lock:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             try:
                 me = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(8)}
+                self._token = me["token"]
                 self._beats = not self._locked(folder)
                 if self._beats:
                     self._claim(folder, me)
-                self._write(me)
+                else:
+                    with contextlib.suppress(OSError):  # on a full disk, the lock holds and only its owner has no name
+                        self._write(me)
             except BaseException:
                 os.close(self._descriptor)
                 raise
@@ -82,8 +85,11 @@ class Lock:
             raise _in_use(folder, owner)
         self._write(me)
         time.sleep(0.2)
-        if (now := self._read()).get("token") != me["token"]:
-            raise _in_use(folder, now)
+        if not self._mine():
+            raise _in_use(folder, self._read())
+
+    def _mine(self) -> bool:
+        return self._read().get("token") == self._token
 
     def _silent(self) -> float:
         """Seconds since the last sign of life, by the file system's own clock, which may differ from this machine's."""
@@ -114,13 +120,16 @@ class Lock:
         """Raises: `OSError`, if the folder is another one by now, which this lock does not protect."""
         if not os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(self._descriptor)):
             raise FileNotFoundError(errno.ENOENT, "the folder was removed or replaced")
+        if self._beats and not self._mine():
+            raise OSError(errno.EBUSY, f"another run took the folder over, after {STALE:.0f} seconds without a sign of life")
 
     def release(self) -> None:
         """Give the folder back; once."""
         with _guard:
             if _held.pop(self._key, (0, ""))[0] == os.getpid():
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, 0)
+                    if self._mine():
+                        os.ftruncate(self._descriptor, 0)
                 os.close(self._descriptor)
 
 
@@ -133,10 +142,9 @@ def _ended(owner: dict[str, Any]) -> bool:
     pid = owner.get("pid")
     if owner.get("host") != socket.gethostname() or type(pid) is not int:
         return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:  # another user's
-        return False
+    with contextlib.suppress(PermissionError):  # another user's process
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
     return False

@@ -26,7 +26,7 @@ LIMIT: Final = 2**26
 
 
 class Packed(NamedTuple):
-    """A tree apart: its structure, and its arrays in host memory with how and under which name each is stored."""
+    """A tree taken apart: its structure, and its arrays in host memory with how and under which name each is stored."""
 
     structure: Any
     leaves: list[Leaf]

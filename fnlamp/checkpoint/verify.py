@@ -79,13 +79,13 @@ def _verify(where: str, expected: str, actual: str) -> None:
 
 
 def arrays_of(path: str, file: io.BufferedReader, manifest: Manifest, place: Trailer) -> list[Any]:
-    """The verified arrays, and every byte between them compared. They are hashed in a thread while the next ones are read."""
+    """The verified arrays, and every byte between them compared. Threads hash them while the next ones are read."""
     with decoding(path):
         members = manifest.members()
-        rest = members[-1].start + len(local_header(members[-1])) + members[-1].size if members else 0
-        last = Member(MANIFEST, 0, place.size, rest)
-    if rest + len(local_header(last)) != place.start:  # so no array is larger than the file
-        raise FaultError(FileCorrupt(path, f"arrays that end at byte {place.start:,}", f"{rest:,}"))
+        arrays_end = members[-1].start + len(local_header(members[-1])) + members[-1].size if members else 0
+        last = Member(MANIFEST, 0, place.size, arrays_end)
+    if arrays_end + len(local_header(last)) != place.start:  # so no array is larger than the file
+        raise FaultError(FileCorrupt(path, f"arrays up to the manifest at byte {place.start:,}", f"up to byte {arrays_end:,}"))
     file.seek(0)
     hashes: list[tuple[str, str, Callable[[], str]]] = []
     with ThreadPoolExecutor(2, "fnlamp hash") as aside:

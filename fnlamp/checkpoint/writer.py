@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Never, final
 
 from fnlamp.arrays import Tree
 from fnlamp.checkpoint.file import NOTHING, Saved, described, stored
-from fnlamp.checkpoint.folder import PART, finished, last_serial, locked_folder, path_of_step, remove_parts
+from fnlamp.checkpoint.folder import PART, finished, last_serial, listed, locked_folder, path_of_step, remove_parts
 from fnlamp.checkpoint.keep import Keep, keep_all
 from fnlamp.checkpoint.lock import BEAT, Lock
 from fnlamp.checkpoint.manifest import Packed, packed
@@ -21,18 +21,18 @@ from fnlamp.checkpoint.replace import expanded, reason_of, writing
 from fnlamp.effect import Effect, Exit, Resource, Runtime
 from fnlamp.effect.runtime import GLANCE, polled
 from fnlamp.effect.signals import locked, shielded
-from fnlamp.fault import Fault, FaultError, FileMissing, FileUnwritable, FolderInUse, ResourceExhausted, printable
+from fnlamp.fault import Fault, FaultError, FileMissing, FileTooNew, FileUnwritable, FolderInUse, ResourceExhausted, printable
 from fnlamp.given import function, instance, whole
 
 
 def writer(
     folder: str | PathLike[str], *, keep: Keep = keep_all
-) -> Resource[Writer, FolderInUse | FileUnwritable | FileMissing | ResourceExhausted]:
+) -> Resource[Writer, FolderInUse | FileUnwritable | FileMissing | FileTooNew | ResourceExhausted]:
     """A thread that saves trees in a folder, which is created if missing and locked against other runs.
 
     After each save, the saves that `keep` names are deleted; the newest never is. A release abandons the save in flight: call
     `Writer.wait` before.  Fails: `FolderInUse`; `FileUnwritable` or `FileMissing` for a folder that cannot be used;
-    `ResourceExhausted`.
+    `FileTooNew` for one with saves of a newer fnlamp; `ResourceExhausted`.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -48,10 +48,15 @@ def writer(
     function("keep", keep, "a function from saves to those to delete, such as keep_last(3)")
 
     def acquire(runtime: Runtime) -> Writer:
-        lock = locked_folder(name)
+        here = os.path.abspath(name)  # the program may change its working directory
+        lock = locked_folder(here)
         try:
-            remove_parts(name)
-            return Writer(name, keep, lock, finished(name, runtime), last_serial(name))
+            remove_parts(here)
+            files = listed(here)
+            for each in files:
+                if isinstance(each.fault, FileTooNew):
+                    raise FaultError(each.fault)
+            return Writer(here, keep, lock, tuple(finished(files, runtime)), last_serial(files))
         except BaseException as error:
             lock.release()
             if isinstance(error, RuntimeError):  # Python's, if it cannot start a thread

@@ -339,8 +339,23 @@ def test_an_owner_gives_signs_of_life(tmp_path, without_locks, monkeypatch):
     monkeypatch.setattr(locks, "BEAT", 0.0)
     lock.beat()
     assert (tmp_path / ".lock").stat().st_mtime > 0
+    lock.verify()
+    owned(tmp_path, pid=2, host="elsewhere")
+    with pytest.raises(OSError, match="took the folder over"):
+        lock.verify()
     lock.release()
     lock.release()
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == 2  # the other's claim stays
+
+
+def test_a_full_disk_has_room_for_a_lock(tmp_path):
+    folder = tmp_path / "disk"
+    with disk(folder, "size=1m"):
+        with contextlib.suppress(OSError), open(folder / "filling", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert isinstance(fault(save(folder, 1, {"x": np.zeros(10_000)}), QUIET), FileUnwritable)
+        value(writer(folder).use(lambda _: Effect.from_value(1)))
 
 
 def test_of_two_that_take_over_at_once_the_last_wins(tmp_path, without_locks, monkeypatch):
@@ -422,3 +437,27 @@ def test_plain_values_beyond_the_limit_are_refused_before_a_file_is_written(tmp_
     found = fault(write(tmp_path / "a.npz", {"text": "x" * 1000}), QUIET)
     assert "arrays" in str(found)
     assert not Path(tmp_path, "a.npz").exists() and names(tmp_path) == []
+
+
+def test_memory_is_one_copy_at_most(tmp_path):
+    import tracemalloc
+
+    tree = {f"{n}": np.ones(500_000) for n in range(10)}  # 40 MB
+    tree["turned"] = np.asfortranarray(np.ones((500, 1000)))
+    size = sum(each.nbytes for each in tree.values())
+
+    def peak_of(action):
+        tracemalloc.start()
+        kept = action()
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return kept, found / size
+
+    def body(each):
+        for step in range(3):
+            each.submit(step, tree)
+        each.wait()
+
+    assert peak_of(lambda: value(write(tmp_path / "a.npz", tree)))[1] < 0.05
+    assert peak_of(lambda: using(tmp_path / "run", body))[1] < 1.05
+    assert peak_of(lambda: value(read(tmp_path / "a.npz")))[1] < 1.05

@@ -13,7 +13,7 @@ from outcomes import fault, value
 
 from fnlamp.checkpoint import Saved, keep_any, keep_best, keep_every, keep_last, latest, saves, writer
 from fnlamp.effect import Effect, Interrupted, Runtime
-from fnlamp.fault import FaultError, FileUnwritable, FolderInUse, NotStorable
+from fnlamp.fault import FaultError, FileTooNew, FileUnwritable, FolderInUse, NotStorable
 
 
 def names(folder):
@@ -100,6 +100,32 @@ def test_a_folder_that_is_removed_or_replaced(tmp_path):
     for found in using(folder, body):
         assert isinstance(found[0], FileUnwritable)
     assert names(folder) == []
+
+
+def test_the_working_directory_may_change(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def body(each):
+        monkeypatch.chdir(tmp_path / "other")
+        each.submit(1, {})
+        each.wait()
+        return each.failures()
+
+    assert using("run", body) == ()
+    assert value(latest(tmp_path / "run")).step == 1
+    assert names(tmp_path / "other") == []
+
+
+def test_a_folder_with_saves_of_a_newer_version(tmp_path):
+    from fnlamp.checkpoint.archive import TRAILER, parsed_trailer, trailer
+
+    using(tmp_path, lambda each: (each.submit(1, {}), each.wait()))
+    path = tmp_path / "000000000001.npz"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-TRAILER] + trailer(parsed_trailer(raw[-TRAILER:])._replace(version=2)))
+    for _ in range(2):  # the lock is released
+        assert isinstance(fault(writer(tmp_path).use(lambda _: Effect.from_value(1)), Runtime(log=None)), FileTooNew)
 
 
 def test_one_writer_for_a_folder(tmp_path):
