@@ -19,6 +19,7 @@ from fnlamp.train.factory import LoopContext as LoopContext
 from fnlamp.train.files.exported import Exported as Exported
 from fnlamp.train.files.exported import load_exported as load_exported
 from fnlamp.train.files.load import load_model as load_model
+from fnlamp.train.files.onnx import export_onnx as export_onnx
 from fnlamp.train.files.save import save_model as save_model
 from fnlamp.train.files.stablehlo import export as export
 from fnlamp.train.fold import Fold as Fold

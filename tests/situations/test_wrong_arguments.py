@@ -555,6 +555,13 @@ CASES: dict[str, Case] = {
         with_parameters=FLAG,
         platforms=OPTIONAL,
     ),
+    "train.export_onnx": case(
+        train.export_onnx,
+        {"trained": train.Kept(MODEL, {}, {}, 1, X), "path": "m.onnx"},
+        path=TEXT,
+        batch_size=OPTIONAL,
+        opset=OPTIONAL,
+    ),
     "train.load_exported": case(train.load_exported, FILE, path=TEXT, parameters=OPTIONAL),
     "train.learning_rate_range": case(
         train.learning_rate_range,

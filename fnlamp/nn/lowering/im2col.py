@@ -40,7 +40,7 @@ def batch_first(x: Array) -> Array:
 def pad(x: Array, sides: Sides, value: Any = 0) -> Array:
     """The images with rows and columns of `value` around them."""
     (above, below), (left, right) = sides
-    return jnp.pad(x, ((0, 0), (above, below), (left, right), (0, 0)), constant_values=jnp.asarray(value, x.dtype))
+    return jnp.pad(x, ((0, 0), (above, below), (left, right), (0, 0)), constant_values=np.asarray(value, x.dtype))
 
 
 def shifts(x: Array, window: Window, axis: int) -> list[Array]:

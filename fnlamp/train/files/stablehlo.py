@@ -56,8 +56,7 @@ def export(
     """
     name = None if path is None else expanded(path)
     check_trained("export", trained)
-    if trained.features is None:
-        raise ValueError("export: trained.features is the spec of the model's features, got None")
+    check_features("export", trained)
     rows = None if batch_size is None else whole("batch_size", batch_size)
     inside = flag("with_parameters", with_parameters)
     targets = None if platforms is None else several("platforms", platforms)
@@ -72,6 +71,12 @@ def export(
         return exported
 
     return Effect.checked(work).named("export" if name is None else f"export {name}")
+
+
+def check_features(name: str, trained: Trained | Kept) -> None:
+    """Raises: `ValueError` for a model that does not know its features."""
+    if trained.features is None:
+        raise ValueError(f"{name}: trained.features is the spec of the model's features, got None")
 
 
 def exported_program(trained: Trained | Kept, rows: int | None, inside: bool, platforms: tuple[str, ...] | None) -> Exported:
