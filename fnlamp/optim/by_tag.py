@@ -9,10 +9,10 @@ from typing import Any
 import jax
 
 from fnlamp.arrays import Array, Params, Tree
-from fnlamp.given import function, instance
+from fnlamp.given import function, instance, number
 from fnlamp.optim.clip import clip_by_global_norm
 from fnlamp.optim.optimizer import Optimizer, unchanged
-from fnlamp.tag import Tag, check_hyper
+from fnlamp.tag import Tag
 
 
 def by_tag(optimizers: Mapping[str, Optimizer], choose: Callable[[Tag], str], clip: float | None = None) -> Optimizer:
@@ -36,8 +36,7 @@ def by_tag(optimizers: Mapping[str, Optimizer], choose: Callable[[Tag], str], cl
         instance("by_tag: optimizers", one, Optimizer, f"a dict of optimizers by name; {name!r} is")
         if one.at is not unchanged or one.evaluated is not unchanged or one.skipped or one.loss_scale:
             raise ValueError(f"by_tag: optimizers are rules, and {name!r} is {one}, which goes around by_tag(...)")
-    if clip is not None and not check_hyper("by_tag: clip", clip) > 0:
-        raise ValueError(f"by_tag: clip is a norm above 0, got {clip}")
+    clip = clip if clip is None else number("by_tag: clip", clip, "a norm above 0", lambda n: n > 0)
     named = partial(_named, tuple(optimizers), choose)
 
     def init(params: Params, tags: Tree) -> Tree:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fnlamp.arrays import Array, Params, Tree, wide
 from fnlamp.elsewhere import OPTIMIZER, Elsewhere
-from fnlamp.given import function, instance, several, text
+from fnlamp.given import function, instance, number, several, text
 from fnlamp.optim.clip import clip_by_global_norm
 from fnlamp.tag import Hyper, Scheduled, Tag, check_hyper, values_of
 
@@ -62,7 +62,7 @@ class Optimizer(Elsewhere):
             instance(f"Optimizer: {name}", getattr(self, name), Callable | None, "a function from a state to a number, or None")
 
     def advance(self, grads: Tree, state: Tree, params: Params, tags: Tree, scale: Array | float = 1.0) -> tuple[Params, Tree]:
-        """`update` with this optimizer's own hyperparameters, for a loop of your own; inside `jit` they are compiled in.
+        """`update` with this optimizer's own hyperparameters, for your own loop; inside `jit` they are compiled in.
 
         >>> from fnlamp import optim, Role, Tag
         >>> optimizer = optim.sgdw(learning_rate=0.1)
@@ -96,14 +96,13 @@ def lift(
 
     `slots` are names, for slots that start at zero with the parameter's shape in at least float32; or a function
     `(param, tag) -> {slot: array or tree of arrays}` that makes the first ones, which need not be the same for all parameters.
-    The rule computes in at least float32, so that parameters in half precision are rounded once a step. `clip` bounds the
+    The rule computes in at least float32, so that parameters in half precision are rounded once per step. `clip` bounds the
     global norm of the gradient before the rule runs.
     `hypers` are hyperparameters that a compiled step takes as arguments: another learning rate does not compile again.
     Raises: `TypeError`, `ValueError` for a hyperparameter that is not a number of 0 or more, a function of a `Tag`, or
     `scheduled`.
     """
-    if clip is not None and not check_hyper("clip", clip) > 0:
-        raise ValueError(f"clip is a norm above 0, got {clip}")
+    clip = clip if clip is None else number("clip", clip, "a norm above 0", lambda n: n > 0)
     text("lift: name", name)
     function("lift: rule", rule, "a function (gradient, slots, param, step, scale, tag) -> (param, slots)")
     for hyper, value in instance("lift: hypers", hypers, Mapping, "a dict of hyperparameters by name").items():

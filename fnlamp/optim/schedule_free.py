@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -71,7 +69,5 @@ def _moved(z: Params, y: Tree, moved: Params, made: Array) -> Params:
     def one(z: Array, y: Array | None, moved: Array) -> Array:
         return z if y is None else jnp.where(made, (moved + (z.astype(y.dtype) - y)).astype(z.dtype), z)
 
-    structure: Any = jax.tree.structure(z)
-    rows = zip(jax.tree.leaves(z), structure.flatten_up_to(y), jax.tree.leaves(moved), strict=True)
-    new: Params = structure.unflatten([one(*row) for row in rows])
+    new: Params = jax.tree.map(one, z, y, moved)
     return new

@@ -108,30 +108,26 @@ def guarded(inner: Optimizer, name: str, own: Own, judge: Callable[..., tuple[Ar
 
 def finite(grads: Tree, tags: Tree, frozen: Callable[[Tag], bool]) -> Array:
     """Whether each number is finite, of all gradients but those of frozen parameters."""
-    structure: Any = jax.tree.structure(grads)
-    rows = zip(jax.tree.leaves(grads), structure.flatten_up_to(tags), strict=True)
-    # The largest size is NaN if one number is.
-    largest = [jnp.max(jnp.abs(grad), initial=0).astype(wide(grad)) for grad, tag in rows if not frozen(tag)]
+
+    def largest_of(grad: Array, tag: Tag) -> Array | None:  # NaN if one number is
+        return None if frozen(tag) else jnp.max(jnp.abs(grad), initial=0).astype(wide(grad))
+
+    largest = jax.tree.leaves(jax.tree.map(largest_of, grads, tags))
     return jnp.stack([jnp.isfinite(size) for size in largest]).all() if largest else jnp.asarray(True)
 
 
 def started(params: Params, tags: Tree, frozen: Callable[[Tag], bool]) -> Tree:
     """A copy of the parameters in at least float32, to be averaged; `None` for frozen ones."""
-    structure: Any = jax.tree.structure(params)
-    rows = zip(jax.tree.leaves(params), structure.flatten_up_to(tags), strict=True)
-    return structure.unflatten([None if frozen(tag) else jnp.array(param, wide(param)) for param, tag in rows])
+    return jax.tree.map(lambda param, tag: None if frozen(tag) else jnp.array(param, wide(param)), params, tags)
 
 
 def towards(average: Tree, params: Params, share: Any) -> Tree:
     """`average + share (params - average)`, exact for a share of 0 or 1, and for parameters that stay."""
 
-    def one(x: Array | None, param: Array) -> Array | None:
+    def one(param: Array, x: Array | None) -> Array | None:
         return None if x is None else between(x, param.astype(x.dtype), share)
 
-    structure: Any = jax.tree.structure(params)
-    return structure.unflatten(
-        [one(*row) for row in zip(structure.flatten_up_to(average), jax.tree.leaves(params), strict=True)]
-    )
+    return jax.tree.map(one, params, average)
 
 
 def between(a: Array, b: Array, share: Any) -> Array:
@@ -140,8 +136,10 @@ def between(a: Array, b: Array, share: Any) -> Array:
 
 
 def filled(average: Tree, params: Params, *, cast: bool = True) -> Params:
-    """The average in the parameters' dtypes, or in its own without `cast`; of frozen parameters themselves."""
-    structure: Any = jax.tree.structure(params)
-    rows = zip(structure.flatten_up_to(average), jax.tree.leaves(params), strict=True)
-    made: Params = structure.unflatten([p if x is None else x.astype(p.dtype) if cast else x for x, p in rows])
+    """The average in the parameters' dtypes, or in its own without `cast`; and frozen parameters as they are."""
+
+    def one(param: Array, x: Array | None) -> Array:
+        return param if x is None else x.astype(param.dtype) if cast else x
+
+    made: Params = jax.tree.map(one, params, average)
     return made
