@@ -16,7 +16,7 @@ import pytest
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp import loss, stream, train
+from fnlamp import data, loss, stream, train
 from fnlamp.effect import Runtime
 from fnlamp.fault import EmptyEpoch
 
@@ -24,14 +24,19 @@ pytestmark = pytest.mark.acceptance
 QUIET = Runtime(log=None)
 
 
-@pytest.fixture(scope="session")
-def classifier():
-    path = Path(__file__).parents[2] / "examples" / "classifier.py"
-    spec = importlib.util.spec_from_file_location("classifier_example", path)
+def example(name):
+    """The module of that file in the examples."""
+    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_example", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def classifier():
+    return example("classifier")
 
 
 @pytest.fixture(scope="session")
@@ -132,11 +137,7 @@ def test_executors_are_bit_identical(classifier, images, model):
 
 
 def test_the_convolutions_reach_98_8_percent_of_the_test_images_within_five_epochs(mnist_folder, capsys):
-    path = Path(__file__).parents[2] / "examples" / "convolution.py"
-    spec = importlib.util.spec_from_file_location("convolution_example", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.main(["--data", str(mnist_folder)]) == 0
+    assert example("convolution").main(["--data", str(mnist_folder)]) == 0
     out = capsys.readouterr().out
     assert "431,080" in out
     accuracies = [float(found) for found in re.findall(r"Accuracy: (\d+\.\d+)%", out)]
@@ -147,12 +148,34 @@ def test_the_convolutions_reach_98_8_percent_of_the_test_images_within_five_epoc
 
 @pytest.mark.slow
 def test_two_epochs_reach_99_percent_of_the_test_images(mnist_folder, capsys):
-    path = Path(__file__).parents[2] / "examples" / "mnist_fast.py"
-    spec = importlib.util.spec_from_file_location("mnist_fast_example", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    assert module.main(["--data", str(mnist_folder), "--seeds", "1"]) == 0
+    assert example("mnist_fast").main(["--data", str(mnist_folder), "--seeds", "1"]) == 0
     out = capsys.readouterr().out
     print(out)
     assert float(re.findall(r"mean of 1 seeds: (\d+\.\d+)%", out)[0]) >= 99.0
+
+
+@pytest.mark.slow
+def test_half_precision_is_as_accurate_as_float32_over_three_seeds(mnist_folder):
+    cases = example("benchmarks/cases")
+    case, rows = cases.CASES["simple"], cases.digits(mnist_folder)
+    names = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+    images, labels = (value(data.read_idx(mnist_folder / name)) for name in names)
+    measure = train.evaluate(
+        stream.minibatches(images.reshape(len(images), -1), labels, batch_size=1000), {"accuracy": loss.accuracy}
+    )
+
+    def accuracy(precision, seed):
+        program = train.epochs(
+            model=train.supervised(case.layer, loss.cross_entropy(), precision=precision),
+            optimizer=case.optimizer,
+            train_batches=lambda context: stream.minibatches(*rows, batch_size=case.batch, seed=context.seed),
+            epochs=3,
+            seed=seed,
+        )
+        return 100 * value(program.bind(measure)).metrics["accuracy"]
+
+    found = {str(p): [accuracy(p, seed) for seed in range(3)] for p in (train.float32, train.bfloat16, train.float16)}
+    print(f"accuracy in percent {found}")
+    plain, *half = (statistics.mean(each) for each in found.values())
+    assert plain > 96.5
+    assert all(abs(mean - plain) <= 0.3 for mean in half)
