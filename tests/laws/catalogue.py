@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -169,16 +169,7 @@ ACQUIRED: dict[str, Resource[stream.BatchStream, Any]] = {
 ONCE: dict[str, Callable[[], stream.BatchStream]] = {"from_iterator": lambda: stream.from_iterator(iter(LIST), spec=LIST[0])}
 
 NO_LAYERS = {"Initializer", "by_fan_in", "forget_one", "gather_positions", "torch_uniform"}
-METRICS = {
-    "accuracy",
-    "binary_accuracy",
-    "multilabel_accuracy",
-    "top_k_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "confusion_matrix",
-}
+METRICS = {"accuracy", "binary_accuracy", "multilabel_accuracy", "top_k_accuracy", "precision", "recall", "f1"}
 METRICS |= {"confusion_matrix", "auroc", "exact_auroc", "perplexity", "calibration_error", "mae", "rmse", "r2"}
 LOSS_TYPES = {"Average", "Loss", "LossValue", "Metric", "MetricLike"}
 NO_LOSSES = METRICS | LOSS_TYPES | {"as_loss", "as_metric", "checked_value", "differentiable"}
@@ -194,6 +185,25 @@ WRAPPERS: dict[str, Callable[[optim.Optimizer], optim.Optimizer]] = {
     "skip_non_finite": partial(optim.skip_non_finite, at_most=3),
     "swa": partial(optim.swa, start=4, every=2),
 }
+
+
+def form(x: Any) -> Any:
+    """The shape and the dtype of an array."""
+    return x.shape, x.dtype
+
+
+def twenty_steps(optimizer: optim.Optimizer, step: Callable[..., Any], params: Any, tags: Any) -> Iterator[Any]:
+    """Parameters and state after `step(params, state, scale)`, which keeps their form: in float32, and in bfloat16."""
+    for dtype in (jnp.float32, jnp.bfloat16):
+        now = jax.tree.map(lambda p, d=dtype: p.astype(d), params)
+        state = optimizer.init(now, tags)
+        before = jax.tree.map(form, (now, state))
+        for i in range(20):
+            now, state = step(now, state, 1.0 / (i + 1))
+        assert jax.tree.map(form, (now, state)) == before
+        yield now, state
+
+
 SCHEDULES: dict[str, optim.Schedule] = {
     "constant": optim.constant(0.5),
     "linear_ramp": optim.linear_ramp(1, 1e-3, 7),

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import RULES
+from catalogue import RULES, twenty_steps
+from outcomes import same_bytes
 
 from fnlamp import Matrix, Role, Tag, optim, tree
 
@@ -18,14 +19,8 @@ TAGS = {"b": Tag("linear", Role.BIAS), "w": Tag("linear", Role.WEIGHT, matrix=Ma
 GRADS = {"b": jnp.array([-1.0]), "w": jnp.array([[0.1, 0.2], [-0.3, 4.0]])}
 
 
-def same_bytes(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert (x.dtype, x.shape, np.asarray(x).tobytes()) == (y.dtype, y.shape, np.asarray(y).tobytes())
-
-
 def many_steps(optimizer, params, state, first, last):
-    """Steps `first` to `last`, with a gradient and a scale of their own each, in one program."""
+    """Steps `first` to `last`, each with its own gradient and scale, in one program."""
     tags = {name: TAGS[name] for name in params}
 
     def step(carry, i):
@@ -47,13 +42,7 @@ def test_twenty_steps_are_one_program_and_keep_structure_and_dtype(rule):
         traces.append(1)
         return optimizer.advance(GRADS, state, params, TAGS, scale)
 
-    for dtype in (jnp.float32, jnp.bfloat16):
-        params = jax.tree.map(lambda p, d=dtype: p.astype(d), PARAMS)
-        state = optimizer.init(params, TAGS)
-        before = jax.tree.map(lambda x: (x.shape, x.dtype), (params, state))
-        for i in range(20):
-            params, state = step(params, state, 1.0 / (i + 1))
-        assert jax.tree.map(lambda x: (x.shape, x.dtype), (params, state)) == before
+    for params, state in twenty_steps(optimizer, step, PARAMS, TAGS):
         assert all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in jax.tree.leaves((params, state)))
     assert len(traces) == 2
     assert {int(leaf) for path, leaf in tree.paths(state).items() if path.split("/")[-1] == "step"} == {20}
@@ -105,7 +94,7 @@ def test_an_update_leaves_its_inputs_as_they_are(rule):
     state = optimizer.init(PARAMS, TAGS)
     _, state = optimizer.advance(GRADS, state, PARAMS, TAGS)
     given = (GRADS, state, PARAMS)
-    kept = jax.tree.map(np.array, given)  # copies, in dicts of their own
+    kept = jax.tree.map(np.array, given)  # copies, in their own dicts
     first, second = (optimizer.advance(GRADS, state, PARAMS, TAGS, 0.5) for _ in range(2))
     for a, b in ((given, kept), (first, second)):
         assert jax.tree.structure(a) == jax.tree.structure(b)
@@ -127,7 +116,7 @@ def test_a_state_that_was_stored_resumes_to_the_same_bytes(rule):
 
 @pytest.mark.broad
 @each_rule
-def test_numbers_that_are_arguments_are_those_of_a_program_of_its_own(rule):
+def test_numbers_that_are_arguments_are_those_of_their_own_program(rule):
     optimizer = rule()
     state = optimizer.init(PARAMS, TAGS)
     given = jax.jit(lambda numbers: optimizer.update(GRADS, state, PARAMS, TAGS, 0.5, numbers))(optimizer.numbers(PARAMS, TAGS))

@@ -54,7 +54,7 @@ def test_slots_that_a_rule_cannot_have():
 
 
 def test_a_hyperparameter_follows_its_own_schedule():
-    """Momentum 0.5, 0.6, 0.7 beside a decay that ends: by hand in float64."""
+    """Momentum 0.5, 0.6, 0.7 with a decay that ends: by hand in float64."""
     schedule, off = optim.linear_ramp(0.5, 0.7, 2), optim.linear_ramp(1.0, 0.0, 1)
     optimizer = optim.sgdw(0.1, optim.scheduled(lambda tag: 0.2, off), momentum=optim.scheduled(1.0, schedule))
     params, state = PARAMS, optimizer.init(PARAMS, TAGS)

@@ -72,7 +72,7 @@ def nadamw(p, g, s, t, f, a=0.01, w=0.02, b1=0.9, b2=0.99, eps=1e-8, psi=0.01, d
 
 
 def radam(p, g, s, t, f, a=0.01, w=0.02, b1=0.9, b2=0.99, eps=1e-8, tractable=4.0, decay=Decay.BY_LEARNING_RATE):
-    """Liu et al. 2019, Algorithm 2; eps beside the root, which the paper leaves out."""
+    """Liu et al. 2019, Algorithm 2; eps is added to the root; the paper leaves it out."""
     m_hat, _ = adam_moments(g, s, t, b1, b2)
     rho_inf = 2 / (1 - b2) - 1
     rho = rho_inf - 2 * t * b2**t / (1 - b2**t)

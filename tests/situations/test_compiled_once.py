@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import gc
-import logging
 import subprocess
 import sys
 import weakref
 
 import jax
 import numpy as np
+import outcomes
 import pytest
 
 from fnlamp import Role, Tag, loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
-from fnlamp.train.execute.programs import BODIES, PROGRAMS, Kept
+from fnlamp.train.execute.programs import PROGRAMS, Kept
 
 X, Y = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32), np.arange(40) % 3
 
 
 @pytest.fixture
 def compiled():
-    """The names of the programs that JAX compiled while the test ran."""
-    names = []
-
-    class Listener(logging.Handler):
-        def emit(self, record):
-            if record.getMessage().startswith("Finished XLA compilation"):
-                names.append(record.getMessage().split()[4])
-
-    logger, listener = logging.getLogger("jax"), Listener()
-    logger.addHandler(listener)
-    logger.propagate = False
-    PROGRAMS.clear()
-    BODIES.clear()
-    with jax.log_compiles():
+    """The names of the programs that XLA compiled while the test ran."""
+    with outcomes.compiling(outcomes.compiled) as names:
         yield names
-    logger.removeHandler(listener)
-    logger.propagate = True
 
 
 def model():

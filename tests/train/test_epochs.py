@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from outcomes import compiled, compiling, lowered
 from returns.pipeline import is_successful
 from returns.result import Failure
 from returns.unsafe import unsafe_perform_io
@@ -31,7 +32,6 @@ from fnlamp.fault import (
     StateMismatch,
 )
 from fnlamp.tag import Role
-from fnlamp.train.execute.programs import BODIES, PROGRAMS
 from fnlamp.train.execute.supply import SUPER_BATCH
 
 RNG = np.random.default_rng(0)
@@ -120,28 +120,9 @@ def test_another_seed_is_another_run_and_the_seed_is_all_there_is():
 
 @pytest.fixture
 def compilations():
-    """What XLA was asked for while the test ran: the names of programs lowered, and "XLA" for each one compiled."""
-    import logging
-
-    names = []
-
-    class Listener(logging.Handler):
-        def emit(self, record):
-            message = record.getMessage()
-            if message.startswith("Compiling "):
-                names.append(message.split()[1])
-            if message.startswith("Finished XLA compilation"):
-                names.append("XLA")
-
-    logger, listener = logging.getLogger("jax"), Listener()
-    logger.addHandler(listener)
-    logger.propagate = False
-    PROGRAMS.clear()  # as in a new process
-    BODIES.clear()
-    with jax.log_compiles():
+    """The names of programs lowered while the test ran, and "XLA" for each one compiled."""
+    with compiling(lambda message: lowered(message) or (compiled(message) and "XLA")) as names:
         yield names
-    logger.removeHandler(listener)
-    logger.propagate = True
 
 
 def test_only_the_first_epoch_compiles_and_the_short_batch_takes_one_program_more(compilations):

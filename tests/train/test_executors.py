@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import logging
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from outcomes import compiling, lowered
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
@@ -91,7 +91,7 @@ def test_what_breaks_a_large_carry_is_the_same_in_every_executor(monkeypatch):
 
 
 def test_a_mapped_stream_gives_the_same_bits_in_every_executor():
-    # NumPy would promote uint8 * 0.1 to float64, and a function of its own program would be rounded at its end.
+    # NumPy would promote uint8 * 0.1 to float64, and a function that is its own program would be rounded at its end.
     function = lambda batch: (jnp.sin(batch[0] * 0.1) / 3 + 1, batch[1])  # noqa: E731
     mapped = lambda c: stream.minibatches(PIXELS[:40], LABELS[:40], batch_size=10, seed=c.seed).map(function)  # noqa: E731
     program = describe(FLOATS, train_batches=mapped, validation_batches=mapped)
@@ -192,24 +192,9 @@ def test_what_came_before_a_failure_of_the_stream_is_trained_on(executor):
 
 @pytest.fixture
 def compiled():
-    """The names of the programs that JAX compiled while the test ran."""
-    names = []
-
-    class Listener(logging.Handler):
-        def emit(self, record):
-            message = record.getMessage()
-            if message.startswith("Compiling "):
-                names.append(message.split()[1])
-
-    logger, listener = logging.getLogger("jax"), Listener()
-    logger.addHandler(listener)
-    logger.propagate = False
-    PROGRAMS.clear()  # as in a new process
-    BODIES.clear()
-    with jax.log_compiles():
+    """The names of the programs that JAX lowered while the test ran."""
+    with compiling(lowered) as names:
         yield names
-    logger.removeHandler(listener)
-    logger.propagate = True
 
 
 @pytest.mark.broad
