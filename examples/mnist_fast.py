@@ -107,7 +107,7 @@ def summary(found: list[Seed]) -> str:
     seconds, processor = (float(np.mean(of)) for of in zip(*((seed.seconds, seed.processor) for seed in warm), strict=True))
     return (
         f"mean of {len(found)} seeds: {accuracies.mean():.2%} (from {accuracies.min():.2%} to {accuracies.max():.2%}), "
-        f"{seconds:.1f} s a seed, {processor:.1f} s of the processor"
+        f"{seconds:.1f} s per seed, {processor:.1f} s of the processor"
     )
 
 

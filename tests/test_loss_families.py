@@ -234,7 +234,7 @@ def test_counts_are_not_negative():
 
 
 @pytest.mark.parametrize(
-    ("made", "prediction", "target", "told"),
+    ("made", "prediction", "target", "said"),
     [
         (loss.gaussian_nll(), jnp.ones(3), jnp.ones(3), "a tuple (mean, variance)"),
         (loss.gaussian_nll(), (jnp.ones(3), jnp.ones(2)), jnp.ones(3), "gaussian_nll: variance"),
@@ -248,10 +248,10 @@ def test_counts_are_not_negative():
         (loss.focal(), jnp.ones((4, 1)), jnp.ones(4, int), "at least two classes"),
     ],
 )
-def test_shapes_are_named(made, prediction, target, told):
+def test_shapes_are_named(made, prediction, target, said):
     found = fault_of(lambda: made(prediction, target))
     assert isinstance(found, ShapeMismatch)
-    assert told in str(found)
+    assert said in str(found)
 
 
 @pytest.mark.parametrize("made", [loss.focal(), loss.hinge(), loss.dice()], ids=str)

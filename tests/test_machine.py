@@ -47,7 +47,7 @@ print(kept, faults())
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's C library alone can be told")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux's C library takes this setting")
 def test_memory_that_is_kept_is_not_mapped_again():
     def process(keep):
         command = [sys.executable, "-W", "ignore", "-c", MEMORY.format(keep=keep)]

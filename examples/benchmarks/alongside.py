@@ -114,7 +114,7 @@ def overlap(given: Given) -> Outcome:
             shares, what, target = ratios([sum(pair) for pair in both], behind), "1 / (1/L + 1/T)", 0.9
         findings.append(Finding.of(f"training behind a loader that {name}", f"of {what}", shares, target))
     per_batch = {name: 1e3 * interval(values)["median"] / batches for name, values in seconds.items()}
-    return Outcome(findings, {"milliseconds a batch": per_batch, "batches": batches, "seconds": seconds})
+    return Outcome(findings, {"milliseconds per batch": per_batch, "batches": batches, "seconds": seconds})
 
 
 def _trained_and_alone(
@@ -215,7 +215,7 @@ def mapped(given: Given) -> Outcome:
     figures = {
         "gigabytes": features.stat().st_size / GIGABYTE,
         "RssAnon before, gigabytes": kept["before"] / GIGABYTE,
-        "rows a second": round(report.samples / report.seconds),
+        "rows per second": round(report.samples / report.seconds),
         "seconds": report.seconds,
         "loss": report.train_loss,
         "samples of the memory": seen.count,

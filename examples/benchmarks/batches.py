@@ -36,9 +36,9 @@ def memory(given: Given) -> Outcome:
     """Batches of 128 of 60,000 rows of 784 numbers, shuffled: float32, and bytes."""
     floats, labels = rows_in_memory(int(60_000 * given.scale))
     of_each = [_from_memory(given, dtype, floats, labels) for dtype in ("float32", "uint8")]
-    rates = {name: rate for outcome in of_each for name, rate in outcome.figures["rows a second"].items()}
+    rates = {name: rate for outcome in of_each for name, rate in outcome.figures["rows per second"].items()}
     seconds = {name: rounds for outcome in of_each for name, rounds in outcome.figures["seconds"].items()}
-    return Outcome([f for outcome in of_each for f in outcome.findings], {"rows a second": rates, "seconds": seconds})
+    return Outcome([f for outcome in of_each for f in outcome.findings], {"rows per second": rates, "seconds": seconds})
 
 
 def _from_memory(given: Given, dtype: str, floats: Array, labels: Array) -> Outcome:
@@ -55,7 +55,7 @@ def _from_memory(given: Given, dtype: str, floats: Array, labels: Array) -> Outc
     us = f"{dtype}: fnlamp"
     seconds = take_turns({us: ours, **others}, given.rounds)
     findings = [
-        Finding.of(f"batches of 128 from memory, beside {name}", "times as fast", ratios(seconds[name], seconds[us]), 8.0)
+        Finding.of(f"batches of 128 from memory, against {name}", "times as fast", ratios(seconds[name], seconds[us]), 8.0)
         for name in others
     ]
     return Outcome(findings, _rates(seconds, len(x)))
@@ -97,7 +97,7 @@ def _images(given: Given, count: int, size: int) -> Outcome:
     what = f"{len(files):,} JPEG images of {size}x{size}, {WORKERS} workers"
     findings = [
         Finding.of(
-            f"{what}, {code}, beside torch",
+            f"{what}, {code}, against torch",
             "times as fast",
             ratios(seconds[f"torch, {code}"], seconds[f"fnlamp, {code}"]),
             1.0,
@@ -113,4 +113,4 @@ def _bytes(files: list[Any]) -> int:
 
 
 def _rates(seconds: Rounds, rows: int) -> dict[str, Any]:
-    return {"rows a second": {name: round(rows / statistics.median(s)) for name, s in seconds.items()}, "seconds": seconds}
+    return {"rows per second": {name: round(rows / statistics.median(s)) for name, s in seconds.items()}, "seconds": seconds}

@@ -157,7 +157,7 @@ def as_text(name: str, case: dict[str, Any]) -> str:
     lines = [f"\n{name}: {case['seconds']:.0f} s"]
     for finding in case["findings"]:
         lines.append(f"  {Finding(**{key: value for key, value in finding.items() if key != 'passed'})}")
-    for what in ("rows a second", "milliseconds a batch"):
+    for what in ("rows per second", "milliseconds per batch"):
         of_each = case["figures"].get(what)
         if isinstance(of_each, dict):
             lines += [f"    {who:40}{value:>12,.6g} {what}" for who, value in of_each.items()]

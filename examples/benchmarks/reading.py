@@ -39,7 +39,7 @@ def idx(given: Given) -> Outcome:
         np.testing.assert_array_equal(one, other)
     seconds = take_turns({"fnlamp": ours, "gzip and frombuffer": by_hand}, given.rounds)
     faster = ratios(seconds["gzip and frombuffer"], seconds["fnlamp"])
-    found = Finding.of("MNIST's IDX files, beside gzip and numpy.frombuffer", "times as fast", faster, 1.0, note=origin)
+    found = Finding.of("MNIST's IDX files, against gzip and numpy.frombuffer", "times as fast", faster, 1.0, note=origin)
     return Outcome([found], {"seconds": seconds, "files": origin})
 
 
@@ -78,7 +78,7 @@ def csv(given: Given) -> Outcome:
     seconds: Rounds = take_turns({"fnlamp": lambda number: value(read), "fnlamp without tables": plain, **others}, given.rounds)
     best = fastest(seconds, ["pandas", "pyarrow"])
     findings = [
-        Finding.of(f"CSV {how} the extra, beside {best}", "times its time", values, most, at_least=False, note=origin)
+        Finding.of(f"CSV {how} the extra, against {best}", "times its time", values, most, at_least=False, note=origin)
         for how, most, values in (
             ("with", 1.2, ratios(seconds["fnlamp"], seconds[best])),
             ("without", 5.0, ratios(seconds["fnlamp without tables"], seconds[best])),

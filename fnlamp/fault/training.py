@@ -198,8 +198,8 @@ class NonFinite(Fault):
         where: str = "",
     ) -> None:
         # By hand: a generated one would keep the base's field order and take `state` by name only.
-        told = {"what": Broken(what), "epoch": epoch, "step": step, "bound": bound}
-        given = {**told, "again": again, "state": state, "where": where}
+        figures = {"what": Broken(what), "epoch": epoch, "step": step, "bound": bound}
+        given = {**figures, "again": again, "state": state, "where": where}
         for name, value in given.items():
             object.__setattr__(self, name, value)
 

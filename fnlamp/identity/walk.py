@@ -139,9 +139,9 @@ class _Walk:
         if isinstance(value, jax.Array):
             return of_jax_array(value)
         if isinstance(value, tuple | list | deque):
-            return (type(value), *self.items(value), *self.beside(value))
+            return (type(value), *self.items(value), *self.besides(value))
         if isinstance(value, Mapping):
-            return (type(value), *((self.of(k), self.of(v)) for k, v in value.items()), *self.beside(value))
+            return (type(value), *((self.of(k), self.of(v)) for k, v in value.items()), *self.besides(value))
         if isinstance(value, Set):
             return (type(value), frozenset(self.of(item) for item in value))
         if isinstance(value, bytearray | memoryview):
@@ -153,8 +153,8 @@ class _Walk:
             return Same(value)
         return self.instance(value)
 
-    def beside(self, value: Any) -> tuple[Hashable, ...]:
-        """The attributes of an object of a subclass, beside the items or numbers of its base class."""
+    def besides(self, value: Any) -> tuple[Hashable, ...]:
+        """The attributes of an object of a subclass, besides the items or numbers of its base class."""
         fields = {} if type(value) in _ITEMS else instance_fields(value)
         return (self.of(fields),) if fields else ()
 
@@ -302,4 +302,4 @@ class _Walk:
     def array(self, array: Any) -> Hashable:
         plain = np.asarray(array)
         numbers: Any = (str(plain.dtype), plain.shape, self.of(plain.tolist())) if plain.dtype.hasobject else of_array(plain)
-        return (*numbers, *self.beside(array)) if isinstance(array, np.ndarray) else numbers
+        return (*numbers, *self.besides(array)) if isinstance(array, np.ndarray) else numbers

@@ -99,7 +99,7 @@ def precision(
 
     Shapes: prediction `(batch, ..., classes)`, target `(batch, ...)`.  With a `threshold` on the prediction's scale (0.0 for
     logits, 0.5 for probabilities), prediction and target have one shape, `(batch,)`, or `(batch, ..., labels)`; each label is a
-    class of its own, and targets are 0 and 1.
+    separate class, and targets are 0 and 1.
     All classes of the prediction are averaged.  A class without predictions is `zero_division`; if that is NaN, macro and
     weighted averages leave the class out.  Rows whose target is `ignored` do not count; invalid targets make it NaN.
     Fails: as `accuracy`, or with a threshold as `binary_accuracy`.

@@ -97,7 +97,7 @@ def _needed(labels: Any, label_lengths: Any) -> Any:
 
 
 def _sound(shape: tuple[int, ...], labels: Any, label_lengths: Any, lengths: Any, blank: int) -> Any:
-    """Which rows have labels that are classes and not blank, and lengths that are there."""
+    """Which rows have labels that are classes and not blank, and lengths within the arrays."""
     counted = np.arange(labels.shape[1])[None] < label_lengths[:, None]
     known = (labels >= 0) & (labels < shape[-1]) & (labels != blank)
     there = (lengths >= 0) & (lengths <= shape[1]) & (label_lengths >= 0) & (label_lengths <= labels.shape[1])

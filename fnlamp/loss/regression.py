@@ -99,7 +99,7 @@ def product(a: Array, b: Array) -> Array:
     def rounded(x: Array, mantissa: int) -> Array:
         return jax.lax.reduce_precision(x, exponent_bits=bits.nexp, mantissa_bits=mantissa)
 
-    whole = rounded(a * b, bits.nmant)  # as a number of its own, which no fused multiplication keeps exact
+    whole = rounded(a * b, bits.nmant)  # rounded by itself, which a fused multiplication would not do
     a1, b1 = (rounded(x, bits.nmant // 2) for x in (a, b))
     a2, b2 = a - a1, b - b1
     return jnp.stack([whole, ((a1 * b1 - whole) + a1 * b2 + a2 * b1) + a2 * b2])

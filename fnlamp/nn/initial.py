@@ -20,7 +20,7 @@ Initializer: TypeAlias = Callable[..., Array]
 
 @dataclass(frozen=True)
 class by_fan_in:
-    """An initialiser that depends on the number of inputs, of a weight (all its axes but the last) or of the bias beside it.
+    """An initialiser that depends on the number of inputs, of a weight (all its axes but the last) or of its bias.
 
     >>> from fnlamp import nn
     >>> layer = nn.linear(10, bias_init=by_fan_in(lambda n: jax.nn.initializers.constant(1 / n)))

@@ -32,7 +32,7 @@ def check_decay(name: str, decay: Any) -> Decay:
 def decayed(decay: Decay, p: Array, update: Array, f: Array, a: Array, w: Array) -> Array:
     """What is subtracted for the decay: `a w p`, or `f w p`, or `a w p` where `update p >= 0`.
 
-    `update` is what the rule subtracts beside it, up to a positive factor; `f` is the schedule's factor, `a` is `f` times the
+    `update` is what the rule subtracts besides, up to a positive factor; `f` is the schedule's factor, `a` is `f` times the
     learning rate.
     """
     if decay is Decay.INDEPENDENT:

@@ -23,8 +23,8 @@ def lamb(
 
     With f the schedule's factor, a the learning rate, w the weight decay, t the step from 1:
     `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`, `m' = m / (1 - b1^t)`, `v' = v / (1 - b2^t)`,
-    `u = m' / (sqrt(v') + eps) + w p` and `p = p - f a |p| / |u| u`; the ratio is 1 where one of the norms is 0.
-    As in the paper, the decay is part of the update that is scaled; so there is no other convention.  torch and lamp have no
+    `u = m' / (sqrt(v') + eps) + w p` and `p = p - f a |p| / |u| u`; the ratio is 1 if one of the norms is 0.
+    As in the paper, the decay is part of the update that is scaled, so there is only this convention.  torch and lamp have no
     such rule.
 
     >>> optimizer = lamb(learning_rate=0.1)

@@ -45,7 +45,7 @@ def muon(
 
     With f the schedule's factor, a the learning rate, w the weight decay, b the momentum and s the `scale`:
     `M = b M + (1 - b) G`, `O = NewtonSchulz(b M + (1 - b) G)` (of M without `nesterov`), `P = P - f a s O - f a w P`.
-    The tag says how a parameter is a matrix; each block of it (query, key and value in one weight) is a matrix of its own.
+    The tag says how a parameter is a matrix; each block of it (query, key and value in one weight) is a separate matrix.
     The default equals torch's `Muon`, which iterates in bfloat16 and decays by 0.1.  lamp has no such rule.
     Raises: `ValueError` in `init` for a parameter that is not a matrix; embeddings and the last layer, which are, do better
     with AdamW.  `by_tag` gives those another rule.

@@ -1,4 +1,4 @@
-"""Hyperparameters that follow a schedule of their own."""
+"""Hyperparameters that follow their own schedule."""
 
 from __future__ import annotations
 

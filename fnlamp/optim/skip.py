@@ -15,7 +15,7 @@ def skip_non_finite(inner: Optimizer, at_most: int = 5) -> Optimizer:
 
     A skipped step leaves the parameters and the inner optimizer's state as they are; `skipped(state)` counts them. After
     `at_most` skipped steps in a row the next is made, so that the run ends with the fault `NonFinite`. Averages outside do not
-    count skipped steps. A gradient of a frozen parameter is not looked at. Around `loss_scaled`, which must see each gradient
+    count skipped steps. Gradients of frozen parameters do not count. Around `loss_scaled`, which must see each gradient
     to lower its scale, it is a `ValueError`; inside it is right.
 
     >>> from fnlamp import optim

@@ -32,7 +32,7 @@ def soap(
     `m = M* / (1 - b1^t)`, `v = V / (1 - b2^t)`, and `P = P - f a Q (m / (sqrt(v) + eps)) S' - f a w P`;
     `L = b2 L + (1 - b2) G G'`, `R = b2 R + (1 - b2) G' G`.
     Step 0 moves nothing: Q and S become the eigenvectors of L and R of its gradient, which in that basis would be diagonal, and
-    Adam would amplify the rounding beside the diagonal.  Every `every` steps `Q = QR(L Q)`, `S = QR(R S)`.
+    Adam would amplify the rounding errors off the diagonal.  Every `every` steps `Q = QR(L Q)`, `S = QR(R S)`.
     A side longer than `largest` keeps its basis.  The tag says how a parameter is a matrix, and each block has its own bases;
     any other parameter is updated by Adam.  All this is as the paper's code has it, the default decay too; torch and lamp have
     no such rule.

@@ -126,7 +126,7 @@ def takes_trained(hook: Callable[..., Any]) -> bool:
 
 
 def check_start(name: str, start: Any, *kinds: type) -> None:
-    """Raises: `TypeError` for a program or a container of what to start from, or what is none of the `kinds`."""
+    """Raises: `TypeError` for a program or a container of what to start from, or anything but the `kinds`."""
     if start is None:
         return
     if isinstance(start, Effect):

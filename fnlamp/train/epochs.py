@@ -70,7 +70,7 @@ def epochs(
     within the bound.
 
     Fails: `EmptyEpoch`, `ShapeMismatch`, `DtypeMismatch`, `BatchTooSmall`, `LabelOutOfRange`, `NotDifferentiable` before the
-    first step where the stream is in memory; `ResumedElsewhere`; `NonFinite`, `NoWeight` and `StepsExceeded` while running;
+    first step if the stream is in memory; `ResumedElsewhere`; `NonFinite`, `NoWeight` and `StepsExceeded` while running;
     what streams and hooks fail with. From the first step on, a fault holds the last good `Trained` in its `state`.
     Ctrl-C stops between two dispatches; the outcome is `Interrupted(trained)`, which `resume` takes.
     Raises: `TypeError`, `ValueError` at once for what is not an argument of that kind.

@@ -128,7 +128,7 @@ def adversarial(eps: float, inner: Gradient = plain) -> Gradient:
 
     Integer features, such as pixels, are moved as floating-point numbers; token ids cannot be moved, and fail in their layer.
     Booleans, such as masks, stay as they are.
-    Both halves draw dropout of their own; the layers' state is that of the first.
+    Each half draws its own dropout; the layers' state is that of the first.
     Reference: Goodfellow, Shlens & Szegedy 2014, section 5 (alpha = 0.5).
     """
     size = number("adversarial: eps", eps, "a step of 0 or more, in the features' unit", lambda e: e >= 0)

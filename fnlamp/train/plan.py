@@ -81,7 +81,7 @@ class Plan:
 
 
 def rows_line(stream: BatchStream[Any], one: str = "batch", many: str = "batches") -> str:
-    """Batches, rows a batch, and the short last batch of a stream, in words."""
+    """Batches, rows per batch, and the short last batch of a stream, in words."""
     rows = rows_of(stream.spec)
     if stream.length is None:
         return f"{many} of {rows:,} rows"

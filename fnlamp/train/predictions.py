@@ -87,7 +87,7 @@ class _Predictor:
     def prediction(self, recipe: Recipe, batch: Tree) -> Tree:
         features = self.features(recipe, batch)
         rows, key = rows_of(features), form(features)
-        if key not in self.programs:  # once a run: the identity of the model takes longer than a batch
+        if key not in self.programs:  # once per run: the identity of the model takes longer than a batch
             filled = self.fills(features, rows)
             self.programs[key] = compiled(self.model, self.full(features, rows) if filled else features), filled
         program, filled = self.programs[key]

@@ -42,10 +42,10 @@ def recalibrate(
     For averaged parameters, whose moments no step has seen: `training.bind(recalibrate(batches))`. The new moments are the mean
     over the batches of each batch's moments in `Train`, weighted by rows; nothing else of the model, nor of its `state` to
     resume from, changes. Without batch norm the model is returned as it is. Batches are those of training, `(features,
-    target)` or features alone; see `predict_batches`. Dropout, if there is any, is drawn with keys of their own.
+    target)` or features alone; see `predict_batches`. Dropout, if there is any, is drawn with its own keys.
 
     A running moment is an array m of the layers' state that a step in `Train` moves to `d m + (1 - d) b`, with one number
-    0 <= d < 1 and the batch's b, as a layer of your own may do. From two derivatives of the step it is known which are:
+    0 <= d < 1 and the batch's b, as your own layer may do. From two derivatives of the step it is known which are:
     other state is left as it is, and the log names it.
     Fails: as `predict_batches`, `BatchTooSmall`, and `NonFinite` for moments that are not finite.
     Reference: Izmailov et al. 2018, section 3.2; `torch.optim.swa_utils.update_bn`, in which a short batch has the weight of a
@@ -138,7 +138,7 @@ def _moments_body(model: Supervised) -> Body:
 
 
 def _moments(state: State, sums: tally.Sums, slopes: list[Array]) -> tuple[State, list[str]]:
-    """The state with its running means, and the paths of the arrays that are none."""
+    """The state with its running means, and the paths of the other arrays."""
     given, at, left, new = iter(slopes), 0, [], []
     for path, leaf in tree.paths(state).items():
         if not is_float(leaf):

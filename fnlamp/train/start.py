@@ -24,7 +24,7 @@ from fnlamp.train.stored import curve_in, position_in, program_in, state_in
 
 
 def weights_of(initial: Any) -> tuple[Params, State | None]:
-    """Parameters and layer state to start from; the state is `None` where it is to be fresh."""
+    """Parameters and layer state to start from; the state is `None` if it is to be fresh."""
     if isinstance(initial, Loaded):
         initial = state_in(initial)
     if isinstance(initial, Trained | TrainState | Kept):
@@ -147,7 +147,7 @@ def filled(wanted: Tree, given: Tree) -> Tree:
 
 
 def print_of(stream: BatchStream[Any], seed: int) -> tuple[tuple[str, Any], ...]:
-    """The properties by which two streams are told apart: those that a stream declares, and the rows of one in memory."""
+    """The properties by which two streams are distinguished: those that a stream declares, and the rows of one in memory."""
     batch = tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[1:])}", stream.spec)
     sizes = tuple(leaf.shape[0] for leaf in tree.leaves(stream.spec)[:1])
     found: dict[str, Any] = {"seed": seed, "arrays": str(batch), "batch size": sizes, "batches": stream.length}

@@ -154,7 +154,7 @@ class Trained(Elsewhere):
 
     @property
     def last(self) -> Kept:
-        """The model after the last epoch, beside those in `kept`."""
+        """The model after the last epoch."""
         return Kept(self.model, self.params, self.layer_state, self.state.epoch - 1, self.features)
 
     def predict(self, x: Any, *, batch_size: int | None = ROWS) -> Any:

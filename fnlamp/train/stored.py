@@ -36,7 +36,7 @@ def stored(trained: Trained, program: Mapping[str, str]) -> dict[str, Any]:
 
 
 def note_of(trained: Trained, parent: str | None) -> dict[str, Any]:
-    """The figures by which saves are told apart without reading them."""
+    """The figures by which saves are distinguished without reading them."""
     note: dict[str, Any] = {"epoch": trained.state.epoch, "parent": parent}
     if trained.curve:
         last = trained.curve[-1]

@@ -79,7 +79,7 @@ class Supervised(Elsewhere):
 def supervised(layer: Layer, loss: Loss | Callable[[Any, Any], Any], *, precision: Precision = float32) -> Supervised:
     """A layer and the loss of its output against the target, ready to be trained.
 
-    `precision` is `train.float32`, `train.bfloat16` or `train.float16` (mixed precision), or a `Precision` of your own. A loss
+    `precision` is `train.float32`, `train.bfloat16` or `train.float16` (mixed precision), or your own `Precision`. A loss
     is any function `(prediction, target)` that returns a `LossValue` or one number per row.
 
     >>> supervised(nn.linear(10), loss.cross_entropy())

@@ -58,7 +58,7 @@ def at_once():
     signal.signal(signal.SIGALRM, before)
 
 
-# ------------------------------------------------------------------------------- what is no file
+# ------------------------------------------------------------------------------- anything but a file
 
 
 def no_file(kind, folder):

@@ -129,8 +129,8 @@ def test_a_concat_resumes_from_any_state(source: Any) -> None:
     whole, state, at = rows(s), s.init, 0
     while at < len(whole):
         assert [np.asarray(batch).tolist() for batch in stream.items(s, state)] == whole[at:]
-        came = s.step(state)
-        at, state = at + isinstance(came, stream.Emit), came.state
+        got = s.step(state)
+        at, state = at + isinstance(got, stream.Emit), got.state
 
 
 @pytest.mark.slow
@@ -175,11 +175,11 @@ def deep_chain(source: Any, name: str, count: int) -> None:
     whole = rows(source())
     s = chained(lambda s: COMBINATORS[name](s, source()), source(), count)
     assert rows(s) == whole
-    came = s.step(s.init)
-    while isinstance(came, stream.Skip):
-        came = s.step(came.state)
-    assert isinstance(came, stream.Emit)
-    assert [np.asarray(batch).tolist() for batch in stream.items(s, came.state)] == whole[1:]  # from any state
+    got = s.step(s.init)
+    while isinstance(got, stream.Skip):
+        got = s.step(got.state)
+    assert isinstance(got, stream.Emit)
+    assert [np.asarray(batch).tolist() for batch in stream.items(s, got.state)] == whole[1:]  # from any state
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

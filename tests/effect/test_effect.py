@@ -303,7 +303,7 @@ def test_flatten_and_managed_of_returns_work() -> None:
     assert log == ["release 4 after <Success: 5>"]
 
 
-# ------------------------------------------------------------------------------- mistakes are told
+# ------------------------------------------------------------------------------- mistakes are reported
 
 
 def forgetful(n: Any, *_: Any) -> Any:

@@ -171,7 +171,7 @@ def test_mnist_fast_says_what_each_seed_reached(tmp_path, capsys):
     module, rng = example("mnist_fast"), np.random.default_rng(0)
     labels = rng.integers(0, 10, 768).astype(np.uint8)
     images = rng.integers(0, 50, (768, 28, 28)).astype(np.uint8)
-    for at, label in enumerate(labels):  # a bright bar whose place tells the digit
+    for at, label in enumerate(labels):  # a bright bar whose place is the digit
         images[at, 2 * label + 3 : 2 * label + 7, 4:24] = 200
     for name, rows in (("train", slice(0, 512)), ("t10k", slice(512, 768))):
         for kind, array in (("images-idx3", images[rows]), ("labels-idx1", labels[rows])):
@@ -181,6 +181,6 @@ def test_mnist_fast_says_what_each_seed_reached(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "215,194 parameters" in out
     assert "with compilation" in re.findall("seed 0: .*", out)[0]
-    assert re.fullmatch(r"mean of 2 seeds: \d+\.\d\d% \(from .* to .*\), \d+\.\d s a seed, .*", out.splitlines()[-1])
+    assert re.fullmatch(r"mean of 2 seeds: \d+\.\d\d% \(from .* to .*\), \d+\.\d s per seed, .*", out.splitlines()[-1])
     assert module.main(["--data", "nowhere"]) == 1
     assert "FileMissing" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_max_pool_keeps_the_dtype(dtype: Any) -> None:
 
 
 def test_half_precision_is_averaged_in_float32() -> None:
-    y = run(nn.avg_pool2d((3, 4)), jnp.full((1, 3, 4, 1), 1.0078125, jnp.bfloat16))  # twelve of them are no bfloat16
+    y = run(nn.avg_pool2d((3, 4)), jnp.full((1, 3, 4, 1), 1.0078125, jnp.bfloat16))  # twelve of them are not a bfloat16
     assert y.dtype == jnp.bfloat16
     assert y.ravel().tolist() == [1.0078125]
 

@@ -1,4 +1,4 @@
-"""Schedules beside torch's, which compute in Python's float64."""
+"""Schedules against torch's, which compute in Python's float64."""
 
 from __future__ import annotations
 

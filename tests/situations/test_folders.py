@@ -147,7 +147,7 @@ def test_folders_that_number_alike_train_together(splits):
     assert is_successful(run(training, validation).run(Runtime(log=None)))
 
 
-# ------------------------------------------------------------------------------- links, and what is no image
+# ------------------------------------------------------------------------------- links, and anything but an image
 
 
 def test_a_linked_folder_inside_a_class_is_read(tmp_path, write):

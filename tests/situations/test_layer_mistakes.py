@@ -64,9 +64,9 @@ NO_LAYER = {
 }
 
 
-@pytest.mark.parametrize(("write", "told"), NO_LAYER.values(), ids=NO_LAYER)
-def test_the_error_for_anything_but_a_layer_says_what_to_write(write, told):
-    with pytest.raises(TypeError, match=told):
+@pytest.mark.parametrize(("write", "said"), NO_LAYER.values(), ids=NO_LAYER)
+def test_the_error_for_anything_but_a_layer_says_what_to_write(write, said):
+    with pytest.raises(TypeError, match=said):
         write()
 
 
@@ -126,9 +126,9 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize(("write", "told"), ARGUMENTS.values(), ids=ARGUMENTS)
-def test_wrong_arguments_are_named(write, told):
-    with pytest.raises((TypeError, ValueError), match=told):
+@pytest.mark.parametrize(("write", "said"), ARGUMENTS.values(), ids=ARGUMENTS)
+def test_wrong_arguments_are_named(write, said):
+    with pytest.raises((TypeError, ValueError), match=said):
         write()
 
 
@@ -257,9 +257,9 @@ AUGMENTATIONS = {
 }
 
 
-@pytest.mark.parametrize(("write", "told"), AUGMENTATIONS.values(), ids=AUGMENTATIONS)
-def test_wrong_augmentations_are_named(write, told):
-    with pytest.raises((TypeError, ValueError), match=told):
+@pytest.mark.parametrize(("write", "said"), AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+def test_wrong_augmentations_are_named(write, said):
+    with pytest.raises((TypeError, ValueError), match=said):
         write()
 
 

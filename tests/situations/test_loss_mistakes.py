@@ -60,7 +60,7 @@ def test_nor_is_the_loss_of_another_library():
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "said"),
     [
         (jnp.ones(()), "a number, expected LossValue.*; for a mean m over n rows return LossValue"),
         (1.5, "float, expected LossValue.*; for a mean m over n rows return LossValue"),
@@ -73,8 +73,8 @@ def test_nor_is_the_loss_of_another_library():
     ],
     ids=str,
 )
-def test_what_a_loss_returns(value, told):
-    with pytest.raises(TypeError, match=f"own returned {told}"):
+def test_what_a_loss_returns(value, said):
+    with pytest.raises(TypeError, match=f"own returned {said}"):
         checked_value("own", value)
     with pytest.raises((TypeError, FaultError), match="expected LossValue"):
         as_loss(lambda prediction, target: value)(LOGITS, LABELS)
@@ -136,7 +136,7 @@ def test_labels_are_integers(name):
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "said"),
     [
         ([1, 2, 3, 4], "the labels run from 1 to 4: subtract 1"),
         ([1, 4, -100, 2], "the labels run from 1 to 4: subtract 1"),
@@ -145,10 +145,10 @@ def test_labels_are_integers(name):
         ([0, 255, 1, 2], "name the label as ignored"),
     ],
 )
-def test_labels_that_are_no_class_are_told_what_may_be_meant(labels, told):
+def test_labels_that_are_no_class_are_told_what_may_be_meant(labels, said):
     fault = fault_of(lambda: loss.cross_entropy().check(jax.ShapeDtypeStruct((4, 4), np.float32), np.array(labels)))
     assert isinstance(fault, LabelOutOfRange)
-    assert told in str(fault)
+    assert said in str(fault)
 
 
 # ------------------------------------------------------------------------------- predictions of another meaning
@@ -194,7 +194,7 @@ def test_cross_entropy_takes_logits():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "said"),
     [
         (lambda: loss.cross_entropy(label_smoothing="0.1"), "label_smoothing is a probability"),
         (lambda: loss.cross_entropy(label_smoothing=10), "label_smoothing is a probability"),
@@ -208,8 +208,8 @@ def test_cross_entropy_takes_logits():
         (lambda: loss.bce_with_logits([-1.0]), "not negative"),
     ],
 )
-def test_wrong_hyperparameters_are_named(make, told):
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_wrong_hyperparameters_are_named(make, said):
+    with pytest.raises((TypeError, ValueError), match=said):
         make()
 
 

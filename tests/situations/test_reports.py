@@ -24,7 +24,7 @@ def program(layer=None, objective=None, x=X, y=Y, seed=None, **options):
     )
 
 
-def told(described):
+def said(described):
     """The lines that a run logs; the plan has the same words."""
     lines = []
     described.run(Runtime(log=lines.append))
@@ -51,12 +51,12 @@ def with_bad(row, column, value):
 )
 def test_a_number_in_memory_that_is_not_finite_is_named_by_row_and_column(x, words):
     layer = nn.fun(lambda x: x["a"] + x["b"] if isinstance(x, dict) else x) >> nn.linear(3)
-    for text in told(program(layer, x=x)):
+    for text in said(program(layer, x=x)):
         assert f"not finite: the training data, {words}" in text
     validated = program(
         layer, x={"a": X, "b": X} if isinstance(x, dict) else X, validation_batches=lambda c: stream.full_batch(x, Y)
     )
-    for text in told(validated):
+    for text in said(validated):
         assert f"not finite: the validation data, {words}" in text
 
 
@@ -86,18 +86,18 @@ def test_evaluating_what_is_not_trained_is_told_at_once(given):
 def test_finite_numbers_and_integers_are_not_mentioned():
     for x in (X, (X * 10).astype(np.int32), np.full_like(X, 3e38)):
         layer = nn.fun(lambda x: x / 1e38) >> nn.linear(3)
-        assert all("not finite" not in text for text in told(program(layer, x=x)))
+        assert all("not finite" not in text for text in said(program(layer, x=x)))
 
 
 def test_a_target_that_is_not_finite_is_named():
     y = np.zeros((24, 3), np.float32)
     y[5, 1] = np.nan
-    assert "nan in 1, row 5, column 1" in told(program(objective=loss.mse(), y=y))[0]
+    assert "nan in 1, row 5, column 1" in said(program(objective=loss.mse(), y=y))[0]
 
 
 @pytest.mark.parametrize(("seed", "expected"), [(None, True), (0, False), (3, False)])
 def test_batches_in_order_are_told(seed, expected):
-    for text in told(program(seed=seed)):
+    for text in said(program(seed=seed)):
         assert ("steps of 8 rows, in order" in text) is expected
 
 
@@ -108,11 +108,11 @@ def test_one_batch_is_in_no_order():
         train_batches=lambda context: stream.full_batch(X, Y),
         epochs=1,
     )
-    assert all("in order" not in text for text in told(described))
+    assert all("in order" not in text for text in said(described))
 
 
 def test_metrics_without_validation_are_told():
-    for text in told(program(metrics={"accuracy": loss.accuracy, "other": loss.accuracy})):
+    for text in said(program(metrics={"accuracy": loss.accuracy, "other": loss.accuracy})):
         assert "not computed: accuracy, other, which need validation_batches" in text
 
 
@@ -160,6 +160,6 @@ def test_numbers_that_are_drawn_while_compiling_are_told(layer, change, words):
         train_batches=lambda c: stream.minibatches(X, Y, batch_size=8).map(change or (lambda batch: batch)),
         epochs=1,
     )
-    for text in told(described):
+    for text in said(described):
         assert ("drawn once for all steps" in text) is (words is not None)
         assert words is None or words in text

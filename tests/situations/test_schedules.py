@@ -1,4 +1,4 @@
-"""Schedules beside NumPy in float64: exact at their ends, without a turn between, over any number of steps."""
+"""Schedules against NumPy in float64: exact at their ends, monotonic between, over any number of steps."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_both_ends_are_met_exactly_and_it_is_monotonic(ends, steps):
         assert (slopes * np.sign(last - first) >= 0).all()
 
 
-# ------------------------------------------------------------------------------- what is no schedule
+# ------------------------------------------------------------------------------- anything but a schedule
 
 
 def with_if(step):
@@ -242,7 +242,7 @@ def test_a_schedule_that_needs_a_python_number_is_named(schedule):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "said"),
     [
         (0.1, r"0.1 \(float\); write optim.constant\(0.1\)"),
         (np.float32(0.5), r"write optim.constant\(0.5\)"),
@@ -258,8 +258,8 @@ def test_a_schedule_that_needs_a_python_number_is_named(schedule):
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_anything_but_a_schedule_raises_at_once(wrong, told):
-    with pytest.raises(TypeError, match=f"schedule is a function from the step to a factor, got .*{told}"):
+def test_anything_but_a_schedule_raises_at_once(wrong, said):
+    with pytest.raises(TypeError, match=f"schedule is a function from the step to a factor, got .*{said}"):
         checked(wrong)
     with pytest.raises(TypeError, match="warmup: then is a function"):
         optim.warmup(3, wrong)
@@ -283,7 +283,7 @@ def test_any_number_is_one(value):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "said"),
     [
         (lambda: optim.linear_ramp(1.0, 0.0, 0), "at least one step, got 0"),
         (lambda: optim.linear_ramp(1.0, 0.0, -5), "at least one step, got -5"),
@@ -311,8 +311,8 @@ def test_any_number_is_one(value):
         (lambda: summary(optim.cosine(3), 2**31 + 1), "steps must be at most 2,147,483,648"),
     ],
 )
-def test_wrong_arguments_are_named(make, told):
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_wrong_arguments_are_named(make, said):
+    with pytest.raises((TypeError, ValueError), match=said):
         make()
 
 

@@ -493,7 +493,7 @@ CASES: dict[str, Case] = {
         on_epoch="None lambda class",
         parameter_bound="None 2.5",
         checkpoints=OPTIONAL,
-    ),  # an initial value is a tree of arrays, which is looked at beside the model's
+    ),  # an initial value is a tree of arrays, which is compared with the model's
     "train.Fork": case(train.Fork, {"saved": SAVED}),
     "train.Checkpoints": case(
         train.Checkpoints,
@@ -823,8 +823,8 @@ def test_a_wrong_argument_is_refused_at_once_by_its_name(name: str) -> None:
     given = CASES[name]
     right(given)
     assert not (
-        told := [*filter(None, (_wrong(given, parameter, value) for parameter in parameters(given) for value in WRONG))]
-    ), "\n".join(["", *told])
+        said := [*filter(None, (_wrong(given, parameter, value) for parameter in parameters(given) for value in WRONG))]
+    ), "\n".join(["", *said])
 
 
 def _wrong(given: Case, parameter: str, value: str) -> str | None:
@@ -839,10 +839,10 @@ def _wrong(given: Case, parameter: str, value: str) -> str | None:
     except FaultError:
         return None
     except (TypeError, ValueError) as error:
-        told = "\n".join([str(error), *getattr(error, "__notes__", [])])
-        if type(error) in (TypeError, ValueError) and re.search(_names(parameter, value), told):
+        said = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        if type(error) in (TypeError, ValueError) and re.search(_names(parameter, value), said):
             return None
-        return f"{place}: {type(error).__name__}: {told[:150]}"
+        return f"{place}: {type(error).__name__}: {said[:150]}"
     except Exception as error:
         return f"{place}: {type(error).__name__}: {str(error)[:150]}"
     return None if value in takes else f"{place}: accepted"

@@ -90,7 +90,7 @@ def test_a_sequence_of_batches_is_a_stream_without_a_view():
     made = [(X[:4], Y[:4]), (X[4:6], Y[4:6]), (X[6:], Y[6:])]
     s = stream.from_items(made)
     assert (s.view, s.length, s.init) == (None, 3, 0)
-    assert all(came is given for came, given in zip(stream.items(s), made, strict=True))
+    assert all(got is given for got, given in zip(stream.items(s), made, strict=True))
     assert labels(s, 2) == [[6, 7, 8, 9]]
     with pytest.raises(FaultError) as caught:
         stream.from_items(())

@@ -58,7 +58,7 @@ SITUATIONS = {
         lambda: program(optimizer=optim.adamw(0.02)),
         ["learning_rate of adamw: 0.01 -> 0.02"],
     ),
-    "a number of the rule that is no hyperparameter by tag": (
+    "a number of the rule that is not a hyperparameter by tag": (
         lambda: program(optimizer=optim.adamw(1e-2, eps=1e-6)),
         ["adamw, update, rule.eps: 1e-08 -> 1e-06"],
     ),

@@ -27,8 +27,8 @@ def training(**options):
 
 
 def outcome(program, **options):
-    came = program.run(Runtime(**{"log": None, **options}))
-    return unsafe_perform_io(came.unwrap() if is_successful(came) else came.failure())
+    got = program.run(Runtime(**{"log": None, **options}))
+    return unsafe_perform_io(got.unwrap() if is_successful(got) else got.failure())
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_a_factory_is_told_the_epoch_and_a_resource_is_released(trained):
 
     def opened(context):
         acquire = Effect.suspend(lambda: log.append(context.epoch) or IN_ORDER)
-        return Resource.make(acquire, lambda s, came: Effect.suspend(lambda: log.append(type(came).__name__)))
+        return Resource.make(acquire, lambda s, got: Effect.suspend(lambda: log.append(type(got).__name__)))
 
     assert evaluated(trained, opened) == evaluated(trained, IN_ORDER)
     assert log == [1, "Success"]

@@ -261,8 +261,8 @@ def test_arrays_that_cannot_be_cut_together_are_a_fault(features):
         epochs=1,
         gradient=train.microbatches(2),
     )
-    told = fault(program, QUIET)
-    assert isinstance(told, ShapeMismatch) and told.where.endswith("microbatches")
+    said = fault(program, QUIET)
+    assert isinstance(said, ShapeMismatch) and said.where.endswith("microbatches")
 
 
 def test_gradients_have_names():

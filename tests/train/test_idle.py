@@ -158,7 +158,7 @@ def lines_of(described):
 @pytest.mark.broad
 @pytest.mark.parametrize("line", CASES)
 def test_a_line_names_what_has_no_effect(line):
-    assert [told.startswith(line) for told in lines_of(CASES[line][0]())].count(True) == 1
+    assert [said.startswith(line) for said in lines_of(CASES[line][0]())].count(True) == 1
 
 
 @pytest.mark.broad

@@ -54,14 +54,14 @@ def test_no_interrupt_tears_the_state(runs):
         try:
             outcome = Effect.suspend(timer.start).then(program).run(runtime)
             timer.join()
-        except KeyboardInterrupt:  # it came after the run, whose handler was already put back
+        except KeyboardInterrupt:  # raised after the run, whose handler was already put back
             timer.join()
             continue
         if is_successful(outcome):
             continue
         fault = unsafe_perform_io(outcome.failure())
         assert isinstance(fault, Interrupted)
-        if fault.state is None:  # it came before there was a state
+        if fault.state is None:  # raised before there was a state
             continue
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(fault.state.state)]
         assert all(np.isfinite(leaf).all() for leaf in leaves)

@@ -33,9 +33,9 @@ def fault_of_both(program):
     """The fault that the plan has; a run ends with the same, logs nothing else and makes no array."""
     gc.collect()  # what earlier tests left in cycles may go at any moment
     lines, before = [], len(jax.live_arrays())
-    came = program.run(Runtime(log=lines.append))
-    assert not is_successful(came)
-    found = unsafe_perform_io(came.failure())
+    got = program.run(Runtime(log=lines.append))
+    assert not is_successful(got)
+    found = unsafe_perform_io(got.failure())
     assert program.explain().fault == found
     assert (lines, len(jax.live_arrays())) == ([f"failed: {type(found).__name__}: {found}"], before)
     return found
@@ -149,7 +149,7 @@ def test_what_is_no_stream_is_a_bug_that_is_told_before_the_first_step(which):
 
 
 def test_a_resource_is_not_acquired_by_a_plan():
-    resource = Resource.make(Effect.suspend(lambda: pytest.fail("acquired")), lambda s, came: Effect.from_value(None))
+    resource = Resource.make(Effect.suspend(lambda: pytest.fail("acquired")), lambda s, got: Effect.from_value(None))
     plan = describe(train_batches=lambda c: resource).explain()
     assert plan.fault is None
     assert "a stream that is acquired when it is run" in plan
@@ -158,8 +158,8 @@ def test_a_resource_is_not_acquired_by_a_plan():
 
 @pytest.mark.slow
 def test_initial_parameters_are_checked_path_by_path():
-    came = describe(epochs=0).run(Runtime(log=None))
-    params = jax.tree.map(np.asarray, unsafe_perform_io(came.unwrap()).params)
+    got = describe(epochs=0).run(Runtime(log=None))
+    params = jax.tree.map(np.asarray, unsafe_perform_io(got.unwrap()).params)
     missing = {name: part for name, part in params.items() if name != "2"}
     extra = {**params, "7": {"weight": np.zeros((2, 2), np.float32)}}
     wide = {**params, "0": {**params["0"], "bias": np.zeros(9, np.float32)}}
@@ -172,8 +172,8 @@ def test_initial_parameters_are_checked_path_by_path():
 def test_integers_are_taken_as_initial_parameters_in_the_parameters_dtype():
     layer = nn.linear(4)
     given = {"weight": np.ones((6, 4), np.int64), "bias": np.zeros(4)}
-    came = describe(layer, initial=given, epochs=0).run(Runtime(log=None))
-    params = unsafe_perform_io(came.unwrap()).params
+    got = describe(layer, initial=given, epochs=0).run(Runtime(log=None))
+    params = unsafe_perform_io(got.unwrap()).params
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert float(params["weight"].sum()) == 24
 

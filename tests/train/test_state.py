@@ -1,4 +1,4 @@
-"""What comes out of training, what factories are told, and going on from a state."""
+"""The results of training, what factories are given, and resuming from a state."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def describe(model=MODEL, **options):
 
 
 def outcome(program, **options):
-    came = program.run(Runtime(**{"log": None, **options}))
-    return unsafe_perform_io(came.unwrap() if is_successful(came) else came.failure())
+    got = program.run(Runtime(**{"log": None, **options}))
+    return unsafe_perform_io(got.unwrap() if is_successful(got) else got.failure())
 
 
 def same(a, b):
@@ -190,7 +190,7 @@ def test_a_resource_is_released_when_the_step_fails_and_when_the_run_is_stopped(
 
     def opened(make):
         acquire = Effect.suspend(lambda: log.append("+") or make())
-        return Resource.make(acquire, lambda s, came: Effect.suspend(lambda: log.append(type(came).__name__)))
+        return Resource.make(acquire, lambda s, got: Effect.suspend(lambda: log.append(type(got).__name__)))
 
     found = outcome(describe(train_batches=lambda c: opened(lambda: stream.minibatches(bad, Y, batch_size=5))))
     assert isinstance(found, NonFinite)
@@ -203,7 +203,7 @@ def test_a_resource_is_released_when_the_step_fails_and_when_the_run_is_stopped(
 
 
 def test_a_resource_that_cannot_be_acquired_is_the_programs_failure():
-    resource = Resource.make(Effect.from_failure("locked"), lambda s, came: Effect.from_value(None))
+    resource = Resource.make(Effect.from_failure("locked"), lambda s, got: Effect.from_value(None))
     assert outcome(describe(train_batches=lambda c: resource)) == "locked"
 
 

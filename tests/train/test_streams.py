@@ -1,4 +1,4 @@
-"""Training on streams of all kinds: the same bits, typed faults, and going on where it stopped."""
+"""Training on streams of all kinds: the same bits, typed faults, and resuming where it stopped."""
 
 from __future__ import annotations
 

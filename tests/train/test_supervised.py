@@ -25,8 +25,8 @@ HALF, FULL = jnp.dtype("bfloat16"), jnp.dtype("float32")
 def outcome(model, **options):
     defaults = {"optimizer": optim.sgdw(0.05), "train_batches": lambda c: stream.minibatches(X, Y, batch_size=8), "epochs": 1}
     executor = options.pop("executor", None)
-    came = train.epochs(model=model, **{**defaults, **options}).run(Runtime(log=None, executor=executor))
-    return unsafe_perform_io(came.unwrap() if is_successful(came) else came.failure())
+    got = train.epochs(model=model, **{**defaults, **options}).run(Runtime(log=None, executor=executor))
+    return unsafe_perform_io(got.unwrap() if is_successful(got) else got.failure())
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_another_metric_with_the_name_of_a_term_is_refused(option):
 
 
 @pytest.mark.parametrize(
-    ("terms", "weights", "told"),
+    ("terms", "weights", "said"),
     [
         ({}, {}, "terms is empty"),
         ({"a": loss.mse()}, {"b": 1.0}, "weights has b, which the terms a have not"),
@@ -138,8 +138,8 @@ def test_another_metric_with_the_name_of_a_term_is_refused(option):
         ({"a": loss.f1()}, {}, "got the metric f1"),
     ],
 )
-def test_terms_and_weights_are_named(terms, weights, told):
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_terms_and_weights_are_named(terms, weights, said):
+    with pytest.raises((TypeError, ValueError), match=said):
         loss.sum(terms, weights)
 
 

@@ -31,7 +31,7 @@ class Summary(NamedTuple):
 
 
 def summary(schedule: Schedule, steps: int) -> Summary:
-    """The first, the highest and the last factor over `steps` steps; of more than 2^20 steps, each k-th one is looked at.
+    """The first, the highest and the last factor over `steps` steps; of more than 2^20 steps, every k-th one.
 
     >>> from fnlamp import optim
     >>> print(summary(optim.warmup(10, optim.cosine(90)), 100))

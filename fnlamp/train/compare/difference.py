@@ -81,7 +81,7 @@ class _Known:
 
     @cached_property
     def streams(self) -> Mapping[str, BatchStream[Any] | None]:
-        """The streams of the first epoch; `None` for one that must be acquired, or that is not there."""
+        """The streams of the first epoch; `None` for one that must be acquired, and for none."""
         return {purpose: self._stream(purpose) for purpose in ("train", "validation")}
 
     def _stream(self, purpose: str) -> BatchStream[Any] | None:

@@ -139,11 +139,11 @@ def test_batches_are_those_of_the_list_in_its_order(rows, size, drop, seed, in_m
     if drop and rows % size:
         model.pop()
     options = {"batch_size": size, "drop_last": drop, "shuffle": seed is not None, "seed": seed}
-    came = batches(loader(data, **options))
-    same(came, [(chosen, 2 * chosen) for chosen in model])
+    got = batches(loader(data, **options))
+    same(got, [(chosen, 2 * chosen) for chosen in model])
     if model:
         start = len(model) // 2
-        same(batches(loader(data, **options), start), came[start:])
+        same(batches(loader(data, **options), start), got[start:])
 
 
 def test_the_spec_describes_the_batches():
@@ -260,8 +260,8 @@ def test_a_users_own_collate():
         width = max(map(len, items))
         return np.array([item + [0] * (width - len(item)) for item in items]), np.array([len(item) for item in items])
 
-    came = batches(loader([[1], [2, 3], [4, 5, 6]], batch_size=2, collate=padded))
-    same(came, [(np.array([[1, 0], [2, 3]]), np.array([1, 2])), (np.array([[4, 5, 6]]), np.array([3]))])
+    got = batches(loader([[1], [2, 3], [4, 5, 6]], batch_size=2, collate=padded))
+    same(got, [(np.array([[1, 0], [2, 3]]), np.array([1, 2])), (np.array([[4, 5, 6]]), np.array([3]))])
 
 
 # ------------------------------------------------------------------------------- failures

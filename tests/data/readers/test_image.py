@@ -160,15 +160,15 @@ def test_a_large_jpeg_is_decoded_smaller_with_hardly_any_difference(write):
 
 
 @pytest.mark.parametrize(
-    ("raw", "came"),
+    ("raw", "got"),
     [(b"", "an empty file"), (b"no image", "something else"), (encoded(NOISE, "PNG")[:300], "damaged"),
      (encoded(NOISE, "JPEG")[:300], "damaged"), (encoded(NOISE, "PNG").replace(b"IDAT", b"IDAX"), "damaged")],
 )  # fmt: skip
-def test_a_damaged_file_is_corrupt(write, raw, came):
+def test_a_damaged_file_is_corrupt(write, raw, got):
     path = write(raw)
     found = fault(read_image(path))
     assert isinstance(found, FileCorrupt), found
-    assert found.path == str(path) and came in found.actual
+    assert found.path == str(path) and got in found.actual
     assert " at 0x" not in str(found)
 
 

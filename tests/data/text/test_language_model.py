@@ -47,10 +47,10 @@ def test_targets_are_the_tokens_after_the_inputs():
 def test_each_token_is_predicted_at_most_once_from_the_one_before_it(tokens, block, size, seed, drop_last):
     corpus = np.arange(tokens)  # each token is its position
     s = data.language_model_batches(corpus, block, size, seed=seed, drop_last=drop_last)
-    came = list(stream.items(s))
-    assert len(came) == s.length
+    got = list(stream.items(s))
+    assert len(got) == s.length
     predicted, begins = [], []
-    for i, (inputs, targets) in enumerate(came):
+    for i, (inputs, targets) in enumerate(got):
         inputs, targets = np.asarray(inputs), np.asarray(targets)
         assert inputs.dtype == targets.dtype == np.int32
         assert inputs.shape == targets.shape == (len(inputs), block)
@@ -70,7 +70,7 @@ def test_each_token_is_predicted_at_most_once_from_the_one_before_it(tokens, blo
         assert len(begins) == (whole - whole % size if drop_last else whole)
         assert windows - 1 <= whole <= windows
     if tokens > block and not drop_last:
-        assert came
+        assert got
 
 
 def test_a_seed_is_an_order_and_an_offset_and_the_number_of_windows_is_the_same_for_all():
@@ -270,9 +270,9 @@ def test_ids_that_32_bits_cannot_hold_are_a_fault(tmp_path, dtype):
     assert isinstance(fault(corpus), DtypeMismatch)
     np.save(tmp_path / "corpus.npy", corpus)
     mapped = data.language_model_batches(np.load(tmp_path / "corpus.npy", mmap_mode="r"), 3, 2)
-    came = []
+    got = []
     with pytest.raises(FaultError, match="ids that fit int32"):
-        came.extend(stream.items(mapped))
+        got.extend(stream.items(mapped))
 
 
 def test_a_token_that_is_not_a_class_is_found_before_the_first_step():

@@ -153,26 +153,26 @@ def many():
 
 
 def test_half_of_the_second_sentences_are_the_next(many):
-    _, came = many
-    assert len(came) == 6 * 120 * 11
-    within(sum(int(row["next"]) for row in came), len(came), 0.5)
+    _, got = many
+    assert len(got) == 6 * 120 * 11
+    within(sum(int(row["next"]) for row in got), len(got), 0.5)
 
 
 def test_15_percent_are_chosen_and_every_position_as_often(many):
-    _, came = many
-    candidates = sum(int(row["lengths"]) - 3 for row in came)
-    chosen = sum(int(row["weights"].sum()) for row in came)
+    _, got = many
+    candidates = sum(int(row["lengths"]) - 3 for row in got)
+    chosen = sum(int(row["weights"].sum()) for row in got)
     assert abs(chosen / candidates - 0.15) < 0.002  # each row is rounded by itself
     for position in (1, 2, 3, 4, 5):  # always within the first sentence
-        share = [row["weights"].sum() / (row["lengths"] - 3) for row in came]
-        found = sum(position in row["positions"][row["weights"] > 0] for row in came)
-        within(found, len(came), float(np.mean(share)))
+        share = [row["weights"].sum() / (row["lengths"] - 3) for row in got]
+        found = sum(position in row["positions"][row["weights"] > 0] for row in got)
+        within(found, len(got), float(np.mean(share)))
 
 
 def test_of_the_chosen_80_percent_are_masked_10_replaced_10_kept(many):
-    vocabulary, came = many
+    vocabulary, got = many
     fates, drawn = Counter(), []
-    for row in came:
+    for row in got:
         for position, token, weight in zip(row["positions"], row["tokens"], row["weights"], strict=True):
             now = row["ids"][position]
             if weight:

@@ -64,7 +64,7 @@ def test_a_longer_sequence_is_a_fault_or_cut():
 )
 @settings(max_examples=200, deadline=None)
 def test_every_sequence_occurs_once_and_padding_is_pad(sequences, size, seed, among, multiple, maximum, drop_last, draw):
-    sequences = [[i, *sequence] for i, sequence in enumerate(sequences)]  # told apart
+    sequences = [[i, *sequence] for i, sequence in enumerate(sequences)]  # all different
     s = data.padded_batches(
         sequences,
         size,
@@ -77,9 +77,9 @@ def test_every_sequence_occurs_once_and_padding_is_pad(sequences, size, seed, am
         among=among,
         targets=np.arange(len(sequences)),
     )
-    came = list(stream.items(s))
+    got = list(stream.items(s))
     seen = []
-    for (ids, lengths), targets in came:
+    for (ids, lengths), targets in got:
         width = ids.shape[1]
         assert width == maximum if maximum else width % multiple == 0 and width < max(lengths.max(), 1) + multiple
         assert width <= s.spec[0][0].shape[1]
@@ -88,12 +88,12 @@ def test_every_sequence_occurs_once_and_padding_is_pad(sequences, size, seed, am
             assert row[:length].tolist() == sequences[target][:maximum]
         seen += targets.tolist()
     assert len(set(seen)) == len(seen) == (len(sequences) // size * size if drop_last else len(sequences))
-    assert [len(lengths) for (_, lengths), _ in came[:-1]] == [size] * (len(came) - 1)
+    assert [len(lengths) for (_, lengths), _ in got[:-1]] == [size] * (len(got) - 1)
     if seed is None and not among:
         assert seen == list(range(len(seen)))
     states = [s.init, *(state for _, state in steps(s, s.init))]
-    at = draw.draw(st.integers(0, len(came)))
-    assert [y.tolist() for _, y in stream.items(s, states[at])] == [y.tolist() for _, y in came[at:]]
+    at = draw.draw(st.integers(0, len(got)))
+    assert [y.tolist() for _, y in stream.items(s, states[at])] == [y.tolist() for _, y in got[at:]]
 
 
 def test_sorting_among_batches_pads_less_and_shuffles_all_the_same():

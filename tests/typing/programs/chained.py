@@ -141,12 +141,12 @@ def outcome(exit: Exit[str, Missing | Diverged | Unwritable]) -> str:
             assert_type(text, str)
             return text
         case Failure(fault):
-            return told(fault)
+            return said(fault)
         case Interrupted() | Defect():
             return "stopped"
 
 
-def told(fault: Missing | Diverged | Unwritable) -> str:
+def said(fault: Missing | Diverged | Unwritable) -> str:
     match fault:
         case Missing(path):
             return path
