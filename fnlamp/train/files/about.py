@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+import jax
 import jax.numpy as jnp
 
 import fnlamp
@@ -92,7 +93,7 @@ def epoch_in(path: str, about: Mapping[str, Any]) -> int:
 def features_in(path: str, about: Mapping[str, Any]) -> Tree:
     """The spec of the features, with a batch of one row.  Fails: `FileCorrupt` for a file that does not say."""
     features = about.get("features")
-    nodes = tree.leaves(tree.map(lambda x: x, features, is_leaf=lambda x: isinstance(x, Record)))
+    nodes = jax.tree.leaves(features, is_leaf=lambda x: isinstance(x, Record))
     if not nodes or any(isinstance(node, Record) for node in nodes):
         actual = "a file that does not say; give features=, such as features=x[:1]"
         raise FaultError(FileCorrupt(path, "the shapes and dtypes of the features", actual))
