@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.arrays import aligned, placed_on
+from fnlamp.arrays import placed_on
 from fnlamp.fault import FaultError, NotStorable
 
 _EXTENDED_NAMES: Final = (
@@ -121,9 +121,13 @@ def empty(leaf: Leaf) -> tuple[np.ndarray[Any, Any], memoryview]:
     if not leaf.size:
         array = np.empty(leaf.shape, dtype, order="F" if leaf.fortran else "C")
         return array, memoryview(bytearray())
-    array = aligned(leaf.shape[::-1] if leaf.fortran else leaf.shape, dtype)
-    room = array.reshape(-1).view(np.uint8).data
-    return (array.T if leaf.fortran else array), room
+    # Large arrays begin on a huge page: the system hands out memory in fewer and larger parts.
+    step = 2**21 if leaf.size > 2**23 else 64
+    block = np.empty(leaf.size + step, np.uint8)
+    start = -block.ctypes.data % step
+    room = block[start : start + leaf.size]
+    array = room.view(dtype).reshape(leaf.shape[::-1] if leaf.fortran else leaf.shape)
+    return (array.T if leaf.fortran else array), room.data
 
 
 def given_back(leaf: Leaf, array: np.ndarray[Any, Any]) -> Any:
