@@ -18,6 +18,7 @@ import pytest
 
 from fnlamp import fault, loss, nn, optim, stream
 from fnlamp.arrays import array_spec
+from fnlamp.config import cli, computed, group, options, resolve
 from fnlamp.effect import Effect, Runtime
 from fnlamp.mode import Eval, Train
 from fnlamp.summary import table
@@ -109,6 +110,11 @@ def _names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) ->
         Effect=Effect,
         Runtime=Runtime,
         supervised=supervised,
+        cli=cli,
+        computed=computed,
+        group=group,
+        options=options,
+        resolve=resolve,
         key=jax.random.key(0),
         spec=array_spec((32, 784), jnp.float32),
     )

@@ -2,6 +2,7 @@
 
 from fnlamp import augment as augment
 from fnlamp import checkpoint as checkpoint
+from fnlamp import config as config
 from fnlamp import data as data
 from fnlamp import effect as effect
 from fnlamp import loss as loss

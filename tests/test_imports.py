@@ -36,6 +36,7 @@ ALLOWED = {
     "effect": EFFECT,
     "stream": EFFECT | {"stream"},
     "checkpoint": EFFECT | {"extra", "checkpoint"},
+    "config": {"fault", "given", "extra", "effect", "config"},
     "data": EFFECT | {"stream", "extra", "machine", "data"},
     "plots": EFFECT | {"extra", "optim", "train"},
     "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "checkpoint", "data", "extra", "train"},
@@ -89,7 +90,7 @@ def test_a_room_imports_only_the_rooms_below_it(path):
     assert packages - set(sys.stdlib_module_names) <= INSTALLED
     if here in PURE:
         assert "returns" not in packages
-    if here in {"effect", "stream", "data"}:
+    if here in {"effect", "stream", "data", "config"}:
         assert "jax" not in packages
 
 

@@ -19,6 +19,15 @@ from fnlamp.fault.checkpoint import NotStorable as NotStorable
 from fnlamp.fault.checkpoint import ProgramDiffers as ProgramDiffers
 from fnlamp.fault.checkpoint import RunExists as RunExists
 from fnlamp.fault.checkpoint import StateMismatch as StateMismatch
+from fnlamp.fault.config import ConfigError as ConfigError
+from fnlamp.fault.config import CyclicFields as CyclicFields
+from fnlamp.fault.config import FormulaFailed as FormulaFailed
+from fnlamp.fault.config import MissingValue as MissingValue
+from fnlamp.fault.config import NotAnOverride as NotAnOverride
+from fnlamp.fault.config import TypeMismatch as TypeMismatch
+from fnlamp.fault.config import UnknownField as UnknownField
+from fnlamp.fault.config import UnknownNeed as UnknownNeed
+from fnlamp.fault.config import UnknownOption as UnknownOption
 from fnlamp.fault.download import ChecksumMismatch as ChecksumMismatch
 from fnlamp.fault.download import DownloadFailed as DownloadFailed
 from fnlamp.fault.export import NotExportable as NotExportable

@@ -17,7 +17,7 @@ from returns.io import IO, IOSuccess
 from returns.result import Success
 
 import fnlamp
-from fnlamp import augment, checkpoint, data, effect, fault, loss, models, nn, optim, plots, stream, train
+from fnlamp import augment, checkpoint, config, data, effect, fault, loss, models, nn, optim, plots, stream, train
 from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.fault import FaultError
 
@@ -55,6 +55,13 @@ class Loads:
     """A stand-in for a loader of Grain."""
 
     def __iter__(self) -> Any: ...
+
+
+@config.group
+class Settings:
+    """A group of settings."""
+
+    rows: int = 1
 
 
 WRONG: dict[str, Any] = {
@@ -605,6 +612,11 @@ CASES: dict[str, Case] = {
         path="None text",
     ),
     # ---- checkpoints
+    "config.cli": case(config.cli, {"config": Settings}, presets=OPTIONAL, arguments=OPTIONAL),
+    "config.computed": case(config.computed, {"formula": lambda rows: rows}, formula=FUNCTION),
+    "config.group": case(config.group, {"cls": type("Empty", (), {})}),
+    "config.options": case(config.options, {"named": {"a": 1}, "default": "a"}),
+    "config.resolve": case(config.resolve, args=(Settings, "rows=2"), only=OPTIONAL, **{"*": "text dict lambda class"}),
     "checkpoint.append": case(checkpoint.append, {"path": "p", "record": {"epoch": 1}}, path=TEXT, key=NOTHING),
     "checkpoint.keep_all": case(checkpoint.keep_all, {"saves": ()}, saves=ANYTHING),
     "checkpoint.keep_any": case(checkpoint.keep_any, args=(checkpoint.keep_all,), **{"*": FUNCTION}),
@@ -719,6 +731,7 @@ RECORDS = {
         "float32",
         "plain",
     },
+    "config": {"Change", "CommandFault", "Resolved", "Setting", "Source"},
     "checkpoint": {"Keep", "Loaded", "Partial", "Record", "Saved", "Writer"},
     "effect": {
         "CancelToken",
@@ -744,7 +757,7 @@ RECORDS = {
 }
 METHODS = {"BatchStream": stream.BatchStream, "Effect": Effect, "Resource": Resource, "Trained": train.Trained}
 INSIDE = {"BatchStream.at", "BatchStream.of_view", "BatchStream.step", "BatchStream.unfinished"}
-MODULES = [fnlamp, augment, checkpoint, data, effect, loss, models, nn, optim, plots, stream, train]
+MODULES = [fnlamp, augment, checkpoint, config, data, effect, loss, models, nn, optim, plots, stream, train]
 
 
 def exported(module: ModuleType) -> set[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from fnlamp.config import computed, group, options, resolve
 from fnlamp.effect import Do, Effect, Exit, Resource, Runtime, do, iterate
 
 
@@ -108,3 +109,40 @@ def a_resource_is_used_not_run(resource: Resource[int, str]) -> object:
 
 def a_loop_body_returns_a_result() -> object:
     return iterate(0, lambda n: Effect.from_value(n + 1))  # error: expected "Callable[[int], Effect[Result[
+
+
+@group
+class Settings:
+    rows: int = 1
+    name: str
+    share: float = computed(lambda rows: rows / 2)
+    text: str = computed(fit)  # error: Incompatible types in assignment (expression has type "Effect[float
+    act: int = options({"relu": "a"}, default="relu")  # error: Incompatible types in assignment (expression has type "str"
+
+
+def a_field_exists(settings: Settings) -> object:
+    return settings.row  # error: "Settings" has no attribute "row"; maybe "rows"?
+
+
+def a_field_is_given_by_its_name() -> object:
+    return Settings(name="a", row=3)  # error: Unexpected keyword argument "row" for "Settings"; did you mean "rows"?
+
+
+def a_required_field_is_given() -> object:
+    return Settings(rows=3)  # error: Missing named argument "name" for "Settings"
+
+
+def a_field_has_its_type(settings: Settings) -> object:
+    return replace(settings, rows="3")  # error: Argument "rows" to "replace" of "Settings" has incompatible type
+
+
+def a_config_is_frozen(settings: Settings) -> None:
+    settings.rows = 3  # error: Property "rows" defined in "Settings" is read-only
+
+
+def a_resolved_config_may_be_a_fault(settings: Settings) -> object:
+    return resolve(settings).config  # error: "Result[Resolved[Settings], UnknownField | UnknownNeed | CyclicFields
+
+
+def a_change_returns_a_config(settings: Settings) -> object:
+    return resolve(settings, lambda each: each.rows)  # error: Argument 2 to "resolve" has incompatible type
