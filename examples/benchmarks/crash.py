@@ -12,7 +12,7 @@ another resumes, until one ends. What must hold:
 - every array and value at the end has the same bytes as without a kill: parameters, layer state, moments, folds, curve;
 - each row was seen once per epoch, in the same order: counted by a layer, whose counts are a part of the saved state;
 - every epoch has one record, the same as without a kill;
-- no worker outlives its run, and no unfinished file is left.
+- no worker outlives its run by more than the grace, and no unfinished file is left.
 
 Exits with 1 and says what failed otherwise.
 """
@@ -57,6 +57,7 @@ class Process:
     folder: Path
     epochs: int
     environment: dict[str, str]
+    outlived: float = 0.0
 
     def __post_init__(self) -> None:
         shared = self.folder / "phase"
@@ -92,15 +93,17 @@ class Process:
             return any(name.endswith(".part") for name in os.listdir(self.folder / "saves"))
         return False
 
-    def left(self, seconds: float = 5.0) -> int:
-        """The processes of the session that outlive it by some seconds; they are killed."""
-        end = time.monotonic() + seconds
-        while (pids := list(_of_session(self.process.pid))) and time.monotonic() < end:
+    def left(self, seconds: float = GRACE) -> list[str]:
+        """The command lines of processes of the session that outlive it by so many seconds; they are killed."""
+        begun, found = time.monotonic(), []
+        while (pids := list(_of_session(self.process.pid))) and time.monotonic() < begun + seconds:
             time.sleep(0.01)
+        self.outlived = time.monotonic() - begun
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
                 os.kill(pid, signal.SIGKILL)
-        return len(pids)
+        return found
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class Trials:
     stops: list[Stop] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     processes: list[int] = field(default_factory=list)
+    outlived: list[float] = field(default_factory=list)
 
     def run(self, wanted: Callable[[], bool], job: int) -> None:
         """Start runs while more stops are wanted."""
@@ -195,7 +199,9 @@ class Trials:
         self.processes.append(len(stops) + 1)
         if found:
             told = [f"{s.phase}{', writing' if s.writing else ''}, status {s.status}, {s.seconds:.2f} s" for s in stops]
-            self.problems.append(f"{folder} (seed {self.seed}): " + "; ".join(found) + "\n    stopped in " + " | ".join(told))
+            problem = f"{folder} (seed {self.seed}): {'; '.join(found)}\n    stopped in {' | '.join(told)}"
+            self.problems.append(problem)
+            print(f"FAIL  {problem}", flush=True)
         else:
             shutil.rmtree(folder)
 
@@ -206,13 +212,12 @@ class Trials:
         except subprocess.TimeoutExpired:
             process.process.kill()
             return [f"it hangs in {process.phase}"]
-        left = process.left()
-        return [f"status {status}"] * (status != 0) + [f"{left} processes outlive it"] * (left > 0)
+        return [f"status {status}"] * (status != 0) + [f"{each} outlives it" for each in process.left()]
 
     def judged(self, stopped: Stop, process: Process) -> list[str]:
         """What is wrong with the way in which a process stopped."""
-        left = process.left()
-        found = [f"{left} processes outlive it"] * (left > 0)
+        found = [f"{each} outlives it" for each in process.left()]
+        self.outlived.append(process.outlived)
         if self.sent is signal.SIGKILL:
             return found
         early = stopped.phase == "start" and stopped.status == -signal.SIGTERM  # Python still starts
@@ -281,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
         for line in progress(trials, jobs):
             print(line, flush=True)
         figures = summary(trials, time.monotonic() - begun)
-    print("\n".join([*(f"FAIL  {problem}" for problem in trials.problems), *(f"{k}: {v}" for k, v in figures.items())]))
+    print("\n".join(f"{name}: {figure}" for name, figure in figures.items()))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps({**figures, "problems": trials.problems}, indent=1))
     return 1 if trials.problems or len(trials.stops) < chosen.kills else 0
@@ -307,14 +312,18 @@ def summary(trials: Trials, seconds: float) -> dict[str, Any]:
         "during a write": sum(each.writing for each in stops),
         "runs": len(trials.processes),
         "most processes of a run": max(trials.processes, default=0),
+        "seconds until its workers have ended": spread(trials.outlived),
         "failures": len(trials.problems),
         "seconds": round(seconds),
     }
     if trials.sent is signal.SIGTERM and stops:
-        ends = [each.seconds for each in stops]
-        found["seconds to the end"] = f"median {statistics.median(ends):.2f}, most {max(ends):.2f}"
+        found["seconds from the signal to the end"] = spread([each.seconds for each in stops])
         found["statuses"] = dict(Counter(each.status for each in stops))
     return found
+
+
+def spread(seconds: list[float]) -> str:
+    return f"median {statistics.median(seconds):.2f}, most {max(seconds):.2f}" if seconds else "none"
 
 
 if __name__ == "__main__":

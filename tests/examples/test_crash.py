@@ -77,7 +77,7 @@ def test_a_run_without_an_outcome_is_found(benchmarks, tmp_path):
 def test_a_status_that_is_not_expected_and_a_late_end_are_found(benchmarks, tmp_path, monkeypatch):
     crash = benchmarks("crash")
     trials = crash.Trials(tmp_path, tmp_path, 1.0, crash.signal.SIGTERM, 2, 0)
-    monkeypatch.setattr(crash.Process, "left", lambda self: 0)
+    monkeypatch.setattr(crash.Process, "left", lambda self: [])
     process = crash.Process.__new__(crash.Process)
     for phase, status, seconds, found in (
         ("training", 3, 1.0, []),
