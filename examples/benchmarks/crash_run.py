@@ -20,7 +20,7 @@ from returns.result import Failure, Success
 
 import fnlamp
 from fnlamp import Init, Layer, Train, checkpoint, data, loss, nn, optim, stream, train, tree
-from fnlamp.effect import Effect, Runtime
+from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.fault import Interrupted
 
 ROWS, HELD, FEATURES, CLASSES = 88, 32, 8, 3
@@ -82,9 +82,9 @@ def program(folder: Path, epochs: int, phase: Any) -> Effect[train.Trained, Any]
     """The training program; nothing runs here."""
 
     def batches(context: train.LoopContext) -> Any:
-        phase("loader")
         loader = data.loader(Rows(ROWS, 1), batch_size=BATCH, shuffle=True, seed=context.seed, augment=noisy, workers=WORKERS)
-        return loader.map(lambda batches: entered(batches, "training", phase).chunk(PARTS))
+        begun = Resource.make(Effect.suspend(lambda: phase("loader")), lambda *_: Effect.from_value(None))
+        return begun.bind(lambda _: loader).map(lambda batches: entered(batches, "training", phase).chunk(PARTS))
 
     def held(context: train.LoopContext) -> Any:
         return data.loader(Rows(HELD, 2), batch_size=16).map(lambda batches: entered(batches, "validation", phase))

@@ -24,7 +24,7 @@ from gauntlet_probe import (
 )
 
 from fnlamp import Init, Layer, Train, loss, nn, optim, stream, train
-from fnlamp.effect import Effect, Runtime
+from fnlamp.effect import Effect, Resource, Runtime
 
 
 class Heard(list[Any]):
@@ -81,8 +81,11 @@ def run(variant: str, folder: Path, probe: Probe) -> None:
     heard = Heard(probe)
 
     def batches(context: train.LoopContext) -> Any:
-        heard.epoch = context.epoch
-        return stream.minibatches(x, y, batch_size=BATCH, seed=context.seed)
+        def begun(batches: Any) -> Any:
+            heard.epoch = context.epoch
+            return batches
+
+        return Resource.from_value(stream.minibatches(x, y, batch_size=BATCH, seed=context.seed)).map(begun)
 
     def waited(report: Any, trained: Any) -> None:
         probe.epoch(report.epoch, trained.state.folds["patience"][0].since)
