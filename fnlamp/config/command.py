@@ -76,7 +76,8 @@ def cli(config: Any, *, presets: Any = None, arguments: Any = None) -> Effect[Re
     for name, preset in named.items():
         function(f"cli: presets[{name!r}]", preset, "a function from config to config")
     words = None if arguments is None else several("cli: arguments", arguments)
-    return Effect.call(lambda runtime: _run(config, named, list(sys.argv[1:] if words is None else words)))
+    program = Effect.call(lambda runtime: _run(config, named, list(sys.argv[1:] if words is None else words)))
+    return program.named(f"the command line of {cls.__name__}")
 
 
 def _run(config: Any, presets: Mapping[str, Any], words: list[str]) -> Result[Resolved[Any], Any]:

@@ -8,7 +8,9 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
-from returns.result import Failure
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from returns.result import Failure, Result
 
 from fnlamp.config import computed, group, options, resolve
 from fnlamp.fault import (
@@ -283,3 +285,34 @@ def test_groups_in_a_list_would_keep_their_formulas_so_they_are_refused():
         models: list[Cnn]
 
     assert resolve(Listed(models=[Cnn()])) == Failure(TypeMismatch("models", "a tuple, if groups are inside", "a list"))
+
+
+PATHS = [
+    "epochs",
+    "model",
+    "model.hidden",
+    "model.cnn.kernel",
+    "model.kernel",
+    "optimizer",
+    "optimizer.rule",
+    "steps",
+    "folder",
+    "",
+]
+TEXTS = (
+    st.sampled_from(["", "3", "-1", "none", "x", "64,32", "[1, 2", "[1]", "{a = 1}", "cnn", "mlp", "adam", "1e400"]) | st.text()
+)
+VALUES = st.none() | st.integers() | st.floats() | st.text() | st.sampled_from([True, Mlp(), Cnn(), Loop, (), ("a",), object()])
+MAPPINGS = st.recursive(VALUES, lambda inner: st.dictionaries(st.sampled_from(["hidden", "cnn", *PATHS]), inner, max_size=3))
+CHANGES = (
+    st.text()
+    | st.builds("{}={}".format, st.sampled_from(PATHS) | st.text(), TEXTS)
+    | st.dictionaries(st.sampled_from(PATHS), MAPPINGS, max_size=3)
+)
+
+
+@given(st.lists(CHANGES, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_no_change_whatever_makes_resolve_raise(changes):
+    result = resolve(Loop, *changes)
+    assert isinstance(result, Result) and str(result)
