@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from fnlamp.checkpoint import Keep, Loaded, keep_last, latest
 from fnlamp.effect import Effect
 from fnlamp.fault import NoCheckpoint
-from fnlamp.given import function, instance, number, path_of, whole
+from fnlamp.given import function, instance, number, path_of, text, whole
 
 A = TypeVar("A")
 E = TypeVar("E")
@@ -42,11 +42,11 @@ class Checkpoints:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(f"Checkpoints: {name}", getattr(self, name)))
         for name in ("seconds", "grace"):
-            if getattr(self, name) is not None:
+            if name == "grace" or self.seconds is not None:
                 time = number(f"Checkpoints: {name}", getattr(self, name), "a time above 0", lambda time: time > 0)
                 object.__setattr__(self, name, time)
         function("Checkpoints: keep", self.keep, "a function of the saves, as checkpoint.keep_last(3)")
-        if self.on_failure not in ("stop", "warn"):
+        if text("Checkpoints: on_failure", self.on_failure, '"stop" or "warn"') not in ("stop", "warn"):
             raise ValueError(f'Checkpoints: on_failure is "stop" or "warn", got {self.on_failure!r}')
 
     def __str__(self) -> str:

@@ -85,8 +85,9 @@ def looked_into(body: Body, shared: Any, carry: Any, batch: Tree) -> dict[str, T
     """What the step is given and what it computes, by name."""
     assert body.inside is not None
     before = {"params": carry.params, "layer_state": carry.layer_state, "optimizer_state": carry.optimizer_state}
-    made = jax.jit(body.inside)(shared, carry, batch)  # a dict that has lost its order
-    return {"batch": batch, **before, "loss": made.pop("loss"), "gradient": made.pop("gradient"), **made}
+    after, value, grads = jax.jit(body.inside)(shared, carry, batch)
+    made = {f"{name} after": getattr(after, name) for name in before}
+    return {"batch": batch, **before, "loss": value.mean, "gradient": grads, **made}
 
 
 def culprits(parts: dict[str, Tree]) -> list[Culprit]:

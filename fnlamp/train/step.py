@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -53,7 +54,7 @@ def training_body(recipe: Step, tags: Tree, looked: Hashable) -> Body:
 
 
 def _training_body(recipe: Step, tags: Tree) -> Body:
-    model, optimizer, bound = recipe.model, recipe.optimizer, recipe.bound
+    model, optimizer = recipe.model, recipe.optimizer
 
     def taken(shared: tuple[Array, Any, Array], carry: Carry, batch: Tree) -> tuple[Carry, LossValue, Tree]:
         root, numbers, rate = shared
@@ -89,23 +90,20 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
     def step(shared: tuple[Array, Any, Array], carry: Carry, batch: Tree) -> Carry:
         return taken(shared, carry, batch)[0]
 
-    def inside(shared: tuple[Array, Any, Array], carry: Carry, batch: Tree) -> dict[str, Tree]:
-        after, value, grads = taken(shared, carry, batch)
-        made = {"params": after.params, "layer_state": after.layer_state, "optimizer_state": after.optimizer_state}
-        return {"loss": value.mean, "gradient": grads, **{f"{name} after": arrays for name, arrays in made.items()}}
+    return Body(traced_once(step), partial(_broken, recipe.bound), taken)
 
-    def broken(carry: Carry) -> Array:
-        found: Array = jnp.int32(0)
-        for holds, code in (  # the last one counts
-            (~_finite((carry.layer_state, carry.optimizer_state)), STATE_BROKE),
-            (~_finite(carry.params, bound), PARAMS_BROKE),
-            (~jnp.isfinite(tally.of_batches(carry.tally)), LOSS_BROKE),
-            (_wrapped((carry.step, carry.optimizer_state)), STEPS_BROKE),
-        ):
-            found = jnp.where(holds, jnp.int32(code), found)
-        return found
 
-    return Body(traced_once(step), broken, inside)
+def _broken(bound: float | None, carry: Carry) -> Array:
+    """Why the carry cannot be kept, or 0."""
+    found: Array = jnp.int32(0)
+    for holds, code in (  # the last one counts
+        (~_finite((carry.layer_state, carry.optimizer_state)), STATE_BROKE),
+        (~_finite(carry.params, bound), PARAMS_BROKE),
+        (~jnp.isfinite(tally.of_batches(carry.tally)), LOSS_BROKE),
+        (_wrapped((carry.step, carry.optimizer_state)), STEPS_BROKE),
+    ):
+        found = jnp.where(holds, jnp.int32(code), found)
+    return found
 
 
 def none_of(model: Supervised, metrics: tuple[MetricLike, ...], params: Params, layer_state: State, batch: Tree) -> Tree:

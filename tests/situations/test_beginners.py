@@ -208,7 +208,7 @@ MISTAKES: dict[str, str] = {
     "epochs(initial=epochs())": "initial | run it first",
     "epochs(resume=trained().params)": "resume | initial=",
     "epochs(resume=trained().state, initial=trained())": "initial | resume",
-    "run(initial=trained().params, layer=nn.linear(3))": "initial/",
+    "run(initial=trained().params, layer=nn.linear(3))": "initial: | missing: bias, weight | extra: 0/bias",
     "run(runtime={'executor': train.Fused})": "executor | train.Fused()",
     "run(runtime={'executor': 'fused'})": "executor | train.Fused()",
     "run(runtime={'device': 'tpu!'})": "tpu!",

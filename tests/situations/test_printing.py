@@ -41,6 +41,8 @@ def test_every_fault_can_be_printed(odd):
                 given[field.name] = None
         if kind.__name__ == "ClassesDiffer":
             given["validation"] = (odd, odd)
+        if kind is fault.ProgramDiffers:
+            given["differing"] = ((odd, odd, odd),)
         if kind is fault.Fault:
             continue
         if kind is fault.NonFinite:

@@ -163,10 +163,12 @@ def test_initial_parameters_are_checked_path_by_path():
     missing = {name: part for name, part in params.items() if name != "2"}
     extra = {**params, "7": {"weight": np.zeros((2, 2), np.float32)}}
     wide = {**params, "0": {**params["0"], "bias": np.zeros(9, np.float32)}}
-    assert fault_of_both(describe(initial=missing)).where == "initial/2/bias"
-    assert fault_of_both(describe(initial=extra)).where == "initial/7/weight"
+    found = fault_of_both(describe(initial=missing))
+    assert (found.where, found.missing, found.extra, found.differing) == ("initial", ("2/bias", "2/weight"), (), ())
+    found = fault_of_both(describe(initial=extra))
+    assert (found.missing, found.extra, found.differing) == ((), ("7/weight",), ())
     found = fault_of_both(describe(initial=wide))
-    assert (found.where, found.expected, found.actual) == ("initial/0/bias", "[8]", "[9]")
+    assert (found.missing, found.extra, found.differing) == ((), (), ("0/bias: expected [8], got [9]",))
 
 
 def test_integers_are_taken_as_initial_parameters_in_the_parameters_dtype():

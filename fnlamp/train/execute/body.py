@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ Program: TypeAlias = Callable[..., tuple[Tree, Array]]
 class Body:
     """A pure `function(shared, carry, batch) -> carry`, and `broken(carry)`: 0, or a code for what is wrong with the carry.
 
-    `inside(shared, carry, batch)` is what a step computes, by name, for looking into one that breaks.
+    `inside(shared, carry, batch)` gives the loss and the gradient too: `(carry, loss, gradient)`.
 
     `shared` is read by every step, `carry` goes from one to the next. Programs belong to the body, and a body to what it
     computes (`BODIES`), not to one description: describing and running the same again compiles nothing.
@@ -33,7 +33,7 @@ class Body:
 
     function: Callable[[Tree, Tree, Tree], Tree]
     broken: Callable[[Tree], Array]
-    inside: Callable[[Tree, Tree, Tree], dict[str, Tree]] | None = None
+    inside: Callable[[Tree, Tree, Tree], tuple[Tree, Any, Tree]] | None = None
 
     def program(self, kind: str, recipe: Recipe, given: Tree, make: Callable[[], Program]) -> Program:
         """The compiled program of that kind for these shapes, made by an interpreter if there is none."""
