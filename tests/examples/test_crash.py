@@ -27,6 +27,7 @@ def killed(benchmarks, tmp_path, *options):
     return status, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_if_it_was_not(benchmarks, tmp_path):
     status, figures = killed(benchmarks, tmp_path, "--kills", "2", "--epochs", "2", "--jobs", "1")
     assert (status, figures["problems"]) == (0, [])

@@ -86,7 +86,7 @@ SLOWLY = dataclasses.replace(QUIET, executor=Patient())
 
 
 @pytest.mark.broad
-@pytest.mark.parametrize("executor", [train.Fused(chunk=2), train.Stepwise()], ids=["fused", "stepwise"])
+@pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=2)], ids=["stepwise", "fused"])
 def test_a_run_resumed_from_any_of_its_saves_ends_with_the_same_bits(tmp_path, executor):
     whole = value(train.epochs(**settings()), QUIET)
     everything = Checkpoints(tmp_path / "all", steps=2, keep=checkpoint.keep_all)
@@ -351,6 +351,7 @@ def test_a_run_under_another_counter_of_seconds_saves_when_they_have_passed(tmp_
     assert 3 <= len(value(checkpoint.saves(tmp_path))) <= 24
 
 
+@pytest.mark.slow
 def test_streams_with_positions_of_many_kinds_are_resumed(tmp_path):
     def batches(context):
         halves = [
