@@ -106,7 +106,6 @@ def test_accumulated_training_equals_training_on_the_big_batch(rule, schedule):
 
 
 @pytest.mark.broad
-@pytest.mark.broad
 @pytest.mark.parametrize(
     ("cut", "whole"),
     [
