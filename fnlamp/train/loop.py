@@ -123,9 +123,9 @@ class Loop:
             for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice, *idle(of, plan)):
                 runtime.say(line)
             if self.saver is not None:
-                self.saver.words = of.in_words(plan.made, stream)
+                self.saver.words = of.in_words(plan.made, stream) if plan.words is None else plan.words
             if of.resume is not None:
-                progress = replace(progress, position=position_in(state_of(of.resume), stream))
+                progress = progress.resumed(position_in(state_of(of.resume), stream), plan.carry)
             progress = replace(progress, measured=plan.measured, features=pair(stream.spec)[0])
             return replace(progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device))
 

@@ -50,7 +50,10 @@ def abstract_shared(optimizer: Optimizer, made: Init) -> Any:
 
 @dataclass(frozen=True)
 class Plan:
-    """The figures of a training program; `sums` is the spec of validation's tally."""
+    """The figures of a training program; `sums` is the spec of validation's tally.
+
+    `words` describe a program that resumes a save.
+    """
 
     model: Supervised
     optimizer: Optimizer
@@ -65,6 +68,7 @@ class Plan:
     epochs: int
     sums: Any
     advice: tuple[str, ...]
+    words: Mapping[str, str] | None
 
     def length(self) -> str:
         """How many epochs of how many steps."""

@@ -30,7 +30,7 @@ from fnlamp.train import arguments, tally
 from fnlamp.train.check import check_classes, check_stream, check_training, drawn_once, not_finite
 from fnlamp.train.checkpoints import Checkpoints, Fork
 from fnlamp.train.execute import Body
-from fnlamp.train.factory import LoopContext, make_stream
+from fnlamp.train.factory import LoopContext, WatchedContext, make_stream
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient
 from fnlamp.train.measures import with_terms
@@ -137,13 +137,28 @@ class Program:
 
     def in_words(self, made: Init, stream: BatchStream[Any]) -> dict[str, str]:
         """What must be the same in a program that resumes this one from a file."""
-        data = {name: value for name, value in print_of(stream, self.seed) if name != "order of rows"}
+        data = self._data(stream)
         model = {"model": self.model.layer, "loss": self.model.loss, "precision": self.model.precision}
         asked = {name: getattr(self, name) for name in ("gradient", "validate_every", "parameter_bound")}
         folds = {f"fold {name}": fold for name, fold in self.folds.items()}
         functions = {name: getattr(self, name) for name in ("model", "schedule", "gradient", "train_metrics", "folds")}
         code = coded({**functions, "optimizer": self.optimizer.update})
         return {**in_words({**model, **asked, **folds, **data}, self.optimizer, made, self.schedule), **code}
+
+    def _data(self, stream: BatchStream[Any]) -> dict[str, Any]:
+        """The properties of the first epoch's stream: later ones may depend on losses or have other rows.
+
+        A stream that must be acquired is known for the running epoch alone: its rows do not count, and nothing does if the
+        factory reads more than the seed.
+        """
+        context = WatchedContext.of(self.context("train", 1, (None, None)))
+        first = make_stream(self.train_batches, context, "train_batches")
+        acquired = not isinstance(first, BatchStream)
+        found = dict(print_of(stream if acquired else first, self.seed))
+        if acquired and not context.read <= {"seed"}:
+            return {"seed": self.seed}
+        left_out = {"order of rows", "data"} if acquired else {"order of rows"}
+        return {name: value for name, value in found.items() if name not in left_out}
 
     def describe(self, stream: BatchStream[Any]) -> tuple[Init, Body]:
         """Specs and tags of the model for the stream's rows, and the step, by what the functions read now."""
@@ -196,8 +211,10 @@ class Program:
             check_initial(self.initial, carry)
         if self.resume is not None:
             check_resumed(state_of(self.resume), carry)
+        words = None
         if isinstance(self.resume, Loaded):
-            check_same_program(self.resume, self.in_words(made, train))
+            words = self.in_words(made, train)
+            check_same_program(self.resume, words)
         shared = abstract_shared(self.optimizer, made)
         advice = check_training(self.model, train, body, shared, carry)
         validated: Any = ()
@@ -209,4 +226,4 @@ class Program:
         if validation is not None:
             advice = (*advice, *not_finite(validation, "the validation data"))
         asked = self.metrics, measured, self.epochs, array_spec(tally.empty(tree.count(validated)).shape, np.float32)
-        return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, *asked, advice)
+        return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, *asked, advice, words)

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from fnlamp import tree
 from fnlamp.arrays import Params, State
-from fnlamp.checkpoint import rebuilt
+from fnlamp.checkpoint import Record, rebuilt
 from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.stream import BatchStream
 from fnlamp.train import tally
@@ -20,7 +21,7 @@ from fnlamp.train.evaluate import Evaluation
 from fnlamp.train.fold import Verdict, checked_step
 from fnlamp.train.measures import figures, loss_of
 from fnlamp.train.program import Program
-from fnlamp.train.start import curve_of, print_of, state_of
+from fnlamp.train.start import as_in, curve_of, print_of, state_of
 from fnlamp.train.state import Carry, EpochReport, Kept, Slot, Trained, TrainState
 from fnlamp.train.stored import kinds_in
 
@@ -111,6 +112,17 @@ class Progress:
             stream=(),
         )
 
+    def resumed(self, position: Any, carry: Carry) -> Progress:
+        """At a position of a save, with kept weights of the model's own types; `carry` is that of the program, abstract."""
+        kept = {
+            name: {
+                at: Slot(slot.epoch, as_in(carry.params, slot.params), as_in(carry.layer_state, slot.layer_state))
+                for at, slot in slots.items()
+            }
+            for name, slots in self.kept.items()
+        }
+        return replace(self, position=position, kept=kept)
+
     def report(self, program: Program, validation: Evaluation | None, seconds: float) -> EpochReport:
         """The figures of the running epoch, after its last step."""
         sums = tally.sums(self.carry.tally)
@@ -154,11 +166,18 @@ def begin(program: Program) -> Progress:
 def _resumed(name: str, fresh: tuple[Any, Verdict], saved: tuple[Any, Verdict]) -> tuple[Any, Verdict]:
     """The saved accumulator and verdict, if they are of a fold of the same kind."""
     accumulator = rebuilt(saved[0], kinds_in(fresh[0]))
+    recorded = any(map(_is_record, jax.tree.leaves(accumulator, is_leaf=_is_record)))
+    if recorded and tree.paths(accumulator).keys() == tree.paths(fresh[0]).keys():
+        accumulator = as_in(fresh[0], accumulator)
     expected, actual = str(jax.tree.structure(fresh[0])), str(jax.tree.structure(accumulator))
     if expected != actual:
         hint = "give a fold of another kind another name"
         raise FaultError(ShapeMismatch(expected, actual, hint, where=f"resume/folds/{name}"))
     return accumulator, Verdict(*saved[1])
+
+
+def _is_record(node: Any) -> bool:
+    return isinstance(node, Record)
 
 
 def _losses(losses: tuple[float | None, float | None], loss: float | None) -> tuple[float | None, float | None]:

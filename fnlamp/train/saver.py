@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,7 @@ class Saver:
         self.of, self.policy, self.writer, self.runtime = of, policy, writer, runtime
         self.savable: Progress | None = None
         self.failed: tuple[Fault, ...] = ()
-        self.words: dict[str, str] = {}
+        self.words: Mapping[str, str] = {}
         self._submitted: Progress | None = None
         self._stream: BatchStream[Any] | None = None
         self._print: tuple[BatchStream[Any], Any] | None = None

@@ -90,11 +90,15 @@ def check_resumed(resumed: TrainState, carry: Carry) -> None:
 
 
 def resumed_carry(resumed: TrainState, carry: Carry, sums: Any) -> Carry:
-    """The arrays of the state in the structure of `carry`: what was in a file has lost the types of its nodes."""
-    given = Carry(resumed.step, resumed.params, resumed.layer_state, resumed.optimizer_state, sums)
-    arrays = tree.paths(given)
-    made: Carry = jax.tree.unflatten(jax.tree.structure(carry), [arrays[path] for path in tree.paths(carry)])
+    """The arrays of the state in the structure of `carry`."""
+    made: Carry = as_in(carry, Carry(resumed.step, resumed.params, resumed.layer_state, resumed.optimizer_state, sums))
     return made
+
+
+def as_in(wanted: Tree, given: Tree) -> Tree:
+    """The leaves of `given` in the structure of `wanted`, which has the same paths: in a file, nodes have lost their types."""
+    leaves = tree.paths(given)
+    return jax.tree.unflatten(jax.tree.structure(wanted), [leaves[path] for path in tree.paths(wanted)])
 
 
 def _check_like(name: str, wanted: Tree, given: Tree, *, cast: bool) -> None:
