@@ -19,6 +19,7 @@ from fnlamp.loss.labels import (
     ignored_label,
     labels_of,
     not_nan,
+    predicted,
     threshold_of,
     zeros_and_ones,
 )
@@ -54,7 +55,7 @@ def _accuracy(ignored: int) -> Accuracy:
         check_labels("accuracy", prediction, target)
         label, counted, known = labels_of(target, ignored, prediction.shape[-1])
         sound = known & not_nan(prediction.max(-1))
-        return _share(jnp.argmax(prediction, axis=-1) == label, sound, counted, prediction)
+        return _share(predicted(prediction) == label, sound, counted, prediction)
 
     return Accuracy(apply, "accuracy", lambda prediction, target: check_range("accuracy", prediction, target, ignored))
 
@@ -133,7 +134,7 @@ def top_k_accuracy(k: int, *, ignored: int = -100) -> Loss:
             refuse(name, f"scores of more than {size} classes, or every label is among them", prediction)
         label, counted, known = labels_of(target, skipped, classes)
         at = jnp.take_along_axis(prediction, label[..., None], axis=-1)
-        earlier = along_last(jnp.arange(classes), prediction.ndim) < label[..., None]
+        earlier = along_last(jnp.arange(classes, dtype=label.dtype), prediction.ndim) < label[..., None]
         larger = jnp.sum((prediction > at) | ((prediction == at) & earlier), axis=-1)
         return _share(larger < size, known & not_nan(prediction.max(-1)), counted, prediction)
 

@@ -48,7 +48,7 @@ def calibration_error(bins: int = 15, *, ignored: int = -100) -> Metric:
         label, predicted, counted, flaw = predictions(name, prediction, target, skipped)
         logits = prediction.astype(wide(prediction))
         confidence = jnp.exp(jnp.max(jax.nn.log_softmax(logits), axis=-1))
-        flaw = flaw + jnp.where(_probabilities(logits), jnp.nan, 0)
+        flaw = (flaw + jnp.where(_probabilities(logits), jnp.nan, 0)).astype(confidence.dtype)
         at = jnp.searchsorted(jnp.asarray(inner, confidence.dtype), confidence, side="left")
         none, one = jnp.zeros(count, jnp.int32), counted.astype(jnp.int32)
         total = none.astype(confidence.dtype).at[at].add(jnp.where(counted, confidence, 0))

@@ -102,7 +102,7 @@ def hinge(margin: float = 1.0, *, squared: bool = False, ignored: int = -100) ->
     def each(scores: Array, label: Array, weights: Array | None) -> Array:
         at = jnp.take_along_axis(scores, label[..., None], axis=-1)
         beyond = size - at + scores
-        other = along_last(jnp.arange(scores.shape[-1]), scores.ndim) != label[..., None]
+        other = along_last(jnp.arange(scores.shape[-1], dtype=label.dtype), scores.ndim) != label[..., None]
         return jnp.sum(jnp.where((beyond > 0) & other, beyond, 0) ** power, axis=-1) / scores.shape[-1]
 
     return by_label("hinge", each, None, ignored)

@@ -20,6 +20,7 @@ from fnlamp.loss.labels import (
     ignored_label,
     labels_of,
     not_nan,
+    predicted,
     threshold_of,
     zeros_and_ones,
 )
@@ -88,7 +89,7 @@ def predictions(name: str, prediction: Array, target: Array, ignored: int) -> tu
     check_labels(name, prediction, target)
     label, counted, known = labels_of(target, ignored, prediction.shape[-1])
     sound = (known & not_nan(prediction.max(-1))) | ~counted
-    return label, jnp.argmax(prediction, axis=-1), counted, nan_unless(sound.all(), jnp.zeros(()))
+    return label, predicted(prediction), counted, nan_unless(sound.all(), jnp.zeros(()))
 
 
 @arguments(MAKES.format("precision"))

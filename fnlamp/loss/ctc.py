@@ -78,7 +78,7 @@ def log_likelihood(logp: Array, labels: Array, label_lengths: Array, lengths: Ar
         sums = jax.nn.logsumexp(jnp.stack([alpha, _shifted(alpha, 1, NEVER), skipped]), axis=0)
         return jnp.where((t < lengths)[:, None], sums + here, alpha), None
 
-    alpha, _ = jax.lax.scan(step, start, (jnp.arange(time), jnp.moveaxis(emitted, 1, 0)))
+    alpha, _ = jax.lax.scan(step, start, (jnp.arange(time, dtype=lengths.dtype), jnp.moveaxis(emitted, 1, 0)))
     last = 2 * jnp.clip(label_lengths, 0, labels.shape[1])[:, None]
     ends = jnp.take_along_axis(alpha, jnp.concatenate([last, jnp.maximum(last - 1, 0)], axis=1), axis=1)
     return jnp.logaddexp(ends[:, 0], jnp.where(last[:, 0] > 0, ends[:, 1], NEVER))
@@ -91,14 +91,14 @@ def _shifted(x: Array, by: int, fill: Any) -> Array:
 
 def _needed(labels: Any, label_lengths: Any) -> Any:
     """The fewest time steps of each row: one per label, and one more between equal labels."""
-    place = np.arange(1, labels.shape[1])[None]
-    repeats = ((labels[:, 1:] == labels[:, :-1]) & (place < label_lengths[:, None])).sum(-1)
+    place = np.arange(1, labels.shape[1], dtype=np.int32)[None]
+    repeats = ((labels[:, 1:] == labels[:, :-1]) & (place < label_lengths[:, None])).sum(-1, dtype=np.int32)
     return label_lengths + repeats
 
 
 def _sound(shape: tuple[int, ...], labels: Any, label_lengths: Any, lengths: Any, blank: int) -> Any:
     """Which rows have labels that are classes and not blank, and lengths within the arrays."""
-    counted = np.arange(labels.shape[1])[None] < label_lengths[:, None]
+    counted = np.arange(labels.shape[1], dtype=np.int32)[None] < label_lengths[:, None]
     known = (labels >= 0) & (labels < shape[-1]) & (labels != blank)
     there = (lengths >= 0) & (lengths <= shape[1]) & (label_lengths >= 0) & (label_lengths <= labels.shape[1])
     return (known | ~counted).all(-1) & there

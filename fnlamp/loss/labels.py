@@ -38,6 +38,11 @@ def narrow(labels: Array) -> Array:
     return labels.astype(jnp.int32)
 
 
+def predicted(scores: Array) -> Array:
+    """The class of the largest score of each row, the first of equal ones, in 32 bits as labels are."""
+    return jnp.argmax(scores, axis=-1).astype(jnp.int32)
+
+
 def count(which: Array) -> Array:
     """The number of true entries, as an integer: a sum of ones in float32 stops at 2^24."""
     return jnp.sum(which, dtype=jnp.int32)

@@ -95,7 +95,7 @@ def _problems(prediction: Any, target: Any, ignored: int) -> tuple[Any, Any, Any
         classes = prediction.shape[-1]
         label, counted, known = (x.reshape(-1, 1) for x in labels_of(target, ignored, classes))
         scores = prediction.reshape(-1, classes)
-        true = label == jnp.arange(classes)[None]
+        true = label == jnp.arange(classes, dtype=label.dtype)[None]
         return scores, true, known & not_nan(scores), jnp.broadcast_to(counted, scores.shape)
     prediction, true, sound, counted = zeros_and_ones(NAME, prediction, target, ignored)
     labels = prediction.shape[-1] if prediction.ndim > 1 else 1

@@ -89,7 +89,7 @@ def microbatches(count: int, inner: Gradient = plain) -> Gradient:
         def take(carry: Found, given: tuple[Any, Tree]) -> tuple[Found, None]:
             sums, total, state = carry
             value, grads, state = part(state, *given)
-            total = jax.tree.map(lambda t, g: t + value.weight * g, total, grads)
+            total = jax.tree.map(lambda t, g: t + value.weight.astype(t.dtype) * g.astype(t.dtype), total, grads)
             return Found(LossValue(sums.total + value.total, sums.weight + value.weight), total, state), None
 
         cut = tree.map(lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), batch)
@@ -100,7 +100,7 @@ def microbatches(count: int, inner: Gradient = plain) -> Gradient:
             carry, _ = take(carry, (full, tree.map(lambda x: x[full * size :], batch)))
         value, total, state = carry
         weight = jnp.where(value.weight > 0, value.weight, 1)
-        return Found(value, jax.tree.map(lambda t, g: (t / weight).astype(g.dtype), total, one.grads), state)
+        return Found(value, jax.tree.map(lambda t, g: (t / weight.astype(t.dtype)).astype(g.dtype), total, one.grads), state)
 
     return Gradient(apply, f"microbatches({parts}{_within(inner)})")
 

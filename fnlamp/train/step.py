@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Params, State, Tree, is_float, is_integer, spec_after
+from fnlamp.arrays import Array, Params, State, Tree, is_float, is_integer, spec_after, wide
 from fnlamp.identity import identity
 from fnlamp.loss import LossValue, MetricLike, differentiable
 from fnlamp.mode import Eval, Train
@@ -68,17 +69,17 @@ def _training_body(recipe: Step, tags: Tree) -> Body:
             if model.loss.suspects is not None:
                 total = jnp.where(model.loss.suspects(prediction), jnp.full_like(total, jnp.nan), total)
             sums = jax.tree.map(jnp.add, sums, measures(recipe.metrics, prediction, batch[1]))
-            return LossValue(total if amount is None else total * amount, value.weight), (layer_state, sums)
+            return LossValue(total if amount is None else total * amount.astype(total.dtype), value.weight), (layer_state, sums)
 
         mode, at = Train(jax.random.fold_in(root, carry.step)), optimizer.at(state, carry.params)
         whole = None if recipe.gradient is plain else model.whole(at, carry.layer_state, batch, mode)
         start = carry.layer_state, none_of(model, recipe.metrics, at, carry.layer_state, batch)
         value, grads, (layer_state, measured) = recipe.gradient(objective, at, start, batch, mode)
         if amount is not None:
-            value, grads = LossValue(value.total / amount, value.weight), jax.tree.map(lambda g: g / amount, grads)
+            value, grads = replace(value, total=unscaled(value.total, amount)), unscaled(grads, amount)
         if optimizer.skipped is not None:
             grads = jax.tree.map(lambda g: jnp.where(jnp.isfinite(value.mean), g, jnp.nan), grads)
-        scale = jnp.asarray(recipe.schedule(carry.step)) * rate
+        scale = jnp.asarray(recipe.schedule(carry.step)) * rate.astype(float)
         params, new = optimizer.update(grads, state, carry.params, tags, scale, numbers)
         sums = tally.add(carry.tally, rows_of(batch), [value.mean, value.total, value.weight, *tree.leaves(measured)])
         if optimizer.skipped is not None:  # a skipped batch leaves no trace in averages: the optimizer counts it
@@ -104,6 +105,11 @@ def _broken(bound: float | None, carry: Carry) -> Array:
     ):
         found = jnp.where(holds, jnp.int32(code), found)
     return found
+
+
+def unscaled(arrays: Tree, amount: Array) -> Tree:
+    """The arrays without the loss scale, in at least float32."""
+    return jax.tree.map(lambda x: x.astype(wide(x)) / amount.astype(wide(x)), arrays)
 
 
 def none_of(model: Supervised, metrics: tuple[MetricLike, ...], params: Params, layer_state: State, batch: Tree) -> Tree:

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LAYERS, LOSSES, RULES, SCHEDULES
+from catalogue import LAYERS, LOSSES, RULES, SCHEDULES, WRAPPERS
 
-from fnlamp import Eval, Matrix, Role, Tag, Train, augment, loss, models, nn, optim
+from fnlamp import Eval, Matrix, Role, Tag, Train, augment, loss, models, nn, optim, stream, train
 from fnlamp.layer import abstract_init
 from fnlamp.tree import global_norm
 
@@ -141,6 +141,16 @@ def test_losses_and_metrics_under_strict_promotion(name, dtype):
         assert jax.tree.leaves(jax.eval_shape(lambda p: both(p, target), prediction)) == plain
 
 
+def test_losses_and_metrics_under_strict_promotion_in_64_bits():
+    cases = {**LOSSES, **METRICS, **{name: (*case, SCORES) for name, case in OF_SUMS.items()}}
+    with strict(), jax.enable_x64(True):
+        for made, target, prediction in cases.values():
+            for dtype in (jnp.float32, jnp.float64, jnp.bfloat16):
+                scores = jax.tree.map(lambda x, d=dtype: jnp.asarray(np.asarray(x), d), prediction)
+                measure = made.measure if isinstance(made, loss.Metric) else made
+                jax.eval_shape(lambda p, m=measure, t=target: m(p, t), scores)
+
+
 @pytest.mark.broad
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_under_strict_promotion(name):
@@ -194,6 +204,47 @@ def test_augmentations_under_strict_promotion(made, dtype):
     with strict():
         made_so = jax.eval_shape(made, KEY, images)
     assert (made_so.dtype, made_so.shape[0], made_so.shape[3]) == (dtype, 3, 2)
+
+
+GRADIENTS = {
+    "plain": train.plain,
+    "microbatches": train.microbatches(3),
+    "perturbed": train.perturbed(0.1, train.microbatches(2)),
+    "adversarial": train.adversarial(0.1),
+    "rematerialised": train.rematerialised(),
+}
+HALF = {
+    "bfloat16 throughout": train.Precision(params=jnp.bfloat16, compute=jnp.bfloat16),
+    "float16 throughout": train.Precision(params=jnp.float16, compute=jnp.float16, scaled=True),
+    "float16": train.float16,
+}
+STEPS = [(gradient, "ema") for gradient in GRADIENTS] + [("microbatches", wrapper) for wrapper in WRAPPERS if wrapper != "ema"]
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize("precision", HALF)
+@pytest.mark.parametrize(("gradient", "wrapper"), STEPS)
+@pytest.mark.parametrize("x64", [False, True])
+def test_training_steps_under_strict_promotion(gradient, wrapper, precision, x64):
+    """A plan traces the step and compiles nothing."""
+    x, y = np.zeros((12, 4), np.float32), np.arange(12) % 3
+    program = train.epochs(
+        model=train.supervised(
+            nn.linear(5) >> nn.batch_norm() >> nn.dropout(0.1) >> nn.linear(3),
+            loss.sum({"a": loss.cross_entropy([1.0, 2.0, 3.0]), "b": loss.focal()}),
+            precision=HALF[precision],
+        ),
+        optimizer=WRAPPERS[wrapper](optim.adamw(0.01, 0.1)),
+        train_batches=lambda context: stream.minibatches(x, y, batch_size=6, seed=context.seed),
+        validation_batches=lambda context: stream.minibatches(x, y, batch_size=4),
+        epochs=2,
+        schedule=optim.warmup(2, optim.cosine(9)),
+        gradient=GRADIENTS[gradient],
+        metrics={"f1": loss.f1()},
+        train_metrics={"accuracy": loss.accuracy},
+    )
+    with strict(), jax.enable_x64(x64):
+        assert program.explain().fault is None
 
 
 def test_gathering_under_strict_promotion():

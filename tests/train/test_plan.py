@@ -50,7 +50,7 @@ def test_a_plan_tells_steps_shapes_parameters_and_work():
     assert "batch: (float32[10, 6], int32[10])" in plan
     assert "parameters: 92 (368 bytes), state 0 bytes, adamw 740 bytes" in plan  # two slots and the step
     assert "validate on 2 batches of 20 rows, the last of 5: loss, accuracy" in plan
-    assert "MFLOP a step" in plan
+    assert "MFLOP per step" in plan
 
 
 def test_a_plan_tells_the_factors_of_a_schedule():

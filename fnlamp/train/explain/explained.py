@@ -86,7 +86,7 @@ def _lines(program: Program, plan: Plan, read: Read) -> Iterator[str]:
     if factors is not None and factors != (1, 1, 1):
         yield f"  schedule: {factors}"
     yield f"  executor: {Fused().on(plan.train)}, unless the runtime has another"
-    yield f"  work: {work_of(step)} a step{_in_all(program, plan)}"
+    yield f"  work: {work_of(step)} per step{_in_all(program, plan)}"
     yield from _memory(plan)
     yield from (f"  {line}" for line in (*_start(program, plan), *plan.advice, *idle(program, plan)))
     yield from (f"  {line}" for line in idle_when_traced(program, plan, step, factors, read))
