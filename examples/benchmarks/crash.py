@@ -220,8 +220,8 @@ class Trials:
         self.outlived.append(process.outlived)
         if self.sent is signal.SIGKILL:
             return found
-        early = stopped.phase == "start" and stopped.status == -signal.SIGTERM  # Python still starts
-        if not early and stopped.status not in (0, INTERRUPTED):
+        outside = stopped.phase in ("start", "ended") and stopped.status == -signal.SIGTERM  # Python starts or ends
+        if not outside and stopped.status not in (0, INTERRUPTED):
             found.append(f"status {stopped.status} after SIGTERM in {stopped.phase}")
         return found + [f"{stopped.seconds:.1f} s from SIGTERM to the end"] * (stopped.seconds > GRACE)
 

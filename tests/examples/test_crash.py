@@ -83,6 +83,7 @@ def test_a_status_that_is_not_expected_and_a_late_end_are_found(benchmarks, tmp_
     for phase, status, seconds, found in (
         ("training", 3, 1.0, []),
         ("start", -15, 0.1, []),
+        ("ended", -15, 0.1, []),
         ("training", -15, 0.1, ["status -15 after SIGTERM in training"]),
         ("training", 3, 31.0, ["31.0 s from SIGTERM to the end"]),
     ):
