@@ -28,7 +28,7 @@ class Checkpoints:
     Raises: `TypeError`, `ValueError` at once for wrong arguments.
     """
 
-    folder: str
+    folder: str | PathLike[str]
     steps: int | None = None
     seconds: float | None = None
     epochs: int | None = 1

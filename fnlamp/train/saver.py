@@ -39,7 +39,7 @@ class Saver:
         self._step = 0 if of.resume is None else int(state_of(of.resume).step)
         newest = writer.newest
         if newest is not None and (of.resume is None or newest.step > self._step):
-            raise FaultError(RunExists(policy.folder, newest.path, newest.step, None if of.resume is None else self._step))
+            raise FaultError(RunExists(str(policy.folder), newest.path, newest.step, None if of.resume is None else self._step))
 
     def reached(self, progress: Progress, stream: BatchStream[Any]) -> None:
         """After a dispatch.  Raises: `FaultError` if a save has failed and the policy is to stop."""
