@@ -1,4 +1,4 @@
-"""The names that docstrings may use without an import, and settings of the suite: two processes, programs compiled once.
+"""The names that docstrings may use without an import, and settings of the suite: two processes, quick compilation.
 
 Pages of the documentation import what they use.
 """
@@ -11,16 +11,20 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+# Most of the suite's time is XLA's, which compiles small programs in half of the time with its older emitters and fewer passes.
+# `XLA_FLAGS= python -m pytest` compiles as users do; .ci/run does so for the tests of numbers. JAX 0.10 and 0.11 know both.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1")
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnlamp import fault, loss, nn, optim, stream
+from fnlamp import fault, generate, graph, loss, models, nn, optim, stream, tree
 from fnlamp.arrays import array_spec
 from fnlamp.config import cli, computed, group, options, resolve
 from fnlamp.effect import Effect, Runtime
-from fnlamp.mode import Eval, Train
+from fnlamp.mode import Decode, Eval, Train
 from fnlamp.summary import table
 from fnlamp.train import supervised
 
@@ -50,7 +54,6 @@ class _Steady:
         return re.sub(r" at 0x[0-9a-f]+", "", name) if isinstance(name, str) else name
 
 
-@pytest.hookimpl(tryfirst=True)
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of a test marked `broad`, only the first case runs in the ordinary suite."""
@@ -103,7 +106,22 @@ def _names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) ->
     if request.node.path.suffix == ".md":
         return
     doctest_namespace.update(
-        {"jax": jax, "jnp": jnp, "np": np, "nn": nn, "loss": loss, "optim": optim, "fault": fault, "stream": stream},
+        {
+            "jax": jax,
+            "generate": generate,
+            "graph": graph,
+            "jnp": jnp,
+            "np": np,
+            "models": models,
+            "nn": nn,
+            "loss": loss,
+            "optim": optim,
+            "fault": fault,
+            "stream": stream,
+        },
+        graph=graph,
+        tree=tree,
+        Decode=Decode,
         Eval=Eval,
         Train=Train,
         table=table,

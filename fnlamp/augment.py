@@ -1,4 +1,4 @@
-"""Augmentation on the device: pure functions of a key and a batch of images, each image by itself, and the layer of them.
+"""Augmentation on the device: pure functions of a key and a batch of images, and the layer of those for each image by itself.
 
 Images are `(batch, height, width, channels)` of any dtype, which is kept: bytes stay bytes until the model casts them. The
 layer `in_training` makes the functions part of the model, and so of the compiled step.
@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, describe, is_float, spec_after
+from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, describe, is_float, is_integer, spec_after, wide
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
-from fnlamp.given import flag, number, shown, whole
+from fnlamp.given import arguments, flag, number, shown, whole
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode, Train
 
 Augmentation: TypeAlias = Callable[[Key, Array], Array]
 """`(key, images) -> images`, pure."""
+Mixing: TypeAlias = Callable[[Key, Any], tuple[Array, Array]]
+"""`(key, (features, target)) -> (features, target)`, pure."""
 Pixel: TypeAlias = float | Sequence[float]
 """One number for all channels, or one for each."""
 
@@ -131,14 +133,71 @@ def cutout(size: int, *, fill: Pixel = 0) -> Augmentation:
 
     def cut(key: Key, images: Array) -> Array:
         batch, height, width, channels = _shape("cutout", images)
-        row, column = jnp.split(_places(key, batch, (height, width)) - size // 2, 2, axis=1)
+        centre = _places(key, batch, (height, width))
         # Pixels and channels as one axis, which XLA takes in whole registers: half the time on a CPU.
-        rows, columns = jnp.arange(height)[None] - row, (jnp.arange(width * channels) // channels)[None] - column
-        inside = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[:, None, :]
+        columns = jnp.arange(width * channels) // channels
+        inside = _within(jnp.arange(height), centre[:, 0], size)[:, :, None] & _within(columns, centre[:, 1], size)[:, None, :]
         paint = jnp.broadcast_to(_pixel("cutout", fill, images), (width, channels)).reshape(width * channels)
         return jnp.where(inside, paint[None, None], images.reshape(batch, height, width * channels)).reshape(images.shape)
 
     return cut
+
+
+@arguments("the numbers of the distribution and of the classes: augment.mixup(0.2, classes=10)")
+def mixup(alpha: float, *, classes: int | None = None) -> Mixing:
+    """Each row of a batch `(features, target)` mixed with another, its target likewise: `w row + (1 - w) other`.
+
+    w is drawn from Beta(alpha, alpha) for each row, and the others are the rows in a random order; a row may meet itself, as
+    that of a batch of one does.  `classes` is the number of them for integer targets, which become probabilities, as
+    `loss.cross_entropy` takes; a label that is not a class makes the row NaN.  Other targets are mixed as they are.
+    `train.augmented` makes it part of the step.  Training metrics are given the mixed targets.
+    Shapes: features `(batch, ...)`, kept, integers as float32; target `(batch,)` to `(batch, classes)`, or `(batch, ...)`.
+    Fails: `ShapeMismatch` for other batches; `DtypeMismatch` for integer targets without `classes`.
+    Reference: Zhang et al. 2018, "mixup: beyond empirical risk minimization", section 2.
+
+    >>> x, y = mixup(0.2, classes=3)(jax.random.key(0), (jnp.ones((4, 2)), jnp.array([0, 1, 2, 0])))
+    >>> x.shape, y.shape, bool((abs(y.sum(-1) - 1) < 1e-6).all())
+    ((4, 2), (4, 3), True)
+    """
+    share, known = _mixing("mixup", alpha, classes)
+
+    def mixup(key: Key, batch: Any) -> tuple[Array, Array]:
+        x, target = _features_and_target("mixup", batch, known)
+        weight, other = _chances(key, x.shape[0], share)
+        return _mixed(x, other, weight), _mixed(target, other, weight)
+
+    return mixup
+
+
+@arguments("the numbers of the distribution and of the classes: augment.cutmix(1.0, classes=10)")
+def cutmix(alpha: float = 1.0, *, classes: int | None = None) -> Mixing:
+    """A rectangle of each image from another image of the batch; the target is mixed by the area that it covers.
+
+    With v from Beta(alpha, alpha) the rectangle has `sqrt(1 - v)` of the height and of the width, rounded down, around any
+    pixel, equally likely; it is cut at the border, and w is the share of the image that stays.  Others, targets and faults as
+    `mixup`.
+    Shapes: images `(batch, height, width, channels)` of any dtype, kept; target `(batch,)` to `(batch, classes)`.
+    Reference: Yun et al. 2019, "CutMix", eq. 1 and 2.
+
+    >>> x, y = cutmix(classes=2)(jax.random.key(0), (jnp.zeros((3, 4, 4, 1), jnp.uint8), jnp.array([0, 1, 1])))
+    >>> x.dtype, y.shape
+    (dtype('uint8'), (3, 2))
+    """
+    share, known = _mixing("cutmix", alpha, classes)
+
+    def cutmix(key: Key, batch: Any) -> tuple[Array, Array]:
+        images, target = _features_and_target("cutmix", batch, known)
+        count, height, width, _ = _shape("cutmix", images)
+        chances, places = jax.random.split(key)
+        value, other = _chances(chances, count, share)
+        side, centre = jnp.sqrt(1 - value)[:, None], _places(places, count, (height, width))
+        rows = _within(jnp.arange(height), centre[:, 0], (height * side).astype(centre.dtype))
+        columns = _within(jnp.arange(width), centre[:, 1], (width * side).astype(centre.dtype))
+        covered, mask = rows.sum(1) * columns.sum(1), rows[:, :, None, None] & columns[:, None, :, None]
+        weight = 1 - covered.astype(np.float32) / (height * width)
+        return jnp.where(mask, images[other], images), _mixed(target, other, weight)
+
+    return cutmix
 
 
 def standardize(mean: Pixel, std: Pixel) -> Callable[[Array], Array]:
@@ -164,6 +223,51 @@ def standardize(mean: Pixel, std: Pixel) -> Callable[[Array], Array]:
         return ((images - mean) / deviation).reshape(images.shape)
 
     return standardize
+
+
+def _mixing(name: str, alpha: float, classes: int | None) -> tuple[float, int | None]:
+    return number(f"{name}: alpha", alpha, "a number above 0", lambda a: a > 0), (
+        None if classes is None else whole(f"{name}: classes", classes, 2)
+    )
+
+
+def _features_and_target(name: str, batch: Any, classes: int | None) -> tuple[Array, Array]:
+    """Both as arrays with the same rows; integer targets as probabilities, NaN for a label that is not a class."""
+    parts = batch if isinstance(batch, tuple | list) else ()
+    if len(parts) != 2 or not all(getattr(x, "shape", ()) for x in parts) or parts[0].shape[0] != parts[1].shape[0]:
+        hint = "give the function to train.augmented, as the gradient of epochs"
+        raise FaultError(ShapeMismatch("a batch (features, target) of arrays", describe(batch), hint, where=name))
+    x, target = map(jnp.asarray, parts)
+    if is_integer(target) and classes is not None and target.ndim == 1:
+        label = target[:, None] == jnp.arange(classes, dtype=target.dtype)[None]
+        return x, jnp.where(label.any(1, keepdims=True), label.astype(np.float32), np.float32(np.nan))
+    if not is_float(target):
+        hint = f"write {name}(alpha, classes=10) for labels of shape (batch,)"
+        raise FaultError(
+            DtypeMismatch("floating-point targets, or labels and their classes", describe(target), hint, where=name)
+        )
+    return x, target
+
+
+def _chances(key: Key, rows: int, alpha: float) -> tuple[Array, Array]:
+    """A number from Beta(alpha, alpha) and another row, for each row."""
+    value, order = jax.random.split(key)
+    return jax.random.beta(value, alpha, alpha, (rows,), np.float32), jax.random.permutation(order, rows)
+
+
+def _mixed(x: Array, other: Array, weight: Array) -> Array:
+    """`w x + (1 - w) x[other]`, exactly x where both are the same."""
+    dtype = wide(x)
+    one, two = x.astype(dtype), x[other].astype(dtype)
+    y = two + weight.astype(dtype).reshape(-1, *(1,) * (x.ndim - 1)) * (one - two)
+    return y.astype(x.dtype) if is_float(x) else y
+
+
+def _within(places: Array, centre: Array, size: Any) -> Array:
+    """Which places of an axis lie in a window of that size around each centre.  Shapes: `(batch, places)`."""
+    at = places[None] - (centre[:, None] - size // 2)
+    inside: Array = (at >= 0) & (at < size)
+    return inside
 
 
 def _places(key: Key, batch: int, below: tuple[int, int]) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any, Final
 
 from fnlamp.fault import ExtraMissing, FaultError
@@ -21,6 +22,12 @@ def need(module: str, extra: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # the package is installed, but one of its own dependencies is missing
         raise FaultError(ExtraMissing(_DISTRIBUTIONS.get(package, package), extra)) from error
+
+
+def installed(package: str, extra: str) -> None:
+    """Check that a package of an extra is there, without importing it, which may take seconds.  Fails: `ExtraMissing`."""
+    if importlib.util.find_spec(package) is None:
+        raise FaultError(ExtraMissing(_DISTRIBUTIONS.get(package, package), extra))
 
 
 _DISTRIBUTIONS: Final = {"PIL": "pillow", "sklearn": "scikit-learn"}

@@ -85,9 +85,9 @@ class Layer(Elsewhere):
 def as_layer(given: Any, where: str) -> Layer:
     """The layer that is given.  Raises: `TypeError` for anything else, which says what to write instead.
 
-    >>> as_layer(jax.nn.soft_sign, "1")
+    >>> as_layer(jax.nn.logsumexp, "1")
     Traceback (most recent call last):
-    TypeError: expected a Layer at 1, got the function soft_sign; nn.fun makes a layer of a function: nn.fun(jax.nn.soft_sign)
+    TypeError: expected a Layer at 1, got the function logsumexp; nn.fun makes a layer of a function: nn.fun(jax.nn.logsumexp)
     """
     if isinstance(given, Layer):
         return given
@@ -97,8 +97,10 @@ def as_layer(given: Any, where: str) -> Layer:
 
 READY = frozenset(
     (
-        *("elu", "gelu", "gelu_tanh", "hard_swish", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax"),
-        *("softplus", "tanh", "flatten", "global_avg_pool"),
+        *("celu", "elu", "geglu", "gelu", "gelu_tanh", "glu", "hard_shrink", "hard_sigmoid", "hard_swish", "hard_tanh"),
+        *("leaky_relu", "log_sigmoid", "log_softmax", "mish", "relu", "relu6", "relu_squared", "selu", "sigmoid", "silu"),
+        *("soft_shrink", "soft_sign", "softmax", "softmin", "softplus", "swiglu", "tanh", "tanh_shrink"),
+        *("flatten", "global_avg_pool", "global_max_pool", "last_step"),
     )
 )
 """Names of `nn` that are layers, and not functions that make one."""
@@ -121,6 +123,8 @@ def _instead(given: Any) -> tuple[str, str]:
         return f"{what} of {library}", "layers of fnlamp are pure functions; nn has layers, and nn.fun takes functions of JAX"
     if module == "fnlamp.augment" and name != "in_training":
         maker = str(getattr(given, "__qualname__", "")).partition(".")[0]
+        if maker in ("mixup", "cutmix"):
+            return f"the function {name}", f"it changes targets too: give epochs gradient=train.augmented(augment.{maker}(...))"
         wrapper = "nn.fun" if maker == "standardize" else "augment.in_training"
         return f"the function {name}", f"{wrapper} makes a layer of it: {wrapper}(augment.{maker}(...))"
     if module.startswith(("fnlamp.nn", "fnlamp.models", "fnlamp.augment")) and callable(given):

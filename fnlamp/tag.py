@@ -26,12 +26,19 @@ class Role(Enum):
 class Matrix:
     """How a parameter is a linear map: the axes of its inputs and of its outputs, and how many maps are in it.
 
-    `blocks` maps with the same inputs are side by side along the outputs, as query, key and value in one weight.
+    `blocks` maps with the same inputs are side by side along the outputs, as query, key and value in one weight.  Along
+    the axes `each`, the first ones, maps are independent, as those of layers that are stacked.
     """
 
     inputs: tuple[int, ...] = (0,)
     outputs: tuple[int, ...] = (1,)
     blocks: int = 1
+    each: tuple[int, ...] = ()
+
+    def stacked(self) -> Matrix:
+        """The same maps of several layers, along a new first axis."""
+        inputs, outputs, each = (tuple(axis + 1 for axis in axes) for axes in (self.inputs, self.outputs, self.each))
+        return Matrix(inputs, outputs, self.blocks, (0, *each))
 
 
 @dataclass(frozen=True)

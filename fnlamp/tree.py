@@ -58,6 +58,46 @@ def paths(tree: Tree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
+def named(tree: Tree) -> dict[tuple[str, ...], Any]:
+    """Each leaf of nested dicts by the names on its way.
+
+    >>> named({"hidden": {"weight": 1}, "scale": 2})
+    {('hidden', 'weight'): 1, ('scale',): 2}
+    """
+    if not isinstance(tree, dict):
+        return {(): tree}
+    return {(name, *rest): leaf for name, part in tree.items() for rest, leaf in named(part).items()}
+
+
+def at(tree: Tree, path: tuple[str, ...]) -> Any:
+    """The leaf or subtree of nested dicts at a path.  Raises: `KeyError`."""
+    for name in path:
+        if not isinstance(tree, dict):
+            raise KeyError(name)
+        tree = tree[name]
+    return tree
+
+
+def put(tree: Tree, path: tuple[str, ...], value: Any) -> Tree:
+    """Nested dicts with `value` at a path, which is made if it does not exist; `tree` itself stays as it is.
+
+    >>> put({"a": {"b": 1}}, ("a", "c"), 2)
+    {'a': {'b': 1, 'c': 2}}
+    """
+    return {**tree, path[0]: put(tree.get(path[0], {}), path[1:], value)} if path else value
+
+
+def without(tree: Tree, path: tuple[str, ...]) -> Tree:
+    """Nested dicts without what is at a path, nor dicts that are empty then; `tree` itself stays as it is.
+
+    >>> without({"a": {"b": 1}, "c": 2}, ("a", "b"))
+    {'c': 2}
+    """
+    name, *rest = path
+    part = without(tree[name], tuple(rest)) if rest else {}
+    return {other: part if other == name else one for other, one in tree.items() if other != name or part}
+
+
 def cast(tree: Tree, dtype: Any) -> Tree:
     """Floating-point leaves in `dtype`; other leaves unchanged."""
     return jax.tree.map(lambda x: x.astype(dtype) if is_float(x) else x, tree)

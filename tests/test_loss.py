@@ -195,7 +195,7 @@ def test_labels_of_another_shape_or_dtype_are_a_fault(apply: Callable[..., LossV
     assert isinstance(fault, ShapeMismatch)
     assert fault.expected == "labels of shape [6] for a prediction float32[6, 4]"
     assert fault.hint == "squeeze the target's last axis"
-    assert isinstance(fault_of(lambda: apply(LOGITS, jax.nn.one_hot(LABELS, 4))), ShapeMismatch)
+    assert isinstance(fault_of(lambda: apply(LOGITS, jax.nn.one_hot(LABELS, 4, dtype=int))), ShapeMismatch)
     assert isinstance(fault_of(lambda: apply(jnp.array(1.0), jnp.array(1))), ShapeMismatch)
     fault = fault_of(lambda: apply(LOGITS, LABELS.astype(jnp.float32)))
     assert isinstance(fault, DtypeMismatch)

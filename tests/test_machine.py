@@ -17,6 +17,7 @@ print(folder, sum("cache_hits" in event for event in hits), sum("cache_misses" i
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_the_programs_of_the_first(tmp_path):
     def process(**more):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", **more}

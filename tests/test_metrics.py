@@ -98,7 +98,7 @@ def test_without_a_row_that_counts_figures_are_zero_division(average, zero):
     np.testing.assert_array_equal(found, np.full(CLASSES, zero) if average is Average.EACH else zero)
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @each_seed
 def test_the_confusion_matrix_is_scikit_learns(seed):
     logits, labels = data(seed)
@@ -255,7 +255,7 @@ def test_perplexity_is_the_exponential_of_log_loss(seed):
 # ------------------------------------------------------------------------------- numbers
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @each_seed
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 3)], ids=str)
 @pytest.mark.parametrize("scale", [(0.0, 1.0), (1e3, 1.0), (1e-6, 1e-9), (-2e5, 30.0)], ids=str)

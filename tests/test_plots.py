@@ -184,6 +184,7 @@ def test_on_a_display_the_figure_is_shown_once_and_closed(monkeypatch):
     assert pyplot.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_writing_a_file_does_not_use_pyplot(tmp_path):
     code = f"""
 import sys

@@ -35,10 +35,15 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
 
 
 def rooms() -> list[str]:
-    """fnlamp, the modules that it imports as its own, and the faults."""
+    """fnlamp, the modules that it imports as its own, the weights of models, and the faults."""
     code = ast.parse((ROOT / "fnlamp" / "__init__.py").read_text())
     imports = [node for node in code.body if isinstance(node, ast.ImportFrom) and node.module == "fnlamp"]
-    return ["fnlamp", *(f"fnlamp.{alias.name}" for node in imports for alias in node.names), "fnlamp.fault"]
+    return [
+        "fnlamp",
+        *(f"fnlamp.{alias.name}" for node in imports for alias in node.names),
+        "fnlamp.models.weights",
+        "fnlamp.fault",
+    ]
 
 
 def source(file: Path) -> str:
@@ -59,7 +64,7 @@ def public(code: ast.Module, module: str, *, package: bool) -> dict[str, str]:
     """Where each public name is defined: the imports of a package, without modules; the definitions of a module."""
     places: dict[str, str] = {}
     for node in code.body:
-        if isinstance(node, ast.ImportFrom) and package and node.module != "fnlamp":
+        if isinstance(node, ast.ImportFrom) and package and node.module not in ("fnlamp", "fnlamp.models"):
             places |= {alias.asname: f"{node.module}.{alias.name}" for alias in node.names if alias.asname}
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             places[node.name] = f"{module}.{node.name}"

@@ -63,7 +63,7 @@ def perceptron(*widths: int) -> Layer:
 PIXELS = nn.rescale(1 / 255)
 IMAGE = nn.fun(lambda x: x.reshape(x.shape[0], 28, 28, 1), "image")
 TOKENS, TIME, HIDDEN = 64, 64, 128
-GPT = {"vocabulary": 256, "layers": 4, "width": 128, "heads": 4, "context": 128}
+GPT: dict[str, Any] = {"vocabulary": 256, "layers": 4, "width": 128, "heads": 4, "context": 128}
 
 
 def lstm_forward() -> int:

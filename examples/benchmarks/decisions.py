@@ -8,35 +8,17 @@ medians over paired rounds. Wanted: at most 1.05, and 1.03 for the saves.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from cases import CASES, data_for
-from paired import Finding, ratios, take_turns
+from paired import Finding, ratios, report, take_turns
 
-import fnlamp
 from fnlamp import loss, optim, stream, train
 from fnlamp.effect import Runtime
 
 EPOCHS = 3
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of an epoch")
-    parser.add_argument("--data", type=Path, default=os.environ.get("FNLAMP_MNIST"), help="folder of MNIST's IDX files")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    given = parser.parse_args()
-    fnlamp.keep_memory()
-    findings = measure(given.rounds, given.scale, given.data)
-    print(*findings, sep="\n")
-    if given.json:
-        given.json.write_text(json.dumps([finding.as_json() for finding in findings], indent=2))
 
 
 def measure(rounds: int, scale: float, folder: Path | None) -> list[Finding]:
@@ -83,6 +65,10 @@ def describe(case: Any, optimizer: optim.Optimizer, x: Any, y: Any, **options: A
         epochs=EPOCHS,
         **options,
     )
+
+
+def main() -> None:
+    report(__doc__, measure)
 
 
 if __name__ == "__main__":

@@ -258,12 +258,12 @@ def gpt(params: Tree, state: Tree, x: Array, y: Array, key: Array, *, heads: int
 
 
 def block(p: Tree, h: Array, shape: tuple[int, ...], heads: int) -> Array:
-    a, f = p["attention"]["layer"], p["perceptron"]["layer"]
-    packed = affine(a["attention"]["input"], layer_norm(a["norm"], h))
+    a, f = p["attention"], p["feed_forward"]
+    packed = affine(a["input"], layer_norm(p["attention_norm"], h))
     q, k, v = (part.reshape(*shape, heads, -1).transpose(0, 2, 1, 3) for part in jnp.split(packed, 3, axis=-1))
     mixed = attend(q, k, v).transpose(0, 2, 1, 3).reshape(h.shape)
-    h = h + affine(a["attention"]["output"], mixed)
-    return h + affine(f["out"], jax.nn.gelu(affine(f["up"], layer_norm(f["norm"], h)), approximate=True))
+    h = h + affine(a["output"], mixed)
+    return h + affine(f["out"], jax.nn.gelu(affine(f["up"], layer_norm(p["feed_forward_norm"], h)), approximate=True))
 
 
 def layer_norm(p: Tree, x: Array) -> Array:

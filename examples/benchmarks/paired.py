@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import fnlamp
 
 Rounds = dict[str, list[float]]
 Contestant = Callable[[int], object]
@@ -81,3 +87,18 @@ class Finding:
         wanted = f"{'at least' if self.at_least else 'at most'} {self.target:g}"
         note = f"; {self.note}" if self.note else ""
         return f"{'pass' if self.passed else 'FAIL'}  {self.what}: {self.median:.4g}{spread} {self.unit}, wanted {wanted}{note}"
+
+
+def report(description: str | None, measure: Callable[[int, float, Path | None], list[Finding]]) -> None:
+    """The command line of a benchmark of one model: measure, print, and write the figures where they are asked for."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of an epoch")
+    parser.add_argument("--data", type=Path, default=os.environ.get("FNLAMP_MNIST"), help="folder of MNIST's IDX files")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    given = parser.parse_args()
+    fnlamp.keep_memory()
+    findings = measure(given.rounds, given.scale, given.data)
+    print(*findings, sep="\n")
+    if given.json:
+        given.json.write_text(json.dumps([finding.as_json() for finding in findings], indent=2))

@@ -5,7 +5,8 @@
 
 FILE is a text, as tinyshakespeare. The model is a GPT of 4 layers, width 128 and 4 heads; a batch has 12 windows of 64
 characters. The rate rises over 100 steps and then stays. Rate times decay of matrices is the same for all rules at the same
-place in the grid. Each rate is tried with the first seed; the one with the fewest steps is repeated with the others.
+place in the grid. Each rate is tried with the first seed, the middle one first, and given up where it needs more steps than the
+best so far (`>` in the table); the one with the fewest steps is repeated with the others.
 Rules for matrices (muon) have AdamW for embeddings and norms; its rate is AdamW's own, times the same factor.
 """
 
@@ -13,23 +14,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from returns.io import IOSuccess
-from returns.result import Success
+from returns.result import Failure, Success
 
 import fnlamp
 from fnlamp import Role, Tag, data, loss, models, optim, train
 from fnlamp.effect import Runtime
+from fnlamp.fault import NonFinite
 
 FIRST = {
     "adamw": 2e-3,
@@ -107,22 +109,31 @@ def steps_to_target(task: Task, optimizer: optim.Optimizer, seed: int) -> tuple[
         folds={"target": train.Fold(0, reached, "target")},
         seed=seed,
     )
-    match program.run(Runtime(log=None)):
-        case IOSuccess(Success(trained)):
+    match program.run_exit(Runtime(log=None)):
+        case Success(trained):
             last = trained.curve[-1]
             seconds = statistics.median(report.seconds / report.steps for report in trained.curve)
             hit = last.validation_loss is not None and last.validation_loss <= task.target
             return sum(report.steps for report in trained.curve) if hit else None, seconds
-    return None, float("nan")  # a rate at which the loss is not a number
+        case Failure(NonFinite()):
+            return None, float("nan")  # a rate at which the loss is not a number
+        case other:  # Ctrl-C and others are no figures
+            raise SystemExit(str(other))
 
 
 def tuned(task: Task, name: str, grid: list[float], seeds: int, count: Callable[..., Any] = steps_to_target) -> dict[str, Any]:
     """The figures of one rule: steps for each factor, the best of them, and its steps for each seed."""
-    tried = {factor: count(task, rule(name, factor), 0) for factor in grid}
-    found = {factor: steps for factor, (steps, _) in tried.items() if steps is not None}
+    tried: dict[float, tuple[int | None, float, int]] = {}
+    found: dict[float, int] = {}
+    for factor in sorted(grid, key=lambda factor: abs(math.log(factor))):
+        most = min(found.values(), default=task.most)
+        steps, seconds = count(replace(task, most=most), rule(name, factor), 0)
+        tried[factor] = steps, seconds, most
+        if steps is not None:
+            found[factor] = steps
     figures: dict[str, Any] = {
-        "grid": [{"rate": factor * FIRST[name], "steps": steps} for factor, (steps, _) in tried.items()],
-        "seconds_a_step": statistics.median(seconds for _, seconds in tried.values()),
+        "grid": [{"rate": factor * FIRST[name], "steps": tried[factor][0], "most": tried[factor][2]} for factor in grid],
+        "seconds_a_step": statistics.median(seconds for _, seconds, _ in tried.values()),
     }
     if not found:
         return figures
@@ -135,11 +146,12 @@ def tuned(task: Task, name: str, grid: list[float], seeds: int, count: Callable[
 
 def line(name: str, figures: dict[str, Any], base: float | None) -> str:
     """A row of the table: steps for each rate of the grid, and for each seed at the best."""
-    grid = "  ".join(f"{each['rate']:.1e}: {each['steps'] or '-':>5}" for each in figures["grid"])
+    grid = "  ".join(f"{each['rate']:.1e}: {each['steps'] or '>' + str(each['most']):>5}" for each in figures["grid"])
     mean = figures.get("mean")
     ratio = f"{mean / base:.2f}" if mean and base else "-"
     seeds = " ".join(str(steps or "-") for steps in figures.get("steps", []))
-    return f"{name:14} {grid}   {mean or '-':>8}  {ratio:>5}  {1e3 * figures['seconds_a_step']:6.0f} ms   {seeds}"
+    steps = f"{mean:.0f}" if mean else "-"
+    return f"{name:14} {grid}   {steps:>8}  {ratio:>5}  {1e3 * figures['seconds_a_step']:6.0f} ms   {seeds}"
 
 
 def task_of(path: Path, **options: Any) -> Task:

@@ -151,13 +151,13 @@ def _load_gpt(model: Any, params: Any) -> None:
     copy(model.positions, params["positions"]["weight"])
     affine(model.norm, params["norm"])
     for i, block in enumerate(model.blocks):
-        a, f = (params[f"block_{i}"][n]["layer"] for n in ("attention", "perceptron"))
-        affine(block.norm_0, a["norm"])
-        affine(block.input, a["attention"]["input"])
-        affine(block.output, a["attention"]["output"])
-        affine(block.norm_1, f["norm"])
-        affine(block.up, f["up"])
-        affine(block.out, f["out"])
+        p = params[f"block_{i}"]
+        affine(block.norm_0, p["attention_norm"])
+        affine(block.input, p["attention"]["input"])
+        affine(block.output, p["attention"]["output"])
+        affine(block.norm_1, p["feed_forward_norm"])
+        affine(block.up, p["feed_forward"]["up"])
+        affine(block.out, p["feed_forward"]["out"])
 
 
 def optimizer(case: Case, params: Any, fused: bool) -> Any:

@@ -56,7 +56,7 @@ class Lock:
                 else:
                     with contextlib.suppress(OSError):  # on a full disk, the lock holds and only its owner has no name
                         self._write(me)
-            except BaseException:
+            except BaseException:  # the caller gets no lock that it could release
                 os.close(self._descriptor)
                 raise
             self._last_beat = time.monotonic()

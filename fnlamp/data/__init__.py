@@ -1,6 +1,11 @@
 """Data: files, text and data sets in, batches out. Reading is a program that may fail with a typed fault; it never runs code
 from a file."""
 
+from fnlamp.data.graphs.batches import graph_batches as graph_batches
+from fnlamp.data.graphs.batches import whole_graph as whole_graph
+from fnlamp.data.graphs.neighbours import neighbour_batches as neighbour_batches
+from fnlamp.data.graphs.read import read_edge_list as read_edge_list
+from fnlamp.data.graphs.sparse import sparse_rows as sparse_rows
 from fnlamp.data.loading.collate import stack as stack
 from fnlamp.data.loading.dataset import Arrays as Arrays
 from fnlamp.data.loading.dataset import Dataset as Dataset
@@ -32,6 +37,7 @@ from fnlamp.data.readers.npy import read_npz as read_npz
 from fnlamp.data.readers.pickle import read_pickle as read_pickle
 from fnlamp.data.readers.safetensors import read_safetensors as read_safetensors
 from fnlamp.data.readers.table import Table as Table
+from fnlamp.data.readers.torch import read_torch as read_torch
 from fnlamp.data.sets.download import fetch as fetch
 from fnlamp.data.sets.folder import image_folder as image_folder
 from fnlamp.data.sets.named import ImageSet as ImageSet
@@ -52,6 +58,7 @@ from fnlamp.data.text.codec import character_codec as character_codec
 from fnlamp.data.text.codec import word_codec as word_codec
 from fnlamp.data.text.language_model import language_model_batches as language_model_batches
 from fnlamp.data.text.masked import masked_batches as masked_batches
+from fnlamp.data.text.packing import packed_batches as packed_batches
 from fnlamp.data.text.padding import padded_batches as padded_batches
 from fnlamp.data.text.store import read_codec as read_codec
 from fnlamp.data.text.store import read_text as read_text

@@ -22,5 +22,6 @@ from fnlamp.effect.runtime import Clock as Clock
 from fnlamp.effect.runtime import Executor as Executor
 from fnlamp.effect.runtime import Reached as Reached
 from fnlamp.effect.runtime import Runtime as Runtime
+from fnlamp.effect.runtime import StepRow as StepRow
 from fnlamp.effect.runtime import SystemClock as SystemClock
 from fnlamp.fault import Interrupted as Interrupted

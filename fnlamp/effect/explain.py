@@ -61,6 +61,17 @@ class Outline:
     fault: Fault | None = None
 
 
+@dataclass(frozen=True)
+class Around:
+    """The outline of a program that runs another one: these lines, then the other's outline and value."""
+
+    inside: Node
+    lines: tuple[str, ...] = ()
+
+    def __call__(self) -> Outline:
+        return Outline(self.lines)
+
+
 class Explanation(str):
     """The text of a plan; `fault` is the failure with which every run would end, or `None`."""
 
@@ -106,6 +117,8 @@ def walk(root: Node, look: Callable[[Callable[[], Outline]], Outline]) -> Iterat
 
 def _down(node: Node, pending: list[Any], look: Callable[[Any], Outline]) -> tuple[Node | None, Outline]:
     match node:
+        case Outlined(_, Around(inside, lines)):
+            return inside, Outline(lines)
         case Outlined(_, outline):
             return None, look(outline)
         case Named(source, name):

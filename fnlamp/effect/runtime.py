@@ -95,12 +95,26 @@ class SystemClock:
             time.sleep(min(left, GLANCE))
 
 
+class StepRow(NamedTuple):
+    """What a step left behind: its number, from 1, which of the parts of a recorder this is, and its arrays on the host."""
+
+    step: int
+    part: int
+    row: Any
+
+
 class Reached(NamedTuple):
-    """Where a fold is: the carry, the position in the stream, and a code for the next step if that step breaks the carry."""
+    """Where a fold is: the carry, the position in the stream, and a code for the next step if that step breaks the carry.
+
+    `waited` is how many seconds before this dispatch, or during it, the device had nothing to do because it lacked a batch.
+    `recorded` are the rows of its steps, in their order, if the body records any; the last may be of the step that breaks.
+    """
 
     carry: Any
     position: Any
     broken: int = 0
+    waited: float = 0.0
+    recorded: tuple[StepRow, ...] = ()
 
 
 class Executor(Protocol):
@@ -120,6 +134,8 @@ class Runtime:
     `executor`: how training steps are run; `None` lets `epochs` choose.  `log`: called with each line of progress; `None` is
     silent.  `device`: a `jax.Device`; `None` is JAX's default.  `signals`: the signals that stop the program between two steps
     (in the main thread, unless another handler is installed): Ctrl-C, and SIGTERM, which a machine sends before it goes.
+    `observers`: each is called with every event that the program tells, in order, on the program's thread (those of
+    `track.hardware` on another); see `fnlamp.track`.
     """
 
     executor: Executor | None = None
@@ -128,6 +144,7 @@ class Runtime:
     device: Any = None
     signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
     cancel: CancelToken = field(default_factory=CancelToken)
+    observers: tuple[Callable[[Any], object], ...] = ()
 
     def __post_init__(self) -> None:
         if self.executor is not None and (isinstance(self.executor, type) or not hasattr(self.executor, "fold")):
@@ -143,11 +160,18 @@ class Runtime:
             raise TypeError(f'Runtime.device is a jax.Device, or a platform such as "cpu", got {shown(self.device)}')
         if not isinstance(self.signals, tuple) or not all(isinstance(each, signal.Signals) for each in self.signals):
             raise TypeError(f"Runtime.signals is a tuple, such as (signal.SIGINT, signal.SIGTERM), got {shown(self.signals)}")
+        if not isinstance(self.observers, tuple) or not all(map(callable, self.observers)):
+            raise TypeError(f"Runtime.observers is a tuple of functions of an event, got {shown(self.observers)}")
 
     def say(self, line: str) -> None:
         """Log one line of progress."""
         if self.log is not None:
             self.log(line)
+
+    def tell(self, event: Any) -> None:
+        """Call each observer with an event."""
+        for observer in self.observers:
+            observer(event)
 
     def sleep(self, seconds: float) -> None:
         """Wait on the clock; cancelling the run ends the wait."""

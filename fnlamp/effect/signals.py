@@ -36,6 +36,7 @@ _NOT_THE_CALLERS: Final = frozenset(
         "stream": ["ahead"],
         "checkpoint": ["folder", "lock", "writer"],
         "data.loading": ["loader", "pool", "processes", "shared", "threads"],
+        "track": ["lane", "tracker"],
     }.items()
     for name in names
 )

@@ -172,8 +172,8 @@ class Broken(StrEnum):
 class NonFinite(Fault):
     """The loss, a parameter, or the state of the optimizer or of a layer became infinite or not a number; the step was undone.
 
-    `step` is the global number of the step that failed (the first is 0); `state` is the `Trained` of the last good step. With a
-    `bound` on parameters, one beyond it counts as well. `train.rerun(fault)` takes the step again and names the arrays
+    `step` is the global number of the step that failed, from 1 as in events; `state` is the `Trained` of the last good step.
+    With a `bound` on parameters, one beyond it counts as well. `train.rerun(fault)` takes the step again and names the arrays
     that break.
 
     >>> print(NonFinite(Broken.LOSS, epoch=1, step=12))

@@ -10,6 +10,7 @@ import numpy as np
 
 from fnlamp.arrays import Array, describe
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
+from fnlamp.logits import Logits
 
 
 def arrays(name: str, prediction: Any, target: Any) -> tuple[Array, Array]:
@@ -21,6 +22,7 @@ def arrays(name: str, prediction: Any, target: Any) -> tuple[Array, Array]:
 
 
 def _array(name: str, what: str, x: Any) -> Array:
+    x = x.array() if isinstance(x, Logits) else x
     if isinstance(x, dict | tuple | list):
         key = repr(next(iter(x))) if isinstance(x, dict) and x else 0
         parts = ", ".join(f"{part}[{key}]" if part == what else part for part in ("prediction", "target"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,8 +15,11 @@ from jax.typing import ArrayLike
 from fnlamp.arrays import Array, along_last, wide
 from fnlamp.fault import FaultError, PredictionMismatch
 from fnlamp.given import arguments, flag, number
+from fnlamp.logits import Logits
 from fnlamp.loss.arguments import arrays, makes_a_loss, nan_unless, refuse, weights_of
 from fnlamp.loss.labels import check_labels, check_range, count, ignored_label, labels_of
+from fnlamp.loss.parts import PART, Rows, total_in_parts
+from fnlamp.loss.soft import check_distributions, is_soft, soft_cross_entropy
 from fnlamp.loss.value import Loss, LossValue
 
 NOT_NORMALISED = 0.1
@@ -39,11 +44,15 @@ def nll(class_weights: ArrayLike | None = None, *, ignored: int = -100) -> Loss:
 
 @arguments(makes_a_loss("cross_entropy"))
 def cross_entropy(class_weights: ArrayLike | None = None, *, label_smoothing: float = 0.0, ignored: int = -100) -> Loss:
-    """`nll` of the log-softmax of logits: the cross-entropy of integer labels in nats.
+    """`nll` of the log-softmax of logits: the cross-entropy of integer labels, or of probabilities, in nats.
 
     With `label_smoothing` e, the target distribution is `(1 - e) onehot + e / classes` (Szegedy et al. 2015, section 7).
+    A target of floating-point numbers, of the prediction's shape, holds a probability for each class, as `augment.mixup`
+    makes: `total = -sum_c w_c t_c logp_c`, `weight = sum_c w_c t_c`, which of one-hot rows are those of their labels;
+    `LabelOutOfRange` for rows that do not add up to 1.
     Shapes and faults as `nll`, but `PredictionMismatch` is for a first batch of probabilities, as after a softmax.
-    Same mean as `torch.nn.CrossEntropyLoss`, also with class weights and smoothing together.
+    Same mean as `torch.nn.CrossEntropyLoss`, also with class weights and smoothing together.  Of `nn.logits` it never
+    holds more than 64 MiB; their gradient is taken in the same pass, in at least float32.
 
     >>> float(cross_entropy()(jnp.zeros((4, 10)), jnp.array([0, 3, 9, 9])).mean)  # ln 10
     2.3025...
@@ -58,7 +67,43 @@ def cross_entropy(class_weights: ArrayLike | None = None, *, label_smoothing: fl
             loss = (1 - smoothing) * loss - smoothing * uniform
         return loss
 
-    return by_label("cross_entropy", each, class_weights, ignored, _expects_logits("cross_entropy"))
+    weights = weights_of(class_weights, "cross_entropy: class_weights")
+    plain = by_label("cross_entropy", each, class_weights, ignored, _expects_logits("cross_entropy"))
+
+    def apply(prediction: Any, target: Any) -> LossValue:
+        if is_soft(prediction, target):
+            return soft_cross_entropy("cross_entropy", prediction, target, weights, smoothing)
+        if not isinstance(prediction, Logits) or math.prod(prediction.shape) <= PART:
+            return plain.apply(prediction, target)
+        return _in_parts(prediction, target, weights, smoothing, ignored)
+
+    def check(prediction: Any, target: Any) -> None:
+        if is_soft(prediction, target):
+            check_distributions("cross_entropy", target)
+        else:
+            plain.check(prediction, target)
+
+    return replace(plain, apply=apply, check=check)
+
+
+def _in_parts(logits: Logits, target: Any, weights: Any, smoothing: float, ignored: int) -> LossValue:
+    """The same of logits that are not held."""
+    _, target = arrays("cross_entropy", target, target)
+    spec = jax.eval_shape(Logits.array, logits)
+    check_labels("cross_entropy", spec, target)
+    if weights is not None and weights.shape != spec.shape[-1:]:
+        refuse("cross_entropy", f"class weights of shape {list(spec.shape[-1:])}", weights)
+    dtype, classes = wide(spec), spec.shape[-1]
+    label, counted, known = labels_of(target.reshape(-1), ignored, classes)
+    by_class = None if weights is None else jnp.asarray(weights, dtype)
+    own = counted.astype(dtype) if by_class is None else jnp.where(counted, by_class[label], 0)
+    uniform = None
+    if smoothing:
+        uniform = smoothing / classes * (jnp.ones(classes, dtype) if by_class is None else by_class)
+    rows = Rows(label, (1 - smoothing) * own, counted.astype(dtype), uniform)
+    flat = replace(logits, features=logits.features.reshape(label.size, -1))
+    total = nan_unless((known | ~counted).all(), total_in_parts(flat, rows))
+    return LossValue(total, count(counted).astype(dtype) if by_class is None else jnp.sum(own))
 
 
 @arguments(makes_a_loss("focal"))

@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp.arrays import Array
-from fnlamp.fault import DtypeMismatch, FaultError, LabelOutOfRange
+from fnlamp.fault import DtypeMismatch, FaultError
 from fnlamp.given import arguments, flag, number
 from fnlamp.loss.arguments import makes_a_loss, nan_unless, refuse
 from fnlamp.loss.classes import expects_log_probabilities, not_normalised
 from fnlamp.loss.elementwise import counting, elementwise, ignored_number, pairs, row_mean
+from fnlamp.loss.soft import are_distributions, check_distributions
 from fnlamp.loss.value import Loss, LossValue
-
-ROUNDING = 0.01
-"""How far from 0, 1 or a sum of 1 target probabilities may be in half precision."""
 
 
 @arguments(makes_a_loss("kl_divergence"))
@@ -44,26 +42,14 @@ def kl_divergence(*, ignored: float | None = None) -> Loss:
         t = jnp.where(counted[..., None], t, 0)
         some = t > 0
         each = jnp.where(some, t * (jnp.log(jnp.where(some, t, 1)) - jnp.where(some, logp, 0)), 0)
-        sound = (_shares(t) & (jnp.abs(t.sum(-1) - 1) < ROUNDING)) | ~counted
+        sound = are_distributions(t) | ~counted
         return row_mean(nan_unless(sound.all(), jnp.sum(each, axis=-1)), counted)
 
     def check(prediction: Any, target: Any) -> None:
         rows = np.asarray(target, np.float64).reshape(-1, np.shape(target)[-1])
-        counted = np.full(len(rows), True) if skipped is None else counting(rows, skipped).all(-1)
-        for bad, figures, hint in (
-            (~_shares(rows), rows[np.arange(len(rows)), np.abs(rows - 0.5).argmax(-1)], "targets are probabilities"),
-            (~(np.abs(rows.sum(-1) - 1) < ROUNDING), rows.sum(-1), "the probabilities of a row add up to 1"),
-        ):
-            if (bad & counted).any():
-                at = int((bad & counted).argmax())
-                row = at * len(np.asarray(target)) // len(rows)
-                raise FaultError(LabelOutOfRange(float(figures[at]), 2, row, hint, where=name))
+        check_distributions(name, target, True if skipped is None else counting(rows, skipped).all(-1))
 
     return Loss(apply, name, check, expects_log_probabilities(name), not_normalised)
-
-
-def _shares(t: Any) -> Any:
-    return ((t >= -ROUNDING) & (t <= 1 + ROUNDING)).all(-1)
 
 
 @arguments(makes_a_loss("gaussian_nll"))

@@ -1,19 +1,50 @@
-"""Convolution over images, alone and with pooling."""
+"""Convolution over sequences, images and volumes."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 
 from fnlamp.arrays import Array, Key, Params, Spec, State, array_spec
-from fnlamp.given import arguments, flag, whole
+from fnlamp.given import arguments, whole
 from fnlamp.layer import Init, Layer
 from fnlamp.mode import Mode
-from fnlamp.nn.check import check_float, check_padding, check_shape, check_window, pair
-from fnlamp.nn.initial import Initializer, check_initializers, glorot_normal, weight_and_bias
-from fnlamp.nn.lowering.images import convolve, convolve_pooled
-from fnlamp.nn.lowering.window import Padding, Pair, Size, Window
+from fnlamp.nn.check import window_of
+from fnlamp.nn.combine import sequence
+from fnlamp.nn.initial import Initializer, glorot_normal
+from fnlamp.nn.kernel import check_places, checked, kernels, label
+from fnlamp.nn.lowering.axes import Axis, Padding1d, Padding3d, Size3d
+from fnlamp.nn.lowering.volumes import convolve
+from fnlamp.nn.lowering.window import Padding, Size
+from fnlamp.nn.shape import whole_only
+
+
+@arguments("input channels are inferred: nn.conv1d(64, 3) has 64 output channels and a kernel of 3 steps")
+def conv1d(
+    channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: Padding1d = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = True,
+    weight_init: Initializer = glorot_normal,
+    bias_init: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """`conv2d` along sequences; `padding` may be a pair, before and after.
+
+    With `padding=(dilation (kernel - 1), 0)` a place sees no later step: a causal convolution.
+    Shapes: `(batch, length, in) -> (batch, places, channels)`.  Params: `weight` of shape `(kernel, in / groups, channels)`.
+
+    >>> layer = conv1d(16, 3, padding=(4, 0), dilation=2)
+    >>> made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((32, 100, 8), jnp.float32))
+    >>> made.params["weight"].shape, made.spec.shape
+    ((3, 8, 16), (32, 100, 16))
+    """
+    window = window_of(kernel, stride, dilation, padding, 1, "conv1d", "kernel")
+    return _conv("conv1d", channels, window, groups, bias, weight_init, bias_init)
 
 
 @arguments("input channels are inferred: nn.conv2d(64, 3) has 64 output channels and a kernel of 3 x 3")
@@ -40,96 +71,136 @@ def conv2d(
     Params: `weight` of shape `(kernel height, kernel width, in / groups, channels)`, and `bias` unless `bias=False`.
     Fails: `DtypeMismatch` for integer input (cast it: `rescale`); `ShapeMismatch` for another rank or number of channels, for
     channels that `groups` does not divide, and for a kernel larger than the padded image.
-    Default initialisers as in `linear`.  The gradients are of any order, forward and in reverse.
-    Source: Goodfellow, Bengio & Courville 2016, eq. 9.6; the form on the CPU is in `fnlamp.nn.lowering.im2col`.
+    Default initialisers as in `linear`; the weight of each group is drawn by itself, and the number of inputs and of outputs
+    that scale it count the kernel's area.  Other padding than zeros is `pad` before.  The gradients are of any order, forward
+    and in reverse.
+    Source: Goodfellow, Bengio & Courville 2016, eq. 9.6; the forms on the CPU are in `fnlamp.nn.lowering.forms`.
 
     >>> layer = conv2d(16, 3, padding="same", stride=2)
     >>> made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((32, 28, 28, 1), jnp.float32))
     >>> made.params["weight"].shape, made.spec.shape
     ((3, 3, 1, 16), (32, 14, 14, 16))
     """
-    window = Window(
-        pair(kernel, "conv2d: kernel"),
-        pair(stride, "conv2d: stride"),
-        pair(dilation, "conv2d: dilation"),
-        check_padding(padding, "conv2d"),
-    )
-    channels, groups = whole("conv2d: channels", channels, None), whole("conv2d: groups", groups, None)
-    bias = flag("conv2d: bias", bias)
-    check_initializers("conv2d", weight_init=weight_init, bias_init=bias_init)
-    if groups < 1 or channels < 1 or channels % groups:
-        raise ValueError(f"conv2d needs output channels that groups divides, got {channels} and groups={groups}")
-
-    def init(key: Key, spec: Spec) -> Init:
-        places = _check(spec, window, None, groups, "conv2d")
-        shape = *window.size, spec.shape[-1] // groups, channels
-        # Each group is a matrix, unless it has one channel on either side, as in a depthwise convolution.
-        blocks = 0 if groups > 1 and groups in (spec.shape[-1], channels) else groups
-        params, tags = weight_and_bias("conv2d", key, shape, spec.dtype, weight_init, bias_init if bias else None, blocks)
-        return Init(params, {}, array_spec((spec.shape[0], *places, channels), spec.dtype), tags)
-
-    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
-        weight = params["weight"]
-        _check(x, window, weight.shape[2], groups, "conv2d")
-        return convolve(x.astype(weight.dtype), weight, params["bias"] if bias else None, window, groups), state
-
-    return Layer(init, apply, f"conv2d({channels}, {kernel}{f', stride={stride}' if window.stride != (1, 1) else ''})")
+    window = window_of(kernel, stride, dilation, padding, 2, "conv2d", "kernel")
+    return _conv("conv2d", channels, window, groups, bias, weight_init, bias_init)
 
 
-@arguments("input channels are inferred: nn.conv_pool(20, 5, pool=2)")
-def conv_pool(
+@arguments("input channels are inferred: nn.conv3d(64, 3) has 64 output channels and a kernel of 3 x 3 x 3")
+def conv3d(
     channels: int,
-    kernel: Size,
+    kernel: Size3d,
     *,
-    pool: Size = 2,
-    padding: Padding = 0,
+    stride: Size3d = 1,
+    padding: Padding3d = 0,
+    dilation: Size3d = 1,
+    groups: int = 1,
     bias: bool = True,
     weight_init: Initializer = glorot_normal,
     bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Layer:
-    """`relu(max_pool2d(conv2d(x)) + bias)`: convolution, bias, relu and pooling in the order with the least work.
+    """`conv2d` over volumes; sizes are integers or triples `(depth, height, width)`, padding three integers or pairs.
 
-    It equals pooling after bias and relu, since both preserve the order of numbers.  Pools do not overlap; rows and columns
-    that do not fill a pool are left out; `padding` is the convolution's.  On the CPU, images of few channels are
-    convolved for all places in a pool at once (`fnlamp.nn.lowering.im2col.convolve_pooled`).
-    Shapes: `(batch, height, width, in) -> (batch, pools, pools, channels)`.  Params, faults and gradients as `conv2d`.
+    Shapes: `(batch, depth, height, width, in) -> (batch, places, places, places, channels)`.
+    Params: `weight` of shape `(kernel depth, kernel height, kernel width, in / groups, channels)`.
+    The form on the CPU is in `fnlamp.nn.lowering.volumes`.
 
-    >>> layer = conv_pool(20, 5)
-    >>> made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((32, 28, 28, 1), jnp.float32))
+    >>> layer = conv3d(16, (1, 3, 3), padding="same", stride=2)
+    >>> made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((2, 10, 28, 28, 1), jnp.float32))
     >>> made.params["weight"].shape, made.spec.shape
-    ((5, 5, 1, 20), (32, 12, 12, 20))
+    ((1, 3, 3, 1, 16), (2, 5, 14, 14, 16))
     """
-    window = Window(pair(kernel, "conv_pool: kernel"), padding=check_padding(padding, "conv_pool"))
-    size = pair(pool, "conv_pool: pool")
-    pools = Window(size, size)
-    channels, bias = whole("conv_pool: channels", channels, None), flag("conv_pool: bias", bias)
-    if channels < 1:
-        raise ValueError(f"conv_pool needs at least one output channel, got channels={channels}")
-    check_initializers("conv_pool", weight_init=weight_init, bias_init=bias_init)
+    window = window_of(kernel, stride, dilation, padding, 3, "conv3d", "kernel")
+    return _conv("conv3d", channels, window, groups, bias, weight_init, bias_init)
 
-    def places(x: Any, features: int | None) -> Pair:
-        high, wide = _check(x, window, features, 1, "conv_pool")
-        return check_window(array_spec((x.shape[0], high, wide, channels), x.dtype), pools, "conv_pool")
+
+@arguments("every channel is convolved by itself: nn.depthwise_conv2d(3) has a kernel of 3 x 3 for each")
+def depthwise_conv2d(
+    kernel: Size,
+    *,
+    multiplier: int = 1,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    bias: bool = True,
+    weight_init: Initializer = glorot_normal,
+    bias_init: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """`conv2d` of each channel by itself, with `multiplier` outputs for each: as many groups as input channels.
+
+    Shapes: `(batch, height, width, in) -> (batch, places, places, in multiplier)`, the outputs of a channel side by side.
+    Params: `weight` of shape `(kernel height, kernel width, 1, in multiplier)`.  Arguments and faults as `conv2d`.
+
+    >>> layer = depthwise_conv2d(3, multiplier=2)
+    >>> layer.init(jax.random.key(0), jax.ShapeDtypeStruct((32, 28, 28, 5), jnp.float32)).spec.shape
+    (32, 26, 26, 10)
+    """
+    window = window_of(kernel, stride, dilation, padding, 2, "depthwise_conv2d", "kernel")
+    multiplier = whole("depthwise_conv2d: multiplier", multiplier)
+
+    def of(channels: int) -> Layer:
+        return _conv("depthwise_conv2d", channels * multiplier, window, channels, bias, weight_init, bias_init)
 
     def init(key: Key, spec: Spec) -> Init:
-        out, shape = (spec.shape[0], *places(spec, None), channels), (*window.size, spec.shape[-1], channels)
-        params, tags = weight_and_bias("conv_pool", key, shape, spec.dtype, weight_init, bias_init if bias else None)
-        return Init(params, {}, array_spec(out, spec.dtype), tags)
+        check_places(spec, window, None, 1, "depthwise_conv2d")
+        return of(spec.shape[-1]).init(key, spec)
+
+    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
+        return of(params["weight"].shape[-1] // multiplier).apply(params, state, x, mode)
+
+    of(1)  # checks the other arguments
+    return whole_only(Layer(init, apply, label("depthwise_conv2d", None, window)))
+
+
+@arguments("nn.separable_conv2d(64, 3) has 64 output channels and a kernel of 3 x 3 for each input channel")
+def separable_conv2d(
+    channels: int,
+    kernel: Size,
+    *,
+    multiplier: int = 1,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    bias: bool = True,
+    weight_init: Initializer = glorot_normal,
+    bias_init: Initializer = jax.nn.initializers.zeros,
+) -> Layer:
+    """A sequence: `depthwise`, a `depthwise_conv2d` without bias, and `pointwise`, a `conv2d` of 1 x 1 pixel with one.
+
+    It has about `1 / channels + 1 / kernel area` of the work of `conv2d`.  MobileNet's block has a norm and relu after each.
+    Shapes, arguments and faults as `conv2d`.  Reference: Chollet 2016, section 3; Howard et al. 2017, section 3.1.
+
+    >>> layer = separable_conv2d(16, 3, padding="same")
+    >>> made = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((32, 28, 28, 8), jnp.float32))
+    >>> tree.count(made.params), made.spec.shape
+    (216, (32, 28, 28, 16))
+    """
+    first = {"multiplier": multiplier, "stride": stride, "padding": padding, "dilation": dilation, "bias": False}
+    return sequence(
+        depthwise=depthwise_conv2d(kernel, **first, weight_init=weight_init),  # type: ignore[arg-type]
+        pointwise=conv2d(channels, 1, bias=bias, weight_init=weight_init, bias_init=bias_init),
+    )
+
+
+def _conv(
+    name: str,
+    channels: int,
+    window: Sequence[Axis],
+    groups: int,
+    bias: bool,
+    weight_init: Initializer,
+    bias_init: Initializer,
+) -> Layer:
+    """The convolution over as many axes as the window has."""
+    channels, groups, bias = checked(name, channels, groups, bias, weight_init, bias_init)
+
+    def init(key: Key, spec: Spec) -> Init:
+        places = check_places(spec, window, None, groups, name)
+        params, tags = kernels(name, key, window, spec, channels, groups, weight_init, bias_init if bias else None)
+        return Init(params, {}, array_spec((spec.shape[0], *places, channels), spec.dtype), tags)
 
     def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
         weight = params["weight"]
-        places(x, weight.shape[2])
-        return convolve_pooled(x.astype(weight.dtype), weight, params["bias"] if bias else None, window, pools), state
+        check_places(x, window, weight.shape[-2], groups, name)
+        return convolve(x.astype(weight.dtype), weight, params["bias"] if bias else None, window, groups), state
 
-    return Layer(init, apply, f"conv_pool({channels}, {kernel}{f', pool={pool}' if size != (2, 2) else ''})")
-
-
-def _check(x: Any, window: Window, each: int | None, groups: int, where: str) -> Pair:
-    places = check_window(x, window, where)
-    check_shape(x, lambda shape: shape[-1] > 0, "images of at least one channel", where)
-    check_float(x, where)
-    if each is not None:
-        channels = each * groups
-        check_shape(x, lambda shape: shape[-1] == channels, f"images of {channels} channels, the last axis", where)
-    check_shape(x, lambda shape: shape[-1] % groups == 0, f"images whose channels {groups} groups divide", where)
-    return places
+    return whole_only(Layer(init, apply, label(name, channels, window)))

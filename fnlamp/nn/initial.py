@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from fnlamp.arrays import Array, Key, Params
 from fnlamp.given import function
@@ -47,6 +48,20 @@ def check_initializers(where: str, **given: Any) -> None:
 def bias_of(init: Initializer, fan_in: int) -> Initializer:
     """The initialiser of the bias of a layer with `fan_in` inputs."""
     return init.make(fan_in) if isinstance(init, by_fan_in) else init
+
+
+def by_group(init: Initializer, groups: int) -> Initializer:
+    """The initialiser of weights that are `groups` side by side along the last axis, each with inputs of its own.
+
+    Each group is drawn by itself: the scale depends on its inputs and outputs, not on those of all groups.
+    """
+
+    def drawn(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        each = (*shape[:-1], shape[-1] // groups)
+        made = jax.vmap(lambda key: init(key, each, dtype))(jax.random.split(key, groups))
+        return jnp.moveaxis(made, 0, -2).reshape(shape)
+
+    return drawn if groups > 1 else init
 
 
 def weight_and_bias(

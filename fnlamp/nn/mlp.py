@@ -51,12 +51,12 @@ def mlp(
     activation_last = flag("mlp: activation_last", activation_last)
     check_initializers("mlp", weight_init=weight_init, bias_init=bias_init)
     norm = None if norm is None else as_layer(norm, "mlp: norm")
-    shifted = norm is not None and _has_shift(norm)
     parts: dict[str, Layer] = {}
     for i, width in enumerate((*hidden, out)):
         last = i == len(hidden)
         normed = norm is not None and (norm_last or not last)
-        parts[f"linear_{i}"] = linear(width, bias=not (normed and shifted), weight_init=weight_init, bias_init=bias_init)
+        shifted = normed and norm is not None and width > 0 and _has_shift(norm, width)
+        parts[f"linear_{i}"] = linear(width, bias=not shifted, weight_init=weight_init, bias_init=bias_init)
         if norm is not None and normed:
             parts[f"norm_{i}"] = norm
         if activation_last or not last:
@@ -66,6 +66,6 @@ def mlp(
     return sequence(**parts)
 
 
-def _has_shift(norm: Layer) -> bool:
-    tags = abstract_init(norm, array_spec((2, 1), jnp.float32)).tags
+def _has_shift(norm: Layer, width: int) -> bool:
+    tags = abstract_init(norm, array_spec((2, width), jnp.float32)).tags
     return any(tag.role is Role.SHIFT for tag in jax.tree.leaves(tags))

@@ -1,18 +1,20 @@
-"""Normalisation: batch norm over the batch, layer norm over the features."""
+"""Normalisation: over the batch, over the features, over groups of channels."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax.lax import rsqrt
 
-from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, wide
+from fnlamp.arrays import Array, Key, Params, Spec, State, along_last, spec_after, wide
 from fnlamp.fault import BatchTooSmall, FaultError
-from fnlamp.given import arguments, flag, number
+from fnlamp.given import arguments, flag, number, whole
 from fnlamp.layer import Init, Layer, tag_all
-from fnlamp.mode import Mode, Train
-from fnlamp.nn.check import check_features
+from fnlamp.mode import Eval, Mode, Train
+from fnlamp.nn.check import check_features, check_shape
+from fnlamp.nn.shape import whole_only
 from fnlamp.tag import Role, Tag
 
 INFERRED = "the number of features is inferred"
@@ -90,6 +92,90 @@ def layer_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> 
     return Layer(init, apply, "layer_norm")
 
 
+@arguments("the number of channels is inferred: nn.group_norm(32)")
+def group_norm(groups: int, eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> Layer:
+    """Normalise each row over all its positions and the channels of a group, then scale and shift each channel.
+
+    The same in both modes, without state, so any batch size trains alike.  Channels are the last axis.
+    Shapes: `(batch, ..., channels) -> (batch, ..., channels)`.  Params: `scale`, `shift`, each unless switched off.
+    Fails: `ShapeMismatch` unless `groups` divides the channels, and for groups of one value, which would all become 0.
+    Reference: Wu & He 2018, eq. 1 and 7.
+
+    >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> group_norm(2, scale=False, shift=False).apply({}, {}, x, Eval())[0].round(3)
+    Array([[-1.,  1., -1.,  1.]], dtype=float32)
+    """
+    groups = whole("group_norm: groups", groups)
+    layer = _norm("group_norm", f"group_norm({groups})", eps, scale, shift, lambda x: _grouped(x, groups, "group_norm"))
+    return whole_only(layer)
+
+
+@arguments("the number of channels is inferred: nn.instance_norm()")
+def instance_norm(eps: float = 1e-5, *, scale: bool = True, shift: bool = True) -> Layer:
+    """Normalise each channel of each row over its positions, then scale and shift: `group_norm` with a group per channel.
+
+    The same in both modes, without state; torch's has neither scale nor shift unless `affine=True`.
+    Shapes: `(batch, ..., channels) -> (batch, ..., channels)`.  Params: `scale`, `shift`, each unless switched off.
+    Fails: `ShapeMismatch` for rows of a single position.  Reference: Ulyanov, Vedaldi & Lempitsky 2016, eq. 4.
+
+    >>> x = jnp.array([[[1.0, 10.0], [3.0, 30.0]]])
+    >>> instance_norm(scale=False, shift=False).apply({}, {}, x, Eval())[0].round(3)
+    Array([[[-1., -1.],
+            [ 1.,  1.]]], dtype=float32)
+    """
+    layer = _norm("instance_norm", "instance_norm", eps, scale, shift, lambda x: _grouped(x, x.shape[-1], "instance_norm"))
+    return whole_only(layer)
+
+
+@arguments("the number of features is inferred: nn.rms_norm()")
+def rms_norm(eps: float = 1e-6, *, scale: bool = True) -> Layer:
+    """Divide each row by the root mean square of its features (the last axis), then scale: `x / sqrt(mean(x^2) + eps)`.
+
+    The same in both modes, without state; a row of zeros stays one.  torch's default `eps` is 1.2e-7 in float32.
+    Shapes: `(batch, ..., features) -> (batch, ..., features)`.  Params: `scale`, unless switched off.
+    Reference: Zhang & Sennrich 2019, eq. 4.
+
+    >>> rms_norm(scale=False).apply({}, {}, jnp.array([[3.0, -3.0], [0.0, 0.0]]), Eval())[0].round(3)
+    Array([[ 1., -1.],
+           [ 0.,  0.]], dtype=float32)
+    """
+
+    def centred(x: Array) -> tuple[Array, Array]:
+        return x, jnp.mean(jnp.square(x), -1, keepdims=True)
+
+    return _norm("rms_norm", "rms_norm", eps, scale, False, centred)
+
+
+def _norm(kind: str, name: str, eps: float, scale: bool, shift: bool, centred: Callable[[Array], tuple[Array, Array]]) -> Layer:
+    """A norm of each row: `centred` returns the values without their mean, and their mean square, which broadcasts."""
+    eps, scale, shift = _eps(kind, eps), flag(f"{kind}: scale", scale), flag(f"{kind}: shift", shift)
+
+    def init(key: Key, spec: Spec) -> Init:
+        del key
+        params, tags = _scale_and_shift(kind, spec, scale, shift)
+        return Init(params, {}, spec_after(lambda x: apply(params, {}, x, Eval())[0], spec), tags)
+
+    def apply(params: Params, state: State, x: Array, mode: Mode) -> tuple[Array, State]:
+        del mode
+        _check_params(x, params, kind)
+        values, square = centred(x.astype(wide(x)))
+        return _scaled(values * rsqrt(square + eps), params).astype(x.dtype), state
+
+    return Layer(init, apply, name)
+
+
+def _grouped(x: Array, groups: int, where: str) -> tuple[Array, Array]:
+    """The values without the mean of their group, and their mean square in the group, both in the shape of `x`."""
+    channels = x.shape[-1]
+    check_shape(x, lambda shape: channels % groups == 0, f"channels that {groups} groups divide", where)
+    size = math.prod(x.shape[1:-1]) * channels // groups
+    check_shape(x, lambda shape: size != 1, "at least two values in a group", where, "a norm of one value is always 0")
+    split = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), groups, channels // groups)
+    split = split - jnp.mean(split, (1, 3), keepdims=True)
+    square = jnp.broadcast_to(jnp.mean(jnp.square(split), (1, 3), keepdims=True), split.shape)
+    return split.reshape(x.shape), square.reshape(x.shape)
+
+
 def _scale_and_shift(layer: str, spec: Spec, scale: bool = True, shift: bool = True) -> tuple[Params, dict[str, Tag]]:
     check_features(spec, layer, least=2)
     shape, dtype = spec.shape[-1:], spec.dtype
@@ -114,9 +200,12 @@ def running(old: Array, new: Array, decay: float) -> Array:
 
 def _affine(x: Array, mean: Array, variance: Array, eps: float, params: Params) -> Array:
     mean, variance = (along_last(moment, x.ndim).astype(x.dtype) for moment in (mean, variance))
-    y = (x - mean) * rsqrt(variance + eps)
-    y = y * along_last(params["scale"], x.ndim).astype(x.dtype) if "scale" in params else y
-    return y + along_last(params["shift"], x.ndim).astype(x.dtype) if "shift" in params else y
+    return _scaled((x - mean) * rsqrt(variance + eps), params)
+
+
+def _scaled(y: Array, params: Params) -> Array:
+    y = y * along_last(params["scale"], y.ndim).astype(y.dtype) if "scale" in params else y
+    return y + along_last(params["shift"], y.ndim).astype(y.dtype) if "shift" in params else y
 
 
 def _check_params(x: Array, params: Params, where: str) -> None:

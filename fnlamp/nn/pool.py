@@ -1,17 +1,31 @@
-"""Pooling: the largest number, or the mean, of each window of an image."""
+"""Pooling: the largest number, or the mean, of each window of sequences, images and volumes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
-from fnlamp.arrays import Array, describe, is_float, is_integer, wide
-from fnlamp.fault import DtypeMismatch, FaultError
+from fnlamp.arrays import Array, wide
 from fnlamp.given import arguments
 from fnlamp.layer import Layer
-from fnlamp.nn.check import check_float, check_images, check_padding, check_shape, check_window, pair
-from fnlamp.nn.lowering.images import max_pool, sum_pool
-from fnlamp.nn.lowering.window import Padding, Size, Window
-from fnlamp.nn.shape import fun
+from fnlamp.nn.check import check_float, check_numeric, check_window, window_of
+from fnlamp.nn.kernel import short
+from fnlamp.nn.lowering import images
+from fnlamp.nn.lowering.axes import Axis, Padding1d, Padding3d, Size3d
+from fnlamp.nn.lowering.volumes import pool
+from fnlamp.nn.lowering.window import Padding, Size
+from fnlamp.nn.shape import fun, whole_only
+
+
+@arguments("nn.max_pool1d(2) has windows of 2 steps, side by side")
+def max_pool1d(window: int, *, stride: int | None = None, padding: Padding1d = 0) -> Layer:
+    """`max_pool2d` along sequences: `(batch, length, channels) -> (batch, places, channels)`.
+
+    >>> max_pool1d(2).apply({}, {}, jnp.array([[1.0, 5.0, 2.0, 4.0]])[..., None], Eval())[0].ravel()
+    Array([5., 4.], dtype=float32)
+    """
+    return _max_pool("max_pool1d", _windows(1, window, stride, padding, "max_pool1d"))
 
 
 @arguments("nn.max_pool2d(2) has windows of 2 x 2, side by side")
@@ -28,15 +42,27 @@ def max_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0
     >>> max_pool2d(2, stride=1).apply({}, {}, x, Eval())[0].ravel()
     Array([5., 6.], dtype=float32)
     """
-    view = _window(window, stride, padding, "max_pool2d")
+    return _max_pool("max_pool2d", _windows(2, window, stride, padding, "max_pool2d"))
 
-    def apply(x: Array) -> Array:
-        check_window(x, view, "max_pool2d")
-        if not (is_float(x) or is_integer(x)):
-            raise FaultError(DtypeMismatch("numbers", describe(x), "cast first, as nn.rescale does", where="max_pool2d"))
-        return max_pool(x, view)
 
-    return fun(apply, f"max_pool2d({window})")
+@arguments("nn.max_pool3d(2) has windows of 2 x 2 x 2, side by side")
+def max_pool3d(window: Size3d, *, stride: Size3d | None = None, padding: Padding3d = 0) -> Layer:
+    """`max_pool2d` over volumes: `(batch, depth, height, width, channels) -> (batch, places, places, places, channels)`.
+
+    >>> max_pool3d(2).apply({}, {}, jnp.arange(8.0).reshape(1, 2, 2, 2, 1), Eval())[0].ravel()
+    Array([7.], dtype=float32)
+    """
+    return _max_pool("max_pool3d", _windows(3, window, stride, padding, "max_pool3d"))
+
+
+@arguments("nn.avg_pool1d(2) has windows of 2 steps, side by side")
+def avg_pool1d(window: int, *, stride: int | None = None, padding: Padding1d = 0) -> Layer:
+    """`avg_pool2d` along sequences: `(batch, length, channels) -> (batch, places, channels)`.
+
+    >>> avg_pool1d(2).apply({}, {}, jnp.array([[1.0, 5.0, 2.0, 4.0]])[..., None], Eval())[0].ravel()
+    Array([3., 3.], dtype=float32)
+    """
+    return _avg_pool("avg_pool1d", _windows(1, window, stride, padding, "avg_pool1d"))
 
 
 @arguments("nn.avg_pool2d(2) has windows of 2 x 2, side by side")
@@ -53,35 +79,48 @@ def avg_pool2d(window: Size, *, stride: Size | None = None, padding: Padding = 0
     >>> avg_pool2d(2, stride=1).apply({}, {}, x, Eval())[0].ravel()
     Array([3.  , 2.25], dtype=float32)
     """
-    view = _window(window, stride, padding, "avg_pool2d")
+    return _avg_pool("avg_pool2d", _windows(2, window, stride, padding, "avg_pool2d"))
+
+
+@arguments("nn.avg_pool3d(2) has windows of 2 x 2 x 2, side by side")
+def avg_pool3d(window: Size3d, *, stride: Size3d | None = None, padding: Padding3d = 0) -> Layer:
+    """`avg_pool2d` over volumes: `(batch, depth, height, width, channels) -> (batch, places, places, places, channels)`.
+
+    >>> avg_pool3d(2).apply({}, {}, jnp.arange(8.0).reshape(1, 2, 2, 2, 1), Eval())[0].ravel()
+    Array([3.5], dtype=float32)
+    """
+    return _avg_pool("avg_pool3d", _windows(3, window, stride, padding, "avg_pool3d"))
+
+
+def _max_pool(name: str, window: Sequence[Axis]) -> Layer:
+    def apply(x: Array) -> Array:
+        check_window(x, window, name)
+        check_numeric(x, name)
+        return pool(images.max_pool, x, window)
+
+    return whole_only(fun(apply, _label(name, window)))
+
+
+def _avg_pool(name: str, window: Sequence[Axis]) -> Layer:
+    size = prod(axis.size for axis in window)
 
     def apply(x: Array) -> Array:
-        check_window(x, view, "avg_pool2d")
-        check_float(x, "avg_pool2d")
-        return (sum_pool(x.astype(wide(x)), view) / prod(view.size)).astype(x.dtype)
+        check_window(x, window, name)
+        check_float(x, name)
+        return (pool(images.sum_pool, x.astype(wide(x)), window) / size).astype(x.dtype)
 
-    return fun(apply, f"avg_pool2d({window})")
-
-
-def _global_avg_pool(x: Array) -> Array:
-    check_images(x, "global_avg_pool")
-    check_float(x, "global_avg_pool")
-    check_shape(x, lambda shape: shape[1] * shape[2] > 0, "images of at least one pixel", "global_avg_pool")
-    return x.mean((1, 2))
+    return whole_only(fun(apply, _label(name, window)))
 
 
-global_avg_pool = fun(_global_avg_pool, "global_avg_pool")
-"""The mean of each channel over the image (Lin, Chen & Yan 2013, section 3.2).
-Shapes: `(batch, height, width, channels) -> (batch, channels)`. Fails: `ShapeMismatch`; `DtypeMismatch` for integers."""
-
-
-def _window(size: Size, stride: Size | None, padding: Padding, where: str) -> Window:
-    both = pair(size, f"{where}: window")
-    window = Window(both, both if stride is None else pair(stride, f"{where}: stride"), padding=check_padding(padding, where))
-    if not isinstance(padding, str):
-        sides = window.sides(0, 0)
-        if any(n >= length for side, length in zip(sides, both, strict=True) for n in side):
-            raise ValueError(
-                f"{where}: padding must be less than the window {both}, or a window would hold no pixel, got {padding}"
-            )
+def _windows(count: int, size: Any, stride: Any, padding: Any, where: str) -> tuple[Axis, ...]:
+    window = window_of(size, size if stride is None else stride, 1, padding, count, where, "window")
+    if any(n >= axis.size for axis in window for n in axis.padding or ()):
+        sizes = tuple(axis.size for axis in window)
+        raise ValueError(
+            f"{where}: padding must be less than the window {sizes}, or a window would hold no pixel, got {padding}"
+        )
     return window
+
+
+def _label(name: str, window: Sequence[Axis]) -> str:
+    return f"{name}({short(tuple(axis.size for axis in window))})"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnlamp.arrays import Array, Key, Params, State, Tree, is_float, spec_after, wide
+from fnlamp.fault import FaultError, NotDecodable
 from fnlamp.given import arguments, dtype_of, number, shown, text
 from fnlamp.layer import Init, Layer
-from fnlamp.mode import Mode
+from fnlamp.mode import Decode, Eval, Mode
 
 
 def fun(function: Callable[[Any], Any], name: str | None = None) -> Layer:
@@ -43,11 +45,42 @@ def fun(function: Callable[[Any], Any], name: str | None = None) -> Layer:
     return Layer(init, apply, name or getattr(function, "__name__", None) or "fun")
 
 
+def of_mode(function: Callable[[Any, Mode], Any], name: str) -> Layer:
+    """A pure function of a batch and the mode, as a layer without parameters."""
+
+    def init(key: Key, spec: Tree) -> Init:
+        del key
+        return Init({}, {}, spec_after(lambda x: function(x, Eval()), spec), {})
+
+    def apply(params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
+        del params
+        return function(x, mode), state
+
+    return Layer(init, apply, name)
+
+
+def check_whole(mode: Mode, where: str, reason: str) -> None:
+    """Fails: `NotDecodable` in `Decode`."""
+    if isinstance(mode, Decode):
+        raise FaultError(NotDecodable(where, reason, where=where))
+
+
+def whole_only(layer: Layer, reason: str = "it mixes time steps") -> Layer:
+    """The layer, which takes sequences whole: in `Decode` it fails with `NotDecodable`."""
+    where = layer.name.partition("(")[0]
+
+    def apply(params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
+        check_whole(mode, where, reason)
+        return layer.apply(params, state, x, mode)
+
+    return replace(layer, apply=apply)
+
+
 def _flatten(x: Array) -> Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-flatten = fun(_flatten, "flatten")
+flatten = whole_only(fun(_flatten, "flatten"))
 """All axes after the batch axis as one, in row-major order. Shapes: `(batch, a, b, ...) -> (batch, a b ...)`."""
 
 

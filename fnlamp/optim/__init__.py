@@ -8,6 +8,7 @@ from fnlamp.optim.clip import clip_by_global_norm as clip_by_global_norm
 from fnlamp.optim.clipped import clipped as clipped
 from fnlamp.optim.decay import Decay as Decay
 from fnlamp.optim.ema import ema as ema
+from fnlamp.optim.l2 import l2 as l2
 from fnlamp.optim.lamb import lamb as lamb
 from fnlamp.optim.lion import lion as lion
 from fnlamp.optim.lookahead import lookahead as lookahead

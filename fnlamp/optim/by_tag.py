@@ -49,10 +49,15 @@ def by_tag(optimizers: Mapping[str, Optimizer], choose: Callable[[Tag], str], cl
 
     # Only the updates, so that the optimizers' numbers are not part of what a compiled step is a function of.
     updates, stays = ({name: getattr(one, of) for name, one in optimizers.items()} for of in ("update", "frozen"))
+    of_rules = {name: one.rates for name, one in optimizers.items()}
     text = f"by_tag({', '.join(f'{name}: {one}' for name, one in optimizers.items())})"
-    return Optimizer(
-        init, partial(_update, updates, stays, named, clip), text, numbers, frozen=lambda tag: stays[named(tag)](tag)
-    )
+
+    def rates(state: Tree, numbers: Tree, scale: Array) -> dict[str, Array]:
+        found = ((name, of(state[name], numbers[name], scale)) for name, of in of_rules.items())
+        return {".".join(filter(None, (name, rule))): vector for name, inner in found for rule, vector in inner.items()}
+
+    update = partial(_update, updates, stays, named, clip)
+    return Optimizer(init, update, text, numbers, frozen=lambda tag: stays[named(tag)](tag), rates=rates)
 
 
 def frozen() -> Optimizer:

@@ -11,17 +11,22 @@ from fnlamp.tag import Matrix
 
 
 def to_matrices(x: Array, matrix: Matrix) -> Array:
-    """The array as matrices.  Shape: `(blocks, inputs, outputs / blocks)`."""
-    inputs = math.prod(x.shape[axis] for axis in matrix.inputs)
-    flat = jnp.transpose(x, (*matrix.inputs, *matrix.outputs)).reshape(inputs, matrix.blocks, -1)
-    return jnp.moveaxis(flat, 1, 0)
+    """The array as matrices.  Shape: `(each blocks, inputs, outputs / blocks)`."""
+    each, inputs = (math.prod(x.shape[axis] for axis in axes) for axes in (matrix.each, matrix.inputs))
+    flat = jnp.transpose(x, _order(matrix)).reshape(each, inputs, matrix.blocks, -1)
+    return jnp.moveaxis(flat, 2, 1).reshape(each * matrix.blocks, inputs, -1)
 
 
 def from_matrices(y: Array, matrix: Matrix, shape: tuple[int, ...]) -> Array:
     """The inverse of `to_matrices`, for an array of this shape."""
-    order = (*matrix.inputs, *matrix.outputs)
-    whole = jnp.moveaxis(y, 0, 1).reshape([shape[axis] for axis in order])
+    order = _order(matrix)
+    split = y.reshape(-1, matrix.blocks, *y.shape[1:])
+    whole = jnp.moveaxis(split, 1, 2).reshape([shape[axis] for axis in order])
     return jnp.transpose(whole, [order.index(axis) for axis in range(len(shape))])
+
+
+def _order(matrix: Matrix) -> tuple[int, ...]:
+    return *matrix.each, *matrix.inputs, *matrix.outputs
 
 
 def first_by_rest(shape: tuple[int, ...]) -> Matrix:

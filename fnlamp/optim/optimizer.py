@@ -36,6 +36,7 @@ class Optimizer(Elsewhere):
     `at(state, params)` is where the gradient is taken; `evaluated(state, params)` is what validation and `predict` use.
     `frozen(tag)` says of a parameter that it is never updated. For optimizers around an optimizer: `skipped(state)` counts the
     steps that were skipped; the step multiplies the loss by `loss_scale(state)` and divides the gradient by it.
+    `rates(state, numbers, scale)` are the learning rates of the next update, by the name of the rule, `""` if there is one.
     """
 
     init: Callable[[Params, Tree], Tree]
@@ -47,6 +48,7 @@ class Optimizer(Elsewhere):
     frozen: Callable[[Tag], bool] = lambda tag: False
     skipped: Callable[[Tree], Array] | None = None
     loss_scale: Callable[[Tree], Array] | None = None
+    rates: Callable[[Tree, Tree, Array], Mapping[str, Array]] = lambda state, numbers, scale: {}
 
     _elsewhere = OPTIMIZER
 
@@ -58,6 +60,7 @@ class Optimizer(Elsewhere):
         for name in ("at", "evaluated"):
             function(f"Optimizer: {name}", getattr(self, name), "a function (state, params) -> params")
         function("Optimizer: frozen", self.frozen, "a function from a Tag to True or False")
+        function("Optimizer: rates", self.rates, "a function (state, numbers, scale) -> learning rates by rule")
         for name in ("skipped", "loss_scale"):
             instance(f"Optimizer: {name}", getattr(self, name), Callable | None, "a function from a state to a number, or None")
 
@@ -123,7 +126,14 @@ def lift(
         leaves = structure.flatten_up_to(tags)
         return {hyper: np.array(values_of(hyper, value, leaves)) for hyper, value in hypers.items()}
 
-    return Optimizer(init, partial(_update, name, rule, clip, schedules), name, numbers)
+    return Optimizer(init, partial(_update, name, rule, clip, schedules), name, numbers, rates=partial(_rates, schedules))
+
+
+def _rates(schedules: Mapping[str, Any], state: Tree, numbers: Numbers, scale: Array) -> dict[str, Array]:
+    if "learning_rate" not in schedules:
+        return {}
+    now = _now(numbers["learning_rate"], schedules["learning_rate"], state["step"])
+    return {"": jnp.asarray(now, jnp.result_type(scale)) * scale}
 
 
 def _update(

@@ -43,7 +43,7 @@ def around(inner: Optimizer, name: str, own: Own, update: Callable[..., Any], **
     def init(params: Params, tags: Tree) -> Tree:
         return {"inner": inner.init(params, tags), **own(params, tags)}
 
-    passed = {field: _inside(getattr(inner, field)) for field in ("at", "evaluated", "skipped", "loss_scale")}
+    passed = {field: _inside(getattr(inner, field)) for field in ("at", "evaluated", "skipped", "loss_scale", "rates")}
     return Optimizer(init, update, f"{name}({inner})", inner.numbers, frozen=inner.frozen, **{**passed, **projections})
 
 

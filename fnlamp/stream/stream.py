@@ -241,8 +241,12 @@ class BatchStream(Generic[E_co]):
         return self._chosen(init, lambda step: transform.shuffle_buffer(step, size, seed), self.length)
 
     def chunk(self, count: int) -> BatchStream[E_co]:
-        """Every `count` batches joined into one; the last has the remaining rows."""
+        """Every `count` batches joined into one; the last has the remaining rows.
+
+        Fails: `ShapeMismatch` for batches whose arrays differ in their numbers of rows, such as graphs.
+        """
         count = whole("count", count)
+        _check_rows(self.spec, "chunk")
         length = None if self.length is None else -(-self.length // count)
         return self._with(
             source=transform.chunk(self.step, count), spec=_of_rows(self.spec, lambda n: n * count), length=length
@@ -251,11 +255,14 @@ class BatchStream(Generic[E_co]):
     def unchunk(self, size: int = 1) -> BatchStream[E_co]:
         """Each batch cut into batches of `size` rows; the last of each has the remaining rows.
 
+        Fails: `ShapeMismatch` for batches whose arrays differ in their numbers of rows, such as graphs.
+
         >>> s = stream.minibatches(np.zeros(5), np.arange(5), batch_size=3)
         >>> [y.tolist() for x, y in stream.items(s.unchunk().chunk(4))]
         [[0, 1, 2, 3], [4]]
         """
         size = whole("size", size)
+        _check_rows(self.spec, "unchunk")
         init, step = transform.Unchunked(0, self.init), transform.unchunk(self.step, size)
         length = 0 if self.length == 0 else None
         return self._with(init=init, source=step, spec=_of_rows(self.spec, lambda n: min(n, size)), length=length)
@@ -324,11 +331,17 @@ def _check_pairs(*specs: Tree) -> None:
 def _check_like(one: BatchStream[Any], other: Any, where: str) -> None:
     _check_stream(other, where)
 
-    def per_row(spec: Tree) -> Tree:
-        return tree.map(lambda leaf: (tuple(leaf.shape[1:]), str(leaf.dtype)), spec)
+    def per_row(spec: Tree) -> Tree:  # texts in the same structure, for graphs have no equality
+        return tree.map(lambda leaf: describe(array_spec(leaf.shape[1:], leaf.dtype)), spec)
 
-    if per_row(one.spec) != per_row(other.spec):
+    if not tree.equal(per_row(one.spec), per_row(other.spec)):
         raise FaultError(ShapeMismatch(describe(one.spec), describe(other.spec), where=where))
+
+
+def _check_rows(spec: Tree, where: str) -> None:
+    """Fails: `ShapeMismatch` unless all arrays of a batch have as many rows: others cannot be cut or joined row by row."""
+    if len({leaf.shape[:1] for leaf in tree.leaves(spec)}) > 1:
+        raise FaultError(ShapeMismatch("batches of arrays with the same number of rows", describe(spec), where=where))
 
 
 def _of_rows(spec: Tree, rows: Callable[[int], int]) -> Tree:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from os import PathLike
-from typing import Any
+from typing import Any, Final
 
 import jax
 from returns.primitives.container import BaseContainer
@@ -20,8 +20,12 @@ from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient
+from fnlamp.train.indicators.indicator import Indicator
 from fnlamp.train.state import EpochReport
 from fnlamp.train.supervised import Supervised
+
+EPOCH_FIGURES: Final = ("steps", "samples", "skipped", "seconds", "samples_per_second", "waiting")
+"""What observers are told of each epoch under `epoch.`, beside losses and metrics."""
 
 
 def check_model(model: Any) -> None:
@@ -94,6 +98,25 @@ def check_folds(folds: Any, metrics: Iterable[str]) -> None:
             raise TypeError(f"folds[{name!r}] is a train.Fold, got {_shown(fold)}{hint}")
         if isinstance(fold.metric, str) and fold.metric not in known:
             raise ValueError(f"folds[{name!r}] reads {fold.metric!r}, which no report has; figures are {', '.join(known)}")
+
+
+def check_indicators(indicators: Any, metrics: Iterable[str] = (), train_metrics: Iterable[str] = ()) -> None:
+    if not isinstance(indicators, Mapping):
+        raise TypeError(f'indicators is a dict by name, as {{"loss": train.step_loss()}}, got {_shown(indicators)}')
+    for name, indicator in indicators.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"indicators are named by strings, got {_shown(name)}")
+        if not isinstance(indicator, Indicator):
+            hint = f": call it, as train.{_name(indicator)}(...)" if inspect.isfunction(indicator) else ""
+            raise TypeError(f"indicators[{name!r}] is a train.Indicator, got {_shown(indicator)}{hint}")
+    losses = ("loss", "loss_of_batches")
+    parts = {"train": (*losses, *train_metrics), "validation": (*losses, *metrics), "epoch": EPOCH_FIGURES}
+    for name in [f"{part}.{figure}" for part, figures in parts.items() for figure in figures]:
+        if name in indicators:  # one curve would have values of steps and of epochs
+            raise ValueError(f"indicators[{name!r}] has the name of a figure of an epoch; choose another, such as 'step.loss'")
+    for name in indicators:  # an indicator with several values names them `name.part`
+        if (outer := next((each for each in indicators if name.startswith(f"{each}.")), None)) is not None:
+            raise ValueError(f"indicators[{name!r}] may have the name of a value of indicators[{outer!r}]; choose another")
 
 
 def check_hook(hook: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -11,12 +12,12 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, first_not_finite, spec_after, spec_of
+from fnlamp.arrays import Array, Params, State, Tree, array_spec, first_not_finite, spec_after, spec_of
 from fnlamp.fault import ClassesDiffer, FaultError
 from fnlamp.identity import draws
 from fnlamp.loss import Loss, MetricLike, as_metric
 from fnlamp.mode import Eval
-from fnlamp.stream import BatchStream, Recipe
+from fnlamp.stream import BatchStream, Recipe, Segment
 from fnlamp.train.advice import advice
 from fnlamp.train.execute import Body
 from fnlamp.train.execute.body import form
@@ -33,8 +34,24 @@ def batch_specs(stream: BatchStream[Any]) -> Iterator[Tree]:
     if stream.view is None or not stream.view.segments:
         yield stream.spec
         return
-    for size in {segment.size: None for segment in stream.view.segments}:
-        yield tree.map(lambda leaf, n=size: array_spec((n, *leaf.shape[1:]), leaf.dtype), stream.spec)
+    first = {segment.size: segment for segment in reversed(stream.view.segments)}
+    for size in dict.fromkeys(segment.size for segment in stream.view.segments):
+        yield segment_spec(stream, first[size])
+
+
+def segment_spec(stream: BatchStream[Any], segment: Segment) -> Tree:
+    """The spec of the batches of a segment of the stream's view."""
+    rows = {leaf.shape[:1] for leaf in tree.leaves(stream.spec)}
+    if len(rows) == 1 and rows <= {(each.size,) for each in stream.view.segments}:  # type: ignore[union-attr]
+        return tree.map(lambda leaf: array_spec((segment.size, *leaf.shape[1:]), leaf.dtype), stream.spec)
+
+    def batch(arrays: Tree, numbers: Array, arguments: Any) -> Tree:
+        return replace(segment.recipe, arguments=arguments)(arrays, numbers)
+
+    # A function of the batch has made other numbers of rows, such as those of a graph.
+    numbers = array_spec((segment.size,), np.int32)
+    made = spec_after(batch, spec_of(segment.arrays), numbers, segment.recipe.arguments)
+    return tree.map(lambda leaf: array_spec(leaf.shape, leaf.dtype), made)
 
 
 def recipe_of(stream: BatchStream[Any]) -> Recipe:

@@ -8,8 +8,8 @@ from os import PathLike
 from typing import Any, Literal, TypeVar
 
 from fnlamp.checkpoint import Keep, Loaded, keep_last, latest
-from fnlamp.effect import Effect
-from fnlamp.fault import NoCheckpoint
+from fnlamp.effect import Effect, Outline, Standing
+from fnlamp.fault import NoCheckpoint, printable
 from fnlamp.given import function, instance, number, path_of, text, whole
 
 A = TypeVar("A")
@@ -129,5 +129,7 @@ def resumable(folder: str | PathLike[str], program_of: Callable[[Loaded | None],
     def fresh(fault: Any) -> Effect[None, Any]:
         return Effect.from_value(None) if isinstance(fault, NoCheckpoint) else Effect.from_failure(fault)
 
-    found: Effect[Any, Any] = latest(name).lash(fresh)
+    # What is saved is unknown before a run; `explain` shows the program of a run that starts.
+    outline = Outline((f"the newest save in {printable(name)}; without one:",), Standing(None))
+    found: Effect[Any, Any] = latest(name).lash(fresh).outlined(lambda: outline)
     return found.bind(program_of)

@@ -20,6 +20,7 @@ from fnlamp.train.explain.explained import Explained
 from fnlamp.train.factory import LoopContext
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient, plain
+from fnlamp.train.indicators.indicator import Indicator
 from fnlamp.train.loop import run
 from fnlamp.train.program import Program
 from fnlamp.train.state import EpochReport, Trained, TrainState
@@ -49,6 +50,8 @@ def epochs(
     | None = None,
     checkpoints: Checkpoints | None = None,
     parameter_bound: float | None = None,
+    indicators: Mapping[str, Indicator] = MappingProxyType({}),
+    measure_every: int = 50,
 ) -> Effect[Trained, TrainFault | E]:
     """The program that trains `model` for `epochs` epochs. Building it computes nothing; running it twice gives the same twice.
 
@@ -61,13 +64,15 @@ def epochs(
     `Trained`, a `TrainState` or a save to resume, bit for bit as if it had not stopped: see `resumable` and `fork`.
 
     `schedule` gives a factor of the learning rate for each step from 0. `gradient` says how it is taken: `plain`,
-    `microbatches`, `perturbed`, `adversarial`, `rematerialised`. `metrics` are measured over validation, which happens after
-    every `validate_every`-th epoch, and `train_metrics` over the training batches, in `Train` and while the parameters move.
-    `folds` decide, by name, over the epochs' reports: `best` and `top_k` keep weights (`Trained.kept`), `patience` and
-    `time_budget` stop, `reduce_on_plateau` lowers the rate. `on_epoch` is called after each epoch with its report, and with the
-    `Trained` so far if it takes two arguments; the program that it returns is run. `checkpoints` says where and when the run
-    saves itself. A step that takes a parameter beyond `parameter_bound` counts as one that broke: the state of a `NonFinite` is
-    within the bound.
+    `microbatches`, `perturbed`, `adversarial`, `augmented`, `rematerialised`. `metrics` are measured over validation, which
+    happens after every `validate_every`-th epoch, and `train_metrics` over the training batches, in `Train` and while the
+    parameters move. `folds` decide, by name, over the epochs' reports: `best` and `top_k` keep weights (`Trained.kept`),
+    `patience` and `time_budget` stop, `reduce_on_plateau` lowers the rate. `on_epoch` is called after each epoch with its
+    report, and with the `Trained` so far if it takes two arguments; the program that it returns is run. `checkpoints` says
+    where and when the run saves itself. A step that takes a parameter beyond `parameter_bound` counts as one that broke: the
+    state of a `NonFinite` is within the bound. `indicators` are values of single steps, by name, that the observers of the run
+    are told: they are measured on the device, after each step whose number `measure_every` divides. Training has the same bits
+    with other ones.
 
     Fails: `EmptyEpoch`, `ShapeMismatch`, `DtypeMismatch`, `BatchTooSmall`, `LabelOutOfRange`, `NotDifferentiable` before the
     first step if the stream is in memory; `ResumedElsewhere`; `NonFinite`, `NoWeight` and `StepsExceeded` while running;

@@ -17,6 +17,7 @@ from fnlamp.fault import EmptyEpoch, Interrupted, NoWeight, PlanFault
 from fnlamp.given import shown
 from fnlamp.loss import MetricLike
 from fnlamp.stream import BatchStream, Reread, items
+from fnlamp.track import Advanced, Progress
 from fnlamp.train import tally
 from fnlamp.train.after import Pass, epoch_of
 from fnlamp.train.arguments import check_metrics
@@ -85,7 +86,9 @@ def _evaluation(argument: str, batches: Any, metrics: Mapping[str, MetricLike], 
         trained: Trained | Kept, stream: BatchStream[Any], runtime: Runtime, workspace: Workspace
     ) -> Result[Evaluation, Any] | Interrupted:
         weights = trained.params, trained.layer_state
-        return run_evaluation(trained.model, metrics, stream, weights, runtime, workspace, epoch_of(trained))
+        step = int(trained.state.step) if isinstance(trained, Trained) else 0
+        reached = title, epoch_of(trained), step
+        return run_evaluation(trained.model, metrics, stream, weights, runtime, workspace, reached)
 
     return Pass("evaluate", batches, work, title, ", ".join(["loss", *metrics]), argument)
 
@@ -113,17 +116,24 @@ def run_evaluation(
     weights: tuple[Params, State],
     runtime: Runtime,
     workspace: Workspace,
-    epoch: int,
+    reached: tuple[str, int, int],
 ) -> Result[Evaluation, Any] | Interrupted:
-    """One pass over the stream, polling for cancellation between dispatches."""
+    """One pass over the stream, polling for cancellation between dispatches.
+
+    `reached` is the name of the pass for observers, and the epoch and the step after which the weights were as they are.
+    """
+    name, epoch, step = reached
     metrics = with_terms(model.loss, metrics)
     body = evaluation_body(model, metrics)
     executor = runtime.executor or Fused()
     specs = check_stream(model, stream, weights, metrics=metrics)
     with placed_on(workspace.device):
         carry: Any = to_device(tally.empty(tree.count(specs)), workspace.device)
-        for reached in executor.fold(body, weights, carry, stream, stream.init, workspace):
-            carry = reached.carry
+        for now in executor.fold(body, weights, carry, stream, stream.init, workspace):
+            carry = now.carry
+            if runtime.observers:
+                total = None if stream.length is None else float(stream.length)
+                runtime.tell(Advanced(name, Progress(tally.sums(carry).steps, total, "batches"), step, epoch))
             if runtime.cancel.requested:
                 return Interrupted()
         sums = tally.sums(carry)

@@ -11,15 +11,20 @@ import jax
 import numpy as np
 
 from fnlamp.given import flag, function, instance, number, shown, text, whole
+from fnlamp.track import Alert
 from fnlamp.train.state import EpochReport
 
 
 class Verdict(NamedTuple):
-    """What a fold decides after an epoch: to stop, the slot to keep the weights in, and a factor of the learning rate."""
+    """What a fold decides after an epoch: to stop, the slot to keep the weights in, and a factor of the learning rate.
+
+    `alert` is a text, or a `track.Alert` with a level, that the observers of the run are told; it is not part of the state.
+    """
 
     stop: bool = False
     keep: int | None = None
     rate: float = 1.0
+    alert: str | Alert | None = None
 
 
 @dataclass(frozen=True)
@@ -226,6 +231,45 @@ def time_budget(seconds: float) -> Fold:
     return Fold(0.0, step, f"time_budget({most:g} s)", slots=0, decides="stops the run", earliest=1)
 
 
+def when(condition: str | Callable[[EpochReport], Any] | Fold, message: str, *, level: str = "warning") -> Fold:
+    """Alert after the first epoch of several in a row in which a condition holds; the run continues.
+
+    The condition is a function of the report; or a fold, which holds when it would stop the run; or the name of a figure, which
+    holds when that is NaN or infinite. `level` is "info", "warning" or "error". The alert is told to `Runtime.observers`.
+
+    >>> curve = [EpochReport(i + 1, 4, 1, 1, loss, loss) for i, loss in enumerate([3.0, 1.0, 1.0, 1.0])]
+    >>> fallen = when(patience(1, "train_loss"), "the loss has not fallen")
+    >>> [verdict.alert and verdict.alert.text for verdict in replay(fallen, curve)]
+    [None, None, 'the loss has not fallen', None]
+    """
+    if text("when: level", level) not in ("info", "warning", "error"):
+        raise ValueError(f'when: level is "info", "warning" or "error", got {shown(level)}')
+    alert = Alert(text("when: message", message), level)
+    if isinstance(condition, Fold):
+        inner, name = condition, condition.name
+    elif isinstance(condition, str):
+        inner, name = _not_finite(condition), f"{condition} is not finite"
+    else:
+        function("when: condition", condition, "a function of the report, a fold, or the name of a figure")
+        inner = Fold(0, lambda acc, report: (acc, Verdict(stop=bool(condition(report)))), "condition")
+        name = getattr(condition, "__name__", "a function of the report")
+
+    def step(state: tuple[Any, bool], report: EpochReport) -> tuple[Any, Verdict]:
+        acc, held = state
+        acc, verdict = inner.step(acc, report)
+        return (acc, verdict.stop), Verdict(alert=alert if verdict.stop and not held else None)
+
+    return Fold((inner.init, False), step, f"when({name})", inner.metric, 0, decides=f"alerts: {message}")
+
+
+def _not_finite(metric: str) -> Fold:
+    def step(acc: int, report: EpochReport) -> tuple[int, Verdict]:
+        value = figure(metric, report)
+        return acc, Verdict(stop=value is not None and not math.isfinite(value))
+
+    return Fold(0, step, metric, metric, 0)
+
+
 def replay(fold: Fold, curve: Iterable[EpochReport]) -> list[Verdict]:
     """What the fold decides after each of these reports: over a stored curve the same as during training."""
     acc, verdicts = instance("replay: fold", fold, Fold, "a fold such as train.patience(5)").init, []
@@ -244,6 +288,8 @@ def checked_step(name: str, fold: Fold, acc: Any, report: EpochReport) -> tuple[
     expected, actual = str(jax.tree.structure(fold.init)), str(jax.tree.structure(acc))
     if expected != actual:  # a resumed run could not distinguish it from another fold's
         raise TypeError(f"folds[{name!r}]: the accumulator has the structure of init, {expected}, got {actual}")
+    if not isinstance(verdict.alert, str | Alert | None):
+        raise TypeError(f"folds[{name!r}]: alert is a text or a track.Alert, got {shown(verdict.alert)}")
     if verdict.keep is not None and not 0 <= verdict.keep < fold.slots:
         slots = f"keep is a slot from 0 to {fold.slots - 1}" if fold.slots else "it keeps no weights"
         raise ValueError(f"folds[{name!r}]: {slots}, got {verdict.keep}")

@@ -1,4 +1,4 @@
-"""Gradients as values: `plain`, and values around it that cut the batch, move the parameters or the features, or trade memory.
+"""Gradients as values: `plain`, and values around it that cut or change the batch, move parameters, or trade memory.
 
 Each is a function of an objective, so they nest: `adversarial(2.0, microbatches(4))` takes both halves four times.
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from fnlamp import tree
 from fnlamp.arrays import Array, Params, Tree, describe, is_float, is_integer, wide
 from fnlamp.fault import FaultError, ShapeMismatch
-from fnlamp.given import function, instance, number, text, whole
+from fnlamp.given import function, instance, number, shown, text, whole
 from fnlamp.loss import LossValue
 from fnlamp.mode import Train
 
@@ -165,6 +165,24 @@ def rematerialised(inner: Gradient = plain) -> Gradient:
         return within(jax.checkpoint(objective), params, state, batch, mode)
 
     return Gradient(apply, f"rematerialised({inner.name})" if inner is not plain else "rematerialised")
+
+
+def augmented(augmentation: Callable[[Any, Tree], Tree], inner: Gradient = plain) -> Gradient:
+    """The gradient of the batch that `augmentation(key, batch)` makes of each: of features and targets together, as mixup.
+
+    It is part of the compiled step, with a key of the step, and validation leaves it out.  `augment.in_training` is for
+    functions of the features alone.  Training metrics are given the new targets.
+    """
+    if not callable(augmentation) or isinstance(augmentation, Gradient):
+        expected = "a function (key, batch) -> batch, such as fnlamp.augment.mixup(0.2, classes=10)"
+        raise TypeError(f"augmented: augmentation is {expected}, got {shown(augmentation)}")
+    within = _gradient("augmented", inner)
+
+    def apply(objective: Objective, params: Params, state: Tree, batch: Tree, mode: Train) -> Found:
+        return within(objective, params, state, augmentation(mode.inside("augmented").key, batch), mode)
+
+    name = getattr(augmentation, "__name__", type(augmentation).__name__)
+    return Gradient(apply, f"augmented({name}{_within(inner)})")
 
 
 def _rows(batch: Tree) -> int:

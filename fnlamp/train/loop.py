@@ -12,18 +12,21 @@ from returns.result import Failure, Result, Success
 
 from fnlamp.arrays import Tree, placed_on, to_device
 from fnlamp.checkpoint import Writer, writer
-from fnlamp.effect import Effect, Runtime, do, iterate
+from fnlamp.effect import Effect, Reached, Runtime, do, iterate
 from fnlamp.fault import Broken, FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
 from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
+from fnlamp.track import Alert, Alerted, Started
 from fnlamp.train import tally
 from fnlamp.train.arguments import check_executor, device_of, takes_trained
 from fnlamp.train.check import check_batch, check_classes, recipe_of
 from fnlamp.train.evaluate import Evaluation, run_evaluation
+from fnlamp.train.events import Timing, alerted, counted, measured
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.explain.idle import idle
 from fnlamp.train.factory import use_stream
+from fnlamp.train.indicators.recording import told
 from fnlamp.train.program import Program
 from fnlamp.train.progress import Progress, begin
 from fnlamp.train.rerun import looked_into
@@ -84,6 +87,7 @@ class Loop:
             report = progress.report(of, validation, runtime.clock.now() - started)
             progress = self.reach(progress.decided(of, report).after(report))
             runtime.say(str(report))
+            self.tell_epoch(progress, report, runtime)
             self.say_stopped(progress, runtime)
             if of.on_epoch is not None:
                 progress = yield from self.hook(progress, report)
@@ -100,7 +104,19 @@ class Loop:
 
     def say_stopped(self, progress: Progress, runtime: Runtime) -> None:
         for name in progress.stopped:
-            runtime.say(f"stopped after epoch {progress.epoch - 1} by {name}: {self.of.folds[name]}")
+            line = f"stopped after epoch {progress.epoch - 1} by {name}: {self.of.folds[name]}"
+            runtime.say(line)
+            if runtime.observers:
+                runtime.tell(Alerted(name, Alert(line, "info"), int(progress.carry.step), progress.epoch - 1))
+
+    def tell_epoch(self, progress: Progress, report: EpochReport, runtime: Runtime) -> None:
+        """Tell the observers the figures of an epoch, and what folds have to say."""
+        if runtime.observers:
+            step = int(progress.carry.step)
+            runtime.tell(counted(report, step))
+            runtime.tell(measured(report, progress.timing, step, progress.classes))
+            for event in alerted(progress.alerts, step, report.epoch):
+                runtime.tell(event)
 
     # ---- the parts of an epoch
 
@@ -109,6 +125,8 @@ class Loop:
             progress = replace(start, classes=stream.classes)
             if progress.carry is None:
                 progress = self.reach(self.begin(progress, stream, runtime))
+                if runtime.observers:
+                    runtime.tell(Started(int(progress.carry.step)))
             ended = progress.epoch > self.of.epochs or progress.stopped
             return Success(progress) if ended else self.steps(progress, stream, runtime)
 
@@ -136,12 +154,15 @@ class Loop:
             body = self.body(stream, runtime)
             begin = stream.init if progress.position is None else progress.position
             shared = *progress.shared, to_device(np.float32(progress.rate), self.workspace.device)
+            progress = replace(progress, timing=Timing.of(progress.carry)) if runtime.observers else progress
             try:
                 for reached in executor.fold(body, shared, progress.carry, stream, begin, self.workspace):
                     progress = self.reach(replace(progress, carry=reached.carry, position=reached.position))
+                    if runtime.observers:
+                        progress = self.tell_dispatch(progress, reached, stream, runtime)
                     if reached.broken:
                         progress = self.reach(progress.within(stream, of.seed))
-                        return Failure(self.broke(progress, stream, reached.broken))
+                        return Failure(self.broke(progress, stream, reached.broken, runtime))
                     if self.saver is not None:
                         self.saver.reached(progress, stream)
                     if runtime.cancel.requested:
@@ -162,9 +183,19 @@ class Loop:
             return Failure(NoWeight(progress.epoch))
         return Success(progress)
 
+    def tell_dispatch(self, progress: Progress, reached: Reached, stream: BatchStream[Any], runtime: Runtime) -> Progress:
+        """Tell the observers what the steps recorded, and how far the epoch is."""
+        of = self.of
+        events, kept = told(reached.recorded, of.indicators, of.measure_every, progress.remembered, progress.epoch)
+        progress = replace(progress, timing=progress.timing.after(reached.waited), remembered=kept)
+        for event in events:
+            runtime.tell(event)
+        runtime.tell(progress.timing.advanced(int(reached.carry.step), stream.length, progress.epoch))
+        return progress
+
     def body(self, stream: BatchStream[Any], runtime: Runtime) -> Body:
         """The step as its functions read now; says what makes it compile again."""
-        _, body = self.of.describe(stream)
+        made, body = self.of.describe(stream)
         recipe = recipe_of(stream)
         now = recipe.identity
         before, recipe_before = self.workspace.steps_of or (body, now)
@@ -177,10 +208,18 @@ class Loop:
                 "map(function, value), they would not compile again"
             )
         self.workspace.steps_of = body, now
-        return body
+        return self.of.recording(body, made) if runtime.observers else body
 
-    def broke(self, progress: Progress, stream: BatchStream[Any], code: int) -> Any:
-        """Why the next step breaks: a label out of range if its batch has one, else a number that is not finite."""
+    def broke(self, progress: Progress, stream: BatchStream[Any], code: int, runtime: Runtime) -> Any:
+        """Why the next step breaks, which the observers are told too."""
+        fault = self.why_broken(progress, stream, code)
+        if runtime.observers:
+            alert = Alert(f"{type(fault).__name__}: {fault}", "error")
+            runtime.tell(Alerted("fault", alert, int(progress.carry.step) + 1, progress.epoch))
+        return fault
+
+    def why_broken(self, progress: Progress, stream: BatchStream[Any], code: int) -> Any:
+        """A label out of range if the batch of the step has one, else a number that is not finite."""
         if code == STEPS_BROKE:
             return StepsExceeded()
         carry, of, batch = progress.carry, self.of, None
@@ -195,14 +234,15 @@ class Loop:
         _, body = of.describe(stream)
         shared = *progress.shared, to_device(np.float32(progress.rate), self.workspace.device)
         again = None if batch is None else partial(looked_into, body, shared, carry, batch)
-        return NonFinite(what, progress.epoch, int(carry.step), progress.trained(of), bound=bound, again=again)
+        return NonFinite(what, progress.epoch, int(carry.step) + 1, progress.trained(of), bound=bound, again=again)
 
     def validate(self, progress: Progress, stream: BatchStream[Any]) -> Effect[Evaluation, Any]:
         weights = progress.weights(self.of)
 
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
             check_classes(progress.classes, stream.classes)
-            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.workspace, progress.epoch)
+            reached = "validation", progress.epoch, int(progress.carry.step)
+            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.workspace, reached)
 
         return Effect.call(call)
 

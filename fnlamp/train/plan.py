@@ -17,7 +17,7 @@ from fnlamp.loss import MetricLike
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
 from fnlamp.train import tally
-from fnlamp.train.check import batch_specs
+from fnlamp.train.check import batch_specs, segment_spec
 from fnlamp.train.execute import Body
 from fnlamp.train.measures import same_sums
 from fnlamp.train.state import Carry
@@ -90,8 +90,9 @@ def rows_line(stream: BatchStream[Any], one: str = "batch", many: str = "batches
     if stream.length is None:
         return f"{many} of {rows:,} rows"
     line = f"{stream.length:,} {one if stream.length == 1 else many} of {rows:,} rows"
-    if stream.view is not None and stream.view.segments and stream.view.segments[-1].size != rows:
-        line += f", the last of {stream.view.segments[-1].size:,}"
+    if stream.view is not None and stream.view.segments:
+        last = rows_of(segment_spec(stream, stream.view.segments[-1]))
+        line += f", the last of {last:,}" if last != rows else ""
     return line
 
 

@@ -33,6 +33,8 @@ from fnlamp.train.execute import Body
 from fnlamp.train.factory import LoopContext, WatchedContext, make_stream
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient
+from fnlamp.train.indicators.indicator import Indicator
+from fnlamp.train.indicators.recording import recording
 from fnlamp.train.measures import with_terms
 from fnlamp.train.plan import Plan, abstract_carry, abstract_shared, measured_in_training
 from fnlamp.train.start import (
@@ -77,6 +79,8 @@ class Program:
     on_epoch: Callable[..., Effect[object, Any] | None] | None
     checkpoints: Checkpoints | None
     parameter_bound: float | None
+    indicators: Mapping[str, Indicator] = field(default_factory=dict)
+    measure_every: int = 50
     described: dict[Hashable, tuple[Init, Hashable]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +111,9 @@ class Program:
             arguments.check_hook(self.on_epoch)
         if self.parameter_bound is not None and not check_hyper("parameter_bound", self.parameter_bound) > 0:
             raise ValueError(f"parameter_bound is above 0, got {self.parameter_bound}")
+        arguments.check_indicators(self.indicators, metrics, seen)
         sound = {"optimizer": optimizer, "epochs": epochs, "validate_every": every, "seed": seed}
+        sound |= {"indicators": dict(self.indicators), "measure_every": whole("measure_every", self.measure_every)}
         for name, value in {
             **sound,
             "schedule": checked(self.schedule),
@@ -174,6 +180,10 @@ class Program:
             self.described[key] = found
         made, parts = found
         return made, training_body(self.step, made.tags, parts)
+
+    def recording(self, body: Body, made: Init) -> Body:
+        """The step that measures the indicators as well."""
+        return recording(body, self.step, made.tags, self.indicators, self.measure_every) if self.indicators else body
 
     def shared(self, made: Init, device: Any) -> Any:
         """What every step reads: the root of the steps' keys, and the hyperparameters' numbers."""

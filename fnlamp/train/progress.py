@@ -16,9 +16,12 @@ from fnlamp.arrays import Params, State
 from fnlamp.checkpoint import Record, rebuilt
 from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.stream import BatchStream
+from fnlamp.track import Alert
 from fnlamp.train import tally
 from fnlamp.train.evaluate import Evaluation
+from fnlamp.train.events import Timing
 from fnlamp.train.fold import Verdict, checked_step
+from fnlamp.train.indicators.recording import Remembered
 from fnlamp.train.measures import figures, loss_of
 from fnlamp.train.program import Program
 from fnlamp.train.start import as_in, curve_of, print_of, state_of
@@ -32,7 +35,8 @@ class Progress:
 
     `carry` is `None` before the first stream is known; `shared` is what every step reads. `losses` are those of the
     last and the best validation, `stream` describes the stream of the position, and `classes` are the names of its labels.
-    `measured` are the specs of the sums of training metrics, and `features` that of the stream's features.
+    `measured` are the specs of the sums of training metrics, and `features` that of the stream's features. `alerts` are those
+    of the folds' last step; `timing`, and what indicators have `remembered` of steps, are for observers alone.
     """
 
     epoch: int = 1
@@ -47,6 +51,9 @@ class Progress:
     features: Any = None
     folds: Mapping[str, tuple[Any, Verdict]] = field(default_factory=dict)
     kept: Mapping[str, Mapping[int, Slot]] = field(default_factory=dict)
+    alerts: Mapping[str, str | Alert] = field(default_factory=dict)
+    timing: Timing = field(default_factory=Timing)
+    remembered: Remembered = field(default_factory=dict)
 
     @property
     def stopped(self) -> tuple[str, ...]:
@@ -81,15 +88,17 @@ class Progress:
 
     def decided(self, program: Program, report: EpochReport) -> Progress:
         """After the folds' step on the report: with their new accumulators and verdicts, and the weights that they keep."""
-        folds, kept, weights = dict(self.folds), dict(self.kept), None
+        folds, kept, weights, alerts = dict(self.folds), dict(self.kept), None, {}
         for name, fold in program.folds.items():
-            folds[name] = checked_step(name, fold, self.folds[name][0], report)
-            verdict = folds[name][1]
+            acc, verdict = checked_step(name, fold, self.folds[name][0], report)
+            folds[name] = acc, verdict._replace(alert=None)
+            if verdict.alert is not None:
+                alerts[name] = verdict.alert
             if verdict.keep is not None:
                 # A copy that no later step writes to, and one for all folds that keep this epoch.
                 weights = weights or jax.tree.map(np.array, self.weights(program))
                 kept[name] = {**kept.get(name, {}), verdict.keep: Slot(report.epoch, *weights)}
-        return replace(self, folds=folds, kept=kept)
+        return replace(self, folds=folds, kept=kept, alerts=alerts)
 
     def within(self, stream: BatchStream[Any], seed: int) -> Progress:
         """With a description of the stream that the position is in, or without one if the stream cannot be described."""

@@ -160,7 +160,7 @@ def _search(of: Program, rates: Numbers, stream: BatchStream[Any], runtime: Runt
                 return Interrupted(_curve(seen, diverged=False) if seen else None)
     if seen:
         return Success(_curve(seen, diverged=diverged))
-    return Failure(NonFinite(Broken.LOSS, 1, 0) if diverged else stream.why_empty)
+    return Failure(NonFinite(Broken.LOSS, 1, 1) if diverged else stream.why_empty)
 
 
 def _point(losses: list[float], rate: float, loss: float) -> tuple[float, float, float]:

@@ -88,7 +88,7 @@ def _work(trained: A, stream: BatchStream[Any], runtime: Runtime, workspace: Wor
         for reached in executor.fold(_body(trained.model), shared, carry, stream, stream.init, workspace):
             carry = reached.carry
             if reached.broken:
-                return Failure(NonFinite(Broken.STATE, epoch_of(trained), int(carry.step), trained))
+                return Failure(NonFinite(Broken.STATE, epoch_of(trained), int(carry.step) + 1, trained))
             if runtime.cancel.requested:
                 return Interrupted()
     if not int(carry.step):
@@ -111,16 +111,24 @@ def _moments_body(model: Supervised) -> Body:
         leaves: list[Array] = tree.leaves(state)
         structure: Any = jax.tree.structure(state)
         floats = [leaf for leaf in leaves if is_float(leaf)]
+        kept = _passed_on(lambda given: model.forward(params, given, features, mode)[1], state)
+        fixed = [same for same, leaf in zip(kept, leaves, strict=True) if is_float(leaf)]
 
         def after(moving: list[Array]) -> list[Array]:
             given = iter(moving)
-            full = structure.unflatten([next(given) if is_float(leaf) else leaf for leaf in leaves])
-            return [leaf for leaf in tree.leaves(model.forward(params, full, features, mode)[1]) if is_float(leaf)]
+            # Frozen parameters are state too: the moments are those of a step with their real values.
+            full = [next(given) if is_float(leaf) else leaf for leaf in leaves]
+            full = [leaf if same else moved for leaf, moved, same in zip(leaves, full, kept, strict=True)]
+            new = model.forward(params, structure.unflatten(full), features, mode)[1]
+            return [leaf for leaf in tree.leaves(new) if is_float(leaf)]
 
         # XLA computes the two forward passes, which differ in the state alone, as one.
         ones = [jnp.ones_like(leaf) for leaf in floats]
         parts, slope = jax.jvp(after, ([jnp.zeros_like(leaf) for leaf in floats],), (ones,))
         _, there = jax.jvp(after, (floats,), (ones,))
+        slope, there = (
+            [jnp.ones_like(s) if same else s for s, same in zip(part, fixed, strict=True)] for part in (slope, there)
+        )
 
         def constant(now: Array, there: Array, before: Array) -> Array:
             return jnp.where((now == there) & ((now == before) | (carry.step == 0)), now, jnp.nan)
@@ -135,6 +143,17 @@ def _moments_body(model: Supervised) -> Body:
         return jnp.where((mean & ~jnp.isfinite(numbers)).any(), jnp.int32(STATE_BROKE), jnp.int32(0))
 
     return Body(step, broken)
+
+
+def _passed_on(step: Callable[[State], State], state: State) -> list[bool]:
+    """For each array of the state, whether the step passes it on as it is, as it does with frozen parameters."""
+    found: list[bool] = []
+
+    def look(given: State) -> None:
+        found.extend(a is b for a, b in zip(tree.leaves(given), tree.leaves(step(given)), strict=True))
+
+    jax.eval_shape(look, state)
+    return found
 
 
 def _moments(state: State, sums: tally.Sums, slopes: list[Array]) -> tuple[State, list[str]]:

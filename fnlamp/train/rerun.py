@@ -62,7 +62,7 @@ def rerun(fault: NonFinite) -> Effect[BrokenStep, NotRereadable]:
     ...     epochs=1,
     ... )
     >>> print(program.swap().bind(rerun).run_or_raise(Runtime(log=None)))
-    step 1:
+    step 2:
       batch/0: inf at [0, 0], 1 of 2 numbers
       batch/1: inf at [0, 0], 1 of 2 numbers
       loss: inf
@@ -75,7 +75,7 @@ def rerun(fault: NonFinite) -> Effect[BrokenStep, NotRereadable]:
 
     def look() -> BrokenStep:
         if fault.again is None:
-            raise FaultError(NotRereadable(wanted=fault.step, at=fault.step + 1, where="rerun"))
+            raise FaultError(NotRereadable(wanted=fault.step - 1, at=fault.step, where="rerun"))
         return BrokenStep(fault.step, tuple(culprits(fault.again())))
 
     return Effect.checked(look)

@@ -5,26 +5,29 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.checkpoint import Loaded, rebuilt
+from fnlamp.checkpoint import Loaded, Record, rebuilt
+from fnlamp.checkpoint.record import recorded
 from fnlamp.fault import FaultError, FileCorrupt, NotStorable
-from fnlamp.identity import digest
+from fnlamp.identity import digest, identity
 from fnlamp.layer import Init
 from fnlamp.optim import Optimizer
 from fnlamp.optim.schedule import Schedule
 from fnlamp.stream import BatchStream
 from fnlamp.stream.transform import POSITIONS
+from fnlamp.train.execute.programs import Kept
 from fnlamp.train.fold import Verdict
 from fnlamp.train.state import EpochReport, Slot, Trained, TrainState
 
 LAYOUT = 1
 """The number of this layout of a run's state."""
 ARRAYS = ("step", "params", "layer_state", "optimizer_state", "tally")
+FACTORS: Final[Kept[str]] = Kept(32)
 PLAIN = ("epoch", "stream_state", "stream", "folds", "figures", "kept")
 
 
@@ -50,7 +53,7 @@ def note_of(trained: Trained, parent: str | None) -> dict[str, Any]:
 def state_in(loaded: Loaded) -> TrainState:
     """The state of a run in a save.  Fails: `FileCorrupt` if something else was saved."""
     found = _checked(loaded)
-    folds = {name: (acc, Verdict(*rebuilt(verdict, _KINDS))) for name, (acc, verdict) in found["folds"].items()}
+    folds = {name: (acc, _verdict(verdict)) for name, (acc, verdict) in found["folds"].items()}
     parts = {name: found[name] for name in (*ARRAYS, *PLAIN)}
     return TrainState(**parts | {"folds": folds, "kept": rebuilt(found["kept"], _KINDS)})
 
@@ -73,6 +76,12 @@ def _checked(loaded: Loaded) -> Mapping[str, Any]:
         actual = "something else" if layout is None else f"one of layout {layout}, which another version of fnlamp wrote"
         raise FaultError(FileCorrupt(loaded.path, "the save of a training run", actual))
     return found
+
+
+def _verdict(found: Any) -> Verdict:
+    """A verdict of a save; saves of earlier versions have no `alert`."""
+    verdict: Verdict = rebuilt(Record("Verdict", {"alert": None, **recorded(found).fields}), _KINDS)
+    return verdict
 
 
 _KINDS: Mapping[str, type] = {"Slot": Slot, "Verdict": Verdict}
@@ -130,7 +139,12 @@ def _numbers(optimizer: Optimizer, made: Init) -> Iterator[str]:
 
 
 def _factors(schedule: Schedule) -> str:
-    """A schedule as its factors at a few steps, rounded: processors differ in the last digit."""
+    """A schedule as its factors at a few steps; programs that differ in numbers alone share what this compiles."""
+    return FACTORS.get(identity(schedule), lambda: _computed(schedule))
+
+
+def _computed(schedule: Schedule) -> str:
+    """The factors, rounded: processors differ in the last digit."""
     steps = [0, 1, *(int(f"{first}{'0' * zeros}") for zeros in range(6) for first in (2, 5, 10))]
     factors = jax.jit(jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32)))(jnp.asarray(steps, jnp.int32))
     return ", ".join(f"{float(factor):.4f}".rstrip("0").rstrip(".") for factor in np.asarray(factors))

@@ -14,6 +14,7 @@ from fnlamp.elsewhere import MODEL, Elsewhere
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch, located
 from fnlamp.given import instance
 from fnlamp.layer import Init, Layer, abstract_init, as_layer
+from fnlamp.logits import computed
 from fnlamp.loss import Loss, LossValue, as_loss
 from fnlamp.loss.terms import Whole, of_part, whole_of
 from fnlamp.mode import Mode
@@ -47,10 +48,15 @@ class Supervised(Elsewhere):
                 raise FaultError(DtypeMismatch(f"a dtype of {name} that JAX computes in", str(dtype), hint, where="supervised"))
         made = abstract_init(self.layer, self._stored(features))
         params, state = spec_after(lambda key: self.init(key, features), spec_after(jax.random.key, 0))
-        return Init(params, state, made.spec, made.tags, made.parts)
+        return Init(params, state, spec_after(computed, made.spec), made.tags, made.parts)
 
     def forward(self, params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
         """The prediction and the new state; floating-point features and parameters enter in `precision.compute`."""
+        prediction, state = self._forward(params, state, x, mode)
+        return computed(prediction), state
+
+    def _forward(self, params: Params, state: State, x: Tree, mode: Mode) -> tuple[Tree, State]:
+        """The same, with `Logits` as they are: the loss reads them in parts."""
         x = tree.cast(x, self.precision.compute)
         return self.layer.apply(tree.cast(params, self.precision.compute), state, x, mode)
 
@@ -60,14 +66,14 @@ class Supervised(Elsewhere):
         """The loss of a batch `(features, target)`, which may be a part of a `whole`; the prediction, and the new state."""
         features, target = pair(batch)
         with located("model"):
-            prediction, state = self.forward(params, state, features, mode)
+            prediction, state = self._forward(params, state, features, mode)
         value = self.loss(prediction, target) if whole is None else of_part(self.loss.terms, whole, prediction, target)
-        return value, prediction, state
+        return value, computed(prediction), state  # which XLA leaves out if no metric uses it
 
     def whole(self, params: Params, state: State, batch: Tree, mode: Mode) -> Whole | None:
         """What the loss of a part depends on of this whole batch, for a sum of losses.  XLA leaves the prediction out."""
         features, target = pair(batch)
-        return whole_of(self.loss.terms, self.forward(params, state, features, mode)[0], target) if self.loss.terms else None
+        return whole_of(self.loss.terms, self._forward(params, state, features, mode)[0], target) if self.loss.terms else None
 
     def _stored(self, features: Tree) -> Tree:
         def one(spec: Any) -> Any:

@@ -16,8 +16,9 @@ import pytest
 from returns.pipeline import is_successful
 from returns.unsafe import unsafe_perform_io
 
-from fnlamp import data, loss, stream, train
+from fnlamp import data, loss, stream, track, train
 from fnlamp.effect import Runtime
+from fnlamp.experiment import runs
 from fnlamp.fault import EmptyEpoch
 
 pytestmark = pytest.mark.acceptance
@@ -179,3 +180,11 @@ def test_half_precision_is_as_accurate_as_float32_over_three_seeds(mnist_folder)
     plain, *half = (statistics.mean(each) for each in found.values())
     assert plain > 96.5
     assert all(abs(mean - plain) <= 0.3 for mean in half)
+
+
+def test_lab_mnist_reaches_98_percent_in_two_epochs_with_everything_recorded(mnist_folder, tmp_path):
+    assert example("lab_mnist").main(["--data", str(mnist_folder), "--epochs", "2"], tmp_path) == 0
+    (run,) = runs(tmp_path).run_or_raise(QUIET)
+    history = track.history(run.folder).run_or_raise(QUIET)
+    assert history.last["validation.accuracy"] >= 0.98
+    assert history.scalars("step.loss").steps.tolist() == list(range(50, 1877, 50))

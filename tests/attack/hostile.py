@@ -174,6 +174,18 @@ def pickled(make, size):
     return b"\x80\x04(" + one * (size // len(one)) + b"l."
 
 
+def of_torch(opcodes, numbers=bytes(8), members=()):
+    """A file of `torch.save` whose pickle has these opcodes, and whose storage, of floats, these bytes."""
+    pickled = b"\x80\x02" + opcodes + b"."
+    return npz([("a/data.pkl", pickled), ("a/data/0", numbers), *members], zipfile.ZIP_STORED)
+
+
+def tensor(shape, strides, size=2):
+    storage = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuJ" + struct.pack("<i", size) + b"tQ"
+    numbers = b"".join(b"(" + b"".join(b"J" + struct.pack("<i", n) for n in axes) + b"t" for axes in (shape, strides))
+    return b"ctorch._utils\n_rebuild_tensor_v2\nq\1(" + storage + b"K\0" + numbers + b"NNtq\2R"
+
+
 MIB = 2**20
 CASES = {
     "npy subarray": ("npy", lambda: subarray(3 * MIB)),
@@ -214,6 +226,13 @@ CASES = {
     ),
     "pickle long lines": ("pickle", lambda: b"L" + b"9" * (4 * MIB - 20) + b"L\n."),
     "safetensors many arrays": ("safetensors", lambda: many_arrays(60_000)),
+    "torch one tensor": ("torch", lambda: of_torch(tensor((MIB - 1000,), (1,), MIB - 1000), bytes(4 * MIB - 4000))),
+    "torch endless repetition": ("torch", lambda: of_torch(tensor((2**31 - 1, 2), (0, 1)))),
+    "torch many tensors": ("torch", lambda: of_torch(b"(" + tensor((2,), (1,)) + b"h\1h\2R" * (MIB // 2) + b"l")),
+    "torch many axes": ("torch", lambda: of_torch(b"(" + tensor((1,) * 64, (0,) * 64) + b"h\1h\2R" * (MIB // 2) + b"l")),
+    "torch many empty tensors": ("torch", lambda: of_torch(b"(" + tensor((0,) * 64, (0,) * 64) + b"h\1h\2R" * 99_999 + b"l")),
+    "torch many members": ("torch", lambda: of_torch(b"N", members=[(f"a/{i}", b"") for i in range(MIB // 60)])),
+    "torch short strings": ("torch", lambda: of_torch(b"(" + b"X\2\0\0\0ab" * (MIB // 3) + b"l")),
     "codec lists": ("codec", lambda: b"[" + b"[]," * (4 * MIB // 3 - 2) + b"[]]"),
     "codec short words": ("codec", lambda: json.dumps({"words": [str(i) for i in range(400_000)]}).encode()),
     "codec words": (
@@ -274,6 +293,7 @@ def readers():
         "csv": data.read_csv,
         "pickle": data.read_pickle,
         "safetensors": data.read_safetensors,
+        "torch": data.read_torch,
         "codec": lambda path, limit: data.read_codec(path, limit=limit).map(used),
         "text": data.read_text,
         "parquet": data.read_parquet,
@@ -293,6 +313,7 @@ WARM = {
     "codec": lambda: tokenizer({"0": 0}),
     "csv": lambda: b"a\n" + b"0.5\n" * 30_000,
     "safetensors": lambda: many_arrays(1),
+    "torch": lambda: of_torch(tensor((2,), (1,))),
     "npz": lambda: npz([("a.npy", npy("|u1", (1,), b"1"))]),
 }
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ READERS = {
     "map": data.map_npy,
     "pickle": data.read_pickle,
     "safetensors": data.read_safetensors,
+    "torch": data.read_torch,
     "parquet": data.read_parquet,
     "arrow": data.read_arrow,
     "text": data.read_text,
@@ -180,6 +182,12 @@ def written(form, path):
             import safetensors.numpy
 
             safetensors.numpy.save_file({"a": NUMBERS}, path)
+        case "torch":
+            with zipfile.ZipFile(path, "w") as archive:
+                storage = f"(Vstorage\nctorch\nDoubleStorage\nV0\nVcpu\nI{NUMBERS.size}\ntQ"
+                tensor = f"ctorch._utils\n_rebuild_tensor_v2\n({storage}I0\n(I{NUMBERS.size}\nt(I1\ntNNtR."
+                archive.writestr("a/data.pkl", tensor)
+                archive.writestr("a/data/0", NUMBERS.tobytes())
         case "text":
             path.write_text("abc " * 10**6)
         case "idx":
@@ -192,7 +200,7 @@ def written(form, path):
 
 FORMS = {
     **{form: READERS[form.partition(",")[0]] for form in ("parquet", "arrow", "arrow, packed", "npy", "npz", "pickle", "csv")},
-    **{form: READERS[form.partition(",")[0]] for form in ("csv, packed", "safetensors", "text", "idx", "image")},
+    **{form: READERS[form.partition(",")[0]] for form in ("csv, packed", "safetensors", "torch", "text", "idx", "image")},
 }
 
 
@@ -272,7 +280,7 @@ def test_cut_between_any_two_steps_of_pyarrow(tmp_path, monkeypatch, form, where
 
 
 def test_a_file_that_grows_is_read_as_it_was_or_refused(tmp_path):
-    for form in ("parquet", "npy", "npz", "idx", "safetensors"):
+    for form in ("parquet", "npy", "npz", "idx", "safetensors", "torch"):
         path = tmp_path / form
         written(form, path)
         end = threading.Event()

@@ -25,7 +25,15 @@ if not os.path.exists("/proc/self/clear_refs"):
 HERE = Path(__file__).parent
 MIB = 2**20
 QUICK = [
-    *("npy subarray", "npz many members", "csv mixed", "pickle short strings", "pickle memo", "safetensors many arrays"),
+    *(
+        "npy subarray",
+        "npz many members",
+        "csv mixed",
+        "pickle short strings",
+        "pickle memo",
+        "safetensors many arrays",
+        "torch many axes",
+    ),
     *("codec lists", "tokenizer of a huge id", "text, one emoji", "parquet lying page", "parquet empty structs", "arrow zeros"),
     *("png to grey", "png bomb"),
 ]
@@ -67,8 +75,8 @@ def full(*arguments, **options):
         (data.read_csv, b"a\n1\n", "fnlamp.data.readers.csv.parse"),
         (data.read_text, b"a", "fnlamp.data.text.store.read_all"),
         (data.read_codec, b"[]", "fnlamp.data.text.store.json.loads"),
-        (data.read_pickle, b"\x80\x04N.", "fnlamp.data.readers.pickle._Machine"),
-        (data.read_pickle, b"\x80\x04N.", "fnlamp.data.readers.pickle._Values.value"),
+        (data.read_pickle, b"\x80\x04N.", "fnlamp.data.readers.pickle.Machine"),
+        (data.read_pickle, b"\x80\x04N.", "fnlamp.data.readers.machine._Values.value"),
         (data.read_safetensors, b"\2\0\0\0\0\0\0\0{}", "safetensors.deserialize"),
         (data.read_image, b"P5 2 1 255 ab", "PIL.Image.open"),
         (data.read_image, b"P5 2 1 255 ab", "fnlamp.data.readers.decode._pixels"),

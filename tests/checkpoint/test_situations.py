@@ -263,6 +263,7 @@ def check_kills(folder, count, seed):
     assert before > 0
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_saves(tmp_path):
     check_kills(tmp_path, 2, seed=0)
 
@@ -272,6 +273,7 @@ def test_a_process_that_is_killed_40_times(tmp_path):
     check_kills(tmp_path, 40, seed=1)
 
 
+@pytest.mark.slow
 def test_a_forked_child_neither_holds_nor_releases_the_lock(tmp_path):
     code = """
 import os, sys, warnings
@@ -380,6 +382,7 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path):
 # ------------------------------------------------------------------------------- devices, sizes
 
 
+@pytest.mark.slow
 def test_arrays_on_other_devices_and_over_several(tmp_path):
     code = """
 import sys, jax, jax.numpy as jnp, numpy as np

@@ -15,7 +15,7 @@ from fnlamp.fault import DownloadFailed, ExtraMissing, FaultError, FileMissing, 
 
 READERS = [
     *(data.read_idx, data.read_csv, data.read_npy, data.read_npz, data.map_npy, data.read_pickle, data.read_safetensors),
-    *(data.read_parquet, data.read_arrow, data.read_image, data.image_folder, data.read_text, data.read_codec),
+    *(data.read_parquet, data.read_arrow, data.read_image, data.image_folder, data.read_text, data.read_codec, data.read_torch),
 ]
 NAMED = [data.mnist, data.fashion_mnist, data.kmnist, data.cifar10]
 

@@ -6,8 +6,13 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
+
+from fnlamp.mode import Eval
 
 FOLDER = Path(__file__).parents[2] / "examples" / "benchmarks"
 
@@ -17,7 +22,24 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delenv("FNLAMP_MNIST", raising=False)
     yield importlib.import_module
-    for name in ("cases", "decisions", "paired", "race", "growth", "handwritten", "rules", "saving", "torch_peers", "training"):
+    for name in (
+        "cases",
+        "decisions",
+        "paired",
+        "race",
+        "resnet",
+        "growth",
+        "handwritten",
+        "layers",
+        "models",
+        "rules",
+        "saving",
+        "sweep",
+        "torch_peers",
+        "tracking",
+        "training",
+        "watching",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -91,17 +113,35 @@ def test_each_rule_of_the_count_is_described(benchmarks):
     rules = benchmarks("rules")
     for name in rules.FIRST:
         assert rules.rule(name, 1.0).init({}, {}) is not None
-    steps = iter([(None, 0.1), (300, 0.1), (200, 0.1), (250, 0.1), (150, 0.1)])
-    found = rules.tuned(None, "adamw", [0.3, 1.0, 3.0], 3, count=lambda *_: next(steps))
-    assert (found["rate"], found["steps"], found["mean"]) == (3.0 * rules.FIRST["adamw"], [200, 250, 150], 200)
+    steps, allowed = iter([(300, 0.1), (None, 0.1), (200, 0.1), (250, 0.1), (150, 0.1)]), []
+
+    def count(task, *_):
+        allowed.append(task.most)
+        return next(steps)
+
+    task = rules.Task(None, None, 65)
+    found = rules.tuned(task, "adamw", [0.3, 1.0, 3.0], 3, count=count)
+    assert (found["rate"], found["steps"], found["mean"]) == (0.3 * rules.FIRST["adamw"], [200, 250, 150], 200)
+    assert allowed == [4000, 300, 300, 4000, 4000]  # a rate is given up where it needs more steps than the best
     assert "0.50" in rules.line("adamw", found, 400.0)
-    assert "mean" not in rules.tuned(None, "adamw", [1.0], 3, count=lambda *_: (None, 0.1))
+    assert "mean" not in rules.tuned(task, "adamw", [1.0], 3, count=lambda *_: (None, 0.1))
+
+
+@pytest.mark.slow
+def test_watching_is_measured_in_a_small_form(benchmarks, tmp_path, monkeypatch, capsys):
+    watching, out = benchmarks("watching"), tmp_path / "figures.json"
+    monkeypatch.setattr("fnlamp.keep_memory", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["watching.py", "--rounds", "2", "--scale", "0.05", "--json", str(out)])
+    watching.main()
+    figures = json.loads(out.read_text())
+    assert [figure["what"] for figure in figures][-1] == "everything each 50 steps, with lines, SQLite, TensorBoard and console"
+    assert all(figure["median"] > 0 for figure in figures)
 
 
 @pytest.mark.slow
 def test_decisions_are_measured_in_a_small_form(benchmarks, tmp_path, monkeypatch, capsys):
     decisions, out = benchmarks("decisions"), tmp_path / "figures.json"
-    monkeypatch.setattr(decisions.fnlamp, "keep_memory", lambda: False)
+    monkeypatch.setattr("fnlamp.keep_memory", lambda: False)
     monkeypatch.setattr(sys, "argv", ["decisions.py", "--rounds", "2", "--scale", "0.02", "--json", str(out)])
     decisions.main()
     figures, printed = json.loads(out.read_text()), capsys.readouterr().out
@@ -118,3 +158,122 @@ def test_saving_is_measured_in_a_small_form(benchmarks, tmp_path, monkeypatch, c
     assert len(figures["rounds"]) == 2 and figures["medians"]["cold GB/s"] > 0
     assert "seconds beyond the copy" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.slow
+def test_attention_is_measured_in_a_small_form(benchmarks, tmp_path, monkeypatch, capsys):
+    attention, out = benchmarks("attention"), tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["attention.py", "--scale", "0.1", "--rounds", "2", "--json", str(out)])
+    attention.main()
+    found = json.loads(out.read_text())
+    assert found["long"]["blocks"]["peak_mib"] > 0
+    assert set(found["head"]["seconds"]) == {"parts", "held"}
+    assert found["compile"]["48 scanned to 12"] > 0
+    assert "dropout" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_tracking_is_measured(benchmarks, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tensorboardX")
+    tracking, out = benchmarks("tracking"), tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["tracking.py", "--entries", "2000", "--rounds", "1", "--stall", "1", "--json", str(out)])
+    tracking.main()
+    found = json.loads(out.read_text())
+    assert set(found["entries_a_second"]) == {*tracking.MAKERS, "history, read"}
+    assert found["call"]["median_us"] < 1000
+    assert found["stalled"]["share_written_meanwhile"] == 1.0
+    assert "end_s" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_sweep_costs_as_much_as_its_lanes(benchmarks, tmp_path, monkeypatch, capsys):
+    sweep, out = benchmarks("sweep"), tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *("--rounds", "1", "--lanes", "2", "--rows", "256", "--json", str(out))])
+    sweep.main()
+    found = json.loads(out.read_text())
+    assert found["in_one_process"]["bitwise_equal"] and found["in_one_process"]["processor_ratio"] > 0
+    steps = found["side_by_side"]["lane_steps"]
+    assert steps["taken"] + steps["filling_up"] < steps["all_to_the_end"] and found["side_by_side"]["ratio"] > 0
+    by_lanes = found["processes"]["by_lanes"]
+    assert len({by_lanes[lanes]["compilations"] for lanes in by_lanes}) == 1
+    assert by_lanes["8"]["peak_mb"] < 1.1 * by_lanes["1"]["peak_mb"]
+    assert "bitwise: True" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_layers_are_measured(benchmarks, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    layers, out = benchmarks("layers"), tmp_path / "figures.json"
+    monkeypatch.setattr("fnlamp.keep_memory", lambda: False)
+    monkeypatch.setattr("training.product_peak", lambda: 1e9)
+    small = ["--cases", "12x12", "depthwise", "--rounds", "1", "--seconds", "0.001", "--batch", "1", "--before"]
+    monkeypatch.setattr(sys, "argv", ["layers.py", *small, "--json", str(out)])
+    layers.main()
+    found = json.loads(out.read_text())
+    assert set(found["cases"]) == {"12x12, 20 to 50, 5x5", "32x32, depthwise of 128"}
+    for case in found["cases"].values():
+        assert set(case["ms"]) == {"fnlamp", "before", "torch", "torch channels-last"}
+        assert case["ratio to torch"]["median"] > 0 < case["ratio to before"]["median"]
+    assert found["ratio to torch"]["lowest"] > 0
+    assert "depthwise" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_resnet_is_measured(benchmarks, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    resnet, out = benchmarks("resnet"), tmp_path / "figures.json"
+    monkeypatch.setattr("fnlamp.keep_memory", lambda: False)
+    monkeypatch.setattr("training.product_peak", lambda: 1e9)
+    small = ["--rounds", "1", "--steps", "2", "--batch", "4", "--widths", "8", "16"]
+    monkeypatch.setattr(sys, "argv", ["resnet.py", *small, "--json", str(out)])
+    resnet.main()
+    found = json.loads(out.read_text())
+    for name in ("fnlamp", "torch"):
+        assert found[name]["images a second"] > 0 < found[name]["peak MiB"]
+    assert "ResNet-18, speed by torch's" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_resnet_is_torchs(benchmarks):
+    """The same numbers of parameters, and the loss of both falls."""
+    pytest.importorskip("torch")
+    resnet = benchmarks("resnet")
+    given = SimpleNamespace(batch=8, widths=[8, 16])
+    layer = resnet.resnet18((8, 16))
+    params = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((2, 32, 32, 3), "float32")).params
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == sum(
+        p.numel() for p in resnet.torch_resnet18((8, 16)).parameters()
+    )
+    for run in (resnet.ours(given), resnet.theirs(given)):
+        assert run(1) > 1.2 * run(20)
+
+
+@pytest.mark.slow
+def test_models_are_measured(benchmarks, tmp_path, monkeypatch, capsys):
+    """All contestants train the same model: their first losses agree."""
+    pytest.importorskip("torch")
+    models, out = benchmarks("models"), tmp_path / "figures.json"
+    monkeypatch.setattr("fnlamp.keep_memory", lambda: False)
+    monkeypatch.setattr("training.product_peak", lambda: 1e9)
+    monkeypatch.setattr(models, "machine", lambda: {})
+    models.CONTESTS["ResNet-18"] = lambda: models.of_images(4, (8, 16))
+    models.CONTESTS["GCN"] = lambda: models.of_graph(nodes=40, edges=60, features=50, classes=2, steps=2)
+    monkeypatch.setattr(models, "MODES", ("torch",))
+    models.main(["--rounds", "1", "--json", str(out)])
+    found = json.loads(out.read_text())["models"]
+    assert list(found) == ["GPT", "LSTM language model", "ResNet-18", "GCN"]
+    for one in found.values():
+        losses = one["loss of the first step"]
+        assert losses["torch"] == pytest.approx(losses["fnlamp"], rel=1e-3)
+        assert one["steps a second"]["fnlamp"] > 0 < one["fnlamp's speed by"]["torch"]["median"]
+    assert "GCN: steps a second fnlamp" in capsys.readouterr().out
+
+
+def test_the_earlier_form_of_a_layer_computes_the_same(benchmarks):
+    layers = benchmarks("layers")
+    for case in layers.CASES[5::8]:
+        shape = (1, *case.shape[1:])
+        made = case.layer.init(jax.random.key(0), jax.ShapeDtypeStruct(shape, "float32"))
+        x = np.random.default_rng(0).standard_normal(shape, np.float32)
+        now, before = (layer.apply(made.params, {}, x, Eval())[0] for layer in (case.layer, case.before))
+        np.testing.assert_allclose(now, before, rtol=0, atol=1e-4)

@@ -149,6 +149,7 @@ SLOW = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["idx", *SLOW])
 def test_every_case_runs(benchmarks, tmp_path, name):
     for package in {"csv": ["pandas", "pyarrow"], "memory": ["torch"], "jpeg64": ["torch"]}.get(name, []):

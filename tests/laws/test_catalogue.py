@@ -23,7 +23,9 @@ def listed(cases):
 
 
 def test_every_layer_is_listed():
-    assert (public(fnlamp.nn) | public(fnlamp.models) | {"in_training"}) - catalogue.NO_LAYERS == listed(catalogue.LAYERS)
+    assert (public(fnlamp.nn) | public(fnlamp.models) | {"in_training", "freeze", "lora"}) - catalogue.NO_LAYERS == listed(
+        catalogue.LAYERS
+    )
 
 
 def test_every_loss_is_listed():

@@ -128,15 +128,15 @@ def test_gradients_are_finite_differences(case, mode):
 
 @each_layer
 def test_a_tag_says_how_its_parameter_is_a_matrix(case):
-    """All axes of a matrix are inputs or outputs; its blocks divide the outputs. Any other weight has few channels."""
+    """All axes of a matrix are its inputs, outputs or copies; blocks divide the outputs. Any other weight has few channels."""
     init, _ = made(case)
     for param, tag in zip(jax.tree.leaves(init.params), jax.tree.leaves(init.tags), strict=True):
         matrix = tag.matrix
         if matrix is None:
-            assert param.ndim == 1 or (tag.role is Role.WEIGHT and 1 in param.shape[2:]), tag
+            assert param.ndim == 1 or tag.role is not Role.WEIGHT or 1 in param.shape[2:], tag
             continue
         assert tag.role in (Role.WEIGHT, Role.EMBEDDING)
-        assert sorted(matrix.inputs + matrix.outputs) == list(range(param.ndim))
+        assert sorted(matrix.each + matrix.inputs + matrix.outputs) == list(range(param.ndim))
         assert math.prod(param.shape[axis] for axis in matrix.outputs) % matrix.blocks == 0
 
 

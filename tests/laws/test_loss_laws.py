@@ -24,7 +24,7 @@ def test_totals_and_weights_of_parts_add_up_to_the_whole(loss, target, predictio
     np.testing.assert_allclose(whole.mean, whole.total / whole.weight, rtol=1e-6)
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @each_loss
 def test_the_gradient_is_a_finite_difference(loss, target, prediction):
     with jax.enable_x64(True):

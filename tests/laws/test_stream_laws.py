@@ -217,6 +217,7 @@ def test_a_seed_is_an_order_of_all_rows(rows, size, seed, drop_last):
     assert shuffled == list(chain.from_iterable(batches(make(seed=seed))))
 
 
+@pytest.mark.slow
 @given(streams().filter(lambda s: s.view is not None), st.booleans())
 @few(max_examples=25)
 def test_the_recipe_on_the_device_makes_the_hosts_batches(s, mapped):

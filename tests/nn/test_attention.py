@@ -40,7 +40,7 @@ def by_hand(params: dict[str, dict[str, jax.Array]], x: jax.Array, causal: bool)
 @pytest.mark.parametrize("causal", [False, True])
 def test_numbers(causal: bool) -> None:
     params, x = made()
-    y, state = jax.jit(nn.self_attention(3, causal=causal).apply)(params, {}, x, Eval())
+    y, state = jax.jit(nn.self_attention(3, mask=nn.causal if causal else None).apply)(params, {}, x, Eval())
     np.testing.assert_allclose(y, by_hand(params, x, causal), atol=1e-5)
     assert state == {}
 
@@ -49,7 +49,7 @@ def test_numbers(causal: bool) -> None:
 def test_one_part_and_many_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     params, x = made()
     x = jnp.concatenate([x, -x, x + 1, x - 1, 2 * x, x / 2, 1 - x, 1 / (1 + x * x)])  # 8 parts on CPU
-    layer = nn.self_attention(3, causal=True)
+    layer = nn.self_attention(3, mask=nn.causal)
     values = {}
     for platform in ("cpu", "gpu"):
         monkeypatch.setattr("fnlamp.nn.lowering.attend.platform", lambda name=platform: name)
@@ -75,7 +75,7 @@ def test_params_and_tags() -> None:
 def test_if_causal_a_later_time_step_does_not_change_earlier_outputs() -> None:
     params, x = made()
     other = x.at[:, 3].add(1.0)
-    first, second = (nn.self_attention(3, causal=True).apply(params, {}, at, Eval())[0] for at in (x, other))
+    first, second = (nn.self_attention(3, mask=nn.causal).apply(params, {}, at, Eval())[0] for at in (x, other))
     np.testing.assert_array_equal(first[:, :3], second[:, :3])
     assert np.all(first[:, 3:] != second[:, 3:])
     first, second = (nn.self_attention(3).apply(params, {}, at, Eval())[0] for at in (x, other))
@@ -85,7 +85,7 @@ def test_if_causal_a_later_time_step_does_not_change_earlier_outputs() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_large_scores_do_not_overflow(causal: bool) -> None:
     params, x = made()
-    layer = nn.self_attention(3, causal=causal)
+    layer = nn.self_attention(3, mask=nn.causal if causal else None)
     y, pull = jax.vjp(jax.jit(lambda at: layer.apply(params, {}, at, Eval())[0]), 1e4 * x)
     assert np.isfinite(y).all()
     assert np.isfinite(pull(y)[0]).all()

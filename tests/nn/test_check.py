@@ -7,7 +7,7 @@ import pytest
 from fnlamp.arrays import array_spec
 from fnlamp.fault import DtypeMismatch, FaultError, ShapeMismatch
 from fnlamp.nn.check import check_features, check_float, check_integer, check_window
-from fnlamp.nn.lowering.window import Window
+from fnlamp.nn.lowering.axes import Axis
 
 WRONG = [
     (lambda x: check_features(x, "here"), (), "an array of shape (batch, ..., features)"),
@@ -16,7 +16,7 @@ WRONG = [
     (lambda x: check_features(x, "here", axes="batch, time"), (2, 3), "an array of shape (batch, time, features)"),
     (lambda x: check_features(x, "here", axes="batch, time"), (2, 3, 4, 5), "an array of shape (batch, time, features)"),
     (lambda x: check_features(x, "here"), (2, 0), "an array with at least one feature"),
-    (lambda x: check_window(x, Window((2, 2)), "here"), (2, 3, 4), "images (batch, height, width, channels)"),
+    (lambda x: check_window(x, (Axis(2), Axis(2)), "here"), (2, 3, 4), "images (batch, height, width, channels)"),
 ]
 
 
@@ -31,7 +31,7 @@ def test_a_shape_that_does_not_fit_is_a_fault_of_the_layer(check, shape, expecte
 def test_a_shape_that_fits_passes():
     check_features(jnp.ones(3), "here", 3)
     check_features(jnp.ones((2, 5, 3)), "here", axes="batch, time")
-    assert check_window(jnp.ones((1, 5, 7, 1)), Window((2, 3)), "here") == (4, 5)
+    assert check_window(jnp.ones((1, 5, 7, 1)), (Axis(2), Axis(3)), "here") == (4, 5)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.bool_, np.float32, jnp.bfloat16])

@@ -237,3 +237,56 @@ def test_faults_of_apply_carry_the_path_through_jit_and_grad() -> None:
     with pytest.raises(FaultError) as caught:
         step(made.params, X[:1])
     assert caught.value.fault == BatchTooSmall("batch_norm", 1, where="body/layer/0/batch_norm")
+
+
+# ------------------------------------------------------------------------------- switch
+
+
+def test_switch_runs_the_layer_of_its_index_and_leaves_the_state_of_others() -> None:
+    layer = nn.switch(nn.linear(2) >> nn.batch_norm(), other=nn.batch_norm() >> nn.linear(2))
+    made = layer.init(KEY, (SPEC, array_spec((), jnp.int32)))
+    apply = jax.jit(layer.apply)
+    for number, (name, own) in enumerate(
+        {"0": nn.linear(2) >> nn.batch_norm(), "other": nn.batch_norm() >> nn.linear(2)}.items()
+    ):
+        y, state = apply(made.params, made.state, (X, number), Train(KEY))
+        expected, moved = own.apply(made.params[name], made.state[name], X, Train(KEY))
+        np.testing.assert_allclose(y, expected, atol=1e-5)
+        for part in made.state:
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+                state[part],
+                moved if part == name else made.state[part],
+            )
+    for wrong in (-1, 2):
+        assert np.isnan(apply(made.params, made.state, (X, wrong), Train(KEY))[0]).all()
+
+
+def test_switch_by_row() -> None:
+    layer = nn.switch(nn.linear(2), nn.linear(2) >> nn.tanh)
+    made = layer.init(KEY, (SPEC, array_spec((4,), jnp.int32)))
+    index = jnp.array([1, 0, 2, -1])
+    y, _ = layer.apply(made.params, {}, (X, index), Eval())
+    first = nn.linear(2).apply(made.params["0"], {}, X, Eval())[0]
+    second = jnp.tanh(nn.linear(2).apply(made.params["1"]["0"], {}, X, Eval())[0])
+    np.testing.assert_allclose(y[0], second[0], atol=1e-6)
+    np.testing.assert_allclose(y[1], first[1], atol=1e-6)
+    assert np.isnan(y[2:]).all()
+    grads = jax.grad(lambda p: jnp.sum(layer.apply(p, {}, (X[:2], index[:2]), Eval())[0]))(made.params)
+    np.testing.assert_allclose(grads["0"]["bias"], 1)  # of the one row that chose it
+
+
+def test_what_switch_does_not_take() -> None:
+    one, rows = array_spec((), jnp.int32), array_spec((4,), jnp.int32)
+    for layers, spec, match in (
+        ((nn.linear(2), nn.linear(3)), (SPEC, one), "the same output of each layer"),
+        ((nn.batch_norm(), nn.tanh), (SPEC, rows), "would be changed by all rows"),
+        ((nn.tanh,), SPEC, r"\(x, index\)"),
+        ((nn.tanh,), (SPEC, array_spec((3,), jnp.int32)), "an index for each row"),
+        ((nn.tanh,), (SPEC, array_spec((), jnp.float32)), "an index of integers"),
+        ((nn.fun(lambda x: x.astype(int)),), (SPEC, one), "outputs of floating-point numbers"),
+    ):
+        with pytest.raises(FaultError, match=match):
+            nn.switch(*layers).init(KEY, spec)
+    with pytest.raises(ValueError, match="at least one layer"):
+        nn.switch()

@@ -60,3 +60,36 @@ def test_every_dropout_of_a_model_has_its_own_mask() -> None:
 
 def test_half_precision_is_kept() -> None:
     assert nn.dropout(0.5).apply({}, {}, ONES.astype(jnp.bfloat16), Train(KEY))[0].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("layer", [nn.channel_dropout, nn.stochastic_depth], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("rate", [0.1, 0.6])
+def test_whole_channels_and_whole_rows(layer, rate: float) -> None:
+    x = jnp.ones((600, 3, 2, 40))
+    y, _ = layer(rate).apply({}, {}, x, Train(KEY))
+    np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - rate)], rtol=1e-6)
+    np.testing.assert_array_equal(y, jnp.broadcast_to(y[:, :1, :1], y.shape))
+    own = y[:, 0, 0] if layer is nn.channel_dropout else y[:, 0, 0, 0]
+    if layer is nn.stochastic_depth:
+        np.testing.assert_array_equal(y, jnp.broadcast_to(y[..., :1], y.shape))
+    assert abs(float(jnp.mean(own == 0)) - rate) < 5 * np.sqrt(rate * (1 - rate) / own.size)
+    assert layer(0.0).apply({}, {}, x, Train(KEY))[0] is x
+    assert layer(rate).apply({}, {}, x, Eval())[0] is x
+
+
+def test_faults_of_channels_and_rows() -> None:
+    with pytest.raises(FaultError, match=r"\(batch, ..., channels\) with positions between, got float32\[2, 3\]"):
+        nn.channel_dropout(0.5).apply({}, {}, jnp.ones((2, 3)), Eval())
+    with pytest.raises(FaultError, match="an array of shape"):
+        nn.stochastic_depth(0.5).apply({}, {}, jnp.ones(()), Eval())
+    for layer in (nn.channel_dropout, nn.stochastic_depth):
+        with pytest.raises(ValueError, match="0 <= rate < 1, got 1"):
+            layer(1.0)
+        with pytest.raises(FaultError, match="floating-point input"):
+            layer(0.5).init(KEY, jax.ShapeDtypeStruct((3, 2, 2), jnp.uint8))
+
+
+def test_a_row_whose_branch_is_dropped_is_its_input() -> None:
+    block = nn.residual(nn.fun(jnp.ones_like) >> nn.stochastic_depth(0.5))
+    y, _ = block.apply({}, {}, jnp.full((50, 3), 7.0), Train(KEY))
+    assert set(np.unique(y)) == {7.0, 9.0}

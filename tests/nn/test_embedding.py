@@ -86,3 +86,23 @@ def test_at_least_one_token_and_one_feature() -> None:
     for sizes in ((0, 2), (3, 0)):
         with pytest.raises(ValueError, match="at least one token and one feature"):
             nn.embedding(*sizes)
+
+
+def test_every_token_learns_but_the_padding_one() -> None:
+    """Token 0 learns too, unless it is the padding."""
+    tokens, upstream = jnp.array([[0, 1, 2, 0]]), jnp.ones((1, 4, 2))
+    for padding, learns in ((None, [2, 1, 1]), (0, [0, 1, 1]), (2, [2, 1, 0])):
+        layer = nn.embedding(3, 2, padding=padding)
+        made = layer.init(KEY, array_spec((1, 4), jnp.int32))
+        if padding is not None:
+            np.testing.assert_array_equal(made.params["weight"][padding], 0)
+        _, pull = jax.vjp(lambda p, layer=layer: layer.apply(p, {}, tokens, Eval())[0], made.params)
+        assert pull(upstream)[0]["weight"].tolist() == [[n, n] for n in learns]
+    np.testing.assert_array_equal(look([0], PARAMS), nn.embedding(3, 2, padding=0).apply(PARAMS, {}, jnp.array([0]), Eval())[0])
+    with pytest.raises(ValueError, match="padding is a token from 0 to 2, got 3"):
+        nn.embedding(3, 2, padding=3)
+
+
+def test_a_token_out_of_range_is_nan_with_padding_too() -> None:
+    y = nn.embedding(3, 2, padding=0).apply(PARAMS, {}, jnp.array([3, 0]), Eval())[0]
+    np.testing.assert_array_equal(y, [[np.nan, np.nan], [1, 2]])

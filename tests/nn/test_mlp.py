@@ -81,3 +81,9 @@ def test_wrong_arguments() -> None:
         nn.mlp((3,), 2, drop_rate=1.0)
     with pytest.raises(ValueError, match="at least one output"):
         nn.mlp((0,), 2)
+
+
+def test_other_norms_have_their_own_shift_or_none() -> None:
+    for norm, bias in ((nn.group_norm(4), False), (nn.rms_norm(), True)):
+        made = abstract_init(nn.mlp(hidden=(8,), out=2, norm=norm), array_spec((2, 3), jnp.float32))
+        assert ("bias" in made.params["linear_0"]) is bias

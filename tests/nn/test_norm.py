@@ -108,18 +108,18 @@ def test_layer_norm_params(scale: bool, shift: bool) -> None:
     np.testing.assert_allclose(y, [[-1.2247, 0, 1.2247]], atol=1e-4)
 
 
-@pytest.mark.parametrize("layer", [nn.batch_norm(), nn.layer_norm()], ids=str)
+@pytest.mark.parametrize("layer", [nn.batch_norm(), nn.layer_norm(), nn.group_norm(3), nn.rms_norm()], ids=str)
 def test_faults_of_wrong_input(layer: Layer) -> None:
     for wrong in (array_spec((3,), jnp.float32), (array_spec((2, 3), jnp.float32),)):
         with pytest.raises(FaultError) as caught:
             layer.init(KEY, wrong)
         assert isinstance(caught.value.fault, ShapeMismatch)
     with pytest.raises(FaultError, match="cast first") as caught:
-        layer.init(KEY, array_spec((2, 3), jnp.uint8))
+        layer.init(KEY, array_spec((2, 5, 3), jnp.uint8))
     assert isinstance(caught.value.fault, DtypeMismatch)
-    made = layer.init(KEY, array_spec((2, 3), jnp.float32))
+    made = layer.init(KEY, array_spec((2, 5, 3), jnp.float32))
     with pytest.raises(FaultError) as caught:
-        layer.apply(made.params, made.state, jnp.ones((2, 1)), TRAIN)  # would broadcast
+        layer.apply(made.params, made.state, jnp.ones((2, 5, 1)), TRAIN)  # would broadcast
     assert isinstance(caught.value.fault, ShapeMismatch)
     assert caught.value.fault.expected == "an array of shape (batch, ..., 3)"
 
@@ -138,3 +138,35 @@ def test_moments_and_running() -> None:
     mean, variance = moments(jnp.array([[1.0, 2.0], [3.0, 6.0]]), 0)
     assert (mean.tolist(), variance.tolist()) == ([2, 4], [1, 4])
     assert running(jnp.array([1.0]), jnp.array([2.0]), 0.75).tolist() == [1.25]
+
+
+def test_groups_must_divide_the_channels_and_have_two_values() -> None:
+    with pytest.raises(FaultError, match="channels that 2 groups divide"):
+        nn.group_norm(2).init(KEY, array_spec((2, 3), jnp.float32))
+    for layer in (nn.group_norm(3), nn.instance_norm()):
+        with pytest.raises(FaultError, match="at least two values in a group.*always 0"):
+            layer.init(KEY, array_spec((2, 3), jnp.float32))
+        empty = layer.init(KEY, array_spec((2, 0, 3), jnp.float32))
+        assert layer.apply(empty.params, {}, jnp.ones((2, 0, 3)), TRAIN)[0].shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize("layer", [nn.group_norm(2), nn.instance_norm(), nn.rms_norm(), nn.layer_norm()], ids=str)
+def test_one_row_in_training_zeros_and_half_precision(layer: Layer) -> None:
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 5, 4), np.float32))
+    made = layer.init(KEY, array_spec(x.shape, x.dtype))
+    many = jnp.concatenate([x, 3 * x, x + 1])
+    np.testing.assert_allclose(  # a row's numbers do not depend on other rows
+        layer.apply(made.params, {}, many, TRAIN)[0][:1], layer.apply(made.params, {}, x, TRAIN)[0], atol=1e-6
+    )
+
+    def total(x: jax.Array) -> jax.Array:
+        return jnp.sum(layer.apply(made.params, {}, x, TRAIN)[0])
+
+    value, gradient = jax.value_and_grad(total)(jnp.zeros((1, 5, 4)))
+    assert value == 0
+    assert jnp.isfinite(gradient).all()
+    half = layer.init(KEY, array_spec(x.shape, jnp.bfloat16))
+    y, _ = layer.apply(half.params, {}, (x + 100).astype(jnp.bfloat16), TRAIN)
+    wide, _ = layer.apply(made.params, {}, (x + 100).astype(jnp.bfloat16).astype(jnp.float32), TRAIN)
+    assert {y.dtype, *(leaf.dtype for leaf in half.params.values())} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_allclose(y.astype(jnp.float32), wide, atol=0.02)

@@ -265,6 +265,7 @@ def test_a_loss_that_is_not_finite_at_all_ends_at_a_scale_of_one():
     assert (float(optimizer.loss_scale(state)), int(optimizer.skipped(state))) == (1.0, 3)
 
 
+@pytest.mark.slow
 @outcomes.needs("torch")
 def test_the_loss_scale_is_that_of_torchs_scaler():
     import torch

@@ -10,7 +10,6 @@ from returns.unsafe import unsafe_perform_io
 
 from fnlamp import Eval, Train, loss, nn, optim, stream, train
 from fnlamp.effect import Runtime
-from fnlamp.nn.lowering.attend import attend
 
 torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
 
@@ -259,7 +258,7 @@ def test_self_attention_with_gradients(causal, bias):
         torch.nn.init.normal_(theirs.in_proj_bias)
         named["input"]["bias"], named["output"]["bias"] = theirs.in_proj_bias, theirs.out_proj.bias
     params = {name: {kind: leaf.detach().numpy().T.copy() for kind, leaf in part.items()} for name, part in named.items()}
-    layer, tx = nn.self_attention(2, causal=causal, bias=bias), leaf(x)
+    layer, tx = nn.self_attention(2, mask=nn.causal if causal else None, bias=bias), leaf(x)
     mask = torch.nn.Transformer.generate_square_subsequent_mask(5) if causal else None
     check_grads(
         lambda p: layer.apply(p, {}, p["x"], Eval())[0],
@@ -274,8 +273,9 @@ def test_attention_is_torchs_scaled_dot_product_attention(causal):
     x = normal(6, 5, 3 * 12, scale=1)
     tx = leaf(x)
     heads = tx.unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)
+    mask = nn.causal if causal else None
     check_grads(
-        lambda p: attend(p["x"], 3, causal),
+        lambda p: nn.attend(*jnp.moveaxis(p["x"].reshape(6, 5, 3, 3, 4), 2, 0), mask).reshape(6, 5, 12),
         {"x": x},
         lambda: F.scaled_dot_product_attention(*heads, is_causal=causal).transpose(1, 2).flatten(2),
         lambda: {"x": tx.grad},

@@ -161,6 +161,7 @@ def test_predictions_that_are_not_numbers_are_no_hits():
     assert share(loss.accuracy(np.where(np.isnan(scores), -np.inf, scores), LABELS)) > 0
 
 
+@pytest.mark.slow
 def test_counts_of_a_large_batch_are_whole_numbers():
     rows = 2**24 + 4
     prediction, target = np.zeros(rows, np.float16), np.zeros(rows, np.int8)

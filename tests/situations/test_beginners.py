@@ -235,7 +235,7 @@ MISTAKES: dict[str, str] = {
     "run(x=[[1.0, 2.0], [3.0]], y=[0, 1])": "rows | 2 | 1",
     "run(x=['a', 'b'], y=[0, 1])": "numbers",
     "run(x=None)": "features",
-    "run(y=np.eye(3, dtype=np.float32)[Y])": "target.argmax(-1)",
+    "run(y=np.eye(3, dtype=np.int32)[Y])": "target.argmax(-1)",
     "run(y=Y + 1)": "the labels run from 1 to 3: subtract 1",
     "run(y=Y.astype(np.float32))": "target.astype(np.int32)",
     "run(y=Y[:5])": "as many targets as features",

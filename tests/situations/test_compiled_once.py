@@ -104,6 +104,7 @@ def test_other_parts_are_other_programs():
     assert loss_of(optimizer=optim.sgdw(1e-3)) != same
 
 
+@pytest.mark.slow
 def test_a_grid_of_rates_compiles_as_often_as_one(compiled):
     describe(rate=0.5).run(Runtime(log=None))
     once = len(compiled)
@@ -197,18 +198,19 @@ def mapped(epochs, marks):
         on_epoch=lambda report: marks.append(resident()),
     ).run(Runtime(log=None, executor=train.Stepwise()))
 if sys.argv[1] == "runs":
-    marks = [run(i) or resident() for i in range(200)]
-    print(marks[199] / marks[9])
+    marks = [run(i) or resident() for i in range(80)]
+    print((marks[79] / marks[9] - 1) / 70)
 else:
     marks = []
-    mapped(1000, marks)
-    print(marks[999] / marks[99])
+    mapped(400, marks)
+    print((marks[399] / marks[99] - 1) / 300)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["runs", "map"])
+@pytest.mark.parametrize(("what", "share"), [("runs", 2.6e-4), ("map", 5.5e-5)])
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
-def test_memory_is_flat(what):
+def test_memory_is_flat(what, share):
+    """A run, or an epoch with a new function, leaves less than this share of the process behind."""
     done = subprocess.run([sys.executable, "-c", MEMORY, what], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 1.05
+    assert float(done.stdout) < share

@@ -45,6 +45,7 @@ READERS: dict[str, Any] = {
     "read_parquet": data.read_parquet,
     "read_safetensors": data.read_safetensors,
     "read_text": data.read_text,
+    "read_torch": data.read_torch,
 }
 
 

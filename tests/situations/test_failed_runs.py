@@ -111,6 +111,7 @@ program = train.epochs(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "code"),
     [("program.run()", 0), ("program.run_or_raise()", 1), ("program.run().unwrap()", 1), ("program.predict(1)", 1)],

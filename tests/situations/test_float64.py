@@ -144,7 +144,7 @@ WEIGHTED = {
     "linear as torch": (nn.linear(3, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform), X),
     "conv2d": (nn.conv2d(4, 3, padding=1), IMAGES),
     "lstm": (nn.lstm(3), IMAGES[0]),
-    "self_attention": (nn.self_attention(1, causal=True), IMAGES[0]),
+    "self_attention": (nn.self_attention(1, mask=nn.causal), IMAGES[0]),
     "mlp": (nn.mlp(hidden=(4,), out=2, norm=None), X),
 }
 

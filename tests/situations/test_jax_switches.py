@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LAYERS, LOSSES, RULES, SCHEDULES, WRAPPERS
+from catalogue import LAYERS, LOSSES, RULES, SCHEDULES, WRAPPERS, llama
 
 from fnlamp import Eval, Matrix, Role, Tag, Train, augment, loss, models, nn, optim, stream, train
 from fnlamp.layer import abstract_init
@@ -46,12 +46,15 @@ def forward_and_back(layer, params, state, x, mode):
 
 
 CASES = {
-    **{name: (case.layer, case.spec) for name, case in LAYERS.items() if name not in {"fun", "embedding", "gpt"}},
+    **{
+        name: (case.layer, case.spec) for name, case in LAYERS.items() if name not in {"fun", "embedding"} and "gpt" not in name
+    },
     "embedding of tokens": (nn.embedding(7, 3), jax.ShapeDtypeStruct((2, 5), jnp.int32)),
     "gpt of tokens": (
         models.gpt(7, layers=2, width=4, heads=2, context=6, drop_rate=0.1),
         jax.ShapeDtypeStruct((2, 5), jnp.int32),
     ),
+    "llama of documents": (nn.fun(lambda x: (x, x // 3)) >> llama, jax.ShapeDtypeStruct((2, 5), jnp.int32)),
     "max_pool2d, padded": (nn.max_pool2d(3, stride=2, padding=1), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),
     "pixels": (nn.rescale(1 / 255, -0.5) >> nn.conv2d(3, 3), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.uint8)),
     "standardize": (nn.fun(augment.standardize((0.5, 0.4), (0.2, 0.3))), jax.ShapeDtypeStruct((2, 5, 4, 2), jnp.float32)),

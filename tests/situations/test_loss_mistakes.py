@@ -123,6 +123,11 @@ def test_what_is_no_array_is_told(made, prediction, target):
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, bool])
 def test_one_hot_labels_are_told(name, dtype):
     made, prediction, target = GIVEN[name]
+    if name == "cross_entropy" and dtype is np.float32:  # these are probabilities: the same loss
+        np.testing.assert_allclose(
+            made(prediction, np.eye(4, dtype=dtype)[target]).mean, made(prediction, target).mean, rtol=1e-6
+        )
+        return
     fault = fault_of(lambda: made(prediction, np.eye(4, dtype=dtype)[target]))
     assert isinstance(fault, ShapeMismatch)
     assert "target.argmax(-1)" in str(fault)

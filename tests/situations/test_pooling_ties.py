@@ -1,4 +1,4 @@
-"""Max pooling against torch in both forms: padding, -inf, NaN, ties, integers, and half precision, values and gradients."""
+"""Max pooling against torch: padding, -inf, NaN, ties, integers, and half precision, values and gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fnlamp import Eval, nn
-from fnlamp.nn.lowering.images import max_pool, native_max_pool
+from fnlamp.nn.lowering.images import max_pool
 from fnlamp.nn.lowering.window import Window
 
 torch = pytest.importorskip("torch", reason="torch comes with the extra parity")
@@ -40,14 +40,14 @@ WINDOWS = {
 }
 
 
-def ours(form, window, x, upstream):
+def ours(window, x, upstream):
     view = Window(
         both(window["kernel_size"]), both(window.get("stride", window["kernel_size"])), padding=window.get("padding", 0)
     )
 
     @jax.jit
     def both_ways(x, upstream):
-        y, back = jax.vjp(lambda x: form(x, view), x)
+        y, back = jax.vjp(lambda x: max_pool(x, view), x)
         return y, back(upstream)[0]
 
     y, slope = both_ways(jnp.asarray(x), jnp.asarray(upstream, x.dtype))
@@ -70,51 +70,49 @@ def theirs(window, x):
     return back(y.detach().numpy()), back(leaf.grad.numpy()), back(upstream)
 
 
-@pytest.mark.parametrize("form", [max_pool, native_max_pool], ids=["cpu", "native"])
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
-def test_values_and_gradients_are_those_of_torch(window, form):
+def test_values_and_gradients_are_those_of_torch(window):
     x = np.concatenate([image.transpose(0, 3, 1, 2).reshape(-1, 7, 6, 1) for image in IMAGES.values()])
     names = np.repeat(list(IMAGES), [image.shape[0] * image.shape[3] for image in IMAGES.values()])
     y, slope, upstream = theirs(window, x)
-    value, gradient = ours(form, window, x, upstream)
+    value, gradient = ours(window, x, upstream)
     for i, name in enumerate(names):
         np.testing.assert_array_equal(value[i], y[i], err_msg=name)
         np.testing.assert_allclose(gradient[i], slope[i], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("form", [max_pool, native_max_pool], ids=["cpu", "native"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, jnp.bfloat16])
-def test_of_any_precision(form, dtype):
+def test_of_any_precision(dtype):
     with jax.enable_x64(True):
         x = np.where(RANDOM > 1, -INF, np.round(2 * RANDOM))
         window = WINDOWS["3, stride 2, padded"]
         y, slope, upstream = theirs(window, x.astype(np.float64))
         upstream = np.round(4 * upstream) / 4
-        value, gradient = ours(form, window, jnp.asarray(x, dtype), upstream)
+        value, gradient = ours(window, jnp.asarray(x, dtype), upstream)
         assert (value.dtype, gradient.dtype) == (dtype, dtype)
         np.testing.assert_array_equal(value.astype(np.float64), y)
         assert (gradient.astype(np.float64) != 0).sum() > 0
         np.testing.assert_array_equal(gradient.astype(np.float64) * (slope == 0), 0)
 
 
-@pytest.mark.parametrize("form", [max_pool, native_max_pool], ids=["cpu", "native"])
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32])
-def test_of_integers(form, dtype):
+def test_of_integers(dtype):
     bounds = np.iinfo(dtype)
     x = RNG.integers(bounds.min, bounds.max, (1, 5, 5, 1), dtype, endpoint=True)
     x[0, :2] = bounds.min
-    y = form(jnp.asarray(x), Window((3, 3), (1, 1), padding=1))
+    y = max_pool(jnp.asarray(x), Window((3, 3), (1, 1), padding=1))
     around = np.pad(x[0, :, :, 0].astype(np.int64), 1, constant_values=int(bounds.min))
     expected = np.lib.stride_tricks.sliding_window_view(around, (3, 3)).max((2, 3))
     np.testing.assert_array_equal(np.asarray(y)[0, :, :, 0], expected)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", [max_pool, native_max_pool], ids=["cpu", "native"])
 @pytest.mark.parametrize("size", [(5, 4), (6, 6), (3, 7)])
-def test_same_padding_gives_no_gradient_to_the_border(form, size):
+def test_same_padding_gives_no_gradient_to_the_border(size):
     x = jnp.full((1, *size, 1), -INF)
-    slope = jax.grad(lambda x: jnp.sum(jnp.where(jnp.isinf(y := form(x, Window((3, 3), (2, 2), padding="same"))), 2 * y, y)))(x)
+    slope = jax.grad(
+        lambda x: jnp.sum(jnp.where(jnp.isinf(y := max_pool(x, Window((3, 3), (2, 2), padding="same"))), 2 * y, y))
+    )(x)
     places = -(-size[0] // 2) * -(-size[1] // 2)
     assert float(slope.sum()) == 2 * places
 

@@ -66,6 +66,7 @@ READERS = {
     "map": data.map_npy,
     "pickle": data.read_pickle,
     "safetensors": data.read_safetensors,
+    "torch": data.read_torch,
     "parquet": data.read_parquet,
     "arrow": data.read_arrow,
     "text": data.read_text,

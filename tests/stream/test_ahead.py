@@ -165,7 +165,7 @@ def reusing(length=6, buffers=1):
     def make():
         for i in range(length):
             rooms[i % buffers][:] = i
-            yield rooms[i % buffers], np.array([i])
+            yield rooms[i % buffers], np.full(3, i)
 
     return stream.from_iterable(make)
 

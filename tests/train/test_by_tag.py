@@ -53,6 +53,7 @@ def test_a_frozen_part_stays_and_the_rest_learns(trained):
     assert not [path for path in paths if "backbone" in path]
 
 
+@pytest.mark.slow
 def test_training_resumes_bit_for_bit(trained):
     half = program(3, initial=MADE).run_or_raise(QUIET)
     resumed = program(6, resume=half).run_or_raise(QUIET)

@@ -85,7 +85,7 @@ class Patient(train.Stepwise):
 SLOWLY = dataclasses.replace(QUIET, executor=Patient())
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=2)], ids=["stepwise", "fused"])
 def test_a_run_resumed_from_any_of_its_saves_ends_with_the_same_bits(tmp_path, executor):
     whole = value(train.epochs(**settings()), QUIET)

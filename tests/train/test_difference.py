@@ -112,7 +112,8 @@ SITUATIONS = {
     ),
     "an argument of the loss": (
         lambda: program(objective=loss.cross_entropy(label_smoothing=0.1)),
-        ["loss, apply.each.smoothing: 0.0 -> 0.1"],
+        # the function of logits that are held, and the one of those that are not
+        ["loss, apply.plain.apply.each.smoothing: 0.0 -> 0.1", "loss, apply.smoothing: 0.0 -> 0.1"],
     ),
     "a schedule": (
         lambda: program(schedule=optim.then(optim.constant(1.0), 4, optim.constant(0.5))),

@@ -90,6 +90,7 @@ def test_what_breaks_a_large_carry_is_the_same_in_every_executor(monkeypatch):
         same(fault.state, first.state)
 
 
+@pytest.mark.slow
 def test_a_mapped_stream_gives_the_same_bits_in_every_executor():
     # NumPy would promote uint8 * 0.1 to float64, and a function that is its own program would be rounded at its end.
     function = lambda batch: (jnp.sin(batch[0] * 0.1) / 3 + 1, batch[1])  # noqa: E731
@@ -170,8 +171,8 @@ def test_the_step_that_breaks_the_carry_is_found_and_undone(executor, limit, vie
     s = stream.minibatches(np.arange(40)[:, None], np.arange(40), batch_size=4)
     s = s if view else replace(s, view=None)
     body = Body(lambda shared, carry, batch: carry + 1, lambda carry: jnp.where(carry > limit, 7, 0))
-    *_, (carry, position, broken) = executor.fold(body, jnp.int32(0), jnp.int32(0), s, 0, Workspace())
-    assert (int(carry), position, broken) == (limit, limit, 7)
+    *_, last = executor.fold(body, jnp.int32(0), jnp.int32(0), s, 0, Workspace())
+    assert (int(last.carry), last.position, last.broken) == (limit, limit, 7)
 
 
 @pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=3), train.Fused()], ids=str)
@@ -197,7 +198,7 @@ def compiled():
         yield names
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("executor", "name"), [(train.Stepwise(), "step"), (train.Fused(chunk=2), "chunk"), (train.Fused(), "chunk")]
 )

@@ -56,7 +56,7 @@ def along(grads, direction):
     return sum(float(jnp.vdot(g, d)) for g, d in zip(jax.tree.leaves(grads), jax.tree.leaves(direction), strict=True))
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 7, 12, 22, 23, 40])
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(parts):
     _, whole = found(train.plain)
@@ -81,7 +81,7 @@ def test_each_part_draws_its_own_dropout():
     assert len(np.unique(weight.round(6))) > 2  # of one mask there would be two
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [optim.sgdw(0.1, momentum=0.9), optim.adamw(0.01, weight_decay=0.1)], ids=str)
 @pytest.mark.parametrize("schedule", [optim.constant(1.0), optim.warmup(3, optim.cosine(20))], ids=["constant", "warmup"])
 def test_accumulated_training_equals_training_on_the_big_batch(rule, schedule):
@@ -105,7 +105,7 @@ def test_accumulated_training_equals_training_on_the_big_batch(rule, schedule):
     np.testing.assert_allclose(small.curve[-1].train_loss, big.curve[-1].train_loss, rtol=1e-6)
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cut", "whole"),
     [

@@ -52,7 +52,7 @@ def host(x, size):
     return stream.from_items([x[i : i + size] for i in range(0, len(x), size)])
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 8, 12, 37, 64])
 def test_the_rows_are_those_of_numpy_in_the_order_of_the_stream(trained, size):
     found = predicted(trained, stream.minibatches(X, Y, batch_size=size))

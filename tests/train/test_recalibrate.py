@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from outcomes import fault, needs, value
 
-from fnlamp import Train, loss, nn, optim, stream, train
+from fnlamp import Train, loss, nn, optim, stream, surgery, train
 from fnlamp.effect import CancelToken, Effect, Runtime
 from fnlamp.fault import BatchTooSmall, EmptyEpoch, Interrupted, NonFinite, ShapeMismatch
 from fnlamp.layer import Init, Layer
@@ -198,7 +198,7 @@ def test_what_it_fails_with(deep):
     assert isinstance(of(stream.from_arrays(X[:, :4], batch_size=42)), ShapeMismatch)
     bad = of(stream.from_items([X[:10], np.full((10, 5), np.nan, np.float32)]))
     assert isinstance(bad, NonFinite)
-    assert (bad.step, bad.state) == (1, deep)
+    assert (bad.step, bad.state) == (2, deep)
 
 
 def test_a_stop_keeps_the_trained_model(deep):
@@ -213,3 +213,15 @@ def test_a_stop_keeps_the_trained_model(deep):
     stopped = fault(program, Runtime(log=None, cancel=token))
     assert isinstance(stopped, Interrupted)
     assert stopped.state is deep
+
+
+@pytest.mark.slow
+def test_moments_after_frozen_parameters() -> None:
+    """Frozen parameters are state that a step passes on: they stay as they are, and the moments behind them are found."""
+    trained = trained_of(surgery.freeze(nn.linear(4, bias=False)) >> nn.batch_norm() >> nn.linear(3))
+    found = again(trained, stream.from_arrays(X, batch_size=len(X)))
+    weight = np.asarray(trained.layer_state["0"]["frozen"]["weight"])
+    np.testing.assert_array_equal(found.layer_state["0"]["frozen"]["weight"], weight)
+    hidden = X.astype(np.float64) @ weight
+    np.testing.assert_allclose(found.layer_state["1"]["mean"], hidden.mean(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.layer_state["1"]["variance"], hidden.var(0, ddof=1), rtol=1e-4)

@@ -26,7 +26,7 @@ def test_each_default_is_the_actual_one():
             assert default == "required", name
         elif name == "`schedule`":
             assert (default, actual(0)) == ("`optim.constant(1.0)`", 1.0)
-        elif name in ("`metrics`", "`train_metrics`", "`folds`"):
+        elif name in ("`metrics`", "`train_metrics`", "`folds`", "`indicators`"):
             assert (default, dict(actual)) == ("`{}`", {})
         else:
             assert default == f"`{actual!r}`", name

@@ -78,7 +78,7 @@ FACTORIES = {
 }
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FACTORIES)
 def test_a_stream_that_differs_by_epoch_is_resumed_from_every_save(tmp_path, kind):
     whole, saves = saves_of(tmp_path, train_batches=FACTORIES[kind])
@@ -134,6 +134,7 @@ def test_a_fold_whose_accumulator_is_of_a_registered_class_is_resumed(tmp_path, 
         assert resumed.state.folds["mean"] == whole.state.folds["mean"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Moments, Registered])
 def test_weights_that_a_fold_kept_have_the_models_own_classes_after_a_resume(tmp_path, kind):
     def init(key, spec):

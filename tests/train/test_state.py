@@ -93,6 +93,7 @@ def test_a_run_stopped_in_its_validation_validates_after_going_on():
     same(outcome(describe(validation_batches=lambda c: full)), resumed)
 
 
+@pytest.mark.slow
 def test_a_cancelled_log_stops_at_an_epoch_boundary():
     runtime = Runtime(log=lambda line: line.startswith("Epoch 1") and runtime.cancel.cancel())
     stopped = unsafe_perform_io(describe().run(runtime).failure())
@@ -164,6 +165,7 @@ def test_initial_and_resume_exclude_each_other():
 # ------------------------------------------------------------------------------- contexts, resources, composition
 
 
+@pytest.mark.slow
 def test_contexts_are_the_same_in_every_run_and_other_with_another_seed():
     def seeds(**options):
         seen = []

@@ -199,7 +199,7 @@ def test_a_source_that_can_be_read_once_is_not_gone_on_with_from_another_place(e
 def test_numbers_that_break_in_a_source_that_can_be_read_once_are_still_told_as_such(executor):
     bad = [(x, y if i < 5 else y * np.inf) for i, (x, y) in enumerate(batches_of(train.LoopContext(1, 3)))]
     match run(lambda context: stream.from_iterator(iter(bad), spec=(X[:4], Y[:4])), executor, epochs=1):
-        case IOFailure(Failure(NonFinite(step=5))):
+        case IOFailure(Failure(NonFinite(step=6))):
             pass
         case other:
             pytest.fail(str(other))

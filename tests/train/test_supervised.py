@@ -147,7 +147,7 @@ def test_a_gradient_that_overflows_under_a_finite_loss_is_named_and_not_applied(
     in_order = stream.minibatches(X, target, batch_size=8)
     found = outcome(model, train_batches=lambda c: in_order, executor=executor)
     assert isinstance(found, NonFinite)
-    assert (found.what, found.epoch, found.step) == ("update", 1, 2)
+    assert (found.what, found.epoch, found.step) == ("update", 1, 3)
     good = outcome(model, train_batches=lambda c: in_order.take(2), executor=executor)
     np.testing.assert_array_equal(found.state.params["weight"], good.params["weight"])
     assert np.isfinite(found.state.predict(X)).all()
@@ -161,5 +161,5 @@ def test_a_later_epoch_that_breaks_keeps_the_curve_so_far():
         return stream.minibatches(x, Y, batch_size=8)
 
     found = outcome(train.supervised(nn.linear(2), loss.mse()), train_batches=fine_at_first, epochs=3)
-    assert (found.what, found.epoch, found.step) == ("loss", 2, 4)
+    assert (found.what, found.epoch, found.step) == ("loss", 2, 5)
     assert [report.epoch for report in found.state.curve] == [1]

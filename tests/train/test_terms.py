@@ -48,6 +48,7 @@ def right(prediction, target):
     return prediction["kind"].argmax(-1) == target["kind"]
 
 
+@pytest.mark.slow
 def test_of_a_batch_it_is_the_weighted_sum_of_the_means():
     prediction = HEADS.init(jax.random.key(0), jax.ShapeDtypeStruct(X.shape, X.dtype))
     prediction, _ = HEADS.apply(prediction.params, prediction.state, X, Eval())
@@ -61,7 +62,7 @@ def test_of_a_batch_it_is_the_weighted_sum_of_the_means():
         np.testing.assert_allclose(grads[name], apart[name], rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 5, 37])
 def test_the_loss_of_an_evaluation_is_exact_whatever_the_batches(trained, size):
     found = value(Effect.from_value(trained).bind(train.evaluate(batches(size=size))), QUIET)

@@ -31,7 +31,7 @@ def describe(**options):
     return train.epochs(**{**defaults, **options})
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gradient", [train.plain, train.microbatches(3), train.perturbed(0.1), train.adversarial(0.1)], ids=lambda g: g.name
 )
@@ -45,7 +45,7 @@ def test_while_nothing_moves_they_are_those_of_evaluation(gradient):
     assert "Training Accuracy: " in str(trained.curve[0]) and "Training Table: 4x4 numbers" in str(trained.curve[0])
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [train.Stepwise(), train.Fused(chunk=3)], ids=str)
 def test_they_change_no_bit_of_training(executor):
     runtime = Runtime(log=None, executor=executor)

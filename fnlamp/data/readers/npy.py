@@ -68,7 +68,7 @@ def read_npz(path: str | PathLike[str], *, limit: int | None = LIMIT) -> Effect[
             if file.peek(2)[:2] != b"PK":
                 raise FaultError(FileCorrupt(name, "an NPZ file, a zip archive", file.read(4).hex(" ") or "an empty file"))
             left = limit
-            with decoding(name, "an intact zip archive"), zipfile.ZipFile(cast(Any, _Archive(name, file, limit))) as archive:
+            with decoding(name, "an intact zip archive"), zipfile.ZipFile(cast(Any, Archive(name, file, limit))) as archive:
                 for member in archive.infolist():
                     key = member.filename.removesuffix(".npy")
                     _acceptable(name, member, key in arrays)
@@ -117,7 +117,7 @@ def map_npy(path: str | PathLike[str]) -> Effect[np.memmap[Any, Any], FileFault]
     return reading(name, load)
 
 
-class _Archive:
+class Archive:
     """The file of a zip archive; its list of members, many times larger in memory, counts against the limit too."""
 
     def __init__(self, path: str, file: File, limit: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from os import PathLike
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from fnlamp.effect import Effect
 from fnlamp.extra import need
 from fnlamp.fault import ExtraMissing, FaultError, FileCorrupt, FileFault
 
+SUFFIX: Final = ".safetensors"
+INDEX: Final = f"{SUFFIX}.index.json"
 _ENTRY: Final = 512
 _FEW: Final = 2**14
 """Arrays beyond this number count as `_ENTRY` bytes each: the memory that even a small one takes."""
@@ -46,9 +49,11 @@ def read_safetensors(
 ) -> Effect[dict[str, np.ndarray[Any, Any]], FileFault | ExtraMissing]:
     """All arrays of a safetensors file, by name; needs the extra `safetensors`. Nothing is opened before the program is run.
 
-    `bfloat16` and `float8_*` are JAX's (from `ml_dtypes`). `limit` is how many bytes the file may have, unpacked if it is
-    packed with gzip. Shapes: as in the file. Fails: `FileMissing`; `FileCorrupt` for a cut or damaged file, another format, or
-    numbers smaller than a byte; `TooLarge`; `ExtraMissing`. Reference: Hugging Face's description of the format.
+    Of a model in several files, `path` is that of their index, `model.safetensors.index.json`; they are in its folder.
+    `bfloat16` and `float8_*` are JAX's (from `ml_dtypes`). `limit` is how many bytes the file, or all of them, may have,
+    unpacked if packed with gzip. Shapes: as in the file.
+    Fails: `FileMissing`; `FileCorrupt` for a cut or damaged file, another format, numbers smaller than a byte, and files that
+    do not have what the index lists; `TooLarge`; `ExtraMissing`. Reference: Hugging Face's description of the format.
 
     >>> import pathlib, safetensors.numpy, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
@@ -57,7 +62,34 @@ def read_safetensors(
     <IOResult: <Success: {'bias': (2,), 'weight': (2, 2)}>>
     """
     name, limit = path_of(path), limit_of(limit)
+    if name.endswith(INDEX):
+        return reading(name, lambda: _of_several(name, limit))
     return reading(name, lambda: arrays_in(name, read_all(name, limit), limit))
+
+
+def _of_several(index: str, limit: int | None) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of the files that an index lists, each of the names that it lists for it."""
+    raw = read_all(index, limit)
+    with decoding(index, "an index of safetensors files: JSON with a weight_map"):
+        listed: dict[str, str] = json.loads(raw)["weight_map"]
+        files: dict[str, set[str]] = {}
+        for name, file in listed.items():
+            files.setdefault(file, set()).add(name)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    taken = len(raw)
+    for file, names in files.items():
+        if not isinstance(file, str) or not file.endswith(SUFFIX) or set(file) & {"/", "\\", "\0"}:  # not outside the folder
+            raise FaultError(FileCorrupt(index, f"names of files in its folder that end in {SUFFIX}", repr(file)[:100]))
+        path = os.path.join(os.path.dirname(index), file)
+        part = read_all(path, None if limit is None else limit - taken)
+        found = arrays_in(path, part, None if limit is None else limit - taken)
+        taken += len(part)
+        if found.keys() != names:
+            odd = min(found.keys() ^ names)[:100]
+            actual = f"one without {odd!r}" if odd in names else f"{odd!r} too"
+            raise FaultError(FileCorrupt(path, "a file of the arrays that the index lists for it", actual))
+        arrays |= found
+    return arrays
 
 
 def arrays_in(path: str, raw: bytes, limit: int | None) -> dict[str, np.ndarray[Any, Any]]:

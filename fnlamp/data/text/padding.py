@@ -54,7 +54,7 @@ def padded_batches(
     if not np.iinfo(np.int32).min <= whole("pad", pad, None) <= np.iinfo(np.int32).max:
         raise ValueError(f"pad is an id that fits int32, got {pad}")
     sequences = rows_by_position("sequences", sequences)
-    lengths = np.array([_length(sequence, at) for at, sequence in enumerate(sequences)], np.int64)
+    lengths = np.array([length_of(sequence, _place(at)) for at, sequence in enumerate(sequences)], np.int64)
     if maximum is not None:
         if not cut and (lengths > maximum).any():
             at = int(np.argmax(lengths > maximum))
@@ -75,7 +75,7 @@ def padded_batches(
         rows = batches[position]
         ids = np.full((len(rows), width(int(lengths[rows].max()))), pad, np.int32)
         for row, at in enumerate(rows.tolist()):
-            ids[row, : lengths[at]] = _ids(sequences[at], at)[: lengths[at]]
+            ids[row, : lengths[at]] = ids_of(sequences[at], _place(at))[: lengths[at]]
         padded = ids, lengths[rows].astype(np.int32)
         return padded if targets is None else (padded, tree.map(lambda leaf: take_rows(leaf, rows), targets))
 
@@ -105,21 +105,23 @@ def _divided(lengths: Ids, batch_size: int, seed: int | None, drop_last: bool, a
     return batches + ([order[full * batch_size :]] if rest else [])
 
 
-def _length(sequence: Any, at: int) -> int:
+def length_of(sequence: Any, where: str) -> int:
+    """How many ids a sequence has.  Fails: `ShapeMismatch`."""
     try:
         return len(sequence)
     except TypeError:  # a number, an iterator, an array without axes
-        raise FaultError(ShapeMismatch("ids of shape (length,)", shown(sequence), where=_place(at))) from None
+        raise FaultError(ShapeMismatch("ids of shape (length,)", shown(sequence), where=where)) from None
 
 
-def _ids(sequence: Any, at: int) -> Ids:
-    ids = np.asarray(as_array(sequence, _place(at)))
+def ids_of(sequence: Any, where: str) -> Ids:
+    """The ids of a sequence, which fit int32.  Fails: `ShapeMismatch`, `DtypeMismatch`."""
+    ids = np.asarray(as_array(sequence, where))
     if ids.ndim != 1:
-        raise FaultError(ShapeMismatch("ids of shape (length,)", describe(ids), where=_place(at)))
+        raise FaultError(ShapeMismatch("ids of shape (length,)", describe(ids), where=where))
     if ids.size and ids.dtype.kind not in "iu":
-        raise FaultError(DtypeMismatch("integer ids", describe(ids), where=_place(at)))
+        raise FaultError(DtypeMismatch("integer ids", describe(ids), where=where))
     if not np.can_cast(ids.dtype, np.int32) and ids.size and (ids.max() > 2**31 - 1 or ids.min() < -(2**31)):
-        raise FaultError(DtypeMismatch("ids that fit int32", f"{ids.dtype} up to {ids.max()}", where=_place(at)))
+        raise FaultError(DtypeMismatch("ids that fit int32", f"{ids.dtype} up to {ids.max()}", where=where))
     return ids
 
 

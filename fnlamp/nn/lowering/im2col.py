@@ -1,9 +1,8 @@
-"""Convolution and pooling on the CPU: shifted slices and one matrix product.
+"""Convolution with pooling on the CPU, for few channels: shifted slices and one matrix product.  And pooling.
 
-Arrays are batch-minor here, `(channels, height, width, batch)`: every slice is then made of long runs of memory.  XLA's own
-convolution is not used because its gradients inside a compiled loop, where training happens, are 10 to 20 times slower on the
-CPU (jax-ml/jax#12868).  Everything is made of plain operations, so it can be differentiated any number of times, forward and
-in reverse; the gradient of the slices is the sum of the shifted patches, known as col2im.
+Arrays are batch-minor here, `(channels, height, width, batch)`: every slice is then made of long runs of memory, however few
+the channels.  Everything is made of plain operations, so it can be differentiated any number of times, forward and in reverse;
+the gradient of the slices is the sum of the shifted patches, known as col2im.  Pooling takes channels last as well.
 
 Source: Chellapilla, Puri & Simard 2006, "High performance convolutional neural networks for document processing", section 3.
 """
@@ -135,13 +134,13 @@ def _exceeds(x: Array, largest: Array) -> Array:
 def phases_pay(weight: tuple[int, ...], pool: Pair) -> bool:
     """Whether `convolve_pooled` applies to a weight of that shape, and is faster than convolution, then pooling.
 
-    Its larger kernel takes up to twice the work within this bound. It was faster at all shapes measured up to 64 channels, and
-    slower at 128.
+    Its larger kernel takes up to twice the work within this bound. It was faster at all shapes measured up to 20 channels, and
+    slower from 32 on.
     """
     (high, wide), (kernel_high, kernel_wide, channels, _) = pool, weight
     fits = (kernel_high - 1) % high == 0 and (kernel_wide - 1) % wide == 0
     work = (kernel_high + high - 1) * (kernel_wide + wide - 1) / (kernel_high * kernel_wide)
-    return fits and 1 < high * wide <= 16 and work <= 2 and channels <= 64
+    return fits and 1 < high * wide <= 16 and work <= 2 and channels < 32
 
 
 def convolve_pooled(x: Array, weight: Array, pool: Pair) -> Array:

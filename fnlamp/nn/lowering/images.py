@@ -10,16 +10,24 @@ import numpy as np
 from jax import lax
 
 from fnlamp.arrays import Array, along_last, platform
-from fnlamp.nn.lowering import im2col
+from fnlamp.nn.lowering import convolution, im2col
+from fnlamp.nn.lowering.geometry import Geometry
 from fnlamp.nn.lowering.im2col import batch_first, batch_last
 from fnlamp.nn.lowering.window import Window
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> Array:
     """The convolution, plus a bias for each output channel."""
-    if platform() != "cpu":
+    if platform() != "cpu" or _in_shards(x) or _in_shards(weight):
         return native_convolve(x, weight, bias, window, groups)
-    return batch_first(_plus(im2col.convolve(_padded(x, window), weight, window, groups), bias))
+    y = convolution.outputs(x, weight, Geometry.of(x.shape, weight.shape, window, groups))
+    return y if bias is None else y + along_last(bias, y.ndim)
+
+
+def _in_shards(x: Array) -> bool:
+    """Whether JAX follows which device has which part of the array, as in `shard_map`: it does so for XLA's operation alone."""
+    mesh: Any = jax.typeof(x).sharding.mesh
+    return any(kind != jax.sharding.AxisType.Auto for kind in mesh.axis_types or ())
 
 
 def native_convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> Array:
@@ -38,37 +46,21 @@ def native_convolve(x: Array, weight: Array, bias: Array | None, window: Window,
 
 def convolve_pooled(x: Array, weight: Array, bias: Array | None, window: Window, pools: Window) -> Array:
     """`relu(max_pool(convolve(x)) + bias)`, the pools side by side."""
-    if platform() != "cpu":
-        return native_convolve_pooled(x, weight, bias, window, pools)
-    if im2col.phases_pay(weight.shape, pools.size):
-        y = im2col.convolve_pooled(_padded(x, window), weight, pools.size)
-    else:
-        y = im2col.max_pool(im2col.convolve(_padded(x, window), weight, window), pools)
-    return batch_first(jax.nn.relu(_plus(y, bias)))
-
-
-def native_convolve_pooled(x: Array, weight: Array, bias: Array | None, window: Window, pools: Window) -> Array:
-    """`convolve_pooled` as operations of XLA."""
-    y = native_max_pool(native_convolve(x, weight, None, window), pools)
+    if platform() == "cpu" and im2col.phases_pay(weight.shape, pools.size):
+        padded = im2col.pad(batch_last(x), window.sides(*x.shape[1:3]))
+        y = im2col.convolve_pooled(padded, weight, pools.size)
+        # With the batch last until the end, the transpose cancels that of a next layer of this form.
+        return batch_first(jax.nn.relu(y if bias is None else y + bias[:, None, None, None]))
+    y = max_pool(convolve(x, weight, None, window), pools)
     return jax.nn.relu(y if bias is None else y + along_last(bias, y.ndim))
 
 
-def _padded(x: Array, window: Window) -> Array:
-    return im2col.pad(batch_last(x), window.sides(*x.shape[1:3]))
-
-
-def _plus(y: Array, bias: Array | None) -> Array:
-    return y if bias is None else y + bias[:, None, None, None]
-
-
 def max_pool(x: Array, window: Window) -> Array:
-    """The largest number in each window; the padding is never the largest."""
-    if platform() != "cpu":
-        return native_max_pool(x, window)
-    return batch_first(_max_pool(batch_last(x), window))
+    """The largest number in each window; the padding is never the largest.
 
-
-def _max_pool(x: Array, window: Window) -> Array:
+    The channels are last here: the largest of shifted slices. XLA's own operation gives the gradient to the padding, or beside
+    a NaN.
+    """
     sides = window.sides(*x.shape[1:3])
     return im2col.max_pool(im2col.pad(x, sides, lowest(x.dtype)), window, sides)
 
@@ -77,12 +69,7 @@ def sum_pool(x: Array, window: Window) -> Array:
     """The sum of each window, the padding counted as zeros."""
     if platform() != "cpu":
         return native_sum_pool(x, window)
-    return batch_first(im2col.sum_pool(im2col.pad(batch_last(x), window.sides(*x.shape[1:3])), window))
-
-
-def native_max_pool(x: Array, window: Window) -> Array:
-    """`max_pool` with the channels last: XLA's own operation gives the gradient to the padding, or beside a NaN."""
-    return _max_pool(x, window)
+    return im2col.sum_pool(im2col.pad(x, window.sides(*x.shape[1:3])), window)
 
 
 def native_sum_pool(x: Array, window: Window) -> Array:

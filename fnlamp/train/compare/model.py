@@ -87,7 +87,7 @@ def of_optimizer(optimizers: tuple[Optimizer, Optimizer], made: tuple[Init, Init
     if made is not None:
         yield from _of_numbers(optimizers, made)
     if str(one) == str(other):
-        compared = [field.name for field in fields(Optimizer) if field.name not in ("name", "init", "numbers")]
+        compared = [field.name for field in fields(Optimizer) if field.name not in ("name", "init", "numbers", "rates")]
         for name in compared if made is not None else [*compared, "numbers"]:
             yield from differing(f"{one}, {name}", getattr(one, name), getattr(other, name))
 

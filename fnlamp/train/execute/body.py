@@ -12,16 +12,18 @@ import numpy as np
 from fnlamp.arrays import Array, Tree, platform
 from fnlamp.stream import Recipe
 from fnlamp.train.execute.programs import PROGRAMS
+from fnlamp.train.execute.record import Recorder
 
-Program: TypeAlias = Callable[..., tuple[Tree, Array]]
-"""A compiled `(arguments, shared, ..., carry, spare, ...) -> (carry, broken)`."""
+Program: TypeAlias = Callable[..., tuple[Any, ...]]
+"""A compiled `(arguments, shared, ..., carry, spare, ...) -> (carry, broken)`, and after these the buffers of a recorder."""
 
 
 @dataclass(frozen=True, eq=False)
 class Body:
     """A pure `function(shared, carry, batch) -> carry`, and `broken(carry)`: 0, or a code for what is wrong with the carry.
 
-    `inside(shared, carry, batch)` gives the loss and the gradient too: `(carry, loss, gradient)`.
+    `inside(shared, carry, batch)` gives the loss and the gradient too: `(carry, loss, gradient)`. A `recorder` says which steps
+    leave rows behind.
 
     `shared` is read by every step, `carry` goes from one to the next. Programs belong to the body, and a body to what it
     computes (`BODIES`), not to one description: describing and running the same again compiles nothing.
@@ -34,8 +36,9 @@ class Body:
     function: Callable[[Tree, Tree, Tree], Tree]
     broken: Callable[[Tree], Array]
     inside: Callable[[Tree, Tree, Tree], tuple[Tree, Any, Tree]] | None = None
+    recorder: Recorder | None = None
 
-    def program(self, kind: str, recipe: Recipe, given: Tree, make: Callable[[], Program]) -> Program:
+    def program(self, kind: Hashable, recipe: Recipe, given: Tree, make: Callable[[], Program]) -> Program:
         """The compiled program of that kind for these shapes, made by an interpreter if there is none."""
         # By shape as well, though JAX compiles one function for many shapes: each unused program is dropped by itself.
         program: Program = PROGRAMS.get((kind, self, recipe.identity, form(given), platform()), make)

@@ -31,6 +31,10 @@ class Kept(Generic[A]):
                 self._values.popitem(last=False)
             return value
 
+    def at_least(self, most: int) -> None:
+        """Keep so many from now on, or more."""
+        self.most = max(self.most, most)
+
     def __len__(self) -> int:
         return len(self._values)
 

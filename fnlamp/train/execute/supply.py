@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +25,8 @@ from fnlamp.train.supervised import rows_of
 
 SUPER_BATCH = 64, 16 * 2**20
 """How many batches of a host stream are sent to the device together, at most, and how many bytes."""
+MEASURED = 2
+"""Dispatches that are waited for before the next data is made, to know how long a step keeps the device busy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,26 +43,50 @@ class Supply:
 
 
 class Early:
-    """An iterator that can be asked to make its next item early; what it fails with then is raised when the item is due."""
+    """An iterator that can be asked to make its next item early; what it fails with then is raised when the item is due.
 
-    def __init__(self, supplies: Iterator[Supply]) -> None:
-        self.supplies = supplies
+    `paces` has the least seconds of a step that were measured, by what they are the pace of, and how often.
+    """
+
+    def __init__(self, supplies: Iterator[Supply], paces: dict[Any, tuple[float, int]]) -> None:
+        self.supplies, self.paces = supplies, paces
         self.ready: tuple[Supply | None, FaultError | None] | None = None
+        self._waited = 0.0
 
-    def prepare(self) -> None:
-        if self.ready is None:
-            try:
-                self.ready = next(self.supplies, None), None
-            except FaultError as error:
-                self.ready = None, error
+    def prepare_during(self, running: Any, steps: int, pace: Any) -> None:
+        """Make the next item while so many steps run."""
+        launched = time.perf_counter()
+        least, count = self.paces.get(pace, (math.inf, 0))
+        if count < MEASURED and not running.is_ready():  # when it ends by itself is seen only by waiting for it
+            running.block_until_ready()
+            self.paces[pace] = min(least, (time.perf_counter() - launched) / steps), count + 1
+        began, busy = time.perf_counter(), not running.is_ready()
+        self._prepare()
+        if running.is_ready():
+            now = time.perf_counter()
+            self._waited += max(0.0, min(now - began, now - launched - least * steps)) if busy else now - began
 
     def take(self) -> Supply | None:
-        self.prepare()
+        began = time.perf_counter()
+        self._prepare()
+        self._waited += time.perf_counter() - began
         assert self.ready is not None
         (supply, error), self.ready = self.ready, None
         if error is not None:
             raise error
         return supply
+
+    def waited(self) -> float:
+        """The seconds without an item to run, since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def _prepare(self) -> None:
+        if self.ready is None:
+            try:
+                self.ready = next(self.supplies, None), None
+            except FaultError as error:
+                self.ready = None, error
 
 
 def of_view(stream: BatchStream[Any], position: int, body: Body, workspace: Workspace) -> Iterator[Supply]:

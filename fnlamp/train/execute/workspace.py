@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import jax
 
@@ -12,25 +14,35 @@ from fnlamp.stream import Recipe
 from fnlamp.train.execute.body import Body
 
 
+@dataclass(eq=False)
+class Placed:
+    """A host array and the same on the device. It holds the host array, so that no other one gets its id."""
+
+    array: Any
+    on_device: Array
+
+
 class Workspace:
     """The device of a run, the arrays already there, spare buffers, and how many steps of a body fill a dispatch.
 
     `reached` is the last good progress, whose carry the next dispatches leave as it is, and `steps_of` the body and the
-    recipe of the last epoch.
+    recipe of the last epoch. Runs that share `elsewhere` have each host array on the device once.
     """
 
     def __init__(self, device: Any = None) -> None:
         self.device = device
         self.reached: Any = None
         self.steps_of: tuple[Body, Any] | None = None
+        self.elsewhere: WeakValueDictionary[Any, Placed] = WeakValueDictionary()
         self.clear()
 
     def clear(self) -> None:
         """Forget what belongs to bodies: their paces, spare buffers, and arrays on the device."""
         self.paces: dict[tuple[Body, int], int] = {}
+        self.step_seconds: dict[Any, tuple[float, int]] = {}
         self.spares: dict[Body, Tree] = {}
-        self._placed: dict[Body, dict[int, tuple[Any, Array]]] = {}
-        self._earlier: dict[int, tuple[Any, Array]] = {}
+        self._placed: dict[Body, dict[int, Placed]] = {}
+        self._earlier: dict[int, Placed] = {}
 
     def begin(self, body: Body) -> None:
         """A new fold: what the body's last one placed goes unless it is placed again."""
@@ -46,10 +58,13 @@ class Workspace:
         def one(array: Any) -> Array:
             for placed in (*self._placed.values(), self._earlier):
                 if id(array) in placed:
-                    return self._placed[body].setdefault(id(array), placed[id(array)])[1]
-            on_device = to_device(array, self.device, share=True)
-            self._placed[body][id(array)] = array, on_device  # held, so that no other array gets its id
-            return on_device
+                    return self._placed[body].setdefault(id(array), placed[id(array)]).on_device
+            found = self.elsewhere.get((id(array), self.device))
+            if found is None:
+                found = Placed(array, to_device(array, self.device, share=True))
+                self.elsewhere[id(array), self.device] = found
+            self._placed[body][id(array)] = found
+            return found.on_device
 
         return jax.tree.map(one, tree)
 

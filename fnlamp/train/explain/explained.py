@@ -20,11 +20,13 @@ from fnlamp.summary import table as layer_table
 from fnlamp.train.arguments import takes_trained
 from fnlamp.train.check import batch_specs
 from fnlamp.train.execute import Fused
+from fnlamp.train.execute.record import room as room_for
 from fnlamp.train.explain.idle import Read, epochs_left, first_epoch, hyperparameters, idle, idle_when_traced, validations
 from fnlamp.train.explain.memory import in_a_save, kept_on_host, on_device, table
 from fnlamp.train.explain.work import Work, work_of
 from fnlamp.train.factory import WatchedContext, make_stream
 from fnlamp.train.gradient import plain
+from fnlamp.train.indicators.recording import parts_of
 from fnlamp.train.plan import Plan, rows_line
 from fnlamp.train.program import Program
 from fnlamp.train.start import state_of
@@ -88,6 +90,7 @@ def _lines(program: Program, plan: Plan, read: Read) -> Iterator[str]:
     yield f"  executor: {Fused().on(plan.train)}, unless the runtime has another"
     yield f"  work: {work_of(step)} per step{_in_all(program, plan)}"
     yield from _memory(plan)
+    yield from _indicators(program, plan)
     yield from (f"  {line}" for line in (*_start(program, plan), *plan.advice, *idle(program, plan)))
     yield from (f"  {line}" for line in idle_when_traced(program, plan, step, factors, read))
     yield from _after_epochs(program, plan)
@@ -108,14 +111,24 @@ def _hyperparameters(plan: Plan) -> Iterator[str]:
 
 def _in_all(program: Program, plan: Plan) -> str:
     """The work of all steps and validations, as far as their number is known."""
+    match in_all(program, plan):
+        case [total, checked]:
+            return f", {total} for training and {checked} for validation in all"
+        case [total]:
+            return f", {total} in all" + (" without validation" if program.validation_batches is not None else "")
+    return ""
+
+
+def in_all(program: Program, plan: Plan) -> list[Work]:
+    """The work of all training and of all validation, as far as their number of batches is known."""
     if not plan.train.length:
-        return ""
+        return []
     total = _pass(plan.train, plan.body, plan.shared, plan.carry).times(epochs_left(program))
     if plan.validation is None or not plan.validation.length:
-        return f", {total} in all" + (" without validation" if program.validation_batches is not None else "")
+        return [total]
     weights, sums = (plan.carry.params, plan.carry.layer_state), plan.sums
-    checked = _pass(plan.validation, evaluation_body(plan.model, plan.metrics), weights, sums).times(validations(program))
-    return f", {total} for training and {checked} for validation in all"
+    body = evaluation_body(plan.model, plan.metrics)
+    return [total, _pass(plan.validation, body, weights, sums).times(validations(program))]
 
 
 def _pass(stream: BatchStream[Any], body: Any, shared: Any, carry: Any) -> Work:
@@ -146,6 +159,20 @@ def _start(program: Program, plan: Plan) -> Iterator[str]:
         yield f"start: from given weights ({type(program.initial).__name__}), the optimizer from its first state"
     if plan.train.reread is not Reread.DIRECT:
         yield f"resuming: the stream {plan.train.reread.value}"
+
+
+def _indicators(program: Program, plan: Plan) -> Iterator[str]:
+    """What is measured in single steps, and the buffers on the device that hold it between two dispatches."""
+    if not program.indicators:
+        return
+    recorder = program.recording(plan.body, plan.made).recorder
+    assert recorder is not None
+    specs = recorder.specs(plan.shared, plan.carry, plan.train.spec)
+    for (every, part), spec in zip(parts_of(program.indicators, program.measure_every).items(), specs, strict=True):
+        size, rows = tree.nbytes(spec), room_for(spec)
+        steps = "each step" if every == 1 else f"every {every} steps"
+        told = ", ".join(f"{name} ({indicator.name})" for name, indicator in part.items())
+        yield f"  measured {steps}, if the runtime has observers: {told}; {size:,} bytes, {size * rows:,} for {rows:,} of them"
 
 
 def _after_epochs(program: Program, plan: Plan | None) -> Iterator[str]:

@@ -68,8 +68,8 @@ def _data(stream: BatchStream[Any], seen: set[int]) -> int:
         return 2 * room(stream.spec, None) * tree.nbytes(stream.spec)
     total = 0
     for segment in stream.view.segments:
-        for array in tree.leaves(segment.arrays):
-            if id(array) not in seen:
+        for array in tree.leaves((segment.arrays, segment.recipe.arguments)):  # a whole graph is an argument
+            if id(array) not in seen and hasattr(array, "dtype"):
                 seen.add(id(array))
                 total += tree.nbytes(spec_of(array))
         index = np.int32 if segment.order.rows <= np.iinfo(np.int32).max else np.int64

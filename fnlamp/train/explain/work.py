@@ -82,6 +82,8 @@ def _of(equation: Any) -> Work:
         return Work(2 * _size(equation.outvars[0]) * _contracted(equation))
     if name == "conv_general_dilated":
         return Work(_convolution(equation))
+    if name.startswith("conv2d"):  # nn's, of any of its forms
+        return Work(equation.params["geometry"].flops)
     if name.startswith("scatter"):
         return Work(_floats(equation.invars[2]) if name != "scatter" else 0)
     if inner and not name.startswith(("reduce", "cum")):  # a call

@@ -230,6 +230,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_more_than_the_limit_is_refused_before_it_is_unpacked(tmp_path, name):
     reader, writer, column = BOMBS[name]
@@ -247,6 +248,7 @@ assert pyarrow.default_memory_pool().max_memory() - before < 3 * 10**6, pyarrow.
     assert ("one of the type string" if name == "strings" else "at most 1,000,000 bytes") in done.stdout
 
 
+@pytest.mark.slow
 def test_other_columns_of_an_arrow_file_are_not_unpacked(tmp_path):
     columns = {"a": np.zeros(4_000_000), "b": np.arange(4e6, dtype=np.float32)}
     feather.write_feather(arrow.table(columns), tmp_path / "file", compression="zstd")

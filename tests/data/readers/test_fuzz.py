@@ -48,6 +48,7 @@ from fnlamp.data import (
     read_pickle,
     read_safetensors,
     read_text,
+    read_torch,
     save_codec,
     train_bpe,
     word_codec,
@@ -150,6 +151,19 @@ with contextlib.suppress(ImportError):
         save({"images": IMAGES}),
         gzip.compress(save({"zeros": np.zeros((50, 50))})),
     ]
+
+SEEDS["torch"] = []
+with contextlib.suppress(ImportError):
+    import torch
+
+    for contents in [
+        {"model": torch.nn.LSTM(3, 4).state_dict(), "epoch": 3, "best": torch.tensor(0.5)},
+        [torch.arange(24).to(kind).reshape(4, 6).T[::2] for kind in (torch.bfloat16, torch.int64, torch.uint16)],
+        {"mask": torch.tensor([True, False]), "c": torch.nn.Parameter(torch.ones(2, 1).expand(2, 9)), "none": torch.ones(0, 3)},
+    ]:
+        file = io.BytesIO()
+        torch.save(contents, file)
+        SEEDS["torch"].append(file.getvalue())
 
 SEEDS["parquet"], SEEDS["arrow"] = [], []
 with contextlib.suppress(ImportError):
@@ -284,6 +298,13 @@ def mutant(rng, form):
             for name in old.namelist():
                 new.writestr(name, mutated(rng, old.read(name), SEEDS["npy"]) if rng.random() < 0.7 else old.read(name))
         return file.getvalue()
+    if inside and form == "torch":
+        file = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(file, "w") as new:
+            pickles = [name for name in old.namelist() if name.endswith("data.pkl")]
+            for name in old.namelist():
+                new.writestr(name, mutated(rng, old.read(name), [old.read(pickles[0])]) if name in pickles else old.read(name))
+        return file.getvalue()
     return mutated(rng, raw, seeds)
 
 
@@ -409,6 +430,32 @@ def safetensors_right(raw, found):
         assert array.tobytes() == found[name].tobytes()
 
 
+def torch_right(raw, found):
+    try:
+        want = torch.load(io.BytesIO(raw), weights_only=True)
+    except Exception as error:  # read_torch accepts arrays of NumPy, and more opcodes
+        REFUSED[f"{type(error).__name__}: {error}"[:80]] += 1
+        return
+    same_tensors(found, want)
+
+
+def same_tensors(found, want):
+    match want:
+        case torch.Tensor():
+            assert f"torch.{found.dtype}" == str(want.dtype) and found.shape == tuple(want.shape), (found, want)
+            flat = torch.empty(want.numel(), dtype=want.dtype).copy_(want.detach().reshape(-1))
+            assert found.tobytes() == flat.view(torch.uint8).numpy().tobytes(), (found, want)
+        case tuple() | list() | dict():
+            assert isinstance(want, type(found)) and len(found) == len(want)
+            if isinstance(want, dict):
+                same(list(found.keys()), list(want.keys()))
+                found, want = found.values(), want.values()
+            for one, other in zip(found, want, strict=True):
+                same_tensors(one, other)
+        case _:
+            same(found, want)
+
+
 WANTED = ["a", "b", "c", "d"]
 
 
@@ -473,6 +520,7 @@ FORMS = {
     "npz": (lambda path: read_npz(path, limit=LIMIT), npz_right, npz_declared),
     "pickle": (lambda path: read_pickle(path, limit=LIMIT), pickle_right, lambda raw: 64 * len(raw)),
     "safetensors": (lambda path: read_safetensors(path, limit=LIMIT), safetensors_right, len),
+    "torch": (lambda path: read_torch(path, limit=LIMIT), torch_right, lambda raw: 64 * len(raw)),
     "parquet": (lambda path: read_parquet(path, columns=WANTED, limit=LIMIT), parquet_right, len),
     "arrow": (lambda path: read_arrow(path, columns=WANTED, limit=LIMIT), arrow_right, len),
     "text": (lambda path: read_text(path, limit=LIMIT), text_right, len),
@@ -536,6 +584,8 @@ def try_one(form, raw, path):
 def try_many(form, count, folder, seed=0):
     path = folder / "mutated"
     bulk._arrow(b"1\n", 1)
+    for name in ("cp437", "raw_unicode_escape", "unicode_escape", "latin_1", "ascii"):  # Python imports codecs on use
+        codecs.lookup(name)
     for raw in SEEDS[form]:
         path.write_bytes(raw)
         FORMS[form][0](path).run()  # import now what reading would import

@@ -301,6 +301,7 @@ def test_an_image_is_decoded_on_access(folder):
         images[5]
 
 
+@pytest.mark.slow
 def test_small_in_memory_and_read_in_other_processes(folder):
     images = value(image_folder(folder, size=(4, 5)))
     assert len(pickle.dumps(images)) < 1000

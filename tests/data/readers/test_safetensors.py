@@ -113,3 +113,54 @@ def test_a_missing_file_the_limit_and_a_missing_package(tmp_path, monkeypatch):
     with pytest.raises(ImportError):
         importlib.import_module("safetensors")
     assert fault(tmp_path / "bomb") == ExtraMissing("safetensors", "safetensors")
+
+
+def several(folder, index, **files):
+    for name, arrays in files.items():
+        library.save_file(arrays, folder / f"{name}.safetensors")
+    path = folder / "model.safetensors.index.json"
+    path.write_text(index if isinstance(index, str) else json.dumps({"metadata": {}, "weight_map": index}))
+    return path
+
+
+def test_a_model_in_several_files(tmp_path):
+    a, b, c = (np.arange(n, dtype=np.float32) for n in (3, 4, 5))
+    index = {"a": "one.safetensors", "b": "two.safetensors", "c": "one.safetensors"}
+    path = several(tmp_path, index, one={"a": a, "c": c}, two={"b": b})
+    read = value(path)
+    assert sorted(read) == ["a", "b", "c"]
+    np.testing.assert_array_equal(read["c"], c)
+    sizes = [file.stat().st_size for file in tmp_path.iterdir()]
+    assert value(path, limit=sum(sizes)).keys() == read.keys()
+    assert isinstance(fault(path, limit=sum(sizes) - 1), TooLarge), "the limit is that of all files"
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ("[]", "an index of safetensors files"),
+        ("{", "an index of safetensors files"),
+        ('{"weight_map": [1]}', "an index of safetensors files"),
+        ({"a": "../one.safetensors"}, "names of files in its folder"),
+        ({"a": "/etc/passwd"}, "names of files in its folder"),
+        ({"a": "..\\one.safetensors"}, "names of files in its folder"),
+        ({"a": 1}, "names of files in its folder"),
+        ({"a": ["one.safetensors"]}, "an index of safetensors files"),
+        ({"a": "one.safetensors", "b": "one.safetensors"}, "one without 'b'"),
+        ({}, None),
+    ],
+)
+def test_an_index_that_lies(tmp_path, index, says):
+    path = several(tmp_path, index, one={"a": np.zeros(2)})
+    if says is None:
+        assert value(path) == {}
+        return
+    found = fault(path)
+    assert isinstance(found, FileCorrupt) and says in str(found)
+    (tmp_path / "one.safetensors").unlink()
+    assert isinstance(fault(several(tmp_path, {"a": "one.safetensors"})), FileMissing)
+
+
+def test_a_file_with_more_than_the_index_lists(tmp_path):
+    path = several(tmp_path, {"a": "one.safetensors"}, one={"a": np.zeros(2), "z": np.zeros(2)})
+    assert "the index lists for it, got 'z' too" in str(fault(path))

@@ -96,6 +96,7 @@ def test_a_folder_that_has_the_files_needs_no_network(small, tmp_path, place, co
     assert repr(images) == "<ImageSet: 20 images of 3x4x1 in 10 classes>"
 
 
+@pytest.mark.slow
 def test_a_folder_that_has_the_files_needs_no_extra(tmp_path):
     code = """
 import sys

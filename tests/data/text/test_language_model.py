@@ -275,6 +275,7 @@ def test_ids_that_32_bits_cannot_hold_are_a_fault(tmp_path, dtype):
         got.extend(stream.items(mapped))
 
 
+@pytest.mark.slow
 def test_a_token_that_is_not_a_class_is_found_before_the_first_step():
     found = unsafe_perform_io(describe(vocabulary=19).run(Runtime(log=None)).failure())
     assert isinstance(found, LabelOutOfRange)

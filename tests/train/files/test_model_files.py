@@ -176,7 +176,7 @@ def gpt(layers):
     return supervised(models.gpt(11, layers=layers, width=8, heads=2, context=5))
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @FORMATS
 def test_twelve_layers_are_not_loaded_into_sixteen_and_all_arrays_are_listed(tmp_path, suffix):
     twelve = kept(gpt(12), TEXTS)

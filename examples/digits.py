@@ -1,0 +1,103 @@
+"""A small vision transformer on the 8x8 digits of scikit-learn: 98 % of the test images, in 50 seconds on two cores.
+
+    python examples/digits.py --json FILE
+
+Every fifth image is for the test; seeds 0 to 2 classify from 97.8 % to 98.9 % of them. Training images are moved by up to one
+pixel, then mixed in pairs (mixup), inside the compiled step. The exit status is 1 if the accuracy is below `--wanted`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from returns.io import IOFailure, IOSuccess
+from returns.result import Failure, Success
+
+import fnlamp
+from fnlamp import Layer, augment, loss, models, nn, optim, stream, train
+from fnlamp.effect import Effect, Runtime
+
+
+class Digits(NamedTuple):
+    """Images `(rows, 8, 8, 1)`, bytes from 0 to 16, and labels."""
+
+    x: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any]
+
+    def part(self, chosen: np.ndarray[Any, Any]) -> Digits:
+        return Digits(self.x[chosen], self.y[chosen])
+
+
+def digits() -> Digits:
+    """The 1,797 digits, in the order of scikit-learn."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        sys.exit("the digits come with scikit-learn: pip install 'fnlamp[examples]'")
+    x, y = load_digits(return_X_y=True)
+    return Digits(x.astype(np.uint8).reshape(-1, 8, 8, 1), y.astype(np.int32))
+
+
+def network(layers: int, width: int, heads: int) -> Layer:
+    """Patches of 2x2 pixels, 16 of them, and the mean of their outputs."""
+    return nn.sequence(
+        augment=augment.in_training(augment.random_crop(1)),
+        pixels=nn.rescale(1 / 8, -1),
+        vit=models.vit(10, size=8, patch=2, layers=layers, width=width, heads=heads, expansion=2, class_token=False),
+    )
+
+
+def training(layer: Layer, given: Digits, epochs: int, seed: int) -> Effect[train.Trained, Any]:
+    """The program that trains the network."""
+    batch = 64
+    steps = epochs * -(-len(given.y) // batch)
+    return train.epochs(
+        model=train.supervised(layer, loss.cross_entropy(label_smoothing=0.1)),
+        optimizer=optim.adamw(3e-3, 0.05),
+        schedule=optim.warmup(max(1, steps // 10), optim.cosine(steps)),
+        gradient=train.augmented(augment.mixup(0.2, classes=10)),
+        train_batches=lambda context: stream.minibatches(given.x, given.y, batch_size=batch, seed=context.seed),
+        epochs=epochs,
+        seed=seed,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--rows", type=int, help="of each part, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wanted", type=float, default=0.98, help="the accuracy below which the exit status is 1")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    chosen = parser.parse_args(arguments)
+    every, started = digits(), time.perf_counter()
+    held = np.arange(len(every.y)) % 5 == 4
+    given, test = (every.part(np.flatnonzero(part)[: chosen.rows]) for part in (~held, held))
+    program = training(network(chosen.layers, chosen.width, chosen.heads), given, chosen.epochs, chosen.seed)
+    measure = train.evaluate(stream.minibatches(*test, batch_size=len(test.y)), {"accuracy": loss.accuracy})
+    match program.bind(measure).run(Runtime(log=None)):
+        case IOSuccess(Success(evaluation)):
+            seconds, accuracy = time.perf_counter() - started, float(evaluation.metrics["accuracy"])
+            print(f"{accuracy:.2%} of {len(test.y)} test images after {chosen.epochs} epochs, {seconds:.0f} s")
+            if chosen.json is not None:
+                figures = {"accuracy": accuracy, "images": len(test.y), "seconds": seconds, "seed": chosen.seed}
+                chosen.json.write_text(json.dumps(figures, indent=2))
+            return 0 if accuracy >= chosen.wanted else 1
+        case IOFailure(Failure(fault)):
+            print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
+            return 1
+    raise AssertionError("a run either succeeds or fails")
+
+
+if __name__ == "__main__":
+    fnlamp.keep_memory()
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Graphs: files of them, and batches of whole graphs, of small ones, and of the nodes around some."""

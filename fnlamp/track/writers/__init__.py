@@ -1,0 +1,1 @@
+"""Writers: each stores or shows entries, on its own thread."""

@@ -1,0 +1,1 @@
+"""Indicators: values of single steps, measured on the device."""
