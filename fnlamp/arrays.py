@@ -35,6 +35,11 @@ def array_spec(shape: tuple[int, ...], dtype: Any) -> Spec:
     return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
 
+def placed_spec(leaf: Any, place: jax.sharding.Sharding) -> Spec:
+    """The spec of an array like this one that lies as the sharding says."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)  # type: ignore[no-untyped-call]
+
+
 def spec_of(tree: Tree) -> Tree:
     """The spec of every array in `tree`, in the dtype on the device (where 64-bit numbers are narrowed)."""
 
@@ -223,10 +228,13 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
 
 @contextlib.contextmanager
 def placed_on(device: Any) -> Iterator[None]:
-    """Create arrays on the device, or on the caller's default device if it is `None`.
+    """Create arrays on the device, or on the caller's default device if it is `None`; of a sharding, on its first device.
 
     The caller's transfer guard does not apply inside: transfers there are intended.
     """
+    if isinstance(device, jax.sharding.Sharding):
+        here: Any = device.addressable_devices
+        device = min(here, key=lambda each: int(each.id))
     with jax.transfer_guard("allow"), contextlib.nullcontext() if device is None else jax.default_device(device):
         yield
 

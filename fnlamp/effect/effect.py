@@ -273,9 +273,9 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     # ---- look, run
 
-    def explain(self) -> Explanation:
-        """The plan of a run, as far as it is known without running anything."""
-        return explain(self._inner_value)
+    def explain(self, runtime: Runtime | None = None) -> Explanation:
+        """The plan of a run by this runtime, as far as it is known without running anything."""
+        return explain(self._inner_value, Runtime() if runtime is None else runtime)
 
     def run(self, runtime: Runtime | None = None) -> IOResult[A_co, E_co | Interrupted]:
         """Run it. A failure is a value, an interruption is `IOFailure(Interrupted(state))`, a bug is raised.

@@ -87,11 +87,16 @@ class Explanation(str):
         return str(self)
 
 
-def explain(root: Node) -> Explanation:
-    """Walk the description in program order and join its outlines."""
+def explain(root: Node, runtime: Any) -> Explanation:
+    """Walk the description in program order and join its outlines, of which some depend on the runtime."""
+
+    def look(outline: Any) -> Outline:
+        by: Callable[[Any], Outline] | None = getattr(outline, "under", None)
+        return outline() if by is None else by(runtime)
+
     lines: list[str] = []
     fault: Fault | None = None
-    for _, outline in walk(root, lambda shown: shown()):
+    for _, outline in walk(root, look):
         lines += outline.lines
         fault = outline.fault
     if fault is not None:

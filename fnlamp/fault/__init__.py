@@ -76,6 +76,7 @@ from fnlamp.fault.training import Interrupted as Interrupted
 from fnlamp.fault.training import LabelOutOfRange as LabelOutOfRange
 from fnlamp.fault.training import NonFinite as NonFinite
 from fnlamp.fault.training import NotDifferentiable as NotDifferentiable
+from fnlamp.fault.training import NotDivisible as NotDivisible
 from fnlamp.fault.training import NoWeight as NoWeight
 from fnlamp.fault.training import PlanFault as PlanFault
 from fnlamp.fault.training import ResumedElsewhere as ResumedElsewhere

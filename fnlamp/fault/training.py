@@ -70,6 +70,27 @@ class ClassesDiffer(Fault):
 
 
 @dataclass(frozen=True)
+class NotDivisible(Fault):
+    """An axis of a parameter that a rule cuts into parts which are not equal.
+
+    >>> print(NotDivisible("out/bias", (10,), 0, 4, "model"))
+    expected axis 0 of out/bias to divide into 4 equal parts, one for each device along 'model', got [10]; choose another ...
+    """
+
+    parameter: str
+    shape: tuple[int, ...]
+    axis: int
+    parts: int
+    over: str
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected axis {self.axis} of {self.parameter} to divide into {self.parts} equal parts, one for each device along "
+            f"{self.over!r}, got {list(self.shape)}; choose another axis for it in the rule, or None to leave it whole"
+        )
+
+
+@dataclass(frozen=True)
 class NotDifferentiable(Fault):
     """A loss whose gradient is zero everywhere by construction: argmax, a comparison, rounding, stop_gradient.
 
@@ -248,6 +269,7 @@ PlanFault = (
     | EmptyEpoch
     | StateMismatch
     | ProgramDiffers
+    | NotDivisible
 )
 """Faults that are found before the first step."""
 

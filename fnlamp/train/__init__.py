@@ -12,8 +12,13 @@ from fnlamp.train.epochs import epochs as epochs
 from fnlamp.train.evaluate import Evaluation as Evaluation
 from fnlamp.train.evaluate import evaluate as evaluate
 from fnlamp.train.execute import Fused as Fused
+from fnlamp.train.execute import Sharded as Sharded
 from fnlamp.train.execute import Stepwise as Stepwise
+from fnlamp.train.execute.layout import fully_sharded as fully_sharded
+from fnlamp.train.execute.layout import tensor_parallel as tensor_parallel
+from fnlamp.train.explain.compiled import Collective as Collective
 from fnlamp.train.explain.compiled import CompiledMemory as CompiledMemory
+from fnlamp.train.explain.compiled import collectives as collectives
 from fnlamp.train.explain.compiled import compiled_memory as compiled_memory
 from fnlamp.train.factory import LoopContext as LoopContext
 from fnlamp.train.files.exported import Exported as Exported

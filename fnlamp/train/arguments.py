@@ -13,7 +13,7 @@ import jax
 from returns.primitives.container import BaseContainer
 
 from fnlamp import optim
-from fnlamp.effect import Effect, Resource
+from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.layer import Layer
 from fnlamp.loss import Loss, as_metric
 from fnlamp.optim import Optimizer
@@ -176,6 +176,13 @@ def device_of(device: Any) -> Any:
         except RuntimeError as error:
             raise ValueError(f"Runtime.device is the name of a platform of this machine, got {device!r}: {error}") from error
     raise TypeError(f"Runtime.device is a jax.Device, as jax.devices()[0], or the name of a platform, got {_shown(device)}")
+
+
+def place_of(runtime: Runtime) -> Any:
+    """Where a run computes: its device, or for an executor with many devices the sharding of an array that all of them have."""
+    check_executor(runtime.executor)
+    place = getattr(runtime.executor, "place", None)
+    return device_of(runtime.device) if place is None else place(runtime.device)
 
 
 def check_executor(executor: Any) -> None:

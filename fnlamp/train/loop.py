@@ -18,7 +18,7 @@ from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
 from fnlamp.track import Alert, Alerted, Started
 from fnlamp.train import tally
-from fnlamp.train.arguments import check_executor, device_of, takes_trained
+from fnlamp.train.arguments import place_of, takes_trained
 from fnlamp.train.check import check_batch, check_classes, recipe_of
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.events import Timing, alerted, counted, measured
@@ -144,8 +144,9 @@ class Loop:
                 self.saver.words = of.in_words(plan.made, stream) if plan.words is None else plan.words
             if of.resume is not None:
                 progress = progress.resumed(position_in(state_of(of.resume), stream), plan.carry)
+            where = plan.layout(runtime.executor, device)
             progress = replace(progress, measured=plan.measured, features=pair(stream.spec)[0])
-            return replace(progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device))
+            return replace(progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device, where))
 
     def steps(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Result[Progress, Any] | Interrupted:
         """The steps of one epoch from its position; it stops between dispatches if the carry is broken or the run cancelled."""
@@ -268,8 +269,7 @@ def run(program: Program) -> Effect[Trained, Any]:
     """The effect that runs the program, each time from the start."""
 
     def fresh(runtime: Runtime) -> Effect[Trained, Any]:
-        check_executor(runtime.executor)
-        workspace, policy = Workspace(device_of(runtime.device)), program.checkpoints
+        workspace, policy = Workspace(place_of(runtime)), program.checkpoints
         if policy is None:
             return Loop(program, workspace).program()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from fnlamp import tree
 from fnlamp.arrays import Tree, array_spec, spec_after, spec_of
@@ -75,9 +76,14 @@ class Plan:
         of = f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} of {rows_line(self.train, 'step', 'steps')}"
         return f"{of}, in order" if in_order(self.train) else of
 
+    def layout(self, executor: Any, device: Any) -> Any:
+        """The sharding of each array that goes from step to step, for an executor with many devices; else `None`."""
+        return executor.layout(device.mesh, self.carry, self.made.tags) if isinstance(device, NamedSharding) else None
+
     def summary(self, executor: Any, device: Any) -> str:
         """One line, which a run logs first."""
-        where = device.platform if device is not None else jax.default_backend()
+        on = device.mesh.devices.flat[0] if isinstance(device, NamedSharding) else device
+        where = jax.default_backend() if on is None else on.platform
         return (
             f"{tree.count(self.made.params):,} parameters, {self.model.loss}, {self.optimizer}: "
             f"{self.length()}, {executor} on {where}"

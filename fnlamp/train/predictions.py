@@ -80,7 +80,7 @@ class _Predictor:
 
     def __init__(self, trained: Trained | Kept, size: int, workspace: Workspace) -> None:
         self.model, self.size, self.workspace = trained.model, size, workspace
-        self.weights = jax.device_put((trained.params, trained.layer_state), workspace.device)
+        self.weights = workspace.put((trained.params, trained.layer_state))
         self.programs: dict[Any, tuple[Any, bool]] = {}
         self.last: tuple[Any, Any] = (None, None)
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from fnlamp import tree
 from fnlamp.arrays import array_spec, describe
@@ -191,24 +192,35 @@ class Program:
         root = name_key(seed_key(self.seed), "step")
         return root, jax.tree.map(lambda x: jax.device_put(x, device), numbers)
 
-    def carry(self, plan: Plan, stream: BatchStream[Any], device: Any) -> Carry:
-        """What the first step is given: fresh parameters, given ones, or the state of the run to resume."""
+    def carry(self, plan: Plan, stream: BatchStream[Any], device: Any, where: Any = None) -> Carry:
+        """What the first step is given: fresh parameters, given ones, or the state of the run to resume.
+
+        On many devices, `where` has the sharding of each array.
+        """
         empty: Any = jnp.asarray(tally.empty(tree.count(plan.measured)))
         if self.resume is not None:
             check_same_stream(state_of(self.resume), stream, self.seed)
             state = state_of(self.resume)
             sums = empty if state.stream_state is None else state.tally
-            copied: Carry = tree.copy(resumed_carry(state, plan.carry, sums), device)
-            return copied
+            return copied(resumed_carry(state, plan.carry, sums), device, where)
         # Not as one program: XLA would compile the same initialiser again for each layer, half a minute for 200 of them.
         features, _ = stream.spec
-        params, layer_state = self.model.init(name_key(seed_key(self.seed), "init"), features)
+        key = name_key(seed_key(self.seed), "init")
+        if where is None:
+            params, layer_state = self.model.init(key, features)
+        else:  # one program after all, in which no device makes more than its part
+            places = where.params, where.layer_state
+            params, layer_state = jax.jit(lambda key: self.model.init(key, features), out_shardings=places)(key)
         if self.initial is not None:
             given, state_given = weights_of(self.initial)
             params = filled(params, given)
             layer_state = layer_state if state_given is None else filled(layer_state, state_given)
-        params, layer_state, slots = tree.copy((params, layer_state, self.optimizer.init(params, plan.made.tags)), device)
-        return Carry(jnp.zeros((), jnp.int32), params, layer_state, slots, empty)
+
+        def first(params: Any) -> Any:
+            return self.optimizer.init(params, plan.made.tags)
+
+        slots = first(params) if where is None else jax.jit(first, out_shardings=where.optimizer_state)(params)
+        return copied(Carry(jnp.zeros((), jnp.int32), params, layer_state, slots, empty), device, where)
 
     def plan(self, train: BatchStream[Any], validation: BatchStream[Any] | None) -> Plan:
         """The figures; raises the fault that a run is sure to end with."""
@@ -237,3 +249,16 @@ class Program:
             advice = (*advice, *not_finite(validation, "the validation data"))
         asked = self.metrics, measured, self.epochs, array_spec(tally.empty(tree.count(validated)).shape, np.float32)
         return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, *asked, advice, words)
+
+
+def copied(carry: Carry, device: Any, where: Carry | None) -> Carry:
+    """New buffers of a carry, on the device or, leaf by leaf, where they belong on a mesh."""
+
+    def one(x: Any, place: Any) -> Any:
+        # Between two sets of devices JAX shares memory where it can, whatever it is told: such an array goes over the host.
+        several = isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
+        there = place.device_set if isinstance(place, NamedSharding) else None
+        return tree.copy(np.asarray(x) if several and x.sharding.device_set != there else x, place)
+
+    made: Carry = jax.tree.map(lambda x: one(x, device), carry) if where is None else jax.tree.map(one, carry, where)
+    return made

@@ -80,7 +80,7 @@ def _work(trained: A, stream: BatchStream[Any], runtime: Runtime, workspace: Wor
         return Success(trained)
     with placed_on(workspace.device):
         root = name_key(seed_key(0), "recalibrate")
-        shared = jax.device_put((trained.params, trained.layer_state, root), workspace.device)
+        shared = workspace.put((trained.params, trained.layer_state, root))
         slope = [np.full(np.shape(leaf), np.nan, leaf.dtype) for leaf in moving]
         first = Sums(np.zeros((), np.int32), tally.empty(tree.count(slope)), slope)
         carry = jax.tree.map(lambda x: to_device(x, workspace.device), first)

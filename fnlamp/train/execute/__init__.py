@@ -2,4 +2,5 @@
 
 from fnlamp.train.execute.body import Body as Body
 from fnlamp.train.execute.fused import Fused as Fused
+from fnlamp.train.execute.sharded import Sharded as Sharded
 from fnlamp.train.execute.stepwise import Stepwise as Stepwise

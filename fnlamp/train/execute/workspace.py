@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import jax
+from jax.sharding import NamedSharding
 
 from fnlamp import tree
 from fnlamp.arrays import Array, Tree, to_device
@@ -24,6 +25,8 @@ class Placed:
 
 class Workspace:
     """The device of a run, the arrays already there, spare buffers, and how many steps of a body fill a dispatch.
+
+    On many devices, `device` is the sharding of an array that each of them has.
 
     `reached` is the last good progress, whose carry the next dispatches leave as it is, and `steps_of` the body and the
     recipe of the last epoch. Runs that share `elsewhere` have each host array on the device once.
@@ -74,7 +77,16 @@ class Workspace:
 
     def copy(self, carry: Tree) -> Tree:
         """New buffers with the same numbers."""
-        return tree.copy(carry, self.device)
+        return jax.tree.map(lambda x: tree.copy(x, x.sharding if self.sharded(x) else self.device), carry)
+
+    def put(self, arrays: Tree) -> Tree:
+        """The arrays where this run computes; one that lies on its mesh already stays as it is."""
+        return jax.tree.map(lambda x: x if self.sharded(x) else jax.device_put(x, self.device), arrays)
+
+    def sharded(self, x: Any) -> bool:
+        """Whether the array is laid out on the mesh of this run."""
+        place = getattr(x, "sharding", None)
+        return isinstance(place, NamedSharding) and isinstance(self.device, NamedSharding) and place.mesh == self.device.mesh
 
     def spare(self, body: Body, carry: Tree) -> Tree:
         """Unused buffers shaped like the carry, for the body's next program to write into."""

@@ -1,14 +1,18 @@
-"""The memory of one compiled step of training, as XLA has it."""
+"""The memory of one compiled step of training, and its collectives on many devices, as XLA has them."""
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, NamedTuple
 
 import jax
 
 from fnlamp.arrays import Array, Tree
-from fnlamp.effect import Effect
-from fnlamp.train.explain.explained import plan_of
+from fnlamp.effect import Effect, Runtime
+from fnlamp.train.execute import Sharded
+from fnlamp.train.execute.layout import laid_out, place
+from fnlamp.train.explain.explained import layout_by, plan_of
 from fnlamp.train.explain.inside import programs_of
 
 
@@ -30,8 +34,24 @@ class CompiledMemory(NamedTuple):
         return f"one compiled step, in bytes: {parts}"
 
 
-def compiled_memory(program: Effect[Any, Any]) -> CompiledMemory:
+class Collective(NamedTuple):
+    """The collectives of one kind in a compiled step: how many there are, and the bytes of their results on one device.
+
+    One inside a loop, such as that of a recurrent layer over time, is counted once.
+    """
+
+    kind: str
+    uses: int
+    nbytes: int
+
+    def __str__(self) -> str:
+        return f"{self.uses:,} {self.kind}, {self.nbytes:,} bytes"
+
+
+def compiled_memory(program: Effect[Any, Any], runtime: Runtime | None = None) -> CompiledMemory:
     """Compile one step of a training program for a full batch, and read XLA's analysis of its memory; nothing is run.
+
+    With a runtime whose executor is `Sharded`, these are the bytes on each device.
 
     This is what `explain` cannot say of shapes alone: activations. The functions of a stream's `map` are not part of it.
     Raises: `TypeError` for anything but a program with one `epochs` in it; `ValueError` if its stream must be acquired first;
@@ -51,6 +71,46 @@ def compiled_memory(program: Effect[Any, Any]) -> CompiledMemory:
     >>> memory(train.microbatches(8)).temporaries < memory(train.plain).temporaries
     True
     """
+    analysis: Any = _compiled(program, runtime).memory_analysis()
+    kinds = "argument", "output", "alias", "temp", "generated_code"
+    return CompiledMemory(*(int(getattr(analysis, f"{kind}_size_in_bytes")) for kind in kinds))
+
+
+def collectives(program: Effect[Any, Any], runtime: Runtime) -> tuple[Collective, ...]:
+    """Compile one step of a training program for a full batch, and list what devices exchange in it; nothing is run.
+
+    Raises: as `compiled_memory`.
+
+    >>> from fnlamp import train
+    >>> x = np.zeros((64, 8), np.float32)
+    >>> program = train.epochs(
+    ...     model=supervised(nn.linear(8), loss.mse()),
+    ...     optimizer=optim.sgdw(0.1),
+    ...     train_batches=lambda context: stream.full_batch(x, x),
+    ...     epochs=1,
+    ... )
+    >>> collectives(program, Runtime(executor=train.Sharded(jax.make_mesh((1,), ("data",)))))
+    ()
+    """
+    found: dict[str, list[int]] = {}
+    for shapes, kind in _COLLECTIVE.findall(_compiled(program, runtime).as_text()):
+        size = sum(_width(dtype) * math.prod(map(int, filter(None, dims.split(",")))) for dtype, dims in _ARRAY.findall(shapes))
+        found.setdefault(kind, []).append(size)
+    return tuple(Collective(kind, len(sizes), sum(sizes)) for kind, sizes in sorted(found.items()))
+
+
+_COLLECTIVE = re.compile(r" = (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
+_ARRAY = re.compile(r"([a-z]+[0-9a-z]*)\[([0-9,]*)\]")
+
+
+def _width(dtype: str) -> int:
+    """The bytes of a number of XLA's dtype."""
+    bits = re.search(r"\d+", dtype)
+    return 1 if bits is None else max(int(bits[0]) // 8, 1)
+
+
+def _compiled(program: Effect[Any, Any], runtime: Runtime | None) -> Any:
+    runtime = Runtime() if runtime is None else runtime
     found = programs_of("program", program)
     if len(found) > 1:
         raise TypeError(f"program has one train.epochs(...) in it, got {len(found)}: give one of them")
@@ -59,11 +119,15 @@ def compiled_memory(program: Effect[Any, Any]) -> CompiledMemory:
         raise ValueError("compiled_memory needs the shape of a batch, and the training stream is acquired when it is run")
     plan, _ = planned
 
-    def step(shared: Tree, carry: Tree, spare: Tree, batch: Tree) -> tuple[Tree, Array]:
-        carry = plan.body.function(shared, carry, batch)
-        return carry, plan.body.broken(carry)
+    body, shared, carry, batch, executor = plan.body, plan.shared, plan.carry, plan.train.spec, runtime.executor
+    if isinstance(executor, Sharded):
+        where = layout_by(plan, runtime)
+        mesh = executor.devices(runtime.device)
+        body, carry = executor.body(body, mesh, where), laid_out(carry, where)
+        shared, batch = jax.tree.map(lambda leaf: laid_out(leaf, place(mesh)), (shared, batch))
 
-    compiled = jax.jit(step, donate_argnums=2, keep_unused=True)
-    analysis: Any = compiled.lower(plan.shared, plan.carry, plan.carry, plan.train.spec).compile().memory_analysis()
-    kinds = "argument", "output", "alias", "temp", "generated_code"
-    return CompiledMemory(*(int(getattr(analysis, f"{kind}_size_in_bytes")) for kind in kinds))
+    def step(shared: Tree, carry: Tree, spare: Tree, batch: Tree) -> tuple[Tree, Array]:
+        carry = body.function(shared, carry, batch)
+        return carry, body.broken(carry)
+
+    return jax.jit(step, donate_argnums=2, keep_unused=True).lower(shared, carry, carry, batch).compile()

@@ -11,13 +11,13 @@ import numpy as np
 
 from fnlamp import tree
 from fnlamp.arrays import describe
-from fnlamp.effect import UNKNOWN, Outline
+from fnlamp.effect import UNKNOWN, Outline, Runtime
 from fnlamp.effect.node import name_of
 from fnlamp.fault import FaultError
 from fnlamp.optim.schedule import Schedule, summary
 from fnlamp.stream import BatchStream, Reread
 from fnlamp.summary import table as layer_table
-from fnlamp.train.arguments import takes_trained
+from fnlamp.train.arguments import place_of, takes_trained
 from fnlamp.train.check import batch_specs
 from fnlamp.train.execute import Fused
 from fnlamp.train.execute.record import room as room_for
@@ -30,8 +30,12 @@ from fnlamp.train.indicators.recording import parts_of
 from fnlamp.train.plan import Plan, rows_line
 from fnlamp.train.program import Program
 from fnlamp.train.start import state_of
+from fnlamp.train.state import Carry
 from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import rows_of
+
+NAMED = 6
+"""Parameters that are named where many lie alike."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +45,17 @@ class Explained:
     program: Program
 
     def __call__(self) -> Outline:
+        return self.under(Runtime())
+
+    def under(self, runtime: Runtime) -> Outline:
+        """The outline of a run by this runtime."""
         title = f"epochs: {self.program.model!r}"
         try:
             planned = plan_of(self.program)
             if planned is None:
                 line = f"  train {self.program.epochs} epochs on a stream that is acquired when it is run"
                 return Outline((title, line, *_after_epochs(self.program, None)), UNKNOWN)
-            return Outline((title, *_lines(self.program, *planned)), UNKNOWN)
+            return Outline((title, *_lines(self.program, *planned, runtime)), UNKNOWN)
         except FaultError as error:
             return Outline((title,), UNKNOWN, error.fault)
 
@@ -69,7 +77,7 @@ def plan_of(program: Program) -> tuple[Plan, Read] | None:
     return plan, (contexts[0].read, contexts[1].read)
 
 
-def _lines(program: Program, plan: Plan, read: Read) -> Iterator[str]:
+def _lines(program: Program, plan: Plan, read: Read, runtime: Runtime) -> Iterator[str]:
     step = jax.make_jaxpr(plan.body.function)(plan.shared, plan.carry, plan.train.spec)
     steps = (plan.train.length or 0) * epochs_left(program)
     factors = summary(_schedule_left(program), min(steps, 2**31)) if steps else None
@@ -87,9 +95,10 @@ def _lines(program: Program, plan: Plan, read: Read) -> Iterator[str]:
         yield f"  gradient: {program.gradient}"
     if factors is not None and factors != (1, 1, 1):
         yield f"  schedule: {factors}"
-    yield f"  executor: {Fused().on(plan.train)}, unless the runtime has another"
+    where = layout_by(plan, runtime)
+    yield from _executor(plan, runtime, where)
     yield f"  work: {work_of(step)} per step{_in_all(program, plan)}"
-    yield from _memory(plan)
+    yield from _memory(plan, where)
     yield from _indicators(program, plan)
     yield from (f"  {line}" for line in (*_start(program, plan), *plan.advice, *idle(program, plan)))
     yield from (f"  {line}" for line in idle_when_traced(program, plan, step, factors, read))
@@ -144,9 +153,32 @@ def _pass(stream: BatchStream[Any], body: Any, shared: Any, carry: Any) -> Work:
     return total
 
 
-def _memory(plan: Plan) -> Iterator[str]:
-    parts = on_device(plan)
-    yield f"  memory: {sum(parts.values()):,} bytes on the device, besides what a step needs while it runs"
+def layout_by(plan: Plan, runtime: Runtime) -> Carry | None:
+    """The sharding of each array of the carry, if the runtime's executor has many devices."""
+    found: Carry | None = plan.layout(runtime.executor, place_of(runtime))
+    return found
+
+
+def _executor(plan: Plan, runtime: Runtime, where: Carry | None) -> Iterator[str]:
+    executor: Any = runtime.executor
+    if executor is None:
+        yield f"  executor: {Fused().on(plan.train)}, unless the runtime has another"
+        return
+    yield f"  executor: {executor.on(plan.train) if hasattr(executor, 'on') else executor}"
+    if where is not None:
+        cut: dict[str, list[str]] = {}
+        for path, place in tree.paths(where.params).items():
+            axes = ", ".join(f"axis {axis} over {name}" for axis, name in enumerate(place.spec) if name is not None)
+            cut.setdefault(axes or "whole on each device", []).append(path)
+        for how, paths in cut.items():
+            more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+            yield f"    {how}: {', '.join(paths[:NAMED])}{more}"
+
+
+def _memory(plan: Plan, where: Carry | None) -> Iterator[str]:
+    parts = on_device(plan, where)
+    on = "the device" if where is None else "each device"
+    yield f"  memory: {sum(parts.values()):,} bytes on {on}, besides what a step needs while it runs"
     yield from table(parts, "    ")
 
 

@@ -10,8 +10,10 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Tree, spec_of
 from fnlamp.stream import BatchStream
+from fnlamp.train.execute.layout import parts_of
 from fnlamp.train.execute.supply import room
 from fnlamp.train.plan import Plan
+from fnlamp.train.state import Carry
 
 
 def slots_of(optimizer_state: Tree, params: Tree) -> dict[str, int]:
@@ -35,9 +37,13 @@ def _before_parameter(parts: list[str], known: set[str]) -> str:
     return "/".join(parts)
 
 
-def on_device(plan: Plan) -> dict[str, int]:
-    """Bytes on the device by part, as the default executor has them, without what XLA needs within a step."""
-    carry, slots = plan.carry, slots_of(plan.carry.optimizer_state, plan.carry.params)
+def on_device(plan: Plan, where: Carry | None = None) -> dict[str, int]:
+    """Bytes on the device by part, as the default executor has them, without what XLA needs within a step.
+
+    Where the carry is laid out on many devices, these are the bytes on each.
+    """
+    carry = plan.carry if where is None else parts_of(plan.carry, where)
+    slots = slots_of(carry.optimizer_state, carry.params)
     parts = {"parameters": tree.nbytes(carry.params)}
     if state := tree.nbytes(carry.layer_state):
         parts["layer state"] = state
