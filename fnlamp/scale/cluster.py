@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import jax
 from jax._src import api, dispatch, distributed, xla_bridge  # to leave without JAX's own farewell; see `_abandon`
+from returns.result import Failure, Success
 
 from fnlamp.effect import Defect, Effect, Exit, Resource
 from fnlamp.fault import (
@@ -23,11 +24,11 @@ from fnlamp.fault import (
     JaxStarted,
     ProcessFailed,
 )
-from fnlamp.given import flag, instance, number, text, whole
+from fnlamp.given import flag, text, whole
 from fnlamp.scale.peers import Peers
 from fnlamp.scale.place import ALONE, Place, place
 from fnlamp.scale.relay import Relay
-from returns.result import Failure, Success
+from fnlamp.scale.seconds import seconds
 
 _NEVER: Final = 10**6
 """Seconds for JAX's own heartbeats, at whose end it would abort the other processes instead of letting them end."""
@@ -56,8 +57,8 @@ class Cluster:
         If another process was interrupted, the run is interrupted here as well.
         """
         text("name", name), text("value", value)
-        seconds = self.deadline if deadline is None else _seconds("deadline", deadline)
-        return (value,) if self._peers is None else self._peers.meet(name, value, seconds)
+        most = self.deadline if deadline is None else seconds("deadline", deadline)
+        return (value,) if self._peers is None else self._peers.meet(name, value, most)
 
     def agreed(self, name: str, wanted: bool, *, deadline: float | None = None) -> bool:
         """Whether any process wants it, such as to stop: the same answer in all. A meeting, with its faults."""
@@ -92,12 +93,8 @@ def cluster(
     address = address if address is None else text("address", address)
     processes = processes if processes is None else whole("processes", processes)
     process = process if process is None else whole("process", process, 0)
-    deadline, join = _seconds("deadline", deadline), _seconds("join", join)
+    deadline, join = seconds("deadline", deadline), seconds("join", join)
     return Resource.make(Effect.checked(lambda: _joined(place(address, processes, process, join), deadline, join)), _leave)
-
-
-def _seconds(name: str, given: Any) -> float:
-    return number(name, given, "a positive number of seconds", lambda seconds: 0 < seconds < math.inf)
 
 
 def _joined(here: Place, deadline: float, join: float) -> Cluster:
@@ -117,6 +114,7 @@ def _joined(here: Place, deadline: float, join: float) -> Cluster:
             here.processes,
             here.process,
             local_device_ids=here.devices,
+            cluster_detection_method="deactivate" if here.launched else None,
             initialization_timeout=math.ceil(join),
             heartbeat_timeout_seconds=_NEVER,
             coordinator_bind_address=f"127.0.0.1:{port}" if local else None,  # no port is open to others for a try

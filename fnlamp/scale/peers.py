@@ -74,7 +74,8 @@ class Peers:
         self.client, self.process, self.processes, self.deadline, self.gone = client, process, processes, deadline, gone
         self.interval = min(1.0, deadline / 5)
         self.lives = {other: Life() for other in range(processes) if other != process}
-        self.doing, self.meetings, self.answers, self.left = "starting", 0, 0, False
+        self.doing, self.meetings, self.answers, self.left, self.mute = "starting", 0, 0, False, False
+        # `mute`: the coordinator does not answer, so that no further call is made, which would hang as well.
         self.verdict: Fault | None = None
         self.stopping, self.meeting = threading.Event(), threading.Lock()
         self.agenda: queue.SimpleQueue[Meeting | None] = queue.SimpleQueue()
@@ -101,15 +102,14 @@ class Peers:
             self.meeting.release()
             self.doing = f"after {name!r}"
         if meeting.found is None:
+            self.mute = True
             raise FaultError(self.settle(ProcessLost((0,), name, 0.0))) from meeting.error
         names = tuple(name for name, _ in meeting.found)
         if len({*names}) > 1:
             raise FaultError(self.settle(MeetingsDiffer(names)))
         return tuple(value for _, value in meeting.found)
 
-    def wait(
-        self, ready: Callable[[float], object], name: str, deadline: float, missing: Callable[[], Sequence[int]]
-    ) -> None:
+    def wait(self, ready: Callable[[float], object], name: str, deadline: float, missing: Callable[[], Sequence[int]]) -> None:
         """Wait until `ready(seconds)`, as long as all processes live, and `missing()` for at most `deadline` seconds."""
         waited, unanswered, answers = Patience(), Patience(), self.answers
         while not ready(GLANCE):
@@ -122,6 +122,7 @@ class Peers:
 
     def _lost(self, name: str, unanswered: float) -> Fault | None:
         if self.process and (self.gone.is_set() or unanswered >= self.deadline):
+            self.mute = True
             return ProcessLost((0,), name, unanswered, (self.lives[0].told[2],))
         return self.silent_for(self.deadline, name)
 
@@ -161,7 +162,9 @@ class Peers:
             self.verdict = _read(self.client.key_value_try_get(LIFE + VERDICT))
 
     def briefly(self, function: Callable[[], object]) -> None:
-        """Call a function that may hang with the coordinator, on a thread, for at most a second or two."""
+        """Call a function that may hang with the coordinator, on a thread, for at most a second or two; not if it has hung."""
+        if self.mute:
+            return
 
         def called() -> None:
             with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -170,10 +173,12 @@ class Peers:
         thread = threading.Thread(target=called, name="fnlamp-cluster", daemon=True)
         thread.start()
         thread.join(2 * self.interval)
+        self.mute = thread.is_alive()
 
     def leave(self) -> None:
         """Say that this process leaves; process 0, whose process the others talk to, waits until they know what to do."""
         self.left = True
+        self.mute = self.mute or self.gone.is_set()
         self.briefly(self._sign)
         waited = Patience()
         while self.process == 0 and waited.tick() < self.deadline:
@@ -183,7 +188,7 @@ class Peers:
         self.stopping.set()
         self.agenda.put(None)
         for thread in self.threads:  # one that returns from JAX while the interpreter ends would abort the process
-            thread.join(2 * max(self.interval, GET / 1000))
+            thread.join(0.0 if self.mute else 2 * GET / 1000)
 
     # ---- the threads
 

@@ -16,12 +16,16 @@ PROCESS: Final = "FNLAMP_PROCESS"
 
 
 class Place(NamedTuple):
-    """The coordinator's address as host:port, the number of processes, this one's number, and its local devices if limited."""
+    """The coordinator's address as host:port, the number of processes, this one's number, and its local devices if limited.
+
+    `launched`: by `fnlamp launch`, also inside of a cluster's job, whose variables then say nothing about this process.
+    """
 
     address: str
     processes: int
     process: int
     devices: Any = None
+    launched: bool = False
 
 
 ALONE: Final = Place("", 1, 0)
@@ -34,7 +38,7 @@ def place(address: str | None, processes: int | None, process: int | None, secon
     process = _number(PROCESS) if process is None else process
     if processes == 1:
         return ALONE
-    devices = None
+    devices, launched = None, os.environ.get(ADDRESS) is not None
     if None in (address, processes, process):
         address, processes, process, devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(
             address, processes, process, None, None, int(seconds)
@@ -47,7 +51,7 @@ def place(address: str | None, processes: int | None, process: int | None, secon
         raise FaultError(ClusterUndefined(" and ".join(missing)))
     if not 0 <= process < processes:
         raise FaultError(ClusterUndefined(f"the number of this process, which is {process} of {processes}"))
-    return Place(address, processes, process, devices)
+    return Place(address, processes, process, devices, launched)
 
 
 def _number(name: str) -> int | None:
