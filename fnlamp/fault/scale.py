@@ -37,7 +37,7 @@ class ProcessLost(Fault):
         return self._say(
             f"{_named(self.processes)} {'were' if several else 'was'} lost: no sign of {'them' if several else 'it'} for "
             f"{self.seconds:.1f} s, found at {self.meeting!r}{_known(self.processes, self.doing)}; "
-            f"see {'their logs' if several else 'its log'} and machine (killed, out of memory, stopped, network), then {_RESUME}"
+            f"see {'their logs' if several else 'its log'} (killed, out of memory, stopped, network), then {_RESUME}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import math
 import threading
@@ -136,10 +137,9 @@ def _leave(here: Cluster, exit: Exit[Any, Any]) -> Effect[None, Any]:
 def _left(here: Cluster, peers: Peers, exit: Exit[Any, Any]) -> None:
     match exit:
         case Success():
-            try:
-                peers.meet("end", "", here.deadline)  # process 0 must not go while another one still works
-            except FaultError:
-                pass  # this process has its result; the others say what they lack
+            # Process 0 must not go while another one works. After a fault there, this process has its result all the same.
+            with contextlib.suppress(FaultError):
+                peers.meet("end", "", here.deadline)
         case Interrupted():
             peers.settle(Interrupted())
         case Failure(failure):

@@ -25,7 +25,9 @@ MEET: Final = "fnlamp/meet/"
 VERDICT: Final = "verdict"
 GET: Final = 500
 """Milliseconds for which a call waits for a key; then the thread looks again whether the run is over."""
-_KINDS: Final = {each.__name__: each for each in (Interrupted, MeetingsDiffer, ProcessFailed, ProcessLate, ProcessLost)}
+_KINDS: Final[dict[str, Callable[..., Fault]]] = {
+    each.__name__: each for each in (Interrupted, MeetingsDiffer, ProcessFailed, ProcessLate, ProcessLost)
+}
 
 
 class Patience:

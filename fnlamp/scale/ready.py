@@ -32,10 +32,10 @@ def await_ready(arrays: Any, cluster: Cluster, at: str = "a computation", *, dea
     """
     instance("cluster", cluster, Cluster, "a Cluster, from cluster(...).use(...)"), text("at", at)
     most = math.inf if deadline is None else seconds("deadline", deadline)
-    leaves = [leaf for leaf in tree.leaves(arrays) if isinstance(leaf, jax.Array)]
+    leaves: list[Any] = [leaf for leaf in tree.leaves(arrays) if isinstance(leaf, jax.Array)]
     peers = cluster._peers
     if peers is None:
-        return jax.block_until_ready(arrays)
+        return jax.block_until_ready(arrays)  # type: ignore[no-untyped-call]
 
     def ready(longest: float) -> bool:
         end, pause = time.monotonic() + longest, _SHORTEST
@@ -49,18 +49,23 @@ def await_ready(arrays: Any, cluster: Cluster, at: str = "a computation", *, dea
     others = tuple(peers.lives)
     peers.wait(ready, at, most, lambda: others)
     try:
-        return jax.block_until_ready(arrays)
+        return jax.block_until_ready(arrays)  # type: ignore[no-untyped-call]
     except jax.errors.JaxRuntimeError as error:
         _blame(cluster, at, error)
         raise
 
 
 def _blame(cluster: Cluster, at: str, error: jax.errors.JaxRuntimeError) -> None:
-    """A connection of a collective is broken, if a process is gone: find out which. Returns if all live: then it is not that."""
+    """Find the process that is gone, whose connection has broken the computation. Returns if all live: it failed by itself."""
     peers = cluster._peers
     assert peers is not None
     end = time.monotonic() + cluster.deadline + 1.0
+
+    def over(longest: float) -> bool:
+        time.sleep(longest)
+        return time.monotonic() > end
+
     try:
-        peers.wait(lambda longest: time.sleep(longest) or time.monotonic() > end, at, math.inf, lambda: ())
+        peers.wait(over, at, math.inf, lambda: ())
     except FaultError as fault:
         raise fault from error

@@ -30,9 +30,7 @@ VERBS: Final = {
 
 def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of this command line; only the verb that it names is imported."""
-    parser = argparse.ArgumentParser(
-        "fnlamp", description="Deep learning as values: recorded runs, and programs in several processes."
-    )
+    parser = argparse.ArgumentParser("fnlamp", description="Look at recorded runs; run programs in several processes.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     runs = commands.add_parser("runs", help="list, compare and manage recorded runs")
     verbs = runs.add_subparsers(dest="verb", required=True, metavar="VERB")
