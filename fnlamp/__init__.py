@@ -13,6 +13,7 @@ from fnlamp import models as models
 from fnlamp import nn as nn
 from fnlamp import optim as optim
 from fnlamp import plots as plots
+from fnlamp import scale as scale
 from fnlamp import stream as stream
 from fnlamp import surgery as surgery
 from fnlamp import sweep as sweep

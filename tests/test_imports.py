@@ -43,6 +43,7 @@ ALLOWED = {
     "config": {"fault", "given", "extra", "effect", "config"},
     "experiment": EFFECT | {"extra", "machine", "config", "track", "checkpoint", "experiment"},
     "sweep": EFFECT | {"extra", "config", "track", "checkpoint", "experiment", "train", "sweep"},
+    "scale": EFFECT | {"scale"},
     "data": EFFECT | {"graph", "stream", "extra", "machine", "data"},
     "plots": EFFECT | {"extra", "optim", "track", "train", "plots"},
     "generate": LAYERS | EFFECT | {"data", "train", "generate"},

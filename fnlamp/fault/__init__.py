@@ -61,6 +61,14 @@ from fnlamp.fault.loading import NotPicklable as NotPicklable
 from fnlamp.fault.loading import NotRereadable as NotRereadable
 from fnlamp.fault.loading import ResourceExhausted as ResourceExhausted
 from fnlamp.fault.loading import WorkerLost as WorkerLost
+from fnlamp.fault.scale import ClusterFault as ClusterFault
+from fnlamp.fault.scale import ClusterIncomplete as ClusterIncomplete
+from fnlamp.fault.scale import ClusterUndefined as ClusterUndefined
+from fnlamp.fault.scale import JaxStarted as JaxStarted
+from fnlamp.fault.scale import MeetingsDiffer as MeetingsDiffer
+from fnlamp.fault.scale import ProcessFailed as ProcessFailed
+from fnlamp.fault.scale import ProcessLate as ProcessLate
+from fnlamp.fault.scale import ProcessLost as ProcessLost
 from fnlamp.fault.sweep import EmptySweep as EmptySweep
 from fnlamp.fault.sweep import MetricMissing as MetricMissing
 from fnlamp.fault.sweep import NoBestLane as NoBestLane

@@ -30,7 +30,7 @@ VERBS: Final = {
 
 def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of this command line; only the verb that it names is imported."""
-    parser = argparse.ArgumentParser("fnlamp", description="Deep learning as values: look at recorded runs.")
+    parser = argparse.ArgumentParser("fnlamp", description="Look at recorded runs; run programs in several processes.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     runs = commands.add_parser("runs", help="list, compare and manage recorded runs")
     verbs = runs.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -40,6 +40,11 @@ def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
             module = importlib.import_module(f"fnlamp.experiment.command.{name}")
             module.arguments(verb)
             verb.set_defaults(run=module.run, usage=verb.error)
+    launch = commands.add_parser("launch", help="run a program in several processes of this machine")
+    if "launch" in words[:1]:
+        module = importlib.import_module("fnlamp.experiment.command.launch")
+        module.arguments(launch)
+        launch.set_defaults(run=module.run, usage=launch.error)
     return parser
 
 

@@ -1,0 +1,6 @@
+"""One program in several processes: joined, met at barriers with a deadline, left without hanging."""
+
+from fnlamp.scale.cluster import Cluster as Cluster
+from fnlamp.scale.cluster import cluster as cluster
+from fnlamp.scale.ready import await_ready as await_ready
+from fnlamp.scale.rows import rows_of_process as rows_of_process
