@@ -185,12 +185,24 @@ def to_device(x: Any, device: Any = None, *, share: bool = False) -> Array:
     """
     if not isinstance(x, jax.Array):
         x = _narrowed(native(np.asarray(x)))
+    if isinstance(device, jax.sharding.Sharding) and not device.is_fully_addressable:
+        return over_processes(x, device)
     if share:
         shared: Array = jax.device_put(x, device)
         return shared
     # JAX may share a host array's memory, or read it after this returns: it gets a private copy.
     array: Array = jax.device_put(np.array(x) if isinstance(x, np.ndarray) else x, device, may_alias=False)
     return array
+
+
+def over_processes(x: Any, place: jax.sharding.Sharding) -> Array:
+    """A copy of `x`, which each process has, on devices of several processes: each gives its own devices their part."""
+    if isinstance(x, jax.Array) and x.sharding.device_set == place.device_set:
+        copied: Array = jax.jit(jnp.copy, out_shardings=place)(x)
+        return copied
+    x = np.asarray(x)
+    made: Array = jax.make_array_from_callback(x.shape, place, lambda part: x[part])
+    return made
 
 
 def _narrowed(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnlamp.arrays import Array, Tree, is_float
+from fnlamp.arrays import Array, Tree, is_float, over_processes
 
 
 def map(function: Callable[..., Any], *trees: Tree, is_leaf: Callable[[Any], bool] | None = None) -> Tree:
@@ -105,7 +105,14 @@ def cast(tree: Tree, dtype: Any) -> Tree:
 
 def copy(tree: Tree, device: Any = None) -> Tree:
     """New buffers with the same numbers, so that the originals survive donation."""
-    return jax.tree.map(lambda x: jax.device_put(x, device, may_alias=False), tree)
+
+    def one(x: Any) -> Any:
+        place = x.sharding if device is None and isinstance(x, jax.Array) else device
+        if isinstance(place, jax.sharding.Sharding) and not place.is_fully_addressable:
+            return over_processes(x, place)
+        return jax.device_put(x, device, may_alias=False)
+
+    return jax.tree.map(one, tree)
 
 
 def global_norm(tree: Tree) -> Array:

@@ -80,7 +80,7 @@ def _on_host(x: jax.Array, path: str, copied: bool) -> tuple[Leaf, np.ndarray[An
     if not isinstance(x, jax.core.Tracer):
         if x.is_deleted():
             raise refused(path, "an array that was deleted or donated", "save the state that replaced it")
-        if not x.is_fully_addressable:
+        if not (x.is_fully_addressable or x.is_fully_replicated):
             raise refused(path, "an array of which other processes hold parts", "gather it first")
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         leaf, array = _on_host(jax.random.key_data(x), path, copied)

@@ -12,7 +12,7 @@ from fnlamp.arrays import Tree
 from fnlamp.effect import UNKNOWN, Effect, Interrupted, Outline, Resource, Runtime
 from fnlamp.given import shown
 from fnlamp.stream import BatchStream
-from fnlamp.train.arguments import check_factory, check_start, place_of
+from fnlamp.train.arguments import check_factory, check_start, workspace_of
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.factory import LoopContext, use_stream
 from fnlamp.train.plan import rows_line
@@ -51,7 +51,7 @@ class Pass:
 
         def program(stream: BatchStream[Any]) -> Effect[Any, Any]:
             def call(runtime: Runtime) -> Result[Any, Any] | Interrupted:
-                return self.work(trained, stream, runtime, Workspace(place_of(runtime)))
+                return self.work(trained, stream, runtime, workspace_of(runtime))
 
             return Effect.call(call)
 

@@ -18,6 +18,7 @@ from fnlamp.layer import Layer
 from fnlamp.loss import Loss, as_metric
 from fnlamp.optim import Optimizer
 from fnlamp.stream import BatchStream
+from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.fold import Fold
 from fnlamp.train.gradient import Gradient
 from fnlamp.train.indicators.indicator import Indicator
@@ -176,6 +177,11 @@ def device_of(device: Any) -> Any:
         except RuntimeError as error:
             raise ValueError(f"Runtime.device is the name of a platform of this machine, got {device!r}: {error}") from error
     raise TypeError(f"Runtime.device is a jax.Device, as jax.devices()[0], or the name of a platform, got {_shown(device)}")
+
+
+def workspace_of(runtime: Runtime) -> Workspace:
+    """What a run mutates, on the devices of the runtime and with the processes of its executor."""
+    return Workspace(place_of(runtime), getattr(runtime.executor, "cluster", None), runtime.cancel)
 
 
 def place_of(runtime: Runtime) -> Any:

@@ -134,7 +134,7 @@ def run_evaluation(
             if runtime.observers:
                 total = None if stream.length is None else float(stream.length)
                 runtime.tell(Advanced(name, Progress(tally.sums(carry).steps, total, "batches"), step, epoch))
-            if runtime.cancel.requested:
+            if workspace.cancelled(runtime):
                 return Interrupted()
         sums = tally.sums(carry)
         # A label out of range, or the numbers themselves.

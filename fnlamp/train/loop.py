@@ -14,11 +14,12 @@ from fnlamp.arrays import Tree, placed_on, to_device
 from fnlamp.checkpoint import Writer, writer
 from fnlamp.effect import Effect, Reached, Runtime, do, iterate
 from fnlamp.fault import Broken, FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
+from fnlamp.scale import Cluster
 from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
 from fnlamp.track import Alert, Alerted, Started
 from fnlamp.train import tally
-from fnlamp.train.arguments import place_of, takes_trained
+from fnlamp.train.arguments import takes_trained, workspace_of
 from fnlamp.train.check import check_batch, check_classes, recipe_of
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.events import Timing, alerted, counted, measured
@@ -85,7 +86,7 @@ class Loop:
                 made = use_stream(of.validation_batches, context("validation"), validate, "validation_batches")
                 validation = yield from made
             report = progress.report(of, validation, runtime.clock.now() - started)
-            progress = self.reach(progress.decided(of, report).after(report))
+            progress = self.reach(progress.decided(of, report, self.workspace.to_host).after(report))
             runtime.say(str(report))
             self.tell_epoch(progress, report, runtime)
             self.say_stopped(progress, runtime)
@@ -166,7 +167,7 @@ class Loop:
                         return Failure(self.broke(progress, stream, reached.broken, runtime))
                     if self.saver is not None:
                         self.saver.reached(progress, stream)
-                    if runtime.cancel.requested:
+                    if self.workspace.cancelled(runtime):
                         self.reach(progress.within(stream, of.seed))
                         return Interrupted()
             except FaultError:
@@ -269,18 +270,34 @@ def run(program: Program) -> Effect[Trained, Any]:
     """The effect that runs the program, each time from the start."""
 
     def fresh(runtime: Runtime) -> Effect[Trained, Any]:
-        workspace, policy = Workspace(place_of(runtime)), program.checkpoints
+        workspace, policy = workspace_of(runtime), program.checkpoints
+        cluster = workspace.cluster
         if policy is None:
-            return Loop(program, workspace).program()
+            return alone(Loop(program, workspace).program(), cluster)
 
-        def saving(writer: Writer) -> Effect[Trained, Any]:
-            return Effect.checked(lambda: Saver(program, policy, writer, runtime)).bind(
+        def saving(writer: Writer | None) -> Effect[Trained, Any]:
+            made = Effect.checked(lambda: Saver(program, policy, writer, runtime, cluster)).bind(
                 lambda saver: Loop(program, workspace, saver).program()
             )
+            return alone(made, cluster)
 
+        if cluster is not None and cluster.process:
+            return saving(None)
         return writer(policy.folder, keep=policy.keep).use(saving)
 
     return Effect.access(fresh)
+
+
+def alone(program: Effect[Trained, Any], cluster: Cluster | None) -> Effect[Trained, Any]:
+    """The program of which, in a cluster, process 0 alone logs and tells observers."""
+    if cluster is None or not cluster.process:
+        return program
+
+    def quiet(runtime: Runtime) -> Runtime:
+        # With observers or without, a step is another program, which must be the same in each process.
+        return replace(runtime, log=None, observers=(lambda event: None,) if runtime.observers else ())
+
+    return program.local(quiet)
 
 
 def batch_at(stream: BatchStream[Any], position: Any) -> Tree:

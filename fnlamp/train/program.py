@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from fnlamp import tree
-from fnlamp.arrays import array_spec, describe
+from fnlamp.arrays import array_spec, describe, to_device
 from fnlamp.checkpoint import Loaded
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, located
@@ -190,7 +190,7 @@ class Program:
         """What every step reads: the root of the steps' keys, and the hyperparameters' numbers."""
         numbers = self.optimizer.numbers(made.params, made.tags)
         root = name_key(seed_key(self.seed), "step")
-        return root, jax.tree.map(lambda x: jax.device_put(x, device), numbers)
+        return root, jax.tree.map(lambda x: to_device(x, device), numbers)
 
     def carry(self, plan: Plan, stream: BatchStream[Any], device: Any, where: Any = None) -> Carry:
         """What the first step is given: fresh parameters, given ones, or the state of the run to resume.

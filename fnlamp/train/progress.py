@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
-import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State
+from fnlamp.arrays import Params, State, Tree, to_device
 from fnlamp.checkpoint import Record, rebuilt
 from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.stream import BatchStream
@@ -86,7 +85,7 @@ class Progress:
         found = [Kept(program.model, slot.params, slot.layer_state, slot.epoch, self.features) for slot in kept]
         return found[0] if fold.slots == 1 else tuple(found)
 
-    def decided(self, program: Program, report: EpochReport) -> Progress:
+    def decided(self, program: Program, report: EpochReport, to_host: Callable[[Tree], Tree]) -> Progress:
         """After the folds' step on the report: with their new accumulators and verdicts, and the weights that they keep."""
         folds, kept, weights, alerts = dict(self.folds), dict(self.kept), None, {}
         for name, fold in program.folds.items():
@@ -96,7 +95,7 @@ class Progress:
                 alerts[name] = verdict.alert
             if verdict.keep is not None:
                 # A copy that no later step writes to, and one for all folds that keep this epoch.
-                weights = weights or jax.tree.map(np.array, self.weights(program))
+                weights = weights or to_host(self.weights(program))
                 kept[name] = {**kept.get(name, {}), verdict.keep: Slot(report.epoch, *weights)}
         return replace(self, folds=folds, kept=kept, alerts=alerts)
 
@@ -110,7 +109,7 @@ class Progress:
     def after(self, report: EpochReport) -> Progress:
         """At the start of the next epoch, with an empty tally on the device of the last."""
         before = self.carry.tally
-        empty = jax.device_put(tally.cleared(before), before.sharding if before.committed else None)
+        empty = to_device(tally.cleared(before), before.sharding if before.committed else None)
         return replace(
             self,
             epoch=self.epoch + 1,

@@ -89,7 +89,7 @@ def _work(trained: A, stream: BatchStream[Any], runtime: Runtime, workspace: Wor
             carry = reached.carry
             if reached.broken:
                 return Failure(NonFinite(Broken.STATE, epoch_of(trained), int(carry.step) + 1, trained))
-            if runtime.cancel.requested:
+            if workspace.cancelled(runtime):
                 return Interrupted()
     if not int(carry.step):
         return Failure(stream.why_empty)

@@ -11,6 +11,7 @@ from returns.result import Result, Success
 from fnlamp.checkpoint import Saved, Writer
 from fnlamp.effect import Defect, Effect, Exit, Runtime
 from fnlamp.fault import Fault, FaultError, RunExists
+from fnlamp.scale import Cluster, gathered, is_here
 from fnlamp.stream import BatchStream
 from fnlamp.train.checkpoints import Checkpoints, Fork
 from fnlamp.train.program import Program
@@ -25,10 +26,14 @@ class Saver:
 
     `savable` is the last progress that a run may be resumed from: after a dispatch, or after an epoch and its hook, never
     between the report of an epoch and its hook.  Raises: `FaultError` of `RunExists`.
+
+    In a cluster, process 0 has the writer and decides when to save. Others have none: they only give their parts of the arrays.
     """
 
-    def __init__(self, of: Program, policy: Checkpoints, writer: Writer, runtime: Runtime) -> None:
-        self.of, self.policy, self.writer, self.runtime = of, policy, writer, runtime
+    def __init__(
+        self, of: Program, policy: Checkpoints, writer: Writer | None, runtime: Runtime, cluster: Cluster | None = None
+    ) -> None:
+        self.of, self.policy, self.writer, self.runtime, self.cluster = of, policy, writer, runtime, cluster
         self.savable: Progress | None = None
         self.failed: tuple[Fault, ...] = ()
         self.words: Mapping[str, str] = {}
@@ -37,7 +42,7 @@ class Saver:
         self._print: tuple[BatchStream[Any], Any] | None = None
         self._time = runtime.clock.now()
         self._step = 0 if of.resume is None else int(state_of(of.resume).step)
-        newest = writer.newest
+        newest = None if writer is None else writer.newest
         if newest is not None and (of.resume is None or newest.step > self._step):
             raise FaultError(RunExists(str(policy.folder), newest.path, newest.step, None if of.resume is None else self._step))
 
@@ -45,7 +50,7 @@ class Saver:
         """After a dispatch.  Raises: `FaultError` if a save has failed and the policy is to stop."""
         self.savable, self._stream = progress, stream
         self._look()
-        if not self.writer.busy and self._due(progress):
+        if self._agreed(self.writer is not None and not self.writer.busy and self._due(progress)):
             self._save(progress)
 
     def ended(self, progress: Progress) -> None:
@@ -53,7 +58,7 @@ class Saver:
         self.savable, self._stream = progress, None
         self._look()
         every = self.policy.epochs
-        if (every is not None and (progress.epoch - 1) % every == 0) or self._due(progress):
+        if self._agreed((every is not None and (progress.epoch - 1) % every == 0) or self._due(progress)):
             self._save(progress)
 
     def last(self, exit: Exit[Any, Any]) -> Effect[None, Any]:
@@ -61,11 +66,18 @@ class Saver:
 
         def call(runtime: Runtime) -> Result[None, Any]:
             stopped = not isinstance(exit, Success)
+            if self.writer is None:
+                if not stopped and self.savable is not self._submitted and self.savable is not None:
+                    self._save(self.savable)
+                return Success(None)
             seconds = self.policy.grace if stopped else None
             end = runtime.clock.now() + self.policy.grace
             idle = self.writer.wait(seconds, self._insisted)
             now = isinstance(exit, Defect) and not isinstance(exit.cause, Exception)  # a second signal
-            if idle and not now and not self.failed and self.savable is not self._submitted and self.savable is not None:
+            # The arrays of other processes can be had from them only while they run as well.
+            whole = not stopped or self.savable is None or is_here(self.savable.carry)
+            ready = idle and whole and not now and not self.failed
+            if ready and self.savable is not self._submitted and self.savable is not None:
                 self._save(self.savable)
                 idle = self.writer.wait(max(end - runtime.clock.now(), 0.0) if stopped else None, self._insisted)
             if not idle:
@@ -77,7 +89,7 @@ class Saver:
 
     def signed(self, trained: Trained) -> Trained:
         """With the newest finished save of the run, and the faults of those that failed."""
-        newest: Saved | None = self.writer.newest
+        newest: Saved | None = None if self.writer is None else self.writer.newest
         return replace(trained, saved=None if newest is None else newest.path, unsaved=self.failed)
 
     # ---- the parts
@@ -94,13 +106,24 @@ class Saver:
                 self._print = self._stream, print_of(self._stream, self.of.seed)
             progress = replace(progress, stream=self._print[1])
             check_position(progress.position, self._stream)
+        if self.cluster is not None and not is_here(progress.carry):
+            progress = replace(progress, carry=gathered(progress.carry, self.cluster))
         trained, start = progress.trained(self.of), self.of.resume
         parent = start.path if isinstance(start, Fork) else None
         self._step, self._time = int(trained.state.step), self.runtime.clock.now()
-        self.writer.submit(self._step, stored(trained, self.words), note_of(trained, parent))
+        if self.writer is not None:
+            self.writer.submit(self._step, stored(trained, self.words), note_of(trained, parent))
         self._submitted = self.savable
 
+    def _agreed(self, due: bool) -> bool:
+        """What process 0 decides."""
+        if self.cluster is None:
+            return due
+        return self.cluster.meet("whether to save", "1" if due else "", deadline=10 * self.cluster.deadline)[0] == "1"
+
     def _look(self, *, stop: bool = True) -> None:
+        if self.writer is None:
+            return
         found = self.writer.failures()
         self.failed = (*self.failed, *found)
         for fault in found:

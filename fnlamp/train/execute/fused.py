@@ -62,7 +62,7 @@ class Fused:
         """What is reached after each chunk."""
         workspace.begin(body)
         running: Any = None  # what the last dispatch gives
-        since = 0.0
+        since, done = 0.0, 0
 
         def enough(filling: Filling, left: int) -> bool:
             wanted = min(self._steps(workspace, body, filling.size), filling.room)
@@ -74,7 +74,7 @@ class Fused:
             of_view(stream, position, body, workspace)
             if stream.view is not None
             else of_host(stream, position, workspace, self.chunk, enough),
-            workspace.step_seconds,
+            workspace,
         )
         while (supply := supplies.take()) is not None:
             pace = (body, supply.size)
@@ -84,12 +84,13 @@ class Fused:
             at = supply.start
             while at < supply.stop:
                 stop = min(at + self._steps(workspace, body, supply.size), at + most, supply.stop)
+                stop = at + workspace.agreed(stop - at, done)
                 since = time.perf_counter()
                 new, broken, *rows = run(carry, workspace.spare(body, carry), at, stop)
                 running = broken
                 if stop == supply.stop:
                     supplies.prepare_during(running, stop - at, pace)
-                if int(broken):
+                if int(workspace.awaited(broken)):
                     again = partial(_again, run, workspace)
                     good, last, broken = last_good(again, carry, at, stop, broken)
                     recorded = read(rows, last + 1 - at)
@@ -102,6 +103,7 @@ class Fused:
                     FIRST if before is None else max(1, min(int(self.seconds / max(taken, 1e-9)), 4 * before))
                 )
                 workspace.spares[body], carry = carry, new
+                done += stop - at
                 recorded, at = read(rows, stop - at), stop
                 yield Reached(carry, supply.position(at), waited=supplies.waited(), recorded=recorded)
 

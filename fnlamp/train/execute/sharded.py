@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Tree
+from fnlamp.arrays import Array, Tree, to_device
 from fnlamp.effect import Reached
-from fnlamp.given import function, shown
+from fnlamp.given import function, instance, shown
+from fnlamp.scale import Cluster
 from fnlamp.stream import BatchStream
 from fnlamp.train.execute.body import Body
 from fnlamp.train.execute.fused import Fused
@@ -34,7 +35,12 @@ class Sharded:
 
     Without a mesh, all devices are one axis named "data". Everything is a function of whole batches: batch norm, losses and
     metrics are over all rows, dropout masks and shuffles do not depend on the devices, and a batch that does not divide
-    evenly is computed too. `chunk` and `seconds` are those of `Fused`.
+    evenly is computed too.
+
+    With a `cluster` of several processes, each runs this program on its own part of the mesh; they meet before each dispatch,
+    so that one that is lost or late is a fault in the others, and stop after the same step. Process 0 saves.
+
+    `chunk` and `seconds` are those of `Fused`.
 
     Reference: Xu et al. 2021, "GSPMD: general and scalable parallelization for ML computation graphs".
     """
@@ -42,6 +48,7 @@ class Sharded:
     mesh: Mesh | None = None
     rules: Mapping[str, Rule] = field(default_factory=dict)
     batch: str | None = field(default=None, kw_only=True)
+    cluster: Cluster | None = field(default=None, kw_only=True)
     chunk: int | None = field(default=None, kw_only=True)
     seconds: float = field(default=0.2, kw_only=True)
 
@@ -56,6 +63,7 @@ class Sharded:
         for name in (*self.rules, *(() if self.batch is None else (self.batch,))):
             if name not in names:
                 raise ValueError(f"Sharded: the mesh has the axes {', '.join(names)}, got {name!r}")
+        instance("Sharded: cluster", self.cluster, Cluster | None, "a Cluster, from scale.cluster().use(...)")
         object.__setattr__(self, "rules", MappingProxyType(dict(self.rules)))
         Fused(self.chunk, self.seconds)
 
@@ -81,7 +89,7 @@ class Sharded:
         """What is reached after each chunk."""
         mesh: Mesh = workspace.device.mesh
         whole = place(mesh)
-        carry = jax.tree.map(lambda x: x if isinstance(x.sharding, NamedSharding) else jax.device_put(x, whole), carry)
+        carry = jax.tree.map(lambda x: x if isinstance(x.sharding, NamedSharding) else to_device(x, whole), carry)
         spread = self.body(body, mesh, jax.tree.map(lambda x: x.sharding, carry))
         return Fused(self.chunk, self.seconds).fold(spread, shared, carry, stream, position, workspace)
 

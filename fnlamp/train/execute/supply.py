@@ -48,8 +48,8 @@ class Early:
     `paces` has the least seconds of a step that were measured, by what they are the pace of, and how often.
     """
 
-    def __init__(self, supplies: Iterator[Supply], paces: dict[Any, tuple[float, int]]) -> None:
-        self.supplies, self.paces = supplies, paces
+    def __init__(self, supplies: Iterator[Supply], workspace: Workspace) -> None:
+        self.supplies, self.workspace, self.paces = supplies, workspace, workspace.step_seconds
         self.ready: tuple[Supply | None, FaultError | None] | None = None
         self._waited = 0.0
 
@@ -58,7 +58,7 @@ class Early:
         launched = time.perf_counter()
         least, count = self.paces.get(pace, (math.inf, 0))
         if count < MEASURED and not running.is_ready():  # when it ends by itself is seen only by waiting for it
-            running.block_until_ready()
+            self.workspace.awaited(running).block_until_ready()
             self.paces[pace] = min(least, (time.perf_counter() - launched) / steps), count + 1
         began, busy = time.perf_counter(), not running.is_ready()
         self._prepare()

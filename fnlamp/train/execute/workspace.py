@@ -7,10 +7,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 
 from fnlamp import tree
 from fnlamp.arrays import Array, Tree, to_device
+from fnlamp.effect import CancelToken, Runtime
+from fnlamp.scale import Cluster, await_ready, gathered
 from fnlamp.stream import Recipe
 from fnlamp.train.execute.body import Body
 
@@ -32,8 +35,8 @@ class Workspace:
     recipe of the last epoch. Runs that share `elsewhere` have each host array on the device once.
     """
 
-    def __init__(self, device: Any = None) -> None:
-        self.device = device
+    def __init__(self, device: Any = None, cluster: Cluster | None = None, cancel: CancelToken | None = None) -> None:
+        self.device, self.cluster, self.cancel, self.stopping = device, cluster, cancel, False
         self.reached: Any = None
         self.steps_of: tuple[Body, Any] | None = None
         self.elsewhere: WeakValueDictionary[Any, Placed] = WeakValueDictionary()
@@ -46,6 +49,37 @@ class Workspace:
         self.spares: dict[Body, Tree] = {}
         self._placed: dict[Body, dict[int, Placed]] = {}
         self._earlier: dict[int, Placed] = {}
+
+    def agreed(self, steps: int, taken: int) -> int:
+        """The steps of the next dispatch: of a cluster, the fewest that one of its processes has data for.
+
+        Each says whether it is cancelled, too, so that all stop after the same step.
+        Fails: as `Cluster.meet`.
+        """
+        if self.cluster is None:
+            return steps
+        wanted = f"{steps} {int(self.cancel is not None and self.cancel.requested)}"
+        # Before the first steps, another process may still compile, or run what comes after an epoch.
+        patience = self.cluster.deadline * (1 if taken else 10)
+        met = self.cluster.meet(f"after {taken} steps", wanted, deadline=patience)
+        self.stopping = any(each.endswith(" 1") for each in met)
+        self.cluster.doing("computing")
+        return min(int(each.split()[0]) for each in met)
+
+    def awaited(self, array: Any) -> Any:
+        """The array when it is computed.  Fails: as `await_ready`, if another process of the cluster is lost meanwhile."""
+        if self.cluster is not None:
+            await_ready(array, self.cluster)
+            self.cluster.doing("making its next batches")
+        return array
+
+    def to_host(self, arrays: Tree) -> Tree:
+        """A copy in this process's memory, which no later step writes to."""
+        return jax.tree.map(np.array, arrays) if self.cluster is None else gathered(arrays, self.cluster)
+
+    def cancelled(self, runtime: Runtime) -> bool:
+        """Whether to stop after this dispatch: of a cluster, what its processes agreed on before it."""
+        return runtime.cancel.requested if self.cluster is None else self.stopping
 
     def begin(self, body: Body) -> None:
         """A new fold: what the body's last one placed goes unless it is placed again."""
