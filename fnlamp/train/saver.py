@@ -119,7 +119,7 @@ class Saver:
         """What process 0 decides."""
         if self.cluster is None:
             return due
-        return self.cluster.meet("whether to save", "1" if due else "", deadline=10 * self.cluster.deadline)[0] == "1"
+        return self.cluster.meet("whether to save", "1" if due else "")[0] == "1"
 
     def _look(self, *, stop: bool = True) -> None:
         if self.writer is None:

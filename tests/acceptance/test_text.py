@@ -30,13 +30,15 @@ def test_the_lstm_learns_the_time_machine(tmp_path):
     assert losses[-1]["train"] < 2.6
 
 
-def test_the_gpt_learns_shakespeare(tmp_path):
+def test_the_gpt_learns_shakespeare(tmp_path, monkeypatch):
     """nanoGPT's README states a validation loss of 1.88 for these sizes and 2,000 steps."""
     folder = os.environ.get("FNLAMP_TEXT")
     if folder is None or not (Path(folder) / "tinyshakespeare.txt").exists():
         pytest.skip("FNLAMP_TEXT names no folder with tinyshakespeare.txt")
     path = tmp_path / "figures.json"
-    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "gpt.py"))
+    examples = Path(__file__).parents[2] / "examples"
+    monkeypatch.syspath_prepend(examples)  # as Python does for a script
+    example = runpy.run_path(str(examples / "gpt.py"))
     assert example["main"](["--data", str(Path(folder) / "tinyshakespeare.txt"), "--json", str(path)]) == 0
     figures = json.loads(path.read_text())
     print(figures)

@@ -43,7 +43,6 @@ def apart(outcome, one):
         (2, "mlp", "full"),
         pytest.param(3, "mlp", "copies", marks=SLOW),  # 32 rows do not divide by 3
         pytest.param(2, "gpt", "tensor", marks=SLOW),
-        pytest.param(4, "gpt", "full", marks=SLOW),
     ],
 )
 def test_processes_have_the_numbers_of_one(count, model, layout):
@@ -76,7 +75,7 @@ def harmed(tmp_path, how, victim, after, count=4):
 
 
 @SLOW
-@pytest.mark.parametrize(("how", "victim"), [("kill", 1), ("kill", 0), ("stop", 2), ("slow", 3), ("interrupt", 1)])
+@pytest.mark.parametrize(("how", "victim"), [("kill", 1), ("kill", 0), ("stop", 2), ("slow", 3)])
 def test_a_harmed_process_ends_the_others_soon_and_by_name(tmp_path, how, victim):
     harmed(tmp_path, how, victim, 9.0 + random.Random(how).random())
 
@@ -87,8 +86,8 @@ def test_a_run_that_lost_a_process_goes_on_with_fewer(tmp_path, count):
     """Saved by process 0, whose last save resumes on fewer processes: to the numbers of a run of one, each row once."""
     _, reached, folder = harmed(tmp_path, "kill", 3, 9.0)
     epochs = max(reached // 7 + 3, 6)  # of 7 steps
-    resumed, text = run(count, folder=folder, resume=True, epochs=epochs)
-    one, _ = run(None, epochs=epochs)
+    resumed, text = run(count, folder=folder, resume=True, epochs=epochs, how="calm")
+    one, _ = run(None, epochs=epochs, how="calm")
     for process in range(count):
         assert resumed[process]["kind"] == "Success", text
         assert [epoch[2] for epoch in resumed[process]["curve"]] == [203] * epochs

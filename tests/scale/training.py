@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from returns.result import Failure
 
 from fnlamp import checkpoint, fault, loss, models, nn, optim, stream, train
-from fnlamp.effect import Effect, Runtime
+from fnlamp.effect import Defect, Effect, Runtime
 from fnlamp.scale import Cluster, cluster, gathered
 
 RANDOM = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def describe(settings: dict[str, Any], here: Cluster | None, resume: Any = None)
 
     def batches(context: train.LoopContext) -> Any:
         made = stream.minibatches(x, y, batch_size=32, seed=context.seed)
-        return made if not settings["how"] else replace(made, view=None, step=paced(made.step))
+        return made if not settings["how"] else replace(made, view=None, source=paced(made.source))
 
     def paced(step: Any) -> Any:
         def slow(state: Any) -> Any:
@@ -111,6 +111,8 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     exit = cluster(deadline=settings["deadline"]).use(inside).run_exit(quiet)
     failure: Any = None
     match exit:
+        case Defect(cause):
+            raise cause
         case Failure(failure) | (fault.Interrupted() as failure):
             pass
     state = getattr(failure, "state", None)

@@ -211,9 +211,11 @@ def test_the_share_of_waiting_is_that_in_which_the_device_has_no_batch(executor,
         epochs=4,
     )
     _, told = watched(program, executor=executor)
+    shares = []
     for event in of(told, Measured)[1:]:  # the first has the time of compiling in it
         seconds = event.values["epoch.samples"] / event.values["epoch.samples_per_second"]
         waited = seconds * event.values["epoch.waiting"]
         # No more than the time in which no step sleeps, and of each load what is longer than the step beside it.
         assert 0.8 * 5 * (load - step) <= waited <= seconds - 5 * step + 0.05 * seconds
-        assert load or waited < 0.1 * seconds
+        shares.append(waited / seconds)
+    assert load or min(shares) < 0.1  # another program may delay one epoch, not each

@@ -84,7 +84,7 @@ class Fused:
             at = supply.start
             while at < supply.stop:
                 stop = min(at + self._steps(workspace, body, supply.size), at + most, supply.stop)
-                stop = at + workspace.agreed(stop - at, done)
+                stop = at + workspace.agreed(stop - at, done, first=pace not in workspace.paces)
                 since = time.perf_counter()
                 new, broken, *rows = run(carry, workspace.spare(body, carry), at, stop)
                 running = broken

@@ -50,7 +50,7 @@ class Workspace:
         self._placed: dict[Body, dict[int, Placed]] = {}
         self._earlier: dict[int, Placed] = {}
 
-    def agreed(self, steps: int, taken: int) -> int:
+    def agreed(self, steps: int, taken: int, *, first: bool) -> int:
         """The steps of the next dispatch: of a cluster, the fewest that one of its processes has data for.
 
         Each says whether it is cancelled, too, so that all stop after the same step.
@@ -59,8 +59,7 @@ class Workspace:
         if self.cluster is None:
             return steps
         wanted = f"{steps} {int(self.cancel is not None and self.cancel.requested)}"
-        # Before the first steps, another process may still compile, or run what comes after an epoch.
-        patience = self.cluster.deadline * (1 if taken else 10)
+        patience = self.cluster.deadline * (10 if first else 1)  # another process may still make its data or compile
         met = self.cluster.meet(f"after {taken} steps", wanted, deadline=patience)
         self.stopping = any(each.endswith(" 1") for each in met)
         self.cluster.doing("computing")
