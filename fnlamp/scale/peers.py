@@ -1,33 +1,33 @@
 """What a process knows of the others, through the coordination service's store of keys and values.
 
-Two threads talk to the coordinator, because its calls may hang when it does: `_beat` writes a sign of life every second and
-reads those of the others, `_exchange` holds the meetings. The thread of the program only waits, and looks at what they found.
+Two threads talk to the coordinator, because calls to it may hang: `_beat` writes a sign of life every second and reads those
+of the others, a worker holds the meetings. The thread of the program only waits, and looks at what they have found.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jax
 
 from fnlamp.effect.runtime import GLANCE, Stopped
 from fnlamp.fault import Fault, FaultError, Interrupted, MeetingsDiffer, ProcessFailed, ProcessLate, ProcessLost
+from fnlamp.scale.worker import Worker
 
 LIFE: Final = "fnlamp/life/"
 MEET: Final = "fnlamp/meet/"
 VERDICT: Final = "verdict"
 GET: Final = 500
 """Milliseconds for which a call waits for a key; then the thread looks again whether the run is over."""
-_KINDS: Final[dict[str, Callable[..., Fault]]] = {
-    each.__name__: each for each in (Interrupted, MeetingsDiffer, ProcessFailed, ProcessLate, ProcessLost)
-}
+
+_FAULTS: Final[tuple[Callable[..., Fault], ...]] = (Interrupted, MeetingsDiffer, ProcessFailed, ProcessLate, ProcessLost)
+_KINDS: Final = {each.__name__: each for each in _FAULTS}
 
 
 class Patience:
@@ -44,20 +44,6 @@ class Patience:
 
 
 @dataclass
-class Meeting:
-    """A meeting in progress: what this process brings, and what it has found so far."""
-
-    number: int
-    name: str
-    value: str
-    missing: tuple[int, ...] = ()
-    found: tuple[tuple[str, str], ...] | None = None
-    error: Exception | None = None
-    over: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass
 class Life:
     """The last sign of life of a process, and for how long it has been the last."""
 
@@ -65,84 +51,103 @@ class Life:
     silent: float = 0.0
 
     @property
-    def told(self) -> list[str]:
-        return [*self.text.split("|", 3), "", "", ""][1:4]  # whether it knows the verdict, its meetings, what it does
+    def knows(self) -> bool:
+        """Whether it knows why the cluster ends, or has left."""
+        return bool(self._told(1))
+
+    @property
+    def doing(self) -> str:
+        return self._told(2)
+
+    def _told(self, at: int) -> str:
+        return [*self.text.split("|", 2), "", ""][at]
 
 
 class Peers:
-    """The other processes of the cluster. `close` ends the threads."""
+    """The other processes of the cluster, until `leave`. `gone` is set when the connection to process 0 is lost."""
 
     def __init__(self, client: Any, process: int, processes: int, deadline: float, gone: threading.Event) -> None:
         self.client, self.process, self.processes, self.deadline, self.gone = client, process, processes, deadline, gone
         self.interval = min(1.0, deadline / 5)
         self.lives = {other: Life() for other in range(processes) if other != process}
-        self.doing, self.meetings, self.answers, self.left, self.mute = "starting", 0, 0, False, False
-        # `mute`: the coordinator does not answer, so that no further call is made, which would hang as well.
-        self.verdict: Fault | None = None
-        self.stopping, self.meeting = threading.Event(), threading.Lock()
-        self.agenda: queue.SimpleQueue[Meeting | None] = queue.SimpleQueue()
-        self.threads = [
-            threading.Thread(target=function, name="fnlamp-cluster", daemon=True) for function in (self._beat, self._exchange)
-        ]
-        for thread in self.threads:
-            thread.start()
+        self.doing, self.meetings, self.answers, self.left = "starting", 0, 0, False
+        self.mute = False  # the coordinator does not answer: further calls would hang as well
+        self.missing: tuple[int, ...] = ()  # who has not come to the present meeting
+        self.verdict: Fault | None = None  # why the cluster ends, the same in all processes
+        self.stopping, self.present = threading.Event(), threading.Lock()
+        self.exchange, self.computing = Worker(), Worker()
+        self.beat = threading.Thread(target=self._beat, name="fnlamp-cluster", daemon=True)
+        self.beat.start()
 
     # ---- the program's thread
 
     def meet(self, name: str, value: str, deadline: float) -> tuple[str, ...]:
         """Every process's value.  Raises: `FaultError` with a `ClusterFault`; `Stopped` if another process was interrupted."""
-        if not self.meeting.acquire(blocking=False):
+        if not self.present.acquire(blocking=False):
             raise RuntimeError(f"the meeting {name!r} began during another one: only one thread of a process may meet")
         try:
             self._check_verdict()
-            self.meetings += 1
-            meeting = Meeting(self.meetings, name, value)
-            self.doing = f"at {name!r}"
-            self.agenda.put(meeting)
-            self.wait(meeting.done.wait, name, deadline, lambda: meeting.missing)
+            self.meetings, self.missing, self.doing = self.meetings + 1, (), f"at {name!r}"
+            number, brought = self.meetings, json.dumps([name, value])
+            call = self.exchange.call(lambda: self._gather(number, brought))
+            self.wait(call.done.wait, name, deadline, lambda: self.missing)
         finally:
-            self.meeting.release()
-            self.doing = f"after {name!r}"
-        if meeting.found is None:
-            self.mute = True
-            raise FaultError(self.settle(ProcessLost((0,), name, 0.0))) from meeting.error
-        names = tuple(name for name, _ in meeting.found)
+            self.present.release()
+        self.doing = f"after {name!r}"
+        if call.error is not None:
+            raise FaultError(self.settle(self._no_coordinator(name, 0.0))) from call.error
+        names = tuple(each for each, _ in call.value)
         if len({*names}) > 1:
             raise FaultError(self.settle(MeetingsDiffer(names)))
-        return tuple(value for _, value in meeting.found)
+        if self.process == 0 and number > 1:  # all have read the meeting before, else they would not be at this one
+            self.exchange.call(lambda: self.client.key_value_delete(f"{MEET}{number - 1}/"))
+        return tuple(each for _, each in call.value)
 
-    def wait(self, ready: Callable[[float], object], name: str, deadline: float, missing: Callable[[], Sequence[int]]) -> None:
-        """Wait until `ready(seconds)`, as long as all processes live, and `missing()` for at most `deadline` seconds."""
+    def wait(
+        self, ready: Callable[[float], object], name: str, deadline: float | None, missing: Callable[[], Sequence[int]]
+    ) -> None:
+        """Wait until `ready(seconds)`, as long as all processes live; for those `missing()`, at most `deadline` seconds."""
         waited, unanswered, answers = Patience(), Patience(), self.answers
         while not ready(GLANCE):
             self._check_verdict()
             if answers != self.answers:
                 unanswered, answers = Patience(), self.answers
-            fault = self._lost(name, unanswered.tick()) or self._late(name, waited.tick(), deadline, missing())
+            fault = self._lost(name, unanswered.tick())
+            if fault is None and deadline is not None and waited.tick() >= deadline:
+                fault = self._late(name, waited.waited, missing())
             if fault is not None:
                 raise FaultError(self.settle(fault))
 
-    def _lost(self, name: str, unanswered: float) -> Fault | None:
-        if self.process and (self.gone.is_set() or unanswered >= self.deadline):
-            self.mute = True
-            return ProcessLost((0,), name, unanswered, (self.lives[0].told[2],))
-        return self.silent_for(self.deadline, name)
+    def broken(self, name: str) -> None:
+        """Raise the fault of the process that has broken a collective, if it is known yet: a short silence is enough then."""
+        self._check_verdict()
+        fault = self._lost(name, 0.0) or self._silent(3 * self.interval, name)
+        if fault is not None:
+            raise FaultError(self.settle(fault))
 
-    def silent_for(self, seconds: float, name: str) -> Fault | None:
-        """The fault of the processes that have given no sign of life for so long."""
-        lost = tuple(other for other, life in self.lives.items() if life.silent >= seconds)
-        if not lost:
-            return None
-        longest = max(self.lives[other].silent for other in lost)
-        return ProcessLost(lost, name, longest, tuple(self.lives[other].told[2] for other in lost))
+    def settle(self, fault: Fault) -> Fault:
+        """Publish why the cluster ends; returns what all agree on, which another process may have published before."""
+        if self.verdict is None:
+            self._briefly(lambda: self._publish(fault))
+        self.verdict = self.verdict or fault
+        return self.verdict
 
-    def _late(self, name: str, waited: float, deadline: float, missing: Sequence[int]) -> Fault | None:
-        if waited < deadline or not missing:
-            return None
-        quiet = self.silent_for(3 * self.interval, name)
-        if isinstance(quiet, ProcessLost) and {*quiet.processes} & {*missing}:
-            return quiet
-        return ProcessLate(tuple(missing), name, waited, tuple(self.lives[other].told[2] for other in missing))
+    def leave(self) -> None:
+        """Say that this process leaves; process 0, through which the others talk, waits until they know what to do."""
+        self.left = True
+        self.mute = self.mute or self.gone.is_set()
+        self._briefly(self._sign)
+        waited = Patience()
+        while self.process == 0 and waited.tick() < self.deadline:
+            if all(life.knows or life.silent > 3 * self.interval for life in self.lives.values()):
+                break
+            time.sleep(GLANCE)
+        self.stopping.set()
+        # A thread that returns from JAX while the interpreter ends would abort the process; one that hangs does not return.
+        patience = 0.0 if self.mute else 2 * GET / 1000
+        self.exchange.stop(patience)
+        self.beat.join(patience)
+        self.computing.stop(0.0 if self.verdict else patience)
 
     def _check_verdict(self) -> None:
         if isinstance(self.verdict, Interrupted):
@@ -150,21 +155,32 @@ class Peers:
         if self.verdict is not None:
             raise FaultError(self.verdict)
 
-    def settle(self, fault: Fault) -> Fault:
-        """Publish why this cluster ends, and adopt what another process has published before."""
-        if self.verdict is None:
-            self.briefly(lambda: self._publish(fault))
-        self.verdict = self.verdict or fault
-        return self.verdict
+    def _lost(self, name: str, unanswered: float) -> Fault | None:
+        if self.process and (self.gone.is_set() or unanswered >= self.deadline):
+            return self._no_coordinator(name, unanswered)
+        return self._silent(self.deadline, name)
 
-    def _publish(self, fault: Fault) -> None:
-        try:
-            self.client.key_value_set(LIFE + VERDICT, _written(fault))
-        except jax.errors.JaxRuntimeError:  # another one is there already, or the coordinator is gone
-            self.verdict = _read(self.client.key_value_try_get(LIFE + VERDICT))
+    def _no_coordinator(self, name: str, seconds: float) -> ProcessLost:
+        self.mute = True
+        return ProcessLost((0,), name, seconds, tuple(self.lives[0].doing for _ in range(1) if self.process))
 
-    def briefly(self, function: Callable[[], object]) -> None:
-        """Call a function that may hang with the coordinator, on a thread, for at most a second or two; not if it has hung."""
+    def _silent(self, seconds: float, name: str) -> ProcessLost | None:
+        lost = tuple(other for other, life in self.lives.items() if life.silent >= seconds)
+        if not lost:
+            return None
+        longest = max(self.lives[other].silent for other in lost)
+        return ProcessLost(lost, name, longest, tuple(self.lives[other].doing for other in lost))
+
+    def _late(self, name: str, waited: float, missing: Sequence[int]) -> Fault | None:
+        quiet = self._silent(3 * self.interval, name)
+        if quiet is not None and {*quiet.processes} & {*missing}:
+            return quiet
+        return (
+            ProcessLate(tuple(missing), name, waited, tuple(self.lives[other].doing for other in missing)) if missing else None
+        )
+
+    def _briefly(self, function: Callable[[], object]) -> None:
+        """Call a function that may hang, for a second or two."""
         if self.mute:
             return
 
@@ -177,27 +193,17 @@ class Peers:
         thread.join(2 * self.interval)
         self.mute = thread.is_alive()
 
-    def leave(self) -> None:
-        """Say that this process leaves; process 0, whose process the others talk to, waits until they know what to do."""
-        self.left = True
-        self.mute = self.mute or self.gone.is_set()
-        self.briefly(self._sign)
-        waited = Patience()
-        while self.process == 0 and waited.tick() < self.deadline:
-            if all(life.told[0] or life.silent > 3 * self.interval for life in self.lives.values()):
-                break
-            time.sleep(GLANCE)
-        self.stopping.set()
-        self.agenda.put(None)
-        for thread in self.threads:  # one that returns from JAX while the interpreter ends would abort the process
-            thread.join(0.0 if self.mute else 2 * GET / 1000)
+    def _publish(self, fault: Fault) -> None:
+        try:
+            self.client.key_value_set(LIFE + VERDICT, _written(fault))
+        except jax.errors.JaxRuntimeError:  # another one is there already
+            self.verdict = _read(self.client.key_value_try_get(LIFE + VERDICT))
 
     # ---- the threads
 
     def _sign(self) -> None:
-        told = "left" if self.left else "seen" if self.verdict else ""
-        text = f"{time.monotonic()}|{told}|{self.meetings}|{self.doing}"
-        self.client.key_value_set(f"{LIFE}{self.process}", text, allow_overwrite=True)
+        knows = "left" if self.left else "ends" if self.verdict else ""
+        self.client.key_value_set(f"{LIFE}{self.process}", f"{time.monotonic()}|{knows}|{self.doing}", allow_overwrite=True)
 
     def _beat(self) -> None:
         passed, before = Patience(2 * self.interval), 0.0
@@ -215,30 +221,18 @@ class Peers:
                 self.answers += 1
             self.stopping.wait(GLANCE if self.left else self.interval)
 
-    def _exchange(self) -> None:
-        while (meeting := self.agenda.get()) is not None:
-            try:
-                meeting.found = self._gather(meeting)
-            except jax.errors.JaxRuntimeError as error:
-                meeting.error = error
-            meeting.done.set()
-            # All have read the meeting before, else they would not be at this one: its keys can go.
-            if self.process == 0 and meeting.found is not None and meeting.number > 1:
-                with contextlib.suppress(jax.errors.JaxRuntimeError):
-                    self.client.key_value_delete(f"{MEET}{meeting.number - 1}/")
-
-    def _gather(self, meeting: Meeting) -> tuple[tuple[str, str], ...] | None:
-        place = f"{MEET}{meeting.number}/"
-        self.client.key_value_set(f"{place}{self.process}", json.dumps([meeting.name, meeting.value]))
+    def _gather(self, number: int, brought: str) -> tuple[tuple[str, str], ...]:
+        place = f"{MEET}{number}/"
+        self.client.key_value_set(f"{place}{self.process}", brought)
         while not self.stopping.is_set():
             found = {int(key.rsplit("/", 1)[1]): text for key, text in self.client.key_value_dir_get(place)}
-            meeting.missing = tuple(process for process in range(self.processes) if process not in found)
-            if not meeting.missing:
+            self.missing = tuple(process for process in range(self.processes) if process not in found)
+            if not self.missing:
                 values = (json.loads(found[process]) for process in range(self.processes))
                 return tuple((name, value) for name, value in values)
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # not yet there: look again
-                self.client.blocking_key_value_get(f"{place}{meeting.missing[0]}", GET)
-        return None
+                self.client.blocking_key_value_get(f"{place}{self.missing[0]}", GET)
+        return ()
 
 
 def _written(fault: Fault) -> str:

@@ -1,28 +1,61 @@
-"""Waiting for a computation over several processes: one that is stopped in the middle of it must not hang the others."""
+"""Computing over several processes: one that is stopped in the middle of a collective must not hang the others."""
 
 from __future__ import annotations
 
-import math
+import re
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import jax
 
 from fnlamp import tree
 from fnlamp.effect.runtime import GLANCE
 from fnlamp.fault import FaultError
-from fnlamp.given import instance, text
+from fnlamp.given import function, instance, text
 from fnlamp.scale.cluster import Cluster
+from fnlamp.scale.peers import Peers
 from fnlamp.scale.seconds import seconds
 
+A = TypeVar("A")
+
 _SHORTEST: Final = 20e-6
+_BROKEN: Final = re.compile(r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION):")
+"""The beginning of XLA's errors of execution, which JAX raises as `ValueError` or `JaxRuntimeError`."""
 
 
-def await_ready(arrays: Any, cluster: Cluster, at: str = "a computation", *, deadline: float | None = None) -> Any:
-    """Wait until the arrays of a tree are computed, as long as all processes live, and return the tree.
+def computed(compute: Callable[[], A], cluster: Cluster, at: str = "a computation", *, deadline: float | None = None) -> A:
+    """Call a function that computes across processes, and return its arrays once they are computed, as long as all live.
 
-    A computation across processes waits without end for one that is stopped, so ask for its arrays through this before reading
-    them. `at` names it in the fault. `deadline`: the most seconds that it may take, by default as long as it needs.
+    A collective waits without end for a process that is stopped, sometimes in the call itself. So in a cluster of several, the
+    call is made on another thread, which contexts such as `jax.default_device` do not reach. `at` names the computation in a
+    fault. `deadline`: the most seconds that it may take, compilation included; by default as long as it needs.
+
+    Raises: `FaultError` with `ProcessLost`, `ProcessLate` or `ProcessFailed`; what the function raises by itself.
+
+    >>> import jax.numpy as jnp
+    >>> print(computed(lambda: jnp.arange(3) + 1, Cluster(0, 1, 10.0)))
+    [1 2 3]
+    """
+    (
+        function("compute", compute, "a function without arguments"),
+        instance("cluster", cluster, Cluster, "a Cluster"),
+        text("at", at),
+    )
+    peers = cluster._peers
+    if peers is None:
+        return jax.block_until_ready(compute())  # type: ignore[no-any-return, no-untyped-call]
+    most = None if deadline is None else seconds("deadline", deadline)
+    call = peers.computing.call(compute)
+    peers.wait(call.done.wait, at, most, lambda: tuple(peers.lives))
+    if call.error is not None:
+        _blame(peers, at, call.error)
+        raise call.error
+    return await_ready(call.value, cluster, at, deadline=deadline)  # type: ignore[no-any-return]
+
+
+def await_ready(arrays: A, cluster: Cluster, at: str = "a computation", *, deadline: float | None = None) -> A:
+    """Wait until the arrays of a tree are computed, as long as all processes live, and return the tree; see `computed`.
 
     Raises: `FaultError` with `ProcessLost`, `ProcessLate` or `ProcessFailed`; the error of a computation that fails by itself.
 
@@ -31,41 +64,37 @@ def await_ready(arrays: Any, cluster: Cluster, at: str = "a computation", *, dea
     [1 2 3]
     """
     instance("cluster", cluster, Cluster, "a Cluster, from cluster(...).use(...)"), text("at", at)
-    most = math.inf if deadline is None else seconds("deadline", deadline)
-    leaves: list[Any] = [leaf for leaf in tree.leaves(arrays) if isinstance(leaf, jax.Array)]
+    most = None if deadline is None else seconds("deadline", deadline)
     peers = cluster._peers
-    if peers is None:
-        return jax.block_until_ready(arrays)  # type: ignore[no-untyped-call]
-
-    def ready(longest: float) -> bool:
-        end, pause = time.monotonic() + longest, _SHORTEST
-        while not all(leaf.is_ready() for leaf in leaves):
-            if time.monotonic() > end:
-                return False
-            time.sleep(pause)
-            pause = min(2 * pause, GLANCE / 10)
-        return True
-
-    others = tuple(peers.lives)
-    peers.wait(ready, at, most, lambda: others)
+    if peers is not None:
+        leaves: list[Any] = [leaf for leaf in tree.leaves(arrays) if isinstance(leaf, jax.Array)]
+        peers.wait(lambda longest: _ready(leaves, longest), at, most, lambda: tuple(peers.lives))
     try:
-        return jax.block_until_ready(arrays)  # type: ignore[no-untyped-call]
-    except jax.errors.JaxRuntimeError as error:
-        _blame(cluster, at, error)
+        return jax.block_until_ready(arrays)  # type: ignore[no-any-return, no-untyped-call]
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if peers is not None:
+            _blame(peers, at, error)
         raise
 
 
-def _blame(cluster: Cluster, at: str, error: jax.errors.JaxRuntimeError) -> None:
-    """Find the process that is gone, whose connection has broken the computation. Returns if all live: it failed by itself."""
-    peers = cluster._peers
-    assert peers is not None
-    end = time.monotonic() + cluster.deadline + 1.0
+def _ready(leaves: list[Any], longest: float) -> bool:
+    end, pause = time.monotonic() + longest, _SHORTEST
+    while not all(leaf.is_ready() for leaf in leaves):
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, GLANCE / 10)
+    return True
 
-    def over(longest: float) -> bool:
-        time.sleep(longest)
-        return time.monotonic() > end
 
-    try:
-        peers.wait(over, at, math.inf, lambda: ())
-    except FaultError as fault:
-        raise fault from error
+def _blame(peers: Peers, at: str, error: Exception) -> None:
+    """Raise the fault of the process that is gone, whose connection has broken a collective. Returns if all live."""
+    if not _BROKEN.match(str(error)):
+        return  # an error of the caller's function
+    end = time.monotonic() + peers.deadline + 1.0
+    while time.monotonic() < end:
+        try:
+            peers.broken(at)
+        except FaultError as fault:
+            raise fault from error
+        time.sleep(GLANCE)

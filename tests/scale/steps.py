@@ -8,15 +8,17 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from returns.result import Failure
 
 from fnlamp import fault
-from fnlamp.effect import Effect, Runtime
-from fnlamp.scale import Cluster, await_ready, cluster
+from fnlamp.effect import Defect, Effect, Runtime
+from fnlamp.scale import Cluster, cluster, computed
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT}
 
@@ -45,7 +47,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
                 note(settings)
                 raise fault.FaultError(fault.EmptyEpoch(rows=3, batch_size=8))
             peers.meet(f"step {step}", str(step))
-            assert float(await_ready(total(x), peers, f"the sum of step {step}")) == expected
+            assert float(computed(lambda: total(x), peers, f"the sum of step {step}")) == expected
             done.append(step)
         return settings["steps"]
 
@@ -57,7 +59,9 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         )
     )
     exit = program.run_exit(Runtime(log=None))
-    failure = exit if isinstance(exit, fault.Interrupted) else getattr(exit, "failure", lambda: None)()
+    if isinstance(exit, Defect):
+        traceback.print_exception(exit.cause)
+    failure = exit if isinstance(exit, fault.Interrupted) else exit.failure() if isinstance(exit, Failure) else None
     return {
         "process": here[0].process if here else None,
         "kind": type(failure).__name__ if failure is not None else type(exit).__name__,

@@ -32,6 +32,7 @@ from fnlamp import (
     nn,
     optim,
     plots,
+    scale,
     stream,
     surgery,
     sweep,
@@ -163,6 +164,7 @@ OPTIMIZER = optim.sgdw(0.1)
 RATES = {"rates": np.ones(2), "losses": np.ones(2), "smoothed": np.ones(2), "diverged": False}
 CODEC = data.byte_codec()
 AXES = {"rows": sweep.choice((1, 2))}
+ALONE = scale.Cluster(0, 1, 10.0)
 CELL = nn.rnn_cell(2)
 RECURRENT = {"bias": FLAG, "input_init": FUNCTION, "recurrent_init": FUNCTION, "bias_init": FUNCTION}
 INIT = {"weight_init": FUNCTION, "bias_init": FUNCTION}
@@ -1022,6 +1024,19 @@ CASES: dict[str, Case] = {
         writers=FUNCTION,
     ),
     "sweep.uniform": case(sweep.uniform, {"low": -2.0, "high": 3.0}, low=NUMBER, high=NUMBER),
+    "scale.await_ready": case(
+        scale.await_ready, {"arrays": X, "cluster": ALONE}, arrays=ANYTHING, at=TEXT, deadline="None 2.5"
+    ),
+    "scale.cluster": case(
+        scale.cluster, address="None", processes=OPTIONAL, process="None 0", deadline=POSITIVE, join=POSITIVE
+    ),
+    "scale.computed": case(
+        scale.computed, {"compute": lambda: X, "cluster": ALONE}, compute="lambda", at=TEXT, deadline="None 2.5"
+    ),
+    "scale.rows_of_process": case(scale.rows_of_process, {"rows": 5, "process": 1, "processes": 2}, rows=COUNT, process=COUNT),
+    "Cluster.agreed": case(ALONE.agreed, {"name": "stop", "wanted": False}, name=TEXT, wanted=FLAG, deadline="None 2.5"),
+    "Cluster.doing": case(ALONE.doing, {"what": "reading"}, what=TEXT),
+    "Cluster.meet": case(ALONE.meet, {"name": "step"}, name=TEXT, value=TEXT, deadline="None 2.5"),
     "config.resolve": case(config.resolve, args=(Settings, "rows=2"), only=OPTIONAL, **{"*": "text dict lambda class"}),
     "track.bar": case(track.bar, args=("loss",), **{"*": TEXT}),
     "track.console": case(track.console, args=("loss",), **{"*": TEXT}),
@@ -1137,6 +1152,7 @@ RECORDS = {
         "WordCodec",
         "Workers",
     },
+    "scale": {"Cluster"},
     "sweep": {"Axis", "Best", "Lane", "Rungs", "Space", "Study", "Sweep", "SweepFault"},
     "track": {
         "Advanced",
@@ -1213,6 +1229,7 @@ RECORDS = {
 }
 METHODS = {
     "BatchStream": stream.BatchStream,
+    "Cluster": scale.Cluster,
     "Effect": Effect,
     "Resource": Resource,
     "Trained": train.Trained,
@@ -1236,6 +1253,7 @@ MODULES = [
         nn,
         optim,
         plots,
+        scale,
         stream,
         surgery,
         sweep,
