@@ -274,7 +274,9 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
     # ---- look, run
 
     def explain(self, runtime: Runtime | None = None) -> Explanation:
-        """The plan of a run by this runtime, as far as it is known without running anything."""
+        """The plan of a run by this runtime, as far as it is known without running anything.  Raises: `TypeError`."""
+        if not isinstance(runtime, Runtime | None):
+            raise TypeError(f"explain: runtime is a Runtime, got {type(runtime).__name__}: write program.explain(Runtime(...))")
         return explain(self._inner_value, Runtime() if runtime is None else runtime)
 
     def run(self, runtime: Runtime | None = None) -> IOResult[A_co, E_co | Interrupted]:

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from dataclasses import dataclass
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import jax
@@ -808,6 +808,14 @@ CASES: dict[str, Case] = {
     # ---- training
     "train.Fused": case(train.Fused, chunk=OPTIONAL, seconds=POSITIVE, lifted=FLAG),
     "train.Stepwise": case(train.Stepwise, lifted=FLAG),
+    "train.Sharded": case(
+        lambda mesh=None, rules=MappingProxyType({}), *, chunk=None, seconds=0.2: train.Sharded(
+            mesh, rules, chunk=chunk, seconds=seconds
+        ),
+        mesh=OPTIONAL,
+        chunk=OPTIONAL,
+        seconds=POSITIVE,
+    ),  # batch: see tests/train/test_sharded.py
     "train.supervised": case(train.supervised, {"layer": LAYER, "loss": LOSS}, loss="lambda"),
     "train.epochs": case(
         train.epochs,
@@ -852,7 +860,8 @@ CASES: dict[str, Case] = {
         decides=TEXT,
         earliest=OPTIONAL,
     ),
-    "train.compiled_memory": case(train.compiled_memory, {"program": train.epochs(**EPOCHS)}),
+    "train.compiled_memory": case(train.compiled_memory, {"program": train.epochs(**EPOCHS)}, runtime=OPTIONAL),
+    "train.collectives": case(train.collectives, {"program": train.epochs(**EPOCHS), "runtime": Runtime()}),
     "train.difference": case(train.difference, {"one": train.epochs(**EPOCHS), "other": train.epochs(**EPOCHS)}),
     "train.Gradient": case(train.Gradient, {"apply": print, "name": "own"}, apply=CALLED, name=TEXT),
     "train.adversarial": case(train.adversarial, {"eps": 0.1}, eps="2.5 0"),
@@ -1099,7 +1108,7 @@ CASES: dict[str, Case] = {
     "Effect.call": case(Effect.call, {"function": print}, function=CALLED),
     "Effect.compose_result": case(PROGRAM.compose_result, {"function": print}, function=CALLED),
     "Effect.ensuring": case(PROGRAM.ensuring, {"finalizer": print}, finalizer=CALLED),
-    "Effect.explain": case(PROGRAM.explain),
+    "Effect.explain": case(PROGRAM.explain, runtime=OPTIONAL),
     "Effect.from_failed_io": case(Effect.from_failed_io, {"inner_value": IO(1)}),
     "Effect.from_failure": case(Effect.from_failure, {"inner_value": 1}, inner_value=ANYTHING),
     "Effect.from_io": case(Effect.from_io, {"inner_value": IO(1)}),
@@ -1181,6 +1190,7 @@ RECORDS = {
     },
     "train": {
         "BrokenStep",
+        "Collective",
         "CompiledMemory",
         "Difference",
         "Differing",
@@ -1198,7 +1208,9 @@ RECORDS = {
         "bfloat16",
         "float16",
         "float32",
+        "fully_sharded",
         "plain",
+        "tensor_parallel",
     },
     "config": {"Change", "CommandFault", "Resolved", "Setting", "Source"},
     "experiment": {"ExperimentFault", "Place", "ReportRun", "Run", "RunRecord", "Runs", "RunsFault"},

@@ -10,10 +10,13 @@ import jax
 
 from fnlamp.arrays import Array, Tree
 from fnlamp.effect import Effect, Runtime
+from fnlamp.given import instance
 from fnlamp.train.execute import Sharded
 from fnlamp.train.execute.layout import laid_out, place
 from fnlamp.train.explain.explained import layout_by, plan_of
 from fnlamp.train.explain.inside import programs_of
+
+RUNTIME = "a Runtime, as Runtime(executor=train.Sharded())"
 
 
 class CompiledMemory(NamedTuple):
@@ -92,7 +95,7 @@ def collectives(program: Effect[Any, Any], runtime: Runtime) -> tuple[Collective
     >>> collectives(program, Runtime(executor=train.Sharded(jax.make_mesh((1,), ("data",)))))
     ()
     """
-    found: dict[str, list[int]] = {}
+    runtime, found = instance("runtime", runtime, Runtime, RUNTIME), dict[str, list[int]]()
     for shapes, kind in _COLLECTIVE.findall(_compiled(program, runtime).as_text()):
         size = sum(_width(dtype) * math.prod(map(int, filter(None, dims.split(",")))) for dtype, dims in _ARRAY.findall(shapes))
         found.setdefault(kind, []).append(size)
@@ -110,7 +113,7 @@ def _width(dtype: str) -> int:
 
 
 def _compiled(program: Effect[Any, Any], runtime: Runtime | None) -> Any:
-    runtime = Runtime() if runtime is None else runtime
+    runtime = instance("runtime", Runtime() if runtime is None else runtime, Runtime, RUNTIME)
     found = programs_of("program", program)
     if len(found) > 1:
         raise TypeError(f"program has one train.epochs(...) in it, got {len(found)}: give one of them")
