@@ -61,6 +61,7 @@ from fnlamp.fault.loading import NotPicklable as NotPicklable
 from fnlamp.fault.loading import NotRereadable as NotRereadable
 from fnlamp.fault.loading import ResourceExhausted as ResourceExhausted
 from fnlamp.fault.loading import WorkerLost as WorkerLost
+from fnlamp.fault.memory import DeviceOutOfMemory as DeviceOutOfMemory
 from fnlamp.fault.sweep import EmptySweep as EmptySweep
 from fnlamp.fault.sweep import MetricMissing as MetricMissing
 from fnlamp.fault.sweep import NoBestLane as NoBestLane

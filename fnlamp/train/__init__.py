@@ -13,7 +13,7 @@ from fnlamp.train.evaluate import Evaluation as Evaluation
 from fnlamp.train.evaluate import evaluate as evaluate
 from fnlamp.train.execute import Fused as Fused
 from fnlamp.train.execute import Stepwise as Stepwise
-from fnlamp.train.explain.compiled import CompiledMemory as CompiledMemory
+from fnlamp.train.explain.analysis import CompiledMemory as CompiledMemory
 from fnlamp.train.explain.compiled import compiled_memory as compiled_memory
 from fnlamp.train.factory import LoopContext as LoopContext
 from fnlamp.train.files.exported import Exported as Exported

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-
-from fnlamp.arrays import Array, Tree
 from fnlamp.effect import Effect
+from fnlamp.train.explain.analysis import CompiledMemory, of_step
 from fnlamp.train.explain.explained import plan_of
 from fnlamp.train.explain.inside import programs_of
-
-
-class CompiledMemory(NamedTuple):
-    """Bytes of one compiled step of training, as XLA's own analysis has them.
-
-    `arguments` are the batch, what every step reads, and what goes from step to step, twice: the outputs are written into the
-    second copy. `temporaries` are the rest: activations, gradients, and what the kernels need.
-    """
-
-    arguments: int
-    outputs: int
-    aliased: int
-    temporaries: int
-    code: int
-
-    def __str__(self) -> str:
-        parts = ", ".join(f"{name} {size:,}" for name, size in self._asdict().items())
-        return f"one compiled step, in bytes: {parts}"
 
 
 def compiled_memory(program: Effect[Any, Any]) -> CompiledMemory:
@@ -57,13 +37,4 @@ def compiled_memory(program: Effect[Any, Any]) -> CompiledMemory:
     planned = plan_of(found[0])
     if planned is None:
         raise ValueError("compiled_memory needs the shape of a batch, and the training stream is acquired when it is run")
-    plan, _ = planned
-
-    def step(shared: Tree, carry: Tree, spare: Tree, batch: Tree) -> tuple[Tree, Array]:
-        carry = plan.body.function(shared, carry, batch)
-        return carry, plan.body.broken(carry)
-
-    compiled = jax.jit(step, donate_argnums=2, keep_unused=True)
-    analysis: Any = compiled.lower(plan.shared, plan.carry, plan.carry, plan.train.spec).compile().memory_analysis()
-    kinds = "argument", "output", "alias", "temp", "generated_code"
-    return CompiledMemory(*(int(getattr(analysis, f"{kind}_size_in_bytes")) for kind in kinds))
+    return of_step(planned[0])
