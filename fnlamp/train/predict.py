@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, placed_on, spec_after, spec_of, to_device
+from fnlamp.arrays import Params, State, Tree, array_spec, placed_on, platform, spec_after, spec_of, to_device
 from fnlamp.convert import as_arrays
 from fnlamp.effect import Runtime
 from fnlamp.given import whole
@@ -61,7 +61,7 @@ def compiled(model: Supervised, features: Tree) -> Any:
     def prediction(params: Params, state: State, x: Tree) -> Tree:
         return model.forward(params, state, x, Eval())[0]
 
-    return PROGRAMS.get(("predict", identity(model), form(features)), lambda: jax.jit(prediction))
+    return PROGRAMS.get(("predict", identity(model), form(features), platform()), lambda: jax.jit(prediction))
 
 
 def _rows(features: Tree) -> int | None:
