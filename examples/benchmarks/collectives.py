@@ -84,20 +84,23 @@ def work(rank: int, workers: int, address: str, sizes: list[int], rounds: int) -
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from jax.sharding import NamedSharding, PartitionSpec
+    from jax.sharding import NamedSharding
 
+    lax: Any = jax.lax
+    distributed: Any = jax.distributed
+    spec: Any = jax.sharding.PartitionSpec
     if workers > 1:
-        jax.distributed.initialize(address, workers, rank)
-    mesh, whole, parts = jax.make_mesh((jax.device_count(),), ("d",)), PartitionSpec(), PartitionSpec("d")
+        distributed.initialize(address, workers, rank)
+    mesh, whole, parts = jax.make_mesh((jax.device_count(),), ("d",)), spec(), spec("d")
     count = jax.device_count()
 
-    def program(function: Any, out: PartitionSpec) -> Any:
+    def program(function: Any, out: Any) -> Any:
         return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=parts, out_specs=out, check_vma=False))
 
     programs = {
-        "all-reduce": program(lambda x: jax.lax.psum(x[0], "d"), whole),
-        "all-gather": program(lambda x: jax.lax.all_gather(x, "d", tiled=True), whole),
-        "reduce-scatter": program(lambda x: jax.lax.psum_scatter(x[0], "d", tiled=True), parts),
+        "all-reduce": program(lambda x: lax.psum(x[0], "d"), whole),
+        "all-gather": program(lambda x: lax.all_gather(x, "d", tiled=True), whole),
+        "reduce-scatter": program(lambda x: lax.psum_scatter(x[0], "d", tiled=True), parts),
     }
     found: dict[str, Any] = {name: {} for name in programs}
     for size in sizes:
@@ -112,7 +115,7 @@ def work(rank: int, workers: int, address: str, sizes: list[int], rounds: int) -
             taken = [timed(collective, x) for _ in range(rounds)]
             found[name][str(4 * length)] = {"median": statistics.median(taken), "least": min(taken)}
     if workers > 1:
-        jax.distributed.shutdown()
+        distributed.shutdown()
     return found
 
 
@@ -122,7 +125,8 @@ def timed(collective: Any, x: Any) -> float:
     began = time.perf_counter()
     for _ in range(calls):
         collective(x).block_until_ready()
-    return (time.perf_counter() - began) / calls
+    taken: float = (time.perf_counter() - began) / calls
+    return taken
 
 
 def table(title: str, count: int, seconds: dict[str, Any]) -> str:

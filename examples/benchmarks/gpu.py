@@ -1,13 +1,14 @@
 """The speed of training on a GPU: the models of training.py, GPT-2's smallest in bfloat16, and the cost of determinism.
 
     python examples/benchmarks/gpu.py --json out.json            on a GPU
-    python examples/benchmarks/gpu.py --scale 0.01 --rounds 1    a tiny form, which a CPU can run: its figures say nothing of a GPU
+    python examples/benchmarks/gpu.py --scale 0.01 --rounds 1    a tiny form for a CPU, whose figures say nothing of a GPU
 
 Each model is trained by fnlamp through `epochs`, by the loop written by hand, and by torch if it has CUDA: eager, with fused
-optimizers, with torch.compile, and with CUDA graphs. All see the same batches, in rounds one after the other; figures are medians.
-The share of the peak counts 6 operations for each parameter and token, and 12 x layers x width x time for attention (Chowdhery
-et al. 2022, PaLM, appendix B), against the peak of the card's data sheet, or against the best product measured here for
-a card that is not listed. The cost of determinism is that of `--xla_gpu_deterministic_ops=true`, in processes that take turns.
+optimizers, with torch.compile, and with CUDA graphs. All see the same batches, in rounds one after the other; figures are
+medians. The share of the peak counts 6 operations for each parameter and token, and 12 x layers x width x time for
+attention (Chowdhery et al. 2022, PaLM, appendix B), against the peak of the card's data sheet, or against the best product
+measured here for a card that is not listed. The cost of determinism is that of `--xla_gpu_deterministic_ops=true`, in
+processes that take turns.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from training import figures, machine, summary
 import fnlamp
 from fnlamp import loss, models, optim, stream, train, tree
 from fnlamp.effect import Runtime
+from fnlamp.mode import name_key
 
 PEAKS = {"H100 80GB HBM3": 989e12, "H200": 989e12, "A100-SXM4": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bfloat16 operations a second by the data sheets of NVIDIA, by a part of the name that JAX gives the card."""
@@ -58,7 +60,8 @@ def main() -> None:
         print(json.dumps(Gpt(given).alone()))
         return
     fnlamp.keep_memory()
-    found: dict[str, Any] = {"machine": machine(), "models": {}}
+    cost = determinism(given)  # in processes that need the card's memory: before this one takes it
+    found: dict[str, Any] = {"machine": machine(), "models": {}, "deterministic": cost}
     peak, source = card_peak()
     found["peak"] = {"bfloat16 operations a second": peak, "from": source}
     print(f"{found['machine']['device']}: {peak / 1e12:.1f} TFLOP/s in bfloat16, {source}", flush=True)
@@ -67,7 +70,6 @@ def main() -> None:
     if found["models"]:
         print(summary(found["models"]))
     found["gpt"] = Gpt(given).figures(peak)
-    found["deterministic"] = determinism(given)
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1))
 
@@ -161,7 +163,7 @@ class Gpt:
         if jax.default_backend() != "cpu" and not torch.cuda.is_available():
             return {}, {"torch": "its build has no CUDA"}
         spec = jax.ShapeDtypeStruct((self.batch, self.sizes["context"]), jnp.int32)
-        params, _ = self.model.init(jax.random.key(0), spec)
+        params, _ = self.model.init(name_key(jax.random.key(0), "init"), spec)
         modes = [mode for mode in torch_peers.modes(CASES["gpt"]) if mode != "torch eager" or self.given.scale >= 1]
         return {mode: self.peer(torch_peers, mode, params) for mode in modes}, {}
 
@@ -195,10 +197,10 @@ class Gpt:
 
 
 def determinism(given: Any) -> dict[str, Any]:
-    """The seconds of a step of GPT in processes with and without deterministic kernels, two of each, in turns."""
+    """The seconds of a step of GPT in processes with and without deterministic kernels, two of each in turns."""
     seconds: dict[str, list[float]] = {"default": [], "deterministic": []}
     command = [sys.executable, __file__, "--alone", "--rounds", str(given.rounds), "--scale", str(given.scale)]
-    for name in ("default", "deterministic", "deterministic", "default"):
+    for name in ("default", "deterministic", "deterministic", "default")[: 4 if given.scale >= 1 else 2]:
         flags = os.environ.get("XLA_FLAGS", "") + (f" {DETERMINISTIC}" if name == "deterministic" else "")
         # The parent has most of the card's memory: the children take what they need.
         environment = {**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
