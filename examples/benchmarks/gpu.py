@@ -32,13 +32,14 @@ from training import figures, machine, summary
 
 import fnlamp
 from fnlamp import loss, models, optim, stream, train, tree
+from fnlamp.arrays import array_spec
 from fnlamp.effect import Runtime
 from fnlamp.mode import name_key
 
 PEAKS = {"H100 80GB HBM3": 989e12, "H200": 989e12, "A100-SXM4": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bfloat16 operations a second by the data sheets of NVIDIA, by a part of the name that JAX gives the card."""
-GPT2 = {"vocabulary": 50_257, "layers": 12, "width": 768, "heads": 12, "context": 1024}
-TINY = {"vocabulary": 96, "layers": 2, "width": 32, "heads": 2, "context": 32}
+GPT2: dict[str, Any] = {"vocabulary": 50_257, "layers": 12, "width": 768, "heads": 12, "context": 1024}
+TINY: dict[str, Any] = {"vocabulary": 96, "layers": 2, "width": 32, "heads": 2, "context": 32}
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 Epoch = Callable[[Any], tuple[float, float]]
@@ -117,7 +118,8 @@ class Gpt:
     def alone(self) -> float:
         """The seconds of a step of fnlamp, the median of the rounds."""
         reports = self.program().run_or_raise(Runtime(log=None)).curve[1:]
-        return statistics.median(report.seconds / self.steps for report in reports)
+        seconds: float = statistics.median(report.seconds / self.steps for report in reports)
+        return seconds
 
     def figures(self, peak: float) -> dict[str, Any]:
         peers, failed = self.peers()
@@ -162,7 +164,7 @@ class Gpt:
             return {}, {"torch": f"{error}; pip install -e '.[parity]'"}
         if jax.default_backend() != "cpu" and not torch.cuda.is_available():
             return {}, {"torch": "its build has no CUDA"}
-        spec = jax.ShapeDtypeStruct((self.batch, self.sizes["context"]), jnp.int32)
+        spec = array_spec((self.batch, self.sizes["context"]), np.int32)
         params, _ = self.model.init(name_key(jax.random.key(0), "init"), spec)
         modes = [mode for mode in torch_peers.modes(CASES["gpt"]) if mode != "torch eager" or self.given.scale >= 1]
         return {mode: self.peer(torch_peers, mode, params) for mode in modes}, {}
