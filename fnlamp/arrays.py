@@ -238,6 +238,12 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     return array
 
 
+def one_of(place: jax.sharding.Sharding) -> Any:
+    """The first of this process's devices that a sharding has."""
+    here: Any = place.addressable_devices
+    return min(here, key=lambda each: int(each.id))
+
+
 @contextlib.contextmanager
 def placed_on(device: Any) -> Iterator[None]:
     """Create arrays on the device, or on the caller's default device if it is `None`; of a sharding, on its first device.
@@ -245,8 +251,7 @@ def placed_on(device: Any) -> Iterator[None]:
     The caller's transfer guard does not apply inside: transfers there are intended.
     """
     if isinstance(device, jax.sharding.Sharding):
-        here: Any = device.addressable_devices
-        device = min(here, key=lambda each: int(each.id))
+        device = one_of(device)
     with jax.transfer_guard("allow"), contextlib.nullcontext() if device is None else jax.default_device(device):
         yield
 

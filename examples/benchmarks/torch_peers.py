@@ -172,7 +172,15 @@ def optimizer(case: Case, params: Any, fused: bool) -> Any:
 def modes(case: Case) -> list[str]:
     """The modes to run."""
     last = ["torch channels-last"] if case.name == "cnn" else []
-    return ["torch eager", "torch fused", *last, "torch compile"]
+    graphs = ["torch CUDA graphs"] if DEVICE == "cuda" else []
+    return ["torch eager", "torch fused", *last, "torch compile", *graphs]
+
+
+def compiled(function: Any, mode: str) -> Any:
+    """The function as a mode runs it; torch's `reduce-overhead` records it as CUDA graphs."""
+    if mode not in ("torch compile", "torch CUDA graphs"):
+        return function
+    return torch.compile(function, mode="reduce-overhead" if mode == "torch CUDA graphs" else None)
 
 
 def contestant(case: Case, mode: str, params: Any, x: Any, y: Any) -> Callable[[Any], tuple[float, float]]:
@@ -184,7 +192,7 @@ def contestant(case: Case, mode: str, params: Any, x: Any, y: Any) -> Callable[[
     def of_batch(x: Any, y: Any) -> Any:
         return functional.cross_entropy(model(x), y.flatten())
 
-    loss_of = torch.compile(of_batch) if mode == "torch compile" else of_batch
+    loss_of = compiled(of_batch, mode)
     features, targets = (torch.from_numpy(a).to(DEVICE) for a in (x, y.astype(np.int64)))
 
     def epoch(rows: Any) -> tuple[float, float]:

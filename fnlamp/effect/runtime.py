@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol, final
 
-from fnlamp.given import function, shown
+from fnlamp.given import function, shown, whole
 
 
 @final
@@ -135,7 +135,9 @@ class Runtime:
     silent.  `device`: a `jax.Device`; `None` is JAX's default.  `signals`: the signals that stop the program between two steps
     (in the main thread, unless another handler is installed): Ctrl-C, and SIGTERM, which a machine sends before it goes.
     `observers`: each is called with every event that the program tells, in order, on the program's thread (those of
-    `track.hardware` on another); see `fnlamp.track`.
+    `track.hardware` on another); see `fnlamp.track`.  `memory`: the bytes that a run may take on its device; training with a
+    larger plan is a `DeviceOutOfMemory` before its first step, for which one step is compiled. `None` is what the device
+    reports, if it does; state and data are then compared with it, and XLA says whether a step fits.
     """
 
     executor: Executor | None = None
@@ -145,6 +147,7 @@ class Runtime:
     signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
     cancel: CancelToken = field(default_factory=CancelToken)
     observers: tuple[Callable[[Any], object], ...] = ()
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.executor is not None and (isinstance(self.executor, type) or not hasattr(self.executor, "fold")):
@@ -158,6 +161,8 @@ class Runtime:
                 raise TypeError(f"Runtime.{name} is {expected}, got {shown(getattr(self, name))}")
         if not (self.device is None or isinstance(self.device, str) or hasattr(self.device, "platform")):
             raise TypeError(f'Runtime.device is a jax.Device, or a platform such as "cpu", got {shown(self.device)}')
+        if self.memory is not None:
+            object.__setattr__(self, "memory", whole("Runtime.memory", self.memory))
         if not isinstance(self.signals, tuple) or not all(isinstance(each, signal.Signals) for each in self.signals):
             raise TypeError(f"Runtime.signals is a tuple, such as (signal.SIGINT, signal.SIGTERM), got {shown(self.signals)}")
         if not isinstance(self.observers, tuple) or not all(map(callable, self.observers)):

@@ -61,6 +61,7 @@ from fnlamp.fault.loading import NotPicklable as NotPicklable
 from fnlamp.fault.loading import NotRereadable as NotRereadable
 from fnlamp.fault.loading import ResourceExhausted as ResourceExhausted
 from fnlamp.fault.loading import WorkerLost as WorkerLost
+from fnlamp.fault.memory import DeviceOutOfMemory as DeviceOutOfMemory
 from fnlamp.fault.scale import ClusterFault as ClusterFault
 from fnlamp.fault.scale import ClusterIncomplete as ClusterIncomplete
 from fnlamp.fault.scale import ClusterUndefined as ClusterUndefined

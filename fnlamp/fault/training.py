@@ -11,6 +11,7 @@ from fnlamp.fault.array import DtypeMismatch, PredictionMismatch, ShapeMismatch
 from fnlamp.fault.base import Fault
 from fnlamp.fault.checkpoint import FolderInUse, NotStorable, ProgramDiffers, RunExists, StateMismatch
 from fnlamp.fault.file import FileMissing, FileUnwritable
+from fnlamp.fault.memory import DeviceOutOfMemory
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,9 @@ PlanFault = (
     | StateMismatch
     | ProgramDiffers
     | NotDivisible
+    | DeviceOutOfMemory
 )
-"""Faults that are found before the first step."""
+"""Faults that are found before the first step; a `DeviceOutOfMemory` may come later too."""
 
 
 SaveFault = FolderInUse | RunExists | NotStorable | FileMissing | FileUnwritable

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Array, array_spec, describe, is_float, spec_after, spec_of
+from fnlamp.arrays import Array, array_spec, describe, is_float, platform, spec_after, spec_of
 from fnlamp.fault import FaultError, NothingToSample, ShapeMismatch
 from fnlamp.generate.beam import Beam, Beams, best, extended
 from fnlamp.generate.beam import begun as beams_of
@@ -46,7 +46,7 @@ def programs(layer: Layer, piece: int) -> Programs:
     def made() -> Programs:
         return Programs(*(jax.jit(partial(each, layer, piece)) for each in (started, continued, extended)))
 
-    found: Programs = PROGRAMS.get(("generate", piece, identity(layer)), made)
+    found: Programs = PROGRAMS.get(("generate", piece, identity(layer), platform()), made)
     return found
 
 

@@ -16,7 +16,16 @@ from fnlamp.experiment import ExperimentFault, Place
 from fnlamp.experiment.experiment import Writers, checked_writers
 from fnlamp.experiment.place import checked_name
 from fnlamp.experiment.where import column
-from fnlamp.fault import ConfigError, EmptySweep, ExtraMissing, FaultError, MetricMissing, NoBestLane, SweepChanged
+from fnlamp.fault import (
+    ConfigError,
+    DeviceOutOfMemory,
+    EmptySweep,
+    ExtraMissing,
+    FaultError,
+    MetricMissing,
+    NoBestLane,
+    SweepChanged,
+)
 from fnlamp.given import flag, function, instance, several, shown, text, whole
 from fnlamp.sweep.job import Job
 from fnlamp.sweep.outline import outline
@@ -31,7 +40,9 @@ A = TypeVar("A")
 C = TypeVar("C")
 E = TypeVar("E")
 
-SweepFault = ExperimentFault | ConfigError | EmptySweep | SweepChanged | MetricMissing | NoBestLane | ExtraMissing
+SweepFault = (
+    ExperimentFault | ConfigError | EmptySweep | SweepChanged | MetricMissing | NoBestLane | ExtraMissing | DeviceOutOfMemory
+)
 """The faults of a sweep besides those of its programs."""
 
 
@@ -98,7 +109,8 @@ def sweep(
     A fault of a lane, such as `NonFinite`, is that lane's; a bug ends the sweep. Ctrl-C stops it: the outcome is `Interrupted`,
     with a tuple of lanes as its state.
     Fails: `ConfigError` for a wrong path or value, before anything runs; `EmptySweep`; `SweepChanged`; `MetricMissing`;
-    `NoBestLane` if no lane completes; as `experiment`.  Raises: `TypeError`, `ValueError` at once for wrong arguments.
+    `NoBestLane` if no lane completes; `DeviceOutOfMemory` if the lanes do not fit side by side; as `experiment`.
+    Raises: `TypeError`, `ValueError` at once for wrong arguments.
 
     >>> import tempfile
     >>> from fnlamp import track

@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -15,11 +15,13 @@ from typing import Any, Final, Protocol
 import jax
 from returns.result import Result
 
+from fnlamp import tree
 from fnlamp.arrays import platform
 from fnlamp.effect import CancelToken, Interrupted, Runtime
 from fnlamp.train import Fused
+from fnlamp.train.execute.exhausted import exhaustion
 from fnlamp.train.execute.programs import BODIES, PROGRAMS
-from fnlamp.train.execute.vmapped import Lanes, Vmapped
+from fnlamp.train.execute.vmapped import Asked, Lanes, Vmapped
 
 AT_ONCE: Final = 16
 """Lanes that train side by side on an accelerator, unless the sweep says otherwise."""
@@ -101,7 +103,10 @@ def _scheduled(slots: list[Slot], lanes: Lanes, worker: Claiming, runtime: Runti
         ended = sum(slot.ended + slot.done for slot in slots)
         if asking:
             chosen = [asking[at] for at in lanes.chosen([slot.asked for slot in asking])]
-            for slot, answer in zip(chosen, lanes.answers([slot.asked for slot in chosen]), strict=True):
+            asked = [slot.asked for slot in chosen]
+            with exhaustion(partial(bytes_of, asked), runtime, asked[0].device, len(asked)):
+                answers = lanes.answers(asked)
+            for slot, answer in zip(chosen, answers, strict=True):
                 slot.resume(answer)
         else:
             worker.wait(runtime)
@@ -109,6 +114,12 @@ def _scheduled(slots: list[Slot], lanes: Lanes, worker: Claiming, runtime: Runti
             for slot in running:
                 if not slot.done and slot.asked is None:
                     slot.resume(None)
+
+
+def bytes_of(asked: Sequence[Asked]) -> dict[str, int]:
+    """What lanes have on their device, by part: their state, in two copies, and the data of the first, which others share."""
+    state = sum(tree.nbytes(carry) for *_, carry in (lane.own for lane in asked))
+    return {"state of the lanes, twice": 2 * state, "data": tree.nbytes(asked[0].fixed[1])}
 
 
 class Slot:

@@ -16,8 +16,8 @@ from fnlamp.train.execute import Sharded as Sharded
 from fnlamp.train.execute import Stepwise as Stepwise
 from fnlamp.train.execute.layout import fully_sharded as fully_sharded
 from fnlamp.train.execute.layout import tensor_parallel as tensor_parallel
+from fnlamp.train.explain.analysis import CompiledMemory as CompiledMemory
 from fnlamp.train.explain.compiled import Collective as Collective
-from fnlamp.train.explain.compiled import CompiledMemory as CompiledMemory
 from fnlamp.train.explain.compiled import collectives as collectives
 from fnlamp.train.explain.compiled import compiled_memory as compiled_memory
 from fnlamp.train.factory import LoopContext as LoopContext

@@ -13,7 +13,9 @@ from fnlamp.effect import UNKNOWN, Effect, Interrupted, Outline, Resource, Runti
 from fnlamp.given import shown
 from fnlamp.stream import BatchStream
 from fnlamp.train.arguments import check_factory, check_start, workspace_of
+from fnlamp.train.execute.exhausted import exhaustion
 from fnlamp.train.execute.workspace import Workspace
+from fnlamp.train.explain.memory import of_pass
 from fnlamp.train.factory import LoopContext, use_stream
 from fnlamp.train.plan import rows_line
 from fnlamp.train.state import Kept, Trained
@@ -51,7 +53,9 @@ class Pass:
 
         def program(stream: BatchStream[Any]) -> Effect[Any, Any]:
             def call(runtime: Runtime) -> Result[Any, Any] | Interrupted:
-                return self.work(trained, stream, runtime, workspace_of(runtime))
+                workspace, weights = workspace_of(runtime), (trained.params, trained.layer_state)
+                with exhaustion(lambda: of_pass(weights, stream), runtime, workspace.device):
+                    return self.work(trained, stream, runtime, workspace)
 
             return Effect.call(call)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from returns.result import Failure, Result, Success
 
@@ -24,8 +25,11 @@ from fnlamp.train.check import check_batch, check_classes, recipe_of
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.events import Timing, alerted, counted, measured
 from fnlamp.train.execute import Body, Fused
+from fnlamp.train.execute.exhausted import exhaustion
 from fnlamp.train.execute.workspace import Workspace
+from fnlamp.train.explain.analysis import check_memory, with_step
 from fnlamp.train.explain.idle import idle
+from fnlamp.train.explain.memory import of_pass
 from fnlamp.train.factory import use_stream
 from fnlamp.train.indicators.recording import told
 from fnlamp.train.program import Program
@@ -124,14 +128,19 @@ class Loop:
     def train(self, start: Progress, stream: BatchStream[Any]) -> Effect[Progress, Any]:
         def call(runtime: Runtime) -> Result[Progress, Any] | Interrupted:
             progress = replace(start, classes=stream.classes)
-            if progress.carry is None:
-                progress = self.reach(self.begin(progress, stream, runtime))
-                if runtime.observers:
-                    runtime.tell(Started(int(progress.carry.step)))
-            ended = progress.epoch > self.of.epochs or progress.stopped
-            return Success(progress) if ended else self.steps(progress, stream, runtime)
+            with exhaustion(lambda: self.needed(stream, runtime), runtime, self.workspace.device):
+                if progress.carry is None:
+                    progress = self.reach(self.begin(progress, stream, runtime))
+                    if runtime.observers:
+                        runtime.tell(Started(int(progress.carry.step)))
+                ended = progress.epoch > self.of.epochs or progress.stopped
+                return Success(progress) if ended else self.steps(progress, stream, runtime)
 
         return Effect.call(call)
+
+    def needed(self, stream: BatchStream[Any], runtime: Runtime) -> dict[str, int]:
+        """The bytes that training on the stream takes, by part."""
+        return with_step(self.of.plan(stream, None), runtime, self.workspace.device)
 
     def begin(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Progress:
         """Check everything that follows from shapes, then make or copy the first carry."""
@@ -139,6 +148,7 @@ class Loop:
         validation = of.validation(progress.epoch, progress.losses)
         with placed_on(device):
             plan = of.plan(stream, validation)
+            check_memory(plan, runtime, device)
             for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice, *idle(of, plan)):
                 runtime.say(line)
             if self.saver is not None:
@@ -170,7 +180,7 @@ class Loop:
                     if self.workspace.cancelled(runtime):
                         self.reach(progress.within(stream, of.seed))
                         return Interrupted()
-            except FaultError:
+            except (FaultError, jax.errors.JaxRuntimeError):
                 self.reach(progress.within(stream, of.seed))
                 raise
         sums = tally.sums(progress.carry.tally)
@@ -244,7 +254,8 @@ class Loop:
         def call(runtime: Runtime) -> Result[Evaluation, Any] | Interrupted:
             check_classes(progress.classes, stream.classes)
             reached = "validation", progress.epoch, int(progress.carry.step)
-            return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.workspace, reached)
+            with exhaustion(lambda: of_pass(weights, stream), runtime, self.workspace.device):
+                return run_evaluation(self.of.model, self.of.metrics, stream, weights, runtime, self.workspace, reached)
 
         return Effect.call(call)
 

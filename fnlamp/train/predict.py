@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, placed_on, spec_after, spec_of, to_device
+from fnlamp.arrays import Params, State, Tree, array_spec, placed_on, platform, spec_after, spec_of, to_device
 from fnlamp.convert import as_arrays
+from fnlamp.effect import Runtime
 from fnlamp.given import whole
 from fnlamp.identity import identity
 from fnlamp.mode import Eval
 from fnlamp.train.execute.body import form
+from fnlamp.train.execute.exhausted import exhaustion
 from fnlamp.train.execute.programs import PROGRAMS
 from fnlamp.train.supervised import Supervised
 
@@ -27,10 +29,16 @@ def predict(model: Supervised, params: Params, state: State, x: Any, batch_size:
     size = None if batch_size is None else whole("batch_size", batch_size)
     features = as_arrays(x, "predict")
     rows = _rows(features)
-    with placed_on(None):
+
+    def needed() -> dict[str, int]:
+        return {"parameters": tree.nbytes(params), "layer state": tree.nbytes(state), "data": tree.nbytes(features)}
+
+    with exhaustion(needed, Runtime(), None), placed_on(None):
         if size is not None and rows is not None and rows > size and by_row(model, (params, state), features, rows, size):
             return _in_batches(model, (params, state), features, rows, size)
-        return compiled(model, features)(params, state, tree.map(to_device, features))
+        made = compiled(model, features)(params, state, tree.map(to_device, features))
+        jax.block_until_ready(made)  # type: ignore[no-untyped-call]  # else it may fail when no fault can be made of it
+        return made
 
 
 def _in_batches(model: Supervised, weights: tuple[Params, State], features: Tree, rows: int, size: int) -> Any:
@@ -53,7 +61,7 @@ def compiled(model: Supervised, features: Tree) -> Any:
     def prediction(params: Params, state: State, x: Tree) -> Tree:
         return model.forward(params, state, x, Eval())[0]
 
-    return PROGRAMS.get(("predict", identity(model), form(features)), lambda: jax.jit(prediction))
+    return PROGRAMS.get(("predict", identity(model), form(features), platform()), lambda: jax.jit(prediction))
 
 
 def _rows(features: Tree) -> int | None:

@@ -24,7 +24,9 @@ def benchmarks(monkeypatch):
     yield importlib.import_module
     for name in (
         "cases",
+        "collectives",
         "decisions",
+        "gpu",
         "paired",
         "race",
         "resnet",
@@ -277,3 +279,27 @@ def test_the_earlier_form_of_a_layer_computes_the_same(benchmarks):
         x = np.random.default_rng(0).standard_normal(shape, np.float32)
         now, before = (layer.apply(made.params, {}, x, Eval())[0] for layer in (case.layer, case.before))
         np.testing.assert_allclose(now, before, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_gpu_s_table_is_made_in_a_tiny_form(benchmarks, tmp_path, monkeypatch, capsys):
+    gpu, out = benchmarks("gpu"), tmp_path / "figures.json"
+    monkeypatch.setattr("fnlamp.keep_memory", lambda: False)
+    arguments = ["--models", "logistic", "--scale", "0.01", "--rounds", "1", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments])
+    gpu.main()
+    figures, printed = json.loads(out.read_text()), capsys.readouterr().out
+    gpt, losses = figures["gpt"], figures["gpt"]["loss of first round"]
+    assert gpt["parameters"] == 29_568 and 0 < gpt["share of the peak"]["fnlamp"] < 1
+    assert figures["peak"]["from"].startswith("measured") and "GPT of 29,568 parameters" in printed
+    assert figures["deterministic"]["cost"] > 0 and figures["models"]["logistic"]["samples_per_second"]["fnlamp"] > 0
+    if "torch fused" in losses:  # from the same parameters, over the same batches, both in bfloat16
+        assert losses["torch fused"] == pytest.approx(losses["fnlamp"], rel=5e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "count"), [("processes", 2), ("devices", 2)])
+def test_collectives_are_measured_and_right(benchmarks, kind, count):
+    found = benchmarks("collectives").run(kind, count, [4_096], rounds=1)
+    assert found.keys() == {"all-reduce", "all-gather", "reduce-scatter"}
+    assert all(sizes["4096"]["least"] > 0 for sizes in found.values())

@@ -223,6 +223,24 @@ def faults():
     return out
 
 
+def limited():
+    """A model whose state exceeds the memory of one device, by a limit, on one and on eight."""
+    x = np.zeros((64, 256), np.float32)
+    program = describe(
+        model=train.supervised(nn.linear(1024, bias=False) >> nn.relu >> nn.linear(256, bias=False), loss.mse()),
+        optimizer=optim.adamw(1e-3),
+        train_batches=lambda context: stream.full_batch(x, x),
+        validation_batches=None,
+        metrics={},
+        train_metrics={},
+        epochs=1,
+    )
+    limit = 6 * 2**20  # parameters and moments are 6 MB, with their second copy 12
+    alone = program.run(Runtime(log=None, memory=limit)).failure()._inner_value
+    full = LAYOUTS["fully sharded 8"]
+    return [type(alone).__name__, str(alone), int(run(program, full, memory=limit).state.step)]
+
+
 def same_twice():
     """Whether the same layout gives the same bits again, and whether another chunk does."""
     first, again, chunk = (run(describe(epochs=2), LAYOUTS[name]) for name in ("data 8", "data 8", "data 8, in chunks"))

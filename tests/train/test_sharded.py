@@ -27,7 +27,7 @@ def found(*names):
 
 
 def quick():
-    return found("shares", "same_twice", "faults")
+    return found("shares", "same_twice", "faults", "limited")
 
 
 def test_each_of_eight_devices_holds_an_eighth_of_parameters_and_moments():
@@ -37,6 +37,13 @@ def test_each_of_eight_devices_holds_an_eighth_of_parameters_and_moments():
 def test_explain_says_the_bytes_that_xla_needs_on_each_device():
     shares = quick()["shares"]
     assert shares["explained"] == pytest.approx(shares["arguments"], rel=0.1)
+
+
+def test_a_state_that_one_device_cannot_hold_trains_on_eight():
+    fault, text, steps = quick()["limited"]
+    assert fault == "DeviceOutOfMemory"
+    assert "6,291,456" in text
+    assert steps == 1
 
 
 def test_collectives_are_those_of_the_layout():

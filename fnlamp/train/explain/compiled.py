@@ -6,35 +6,13 @@ import math
 import re
 from typing import Any, NamedTuple
 
-import jax
-
-from fnlamp.arrays import Array, Tree
 from fnlamp.effect import Effect, Runtime
 from fnlamp.given import instance
-from fnlamp.train.execute import Sharded
-from fnlamp.train.execute.layout import laid_out, place
-from fnlamp.train.explain.explained import layout_by, plan_of
+from fnlamp.train.explain.analysis import CompiledMemory, compiled_step, memory_of
+from fnlamp.train.explain.explained import plan_of
 from fnlamp.train.explain.inside import programs_of
 
 RUNTIME = "a Runtime, as Runtime(executor=train.Sharded())"
-
-
-class CompiledMemory(NamedTuple):
-    """Bytes of one compiled step of training, as XLA's own analysis has them.
-
-    `arguments` are the batch, what every step reads, and what goes from step to step, twice: the outputs are written into the
-    second copy. `temporaries` are the rest: activations, gradients, and what the kernels need.
-    """
-
-    arguments: int
-    outputs: int
-    aliased: int
-    temporaries: int
-    code: int
-
-    def __str__(self) -> str:
-        parts = ", ".join(f"{name} {size:,}" for name, size in self._asdict().items())
-        return f"one compiled step, in bytes: {parts}"
 
 
 class Collective(NamedTuple):
@@ -74,9 +52,7 @@ def compiled_memory(program: Effect[Any, Any], runtime: Runtime | None = None) -
     >>> memory(train.microbatches(8)).temporaries < memory(train.plain).temporaries
     True
     """
-    analysis: Any = _compiled(program, runtime).memory_analysis()
-    kinds = "argument", "output", "alias", "temp", "generated_code"
-    return CompiledMemory(*(int(getattr(analysis, f"{kind}_size_in_bytes")) for kind in kinds))
+    return memory_of(_compiled(program, runtime))
 
 
 def collectives(program: Effect[Any, Any], runtime: Runtime) -> tuple[Collective, ...]:
@@ -120,17 +96,4 @@ def _compiled(program: Effect[Any, Any], runtime: Runtime | None) -> Any:
     planned = plan_of(found[0])
     if planned is None:
         raise ValueError("compiled_memory needs the shape of a batch, and the training stream is acquired when it is run")
-    plan, _ = planned
-
-    body, shared, carry, batch, executor = plan.body, plan.shared, plan.carry, plan.train.spec, runtime.executor
-    if isinstance(executor, Sharded):
-        where = layout_by(plan, runtime)
-        mesh = executor.devices(runtime.device)
-        body, carry = executor.body(body, mesh, where), laid_out(carry, where)
-        shared, batch = jax.tree.map(lambda leaf: laid_out(leaf, place(mesh)), (shared, batch))
-
-    def step(shared: Tree, carry: Tree, spare: Tree, batch: Tree) -> tuple[Tree, Array]:
-        carry = body.function(shared, carry, batch)
-        return carry, body.broken(carry)
-
-    return jax.jit(step, donate_argnums=2, keep_unused=True).lower(shared, carry, carry, batch).compile()
+    return compiled_step(planned[0], runtime)

@@ -58,6 +58,15 @@ def on_device(plan: Plan, where: Carry | None = None) -> dict[str, int]:
     return parts
 
 
+def of_pass(weights: Tree, stream: BatchStream[Any]) -> dict[str, int]:
+    """Bytes on the device of one pass of a trained model, by part, without what XLA needs within a batch."""
+    params, state = weights
+    parts = {"parameters": tree.nbytes(params), "layer state": tree.nbytes(state)}
+    if stream.view is not None or not stream.finish.functions:
+        parts["data"] = _data(stream, set())
+    return {name: size for name, size in parts.items() if size}
+
+
 def kept_on_host(plan: Plan, slots: int) -> int:
     """Bytes of the weights that a fold keeps at most."""
     return slots * (tree.nbytes(plan.carry.params) + tree.nbytes(plan.carry.layer_state))
