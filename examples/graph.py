@@ -94,17 +94,18 @@ MODELS = {"gcn": gcn, "gat": gat}
 
 
 def training(nodes: Nodes, name: str, seed: int) -> Effect[train.Trained, Any]:
-    """200 epochs on the whole graph; for `gat` with the weights that were best in validation."""
+    """200 epochs on the whole graph; `gat` keeps the weights that were best in validation, and stops 100 epochs after them."""
     layer, optimizer = MODELS[name](nodes)
+    batches = {part: data.whole_graph(nodes.graph, nodes.targets[part]) for part in PARTS[:2]}  # once, not each epoch
     return train.epochs(
         model=train.supervised(layer, loss.cross_entropy()),
         optimizer=optimizer,
-        train_batches=lambda context: data.whole_graph(nodes.graph, nodes.targets["train"]),
-        validation_batches=lambda context: data.whole_graph(nodes.graph, nodes.targets["validation"]),
+        train_batches=lambda context: batches["train"],
+        validation_batches=lambda context: batches["validation"],
         metrics={"accuracy": loss.accuracy},
         epochs=200,
         seed=seed,
-        folds={"best": train.best()} if name == "gat" else {},
+        folds={"best": train.best(), "patience": train.patience(100)} if name == "gat" else {},
     )
 
 

@@ -3,9 +3,10 @@
     python examples/benchmarks/models.py --json FILE
 
 GPT and an LSTM language model (the sizes of `cases.py`), ResNet-18 in its form for CIFAR, and a graph convolutional network on
-a random graph of Cora's size, whose peer multiplies by a sparse matrix of torch. All start from the same parameters and train
-on one batch; torch has its fused optimizers, and for images channels last. Contestants alternate in one process; a figure is
-the median over rounds, a ratio that over paired rounds. `torch.compile` is left out if no compiler works.
+a random graph of Cora's size, whose peers are a product with a sparse matrix of torch and, where it is installed
+(`pip install torch_geometric`), PyTorch Geometric. All start from the same parameters and train on one batch; torch has its
+fused optimizers, and for images channels last. Contestants alternate in one process; a figure is the median over rounds, a
+ratio that over paired rounds. `torch.compile` is left out if no compiler works.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import argparse
 import json
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Contest:
     steps: int
     peer: Callable[[Any], tuple[Any, Any]]
     torch_rule: Callable[..., Any]
+    others: Mapping[str, Callable[[Any], tuple[Any, Any]]] = field(default_factory=dict)
+    """Further peers by name, eager; one that raises `ImportError` is left out, with a line that says so."""
 
 
 def adamw(rate: float) -> Callable[..., Any]:
@@ -103,6 +106,26 @@ class Convolution(torch.nn.Module):  # type: ignore[misc]
         return torch.sparse.mm(self.matrix, self.linear(x)) + self.bias
 
 
+def geometric(params: Any, words: Any, ends: Any) -> tuple[Any, Any]:
+    """PyTorch Geometric's layer with these weights, and its input; it normalises the graph once."""
+    from torch_geometric.nn import GCNConv
+
+    class Network(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.edges, names = torch.tensor(ends.T), ("hidden", "out")
+            weights = [params[name]["transform"]["weight"] for name in names]
+            self.hidden, self.out = (GCNConv(*weight.shape, cached=True) for weight in weights)
+            with torch.no_grad():
+                for layer, weight in zip((self.hidden, self.out), weights, strict=True):  # the biases are 0 in both
+                    torch_peers.copy(layer.lin.weight, np.asarray(weight).T)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(self.hidden(x, self.edges).relu(), self.edges)
+
+    return Network(), torch.from_numpy(words)
+
+
 def of_graph(nodes: int = 2708, edges: int = 5278, features: int = 1433, classes: int = 7, steps: int = 50) -> Contest:
     """A random graph of Cora's size; 20 nodes of each class have labels."""
     rng = np.random.default_rng(0)
@@ -134,7 +157,9 @@ def of_graph(nodes: int = 2708, edges: int = 5278, features: int = 1433, classes
         return module, torch.from_numpy(words)
 
     x = graph.from_edges(words, pairs, undirected=True)
-    return Contest(model, optim.adamw(0.01), x, labels, steps, peer, adamw(0.01))
+    ends = np.concatenate([pairs, pairs[:, ::-1]])  # the layer adds an edge of each node to itself
+    others = {"PyTorch Geometric": lambda params: geometric(params, words, ends)}
+    return Contest(model, optim.adamw(0.01), x, labels, steps, peer, adamw(0.01), others)
 
 
 CONTESTS: dict[str, Callable[[], Contest]] = {
@@ -151,8 +176,12 @@ def figures(contest: Contest, rounds: int) -> dict[str, Any]:
     made = contest.layer.init(jax.random.key(0), spec_of(x))
     runs = {"fnlamp": resnet.loop(contest.layer, contest.rule, made, x, y)}
     failed: dict[str, str] = {}
-    for mode in MODES:
-        module, given = contest.peer(made.params)
+    for mode, peer in {**dict.fromkeys(MODES, contest.peer), **contest.others}.items():
+        try:
+            module, given = peer(made.params)
+        except ImportError as error:
+            failed[mode] = f"{mode} is left out: {error}"
+            continue
         rule = contest.torch_rule([p for p in module.parameters() if p.requires_grad])
         target = torch.from_numpy(contest.y.astype(np.int64)).flatten()
         module = torch.compile(module.train()) if mode == "torch compile" else module.train()

@@ -25,7 +25,6 @@ from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.measures import measures, same_sums
 from fnlamp.train.predict import predict
 from fnlamp.train.state import Carry
-from fnlamp.train.step import evaluation_body
 from fnlamp.train.supervised import Supervised
 
 
@@ -49,8 +48,11 @@ def segment_spec(stream: BatchStream[Any], segment: Segment) -> Tree:
         return replace(segment.recipe, arguments=arguments)(arrays, numbers)
 
     # A function of the batch has made other numbers of rows, such as those of a graph.
-    numbers = array_spec((segment.size,), np.int32)
-    made = spec_after(batch, spec_of(segment.arrays), numbers, segment.recipe.arguments)
+    numbers, arguments = array_spec((segment.size,), np.int32), segment.recipe.arguments
+    weak = tuple(not hasattr(leaf, "dtype") for leaf in tree.leaves(arguments))  # Python's numbers, which promote less
+    wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    key = "batch", segment.recipe.identity, segment.size, form((segment.arrays, arguments)), weak, wide
+    made = BODIES.get(key, partial(spec_after, batch, spec_of(segment.arrays), numbers, arguments))  # once, and not each epoch
     return tree.map(lambda leaf: array_spec(leaf.shape, leaf.dtype), made)
 
 
@@ -60,11 +62,16 @@ def recipe_of(stream: BatchStream[Any]) -> Recipe:
 
 
 def check_stream(
-    model: Supervised, stream: BatchStream[Any], weights: tuple[Params, State], *, metrics: Mapping[str, MetricLike]
+    model: Supervised,
+    stream: BatchStream[Any],
+    weights: tuple[Params, State],
+    body: Body,
+    *,
+    metrics: Mapping[str, MetricLike],
 ) -> Tree:
     """Raise the fault that evaluating the model with these weights (arrays or specs) on this stream is sure to end with.
 
-    Returns the specs of the metrics' sums.
+    `body` is the `evaluation_body` of the model and the metrics.  Returns the specs of the metrics' sums.
     """
     if stream.length == 0:
         raise FaultError(stream.why_empty)
@@ -73,7 +80,7 @@ def check_stream(
         _, prediction, _ = model.evaluate(params, state, batch, Eval())
         return prediction, measures(metrics.values(), prediction, batch[1])
 
-    body, specs = evaluation_body(model, metrics), []
+    specs = []
     for batch in batch_specs(stream):
         key = "prediction", body, form((*weights, batch))  # once, and not each epoch
         prediction, sums = BODIES.get(key, partial(spec_after, forward, *weights, batch))

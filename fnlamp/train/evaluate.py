@@ -126,7 +126,7 @@ def run_evaluation(
     metrics = with_terms(model.loss, metrics)
     body = evaluation_body(model, metrics)
     executor = runtime.executor or Fused()
-    specs = check_stream(model, stream, weights, metrics=metrics)
+    specs = check_stream(model, stream, weights, body, metrics=metrics)
     with placed_on(workspace.device):
         carry: Any = to_device(tally.empty(tree.count(specs)), workspace.device)
         for now in executor.fold(body, weights, carry, stream, stream.init, workspace):

@@ -51,7 +51,7 @@ from fnlamp.train.start import (
     weights_of,
 )
 from fnlamp.train.state import Carry, Trained, TrainState
-from fnlamp.train.step import Step, training_body
+from fnlamp.train.step import Step, evaluation_body, training_body
 from fnlamp.train.stored import coded, in_words
 from fnlamp.train.supervised import Supervised, pair
 
@@ -243,7 +243,8 @@ class Program:
         if validation is not None:
             check_classes(train.classes, validation.classes)
             with located("validation"):
-                validated = check_stream(self.model, validation, (carry.params, carry.layer_state), metrics=self.metrics)
+                measured_by, weights = evaluation_body(self.model, self.metrics), (carry.params, carry.layer_state)
+                validated = check_stream(self.model, validation, weights, measured_by, metrics=self.metrics)
         advice = (*advice, *not_finite(train, "the training data"), *drawn_once(self.model, train))
         if validation is not None:
             advice = (*advice, *not_finite(validation, "the validation data"))

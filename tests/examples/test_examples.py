@@ -79,6 +79,15 @@ def test_digits_trains_a_vision_transformer(tmp_path, capsys):
     assert set(json.loads(path.read_text())) == {"accuracy", "images", "seconds", "seed"}
 
 
+def test_digits_validates_on_images_that_are_neither_trained_on_nor_tested():
+    module = example("digits")
+    every = module.Digits(np.arange(100)[:, None], np.arange(100))
+    (given, test), (rest, validation) = module.split(every, False), module.split(every, True)
+    assert len(test.y) == 20 and len(validation.y) == 16
+    assert not set(test.y) & set(given.y) and not set(validation.y) & set(rest.y)
+    assert set(validation.y) | set(rest.y) == set(given.y)
+
+
 def test_pmlb_compares_both_networks_on_the_bundled_sets(tmp_path, capsys):
     module, path = example("pmlb"), tmp_path / "figures.json"
     assert module.main(["--seeds", "1", "--without-torch", "--json", str(path)]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from returns.io import IOFailure, IOSuccess
@@ -13,6 +14,7 @@ from returns.result import Failure
 from fnlamp import loss, nn, optim, stream, train
 from fnlamp.effect import CancelToken, Runtime
 from fnlamp.fault import BufferReused, DtypeMismatch, Interrupted, NonFinite, NotRereadable
+from fnlamp.train.check import batch_specs
 
 X = np.random.default_rng(0).random((40, 3), np.float32)
 Y = X @ np.float32([1, 2, 3])[:, None]
@@ -219,3 +221,17 @@ def test_validation_may_be_a_source_of_any_kind():
         assert report.validation_loss == pytest.approx(
             run(in_memory, validation_batches=in_memory).unwrap()._inner_value.curve[0].validation_loss, rel=1e-5
         )
+
+
+def test_the_spec_of_a_mapped_batch_is_derived_again_only_if_its_function_reads_another_value():
+    times, calls = {"rows": 2}, []
+
+    def repeated(batch):
+        calls.append(batch)
+        return tuple(jnp.repeat(part, times["rows"], 0) for part in batch)
+
+    batches = stream.minibatches(X, Y, batch_size=4).map(repeated)
+    calls.clear()
+    assert [next(batch_specs(batches))[0].shape for _ in range(3)] == [(8, 3)] * 3 and len(calls) == 1
+    times["rows"] = 3
+    assert next(batch_specs(batches))[0].shape == (12, 3) and len(calls) == 2
