@@ -29,7 +29,7 @@ import fnlamp
 from fnlamp import data, loss, models, optim, stream, train
 from fnlamp.effect import Effect, do
 
-BLOCK, BATCH, EVERY, SWAPS = 64, 16, 250, 3
+BLOCK, BATCH, EVERY, SWAPS = 24, 64, 250, 2
 ACCURACY = {"accuracy": loss.accuracy}
 Array = np.ndarray[Any, Any]
 encoder = partial(models.bert, layers=2, width=64, heads=4, context=BLOCK + 1)
@@ -100,7 +100,7 @@ def classifying(text: Text, rows: int, start: Any, seed: int) -> Effect[train.Tr
     return train.epochs(
         model=train.supervised(layer, loss.cross_entropy()),
         optimizer=optim.adamw(1e-3, 0.01, clip=1.0),
-        schedule=optim.warmup(100, optim.cosine(10 * -(-rows // BATCH))),
+        schedule=optim.warmup(30, optim.cosine(10 * -(-rows // BATCH))),
         train_batches=lambda context: stream.minibatches(*known, batch_size=BATCH, seed=context.seed),
         validation_batches=lambda context: stream.minibatches(*typed(text.codec, text.validation, 1000, 2), batch_size=BATCH),
         epochs=10,
@@ -128,7 +128,7 @@ def figures(path: Path | None, steps: int, rows: int, seed: int) -> Generator[Ef
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, metavar="FILE", help="a text to learn, in UTF-8")
-    parser.add_argument("--steps", type=int, default=6000, help="with hidden characters")
+    parser.add_argument("--steps", type=int, default=2000, help="with hidden characters")
     parser.add_argument("--rows", type=int, default=2000, help="windows from which the classifier learns")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
