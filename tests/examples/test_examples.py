@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from returns.unsafe import unsafe_perform_io
 
 from fnlamp import Eval, models, nn, track, tree
@@ -282,6 +283,85 @@ def test_gpt_learns_the_next_character(tmp_path, capsys):
     assert [len(text) for text in found["texts"]] == [64] * 3 and all(text.startswith("the cat ") for text in found["texts"])
     assert example("gpt").main(["--data", str(tmp_path / "nothing")]) == 1
     assert "FileMissing" in capsys.readouterr().err
+
+
+@SLOW
+def test_bert_learns_hidden_characters_and_a_classifier(tmp_path, monkeypatch, capsys):
+    """Long runs of one letter: what is hidden is what is around it, which frequencies do not say."""
+    module, figures, text = example("bert"), tmp_path / "figures.json", tmp_path / "text"
+    monkeypatch.setattr(module, "EVERY", 75)
+    monkeypatch.setattr(module, "BATCH", 16)
+    text.write_text("".join(letter * 60 for letter in "abcdefgh" * 20))
+    assert module.main(["--data", str(text), "--steps", "150", "--rows", "64", "--json", str(figures)]) == 0
+    assert "frequencies alone: loss 2.0" in capsys.readouterr().out  # ln 8 = 2.08
+    found = json.loads(figures.read_text())
+    assert set(found) == {"loss", "accuracy", "unigram", "from_encoder", "from_random"}
+    assert found["loss"] < 0.7 * found["unigram"]
+    text.write_text("the cat sat on the mat. ")
+    assert module.main(["--data", str(text)]) == 1
+    assert "EmptyEpoch" in capsys.readouterr().err
+
+
+def test_berts_typing_errors_are_where_the_labels_say():
+    module = example("bert")
+    text = module.parts("the cat sat on the mat, and the dog lay on the log. " * 40)
+    x, y = module.typed(text.codec, text.learned, 200, seed=0)
+    pieces = np.lib.stride_tricks.sliding_window_view(text.learned, module.BLOCK)
+    correct = {piece.tobytes() for piece in pieces.astype(x.dtype)}
+    assert [row[1:].tobytes() not in correct for row in x] == y.astype(bool).tolist()
+    assert 0.3 < y.mean() < 0.6 and (x[:, 0] == text.codec.id_of("[CLS]")).all()
+    windows = {np.sort(piece).tobytes() for piece in pieces.astype(x.dtype)}
+    assert all(np.sort(row[1:]).tobytes() in windows for row in x)  # characters are exchanged, not replaced
+
+
+@SLOW
+def test_segmentation_finds_digits(tmp_path, capsys):
+    module, figures, picture = example("segmentation"), tmp_path / "figures.json", tmp_path / "scenes.png"
+    assert module.main(["--rows", "64", "--epochs", "2", "--json", str(figures), "--plot", str(picture)]) == 0
+    assert "by a limit of brightness" in capsys.readouterr().out
+    found = json.loads(figures.read_text())
+    assert len(found["classes"]) == 11 and found["mean"] == pytest.approx(np.mean(found["classes"]))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert module.main(["--rows", "16", "--epochs", "1", "--plot", str(tmp_path / "nowhere" / "scenes.png")]) == 1
+    assert "FileUnwritable" in capsys.readouterr().err
+
+
+def test_the_overlap_of_segmentation_is_scikit_learns():
+    from sklearn.metrics import confusion_matrix, jaccard_score
+
+    module, rng = example("segmentation"), np.random.default_rng(0)
+    scene = module.scenes(module.digits()["test"], 8, seed=0)
+    assert scene.x.shape == (8, 24, 24, 1) and scene.y.max() <= 10
+    guess = np.where(rng.random(scene.y.shape) < 0.3, rng.integers(0, 11, scene.y.shape), scene.y)
+    table = confusion_matrix(scene.y.ravel(), guess.ravel(), labels=range(11))
+    wanted = jaccard_score(scene.y.ravel(), guess.ravel(), labels=range(11), average=None)
+    np.testing.assert_allclose(module.overlaps(table), wanted, rtol=1e-12)
+    bright = scene.x[..., 0] > 0.4
+    assert module.by_brightness(*scene, 0.4) == pytest.approx(jaccard_score(scene.y.ravel() > 0, bright.ravel()), rel=1e-12)
+
+
+def test_weights_are_the_same_in_torch_and_in_fnlamp(tmp_path, capsys):
+    pytest.importorskip("torch")
+    module = example("weights")
+    assert module.main(["--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "back.safetensors: the same bits" in out and "between the outputs of torch and of fnlamp: " in out
+    assert module.main(["--data", str(tmp_path / "back.safetensors"), "--out", str(tmp_path / "other")]) == 0
+    assert module.main(["--data", str(tmp_path / "missing.pt"), "--out", str(tmp_path)]) == 1
+    assert "FileMissing" in capsys.readouterr().err
+
+
+def test_weights_without_torch_reads_a_file_or_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    module = example("weights")
+    made = module.LAYER.init(jax.random.key(0), module.SPEC)
+    file = tmp_path / "module.safetensors"
+    safetensors.numpy.save_file(models.weights.of_layer(module.LAYER, module.SPEC).write(made.params, made.state), file)
+    find = module.find_spec
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "torch" else find(name))
+    assert module.main(["--data", str(file), "--out", str(tmp_path)]) == 0
+    assert "the same bits" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="not installed: torch .*--data FILE"):
+        module.main([])
 
 
 @pytest.mark.slow
