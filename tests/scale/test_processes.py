@@ -42,7 +42,7 @@ def launched(
     now = time.time()
     lines = [line.partition("] ") for line in done.stdout.splitlines()]
     outcomes = {int(place[1:]): json.loads(text) for place, _, text in lines if text.startswith("{")}
-    last = max((outcome["at"] for outcome in outcomes.values()), default=now)
+    last = max((outcome["at"] for process, outcome in outcomes.items() if process != victim), default=now)
     harmed = float(moment.read_text()) if moment.exists() else last
     return Launched(done.returncode, outcomes, last - harmed, now - last, done.stdout + done.stderr)
 
@@ -61,6 +61,7 @@ def check_ended(run: Launched, count: int, victim: int, kinds: set[str]) -> None
     assert max(reached) - min(reached) <= 1, run.text
     assert run.took < LONGEST, run.text
     assert "Terminating process" not in run.text, "JAX aborted a process"
+    assert "FATAL" not in run.text, "Python aborted a process"
     assert run.code != 0
 
 
