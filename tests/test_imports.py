@@ -47,7 +47,9 @@ ALLOWED = {
     "data": EFFECT | {"graph", "stream", "extra", "machine", "data"},
     "plots": EFFECT | {"extra", "optim", "track", "train", "plots"},
     "generate": LAYERS | EFFECT | {"data", "train", "generate"},
-    "train": LAYERS | EFFECT | {"nn", "models", "loss", "optim", "stream", "checkpoint", "data", "track", "extra", "train"},
+    "train": LAYERS
+    | EFFECT
+    | {"nn", "models", "loss", "optim", "stream", "checkpoint", "data", "track", "extra", "scale", "train"},
 }
 PURE = {
     "elsewhere",

@@ -3,7 +3,6 @@
 from fnlamp.scale.cluster import Cluster as Cluster
 from fnlamp.scale.cluster import cluster as cluster
 from fnlamp.scale.gather import gathered as gathered
-from fnlamp.scale.gather import is_here as is_here
+from fnlamp.scale.ready import await_call as await_call
 from fnlamp.scale.ready import await_ready as await_ready
-from fnlamp.scale.ready import computed as computed
 from fnlamp.scale.rows import rows_of_process as rows_of_process

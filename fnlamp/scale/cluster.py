@@ -109,6 +109,8 @@ def _joined(here: Place, deadline: float, join: float) -> Cluster:
         raise FaultError(ClusterUndefined(f"the address as host:port, which is {here.address!r}"))
     relay = Relay(host, int(port)) if here.process else None
     local = host in ("localhost", "127.0.0.1")
+    # JAX's service would take SIGTERM, at which a run saves and stops.
+    jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
     try:
         jax.distributed.initialize(
             here.address if relay is None else relay.address,

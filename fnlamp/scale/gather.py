@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from fnlamp.arrays import Tree
+from fnlamp.given import instance
 from fnlamp.scale.cluster import Cluster
-from fnlamp.scale.ready import await_ready
+from fnlamp.scale.ready import await_call
 
 
 def is_here(arrays: Tree) -> bool:
@@ -29,12 +31,12 @@ def gathered(arrays: Tree, cluster: Cluster) -> Tree:
     >>> gathered({"weight": np.zeros(2)}, Cluster(0, 1, 10.0))
     {'weight': array([0., 0.])}
     """
-    cluster.meet("gathering arrays")
+    instance("cluster", cluster, Cluster, "a Cluster, from cluster(...).use(...)").meet("gathering arrays")
 
     def one(x: Any) -> Any:
         if not is_here(x):
             everywhere = jax.sharding.NamedSharding(x.sharding.mesh, jax.sharding.PartitionSpec())  # type: ignore[no-untyped-call]
-            x = await_ready(jax.jit(lambda part: part, out_shardings=everywhere)(x), cluster, "gathering arrays")
+            x = await_call(partial(jax.jit(lambda part: part, out_shardings=everywhere), x), cluster, "gathering arrays")
         return np.array(x)
 
     return jax.tree.map(one, arrays)

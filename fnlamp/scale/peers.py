@@ -18,7 +18,7 @@ import jax
 
 from fnlamp.effect.runtime import GLANCE, Stopped
 from fnlamp.fault import Fault, FaultError, Interrupted, MeetingsDiffer, ProcessFailed, ProcessLate, ProcessLost
-from fnlamp.scale.worker import Worker
+from fnlamp.scale.worker import Worker, ended
 
 LIFE: Final = "fnlamp/life/"
 MEET: Final = "fnlamp/meet/"
@@ -77,6 +77,7 @@ class Peers:
         self.stopping, self.present = threading.Event(), threading.Lock()
         self.exchange, self.computing = Worker(), Worker()
         self.beat = threading.Thread(target=self._beat, name="fnlamp-cluster", daemon=True)
+        self.brief: list[threading.Thread] = []
         self.beat.start()
 
     # ---- the program's thread
@@ -143,11 +144,8 @@ class Peers:
                 break
             time.sleep(GLANCE)
         self.stopping.set()
-        # A thread that returns from JAX while the interpreter ends would abort the process; one that hangs does not return.
-        patience = 0.0 if self.mute else 2 * GET / 1000
-        self.exchange.stop(patience)
-        self.beat.join(patience)
-        self.computing.stop(0.0 if self.verdict else patience)
+        for thread in (*self.brief, self.beat, self.exchange.stop(), self.computing.stop()):
+            ended(thread, 2 * GET / 1000)
 
     def _check_verdict(self) -> None:
         if isinstance(self.verdict, Interrupted):
@@ -189,6 +187,7 @@ class Peers:
                 function()
 
         thread = threading.Thread(target=called, name="fnlamp-cluster", daemon=True)
+        self.brief.append(thread)
         thread.start()
         thread.join(2 * self.interval)
         self.mute = thread.is_alive()

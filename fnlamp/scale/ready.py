@@ -24,7 +24,7 @@ _BROKEN: Final = re.compile(r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DE
 """The beginning of XLA's errors of execution, which JAX raises as `ValueError` or `JaxRuntimeError`."""
 
 
-def computed(compute: Callable[[], A], cluster: Cluster, at: str = "a computation", *, deadline: float | None = None) -> A:
+def await_call(compute: Callable[[], A], cluster: Cluster, at: str = "a computation", *, deadline: float | None = None) -> A:
     """Call a function that computes across processes, and return its arrays once they are computed, as long as all live.
 
     A collective waits without end for a process that is stopped, sometimes in the call itself. So in a cluster of several, the
@@ -34,7 +34,7 @@ def computed(compute: Callable[[], A], cluster: Cluster, at: str = "a computatio
     Raises: `FaultError` with `ProcessLost`, `ProcessLate` or `ProcessFailed`; what the function raises by itself.
 
     >>> import jax.numpy as jnp
-    >>> print(computed(lambda: jnp.arange(3) + 1, Cluster(0, 1, 10.0)))
+    >>> print(await_call(lambda: jnp.arange(3) + 1, Cluster(0, 1, 10.0)))
     [1 2 3]
     """
     (
@@ -55,7 +55,7 @@ def computed(compute: Callable[[], A], cluster: Cluster, at: str = "a computatio
 
 
 def await_ready(arrays: A, cluster: Cluster, at: str = "a computation", *, deadline: float | None = None) -> A:
-    """Wait until the arrays of a tree are computed, as long as all processes live, and return the tree; see `computed`.
+    """Wait until the arrays of a tree are computed, as long as all processes live, and return the tree; see `await_call`.
 
     Raises: `FaultError` with `ProcessLost`, `ProcessLate` or `ProcessFailed`; the error of a computation that fails by itself.
 

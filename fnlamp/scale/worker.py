@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import queue
+import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+_FREEZE: Final = int(getattr(signal, "SIGRTMAX", signal.SIGUSR2))
 
 
 class Call:
@@ -38,12 +42,25 @@ class Worker:
         self.calls.put(call)
         return call
 
-    def stop(self, seconds: float) -> bool:
-        """End the thread; returns whether it has, within the time."""
+    def stop(self) -> threading.Thread:
+        """Ask the thread to end after the present call."""
         self.calls.put(None)
-        self.thread.join(seconds)
-        return not self.thread.is_alive()
+        return self.thread
 
     def _work(self) -> None:
         while (call := self.calls.get()) is not None:
             call.make()
+
+
+def ended(thread: threading.Thread, seconds: float) -> None:
+    """Wait for a thread to end; one that hangs in a call to C++ is suspended for good.
+
+    If such a call returned while the interpreter ends, Python would abort the process. A collective returns when the other
+    processes end, so that this is the usual case. The thread then sleeps in the handler of a signal, which Python does not see.
+    """
+    thread.join(seconds)
+    if thread.is_alive() and thread.ident is not None:
+        system = ctypes.CDLL(None)
+        system.signal.argtypes = ctypes.c_int, ctypes.c_void_p
+        system.signal(_FREEZE, ctypes.cast(system.pause, ctypes.c_void_p))
+        signal.pthread_kill(thread.ident, _FREEZE)

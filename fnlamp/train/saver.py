@@ -11,7 +11,8 @@ from returns.result import Result, Success
 from fnlamp.checkpoint import Saved, Writer
 from fnlamp.effect import Defect, Effect, Exit, Runtime
 from fnlamp.fault import Fault, FaultError, RunExists
-from fnlamp.scale import Cluster, gathered, is_here
+from fnlamp.scale import Cluster, gathered
+from fnlamp.scale.gather import is_here
 from fnlamp.stream import BatchStream
 from fnlamp.train.checkpoints import Checkpoints, Fork
 from fnlamp.train.program import Program

@@ -18,7 +18,7 @@ from returns.result import Failure
 
 from fnlamp import fault
 from fnlamp.effect import Defect, Effect, Runtime
-from fnlamp.scale import Cluster, cluster, computed
+from fnlamp.scale import Cluster, await_call, cluster
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT}
 
@@ -47,7 +47,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
                 note(settings)
                 raise fault.FaultError(fault.EmptyEpoch(rows=3, batch_size=8))
             peers.meet(f"step {step}", str(step))
-            assert float(computed(lambda: total(x), peers, f"the sum of step {step}")) == expected
+            assert float(await_call(lambda: total(x), peers, f"the sum of step {step}")) == expected
             done.append(step)
         return settings["steps"]
 

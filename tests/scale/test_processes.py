@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 STEPS = pathlib.Path(__file__).with_name("steps.py")
+HARMS = int(os.environ.get("FNLAMP_HARMS", "4"))
 LONGEST = 15.0
 """Seconds from the harm to the end of the last other process's run."""
 
@@ -42,7 +43,7 @@ def launched(
     now = time.time()
     lines = [line.partition("] ") for line in done.stdout.splitlines()]
     outcomes = {int(place[1:]): json.loads(text) for place, _, text in lines if text.startswith("{")}
-    last = max((outcome["at"] for outcome in outcomes.values()), default=now)
+    last = max((outcome["at"] for process, outcome in outcomes.items() if process != victim), default=now)
     harmed = float(moment.read_text()) if moment.exists() else last
     return Launched(done.returncode, outcomes, last - harmed, now - last, done.stdout + done.stderr)
 
@@ -61,6 +62,7 @@ def check_ended(run: Launched, count: int, victim: int, kinds: set[str]) -> None
     assert max(reached) - min(reached) <= 1, run.text
     assert run.took < LONGEST, run.text
     assert "Terminating process" not in run.text, "JAX aborted a process"
+    assert "FATAL" not in run.text, "Python aborted a process"
     assert run.code != 0
 
 
@@ -111,7 +113,7 @@ def test_an_interruption_of_one_process_stops_all_at_the_same_step(tmp_path, vic
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", range(20))
+@pytest.mark.parametrize("case", range(HARMS))
 def test_harm_at_a_random_moment_of_a_run_of_four(tmp_path, case):
     draw = random.Random(case)
     how, victim = draw.choice(["kill", "stop", "slow"]), draw.randrange(4)

@@ -1039,9 +1039,10 @@ CASES: dict[str, Case] = {
     "scale.cluster": case(
         scale.cluster, address="None", processes=OPTIONAL, process="None 0", deadline=POSITIVE, join=POSITIVE
     ),
-    "scale.computed": case(
-        scale.computed, {"compute": lambda: X, "cluster": ALONE}, compute="lambda", at=TEXT, deadline="None 2.5"
+    "scale.await_call": case(
+        scale.await_call, {"compute": lambda: X, "cluster": ALONE}, compute="lambda", at=TEXT, deadline="None 2.5"
     ),
+    "scale.gathered": case(scale.gathered, {"arrays": {"weight": np.zeros(2)}, "cluster": scale.Cluster(0, 1, 10.0)}),
     "scale.rows_of_process": case(scale.rows_of_process, {"rows": 5, "process": 1, "processes": 2}, rows=COUNT, process=COUNT),
     "Cluster.agreed": case(ALONE.agreed, {"name": "stop", "wanted": False}, name=TEXT, wanted=FLAG, deadline="None 2.5"),
     "Cluster.doing": case(ALONE.doing, {"what": "reading"}, what=TEXT),

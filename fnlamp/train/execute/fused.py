@@ -86,7 +86,8 @@ class Fused:
                 stop = min(at + self._steps(workspace, body, supply.size), at + most, supply.stop)
                 stop = at + workspace.agreed(stop - at, done, first=pace not in workspace.paces)
                 since = time.perf_counter()
-                new, broken, *rows = run(carry, workspace.spare(body, carry), at, stop)
+                ready = partial(run, carry, workspace.spare(body, carry), at, stop)
+                new, broken, *rows = workspace.called(ready)
                 running = broken
                 if stop == supply.stop:
                     supplies.prepare_during(running, stop - at, pace)

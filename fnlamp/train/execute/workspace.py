@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import jax
@@ -13,9 +14,11 @@ from jax.sharding import NamedSharding
 from fnlamp import tree
 from fnlamp.arrays import Array, Tree, to_device
 from fnlamp.effect import CancelToken, Runtime
-from fnlamp.scale import Cluster, await_ready, gathered
+from fnlamp.scale import Cluster, await_call, await_ready, gathered
 from fnlamp.stream import Recipe
 from fnlamp.train.execute.body import Body
+
+A = TypeVar("A")
 
 
 @dataclass(eq=False)
@@ -64,6 +67,13 @@ class Workspace:
         self.stopping = any(each.endswith(" 1") for each in met)
         self.cluster.doing("computing")
         return min(int(each.split()[0]) for each in met)
+
+    def called(self, program: Callable[[], A]) -> A:
+        """What a dispatch returns. In a cluster it is called on a thread, as the call may wait for a process without end.
+
+        Fails: as `await_call`.
+        """
+        return program() if self.cluster is None else await_call(program, self.cluster)
 
     def awaited(self, array: Any) -> Any:
         """The array when it is computed.  Fails: as `await_ready`, if another process of the cluster is lost meanwhile."""
