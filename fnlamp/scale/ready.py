@@ -28,8 +28,9 @@ def await_call(compute: Callable[[], A], cluster: Cluster, at: str = "a computat
     """Call a function that computes across processes, and return its arrays once they are computed, as long as all live.
 
     A collective waits without end for a process that is stopped, sometimes in the call itself. So in a cluster of several, the
-    call is made on another thread, which contexts such as `jax.default_device` do not reach. `at` names the computation in a
-    fault. `deadline`: the most seconds that it may take, compilation included; by default as long as it needs.
+    call is made on another thread, in this one's `jax.default_device` and `jax.enable_x64`, and in no other context. `at` names
+    the computation in a fault. `deadline`: the most seconds that it may take, compilation included; by default as long as it
+    needs.
 
     Raises: `FaultError` with `ProcessLost`, `ProcessLate` or `ProcessFailed`; what the function raises by itself.
 
@@ -46,7 +47,7 @@ def await_call(compute: Callable[[], A], cluster: Cluster, at: str = "a computat
     if peers is None:
         return jax.block_until_ready(compute())  # type: ignore[no-any-return, no-untyped-call]
     most = None if deadline is None else seconds("deadline", deadline)
-    call = peers.computing.call(compute)
+    call = peers.computing.call(_as_here(compute))
     peers.wait(call.done.wait, at, most, lambda: tuple(peers.lives))
     if call.error is not None:
         _blame(peers, at, call.error)
@@ -75,6 +76,17 @@ def await_ready(arrays: A, cluster: Cluster, at: str = "a computation", *, deadl
         if peers is not None:
             _blame(peers, at, error)
         raise
+
+
+def _as_here(compute: Callable[[], A]) -> Callable[[], A]:
+    """The function in this thread's settings of JAX: in 32 bits, a program for float64 would be another one."""
+    device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
+
+    def call() -> A:
+        with jax.default_device(device), jax.enable_x64(wide):
+            return compute()
+
+    return call
 
 
 def _ready(leaves: list[Any], longest: float) -> bool:

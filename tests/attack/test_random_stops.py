@@ -171,7 +171,7 @@ def leaves(trained: Any) -> list[Any]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.slow
-@pytest.mark.parametrize("runs", [8, 200])
+@pytest.mark.parametrize("runs", [8, 80])
 def test_a_stop_at_any_moment_ends_the_run_soon_and_typed_with_its_state(url: str, tmp_path: Path, runs: int) -> None:
     def attack(number: int) -> Attack:
         folder = tmp_path / str(number)

@@ -269,8 +269,8 @@ def test_a_process_that_is_killed_while_it_saves(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_40_times(tmp_path):
-    check_kills(tmp_path, 40, seed=1)
+def test_a_process_that_is_killed_20_times(tmp_path):
+    check_kills(tmp_path, 20, seed=1)
 
 
 @pytest.mark.slow
