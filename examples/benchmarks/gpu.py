@@ -166,7 +166,7 @@ class Gpt:
             return {}, {"torch": "its build has no CUDA"}
         spec = array_spec((self.batch, self.sizes["context"]), np.int32)
         params, _ = self.model.init(name_key(jax.random.key(0), "init"), spec)
-        modes = [mode for mode in torch_peers.modes(CASES["gpt"]) if mode != "torch eager" or self.given.scale >= 1]
+        modes = torch_peers.modes(CASES["gpt"]) if self.given.scale >= 1 else ["torch fused"]
         return {mode: self.peer(torch_peers, mode, params) for mode in modes}, {}
 
     def peer(self, torch_peers: Any, mode: str, params: Any) -> Epoch:

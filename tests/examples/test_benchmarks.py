@@ -293,6 +293,8 @@ def test_a_gpu_s_table_is_made_in_a_tiny_form(benchmarks, tmp_path, monkeypatch,
     gpu, out = benchmarks("gpu"), tmp_path / "figures.json"
     monkeypatch.setattr("fnlamp.keep_memory", lambda: False)
     arguments = ["--models", "logistic", "--scale", "0.01", "--rounds", "1", "--json", str(out)]
+    ran = benchmarks("race").race
+    monkeypatch.setattr(benchmarks("training"), "race", lambda case, **options: ran(case, **{**options, "with_torch": False}))
     monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments])
     gpu.main()
     figures, printed = json.loads(out.read_text()), capsys.readouterr().out
