@@ -48,6 +48,19 @@ def test_graph_classifies_the_nodes_of_its_communities(tmp_path, capsys):
     assert row["mean"] > 0.8
 
 
+def test_many_devices_trains_in_each_layout(tmp_path, capsys):
+    module, accuracies = example("many_devices"), set()
+    for layout in ("copies", "full", "tensor"):
+        path = tmp_path / f"{layout}.json"
+        assert module.main(["--layout", layout, "--epochs", "2", "--json", str(path)]) == 0
+        figures = json.loads(path.read_text())
+        assert figures["processes"] == 1
+        accuracies.add(figures["accuracy"])
+    assert len(accuracies) == 1
+    assert "sharded over" in capsys.readouterr().out
+    assert accuracies.pop() > 0.8
+
+
 @SLOW
 def test_graph_reaches_the_figures_of_the_papers():
     """Cora and Citeseer, in place; the means of ten seeds are in docs/how-to/graphs.md."""
