@@ -11,6 +11,7 @@ import pytest
 
 from fnlamp import loss, models, nn, optim, stream, train
 from fnlamp.train.execute.fused import chunk_program
+from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.explain.explained import plan_of
 from fnlamp.train.explain.inside import programs_of
 
@@ -40,6 +41,7 @@ def lowered(name, monkeypatch, precision=train.float32, platform="gpu"):
         epochs=1,
     )
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    BODIES.clear()  # JAX keeps what was traced for the other platform: a default device, but not this patch, is in its key
     (found,) = programs_of("program", program)
     plan, _ = plan_of(found)
     (segment,) = plan.train.view.segments
@@ -77,9 +79,8 @@ def test_a_chunk_of_each_model_is_one_program_for_cuda(name, monkeypatch):
 def test_on_the_cpu_the_forms_differ(monkeypatch):
     """So the test above would fail if a branch by platform were lost."""
     on_cpu, on_gpu = (lowered("cnn", monkeypatch, platform=platform) for platform in ("cpu", "gpu"))
-    assert operations(on_cpu)["case"]
-    first = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
-    assert first in on_gpu and first not in on_cpu
+    assert operations(on_cpu)["case"] and not operations(on_gpu)["case"]
+    assert operations(on_cpu)["convolution"] < operations(on_gpu)["convolution"]  # gradients are products there
 
 
 def test_products_of_a_transformer_in_bfloat16_use_tensor_cores(monkeypatch):
