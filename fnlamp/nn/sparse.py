@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, Key, Params, State, Tree, along_last, array_spec, describe
+from fnlamp.arrays import Array, Key, Params, State, Tree, along_last, array_spec, describe, platform, wide
 from fnlamp.fault import FaultError, ShapeMismatch
 from fnlamp.given import arguments, flag, whole
 from fnlamp.layer import Init, Layer
@@ -53,12 +53,28 @@ def sparse_linear(
         weight = params["weight"]
         columns = columns.astype(jnp.int32) if columns.dtype.itemsize < 4 else columns  # 8 bits end at column 127
         known = (columns >= 0) & (columns < features)
-        rows = weight.at[jnp.where(known, columns, 0)].get(mode="promise_in_bounds")
-        # NaN in the values and not in the rows: those are many more numbers.
-        y = jnp.einsum("...k,...ko->...o", jnp.where(known, values.astype(weight.dtype), jnp.nan), rows)
+        # NaN in the values and not in the rows of the weight: those are many more numbers.
+        y = _product(jnp.where(known, columns, 0), jnp.where(known, values.astype(weight.dtype), jnp.nan), weight)
         return (y + along_last(params["bias"], y.ndim) if bias else y), state
 
     return Layer(init, apply, f"sparse_linear({out}, {features})")
+
+
+def _product(columns: Array, values: Array, weight: Array) -> Array:
+    """The sum of the values times the rows of the weight at the columns."""
+    if platform() != "cpu":
+        return jnp.einsum("...k,...ko->...o", values, weight.at[columns].get(mode="promise_in_bounds"))
+    # One value of each row at a time: all gathered rows of the weight are larger than the cache. For 2,708 rows of 30 values
+    # and 64 outputs, the sum and its gradient took 4 ms, and 18 ms at once.
+    rows, values = weight.astype(wide(weight)), values.astype(wide(weight))
+
+    def added(y: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        column, value = pair
+        return y + value[..., None] * rows.at[column].get(mode="promise_in_bounds"), None
+
+    start = jnp.zeros((*values.shape[:-1], weight.shape[1]), rows.dtype)
+    y, _ = jax.lax.scan(added, start, (jnp.moveaxis(columns, -1, 0), jnp.moveaxis(values, -1, 0)))
+    return y.astype(weight.dtype)
 
 
 def _pair(x: Any) -> tuple[Any, Any]:
