@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from dataclasses import dataclass
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -809,13 +809,14 @@ CASES: dict[str, Case] = {
     "train.Fused": case(train.Fused, chunk=OPTIONAL, seconds=POSITIVE, lifted=FLAG),
     "train.Stepwise": case(train.Stepwise, lifted=FLAG),
     "train.Sharded": case(
-        lambda mesh=None, rules=MappingProxyType({}), *, chunk=None, seconds=0.2: train.Sharded(
-            mesh, rules, chunk=chunk, seconds=seconds
-        ),
+        train.Sharded,
         mesh=OPTIONAL,
+        rules=NOTHING,
+        batch="None",
+        cluster=OPTIONAL,
         chunk=OPTIONAL,
         seconds=POSITIVE,
-    ),  # batch: see tests/train/test_sharded.py
+    ),
     "train.supervised": case(train.supervised, {"layer": LAYER, "loss": LOSS}, loss="lambda"),
     "train.epochs": case(
         train.epochs,

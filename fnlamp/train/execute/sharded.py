@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from fnlamp import tree
 from fnlamp.arrays import Array, Tree, to_device
 from fnlamp.effect import Reached
-from fnlamp.given import function, instance, shown
+from fnlamp.given import function, instance, shown, text
 from fnlamp.scale import Cluster
 from fnlamp.stream import BatchStream
 from fnlamp.train.execute.body import Body
@@ -60,6 +60,8 @@ class Sharded:
             raise TypeError(f'Sharded: rules is a dict by axis, as {{"data": train.fully_sharded}}, got {shown(self.rules)}')
         for name, rule in self.rules.items():
             function(f"Sharded: rules[{name!r}]", rule, "a function of a parameter's tag, its shape and the number of parts")
+        if self.batch is not None:
+            text("Sharded: batch", self.batch, "the name of an axis of the mesh")
         for name in (*self.rules, *(() if self.batch is None else (self.batch,))):
             if name not in names:
                 raise ValueError(f"Sharded: the mesh has the axes {', '.join(names)}, got {name!r}")
