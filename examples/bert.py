@@ -58,7 +58,9 @@ def masked_batches(codec: data.CharacterCodec, ids: Array, seed: int | None = No
     def hide(batch: Any, key: Any, text: Any) -> Any:
         begin, _ = batch
         windows = jnp.pad(text[begin[:, None] + jnp.arange(BLOCK)], ((0, 0), (1, 0)), constant_values=first)
-        return models.mask_tokens(jax.random.fold_in(key, begin[0]), windows, vocabulary=codec.size, mask=mask, special=[first])
+        return models.mask_tokens(
+            jax.random.fold_in(key, begin[:1].sum()), windows, vocabulary=codec.size, mask=mask, special=[first]
+        )
 
     batches = stream.minibatches(starts, starts, batch_size=BATCH, seed=seed, drop_last=seed is not None)
     return batches.map(hide, jax.random.key(seed or 0), ids)

@@ -17,13 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
 
 from fnlamp import Eval, data, nn
+from fnlamp.arrays import array_spec
 from fnlamp.effect import Effect, do
 from fnlamp.layer import abstract_init
 from fnlamp.models import weights
@@ -38,7 +37,7 @@ LAYER = nn.sequence(
     nn.flatten,
     nn.linear(10),
 )
-SPEC = jax.ShapeDtypeStruct((64, 8, 8, 3), jnp.float32)
+SPEC = array_spec((64, 8, 8, 3), np.float32)
 Array = np.ndarray[Any, Any]
 
 
