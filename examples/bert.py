@@ -55,12 +55,12 @@ def masked_batches(codec: data.CharacterCodec, ids: Array, seed: int | None = No
     starts = np.arange(0, len(ids) - BLOCK + 1, BLOCK if seed is None else 1, dtype=np.int32)
     first, mask = codec.id_of("[CLS]"), codec.id_of("[MASK]")
 
-    def hide(batch: Any, key: Any, text: Any) -> Any:
-        begin, _ = batch
+    def hide(begin: Any, key: Any, text: Any) -> Any:
         windows = jnp.pad(text[begin[:, None] + jnp.arange(BLOCK)], ((0, 0), (1, 0)), constant_values=first)
-        return models.mask_tokens(jax.random.fold_in(key, begin[0]), windows, vocabulary=codec.size, mask=mask, special=[first])
+        key = jax.random.fold_in(key, begin[:1].sum())
+        return models.mask_tokens(key, windows, vocabulary=codec.size, mask=mask, special=[first])
 
-    batches = stream.minibatches(starts, starts, batch_size=BATCH, seed=seed, drop_last=seed is not None)
+    batches = stream.from_arrays(starts, batch_size=BATCH, seed=seed, drop_last=seed is not None)
     return batches.map(hide, jax.random.key(seed or 0), ids)
 
 

@@ -76,8 +76,8 @@ def training(known: tuple[Array, Array], validation: Scenes, rows: int, epochs: 
 
 def overlaps(table: Array) -> Array:
     """Intersection over union of each class of a confusion matrix."""
-    found: Array = np.diag(table) / (table.sum(0) + table.sum(1) - np.diag(table))
-    return found
+    shares: Array = np.diag(table) / (table.sum(0) + table.sum(1) - np.diag(table))
+    return shares
 
 
 def by_brightness(x: Array, y: Array, limit: float) -> float:

@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from returns.io import IOFailure, IOSuccess
 from returns.result import Failure, Success
@@ -38,7 +37,7 @@ LAYER = nn.sequence(
     nn.flatten,
     nn.linear(10),
 )
-SPEC = array_spec((64, 8, 8, 3), jnp.float32)
+SPEC = array_spec((64, 8, 8, 3), np.float32)
 Array = np.ndarray[Any, Any]
 
 

@@ -310,8 +310,11 @@ def test_bert_learns_hidden_characters_and_a_classifier(tmp_path, monkeypatch, c
     found = json.loads(figures.read_text())
     assert set(found) == {"loss", "accuracy", "unigram", "from_encoder", "from_random"}
     assert found["loss"] < 0.7 * found["unigram"]
-    text.write_text("the cat sat on the mat. ")
-    assert module.main(["--data", str(text)]) == 1
+
+
+def test_a_text_too_short_for_bert_is_an_empty_epoch(tmp_path, capsys):
+    (tmp_path / "text").write_text("the cat sat on the mat. ")
+    assert example("bert").main(["--data", str(tmp_path / "text")]) == 1
     assert "EmptyEpoch" in capsys.readouterr().err
 
 
