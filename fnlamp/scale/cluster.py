@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import math
+import socket
 import threading
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +15,7 @@ from jax._src import api, dispatch, distributed, xla_bridge  # to leave without 
 from returns.result import Failure, Success
 
 from fnlamp.effect import Defect, Effect, Exit, Resource
+from fnlamp.effect.runtime import GLANCE
 from fnlamp.fault import (
     ClusterFault,
     ClusterIncomplete,
@@ -26,10 +27,11 @@ from fnlamp.fault import (
     ProcessFailed,
 )
 from fnlamp.given import flag, text, whole
-from fnlamp.scale.peers import Peers
+from fnlamp.scale.peers import Patience, Peers
 from fnlamp.scale.place import ALONE, Place, place
 from fnlamp.scale.relay import Relay
 from fnlamp.scale.seconds import seconds
+from fnlamp.scale.worker import Worker, ended
 
 _NEVER: Final = 10**6
 """Seconds for JAX's own heartbeats, at whose end it would abort the other processes instead of letting them end."""
@@ -107,29 +109,52 @@ def _joined(here: Place, deadline: float, join: float) -> Cluster:
     host = host.strip("[]")
     if not host or not port.isdecimal():
         raise FaultError(ClusterUndefined(f"the address as host:port, which is {here.address!r}"))
-    relay = Relay(host, int(port)) if here.process else None
     local = host in ("localhost", "127.0.0.1")
-    # JAX's service would take SIGTERM, at which a run saves and stops.
-    jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
-    try:
-        jax.distributed.initialize(
-            here.address if relay is None else relay.address,
-            here.processes,
-            here.process,
-            local_device_ids=here.devices,
-            cluster_detection_method="deactivate" if here.launched else None,
-            initialization_timeout=math.ceil(join),
-            heartbeat_timeout_seconds=_NEVER,
-            coordinator_bind_address=f"127.0.0.1:{port}" if local else None,  # no port is open to others for a try
-        )
-    except jax.errors.JaxRuntimeError as error:
-        raise FaultError(ClusterIncomplete(here.address, here.processes, join, str(error).split("\n")[0])) from error
+    if here.process == 0:
+        try:
+            socket.create_server(("127.0.0.1" if local else "", int(port))).close()
+        except OSError as error:  # JAX would wait without end for a coordinator that it cannot start
+            raise FaultError(
+                ClusterIncomplete(here.address, here.processes, join, f"process 0 cannot listen: {error}")
+            ) from error
+    relay = Relay(host, int(port)) if here.process else None
+    _initialized(here, here.address if relay is None else relay.address, join)
     gone = threading.Event()
     if relay is not None:
         relay.joined.set()
         gone = relay.closed
     peers = Peers(distributed.global_state.client, here.process, here.processes, deadline, gone)
     return Cluster(here.process, here.processes, deadline, peers)
+
+
+def _initialized(here: Place, address: str, join: float) -> None:
+    """Join JAX's runtime, on a thread and without a time limit of its own, at whose end JAX would abort the process."""
+    host, _, port = here.address.rpartition(":")
+    # JAX's service would take SIGTERM, at which a run saves and stops.
+    jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
+    worker = Worker()
+    call = worker.call(
+        lambda: jax.distributed.initialize(
+            address,
+            here.processes,
+            here.process,
+            local_device_ids=here.devices,
+            cluster_detection_method="deactivate" if here.launched else None,
+            initialization_timeout=_NEVER,
+            heartbeat_timeout_seconds=_NEVER,
+            # For a try on one machine no port is open to others.
+            coordinator_bind_address=f"127.0.0.1:{port}" if host in ("localhost", "127.0.0.1") else None,
+        )
+    )
+    waited = Patience()
+    while not call.done.wait(GLANCE) and waited.tick() < join:
+        pass
+    reason = "not all of them" if call.error is None else str(call.error).split("\n")[0]
+    if call.error is not None or not call.done.is_set():
+        ended(worker.stop(), GLANCE)
+        _abandon()
+        raise FaultError(ClusterIncomplete(here.address, here.processes, join, reason)) from call.error
+    worker.stop()
 
 
 def _leave(here: Cluster, exit: Exit[Any, Any]) -> Effect[None, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from returns.result import Failure
 
@@ -20,13 +21,14 @@ from fnlamp import fault
 from fnlamp.effect import Defect, Effect, Runtime
 from fnlamp.scale import Cluster, await_call, cluster
 
-SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT}
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 
 
 def main(settings: dict[str, Any]) -> dict[str, Any]:
     """The outcome of this process, as JSON can write it."""
     done: list[int] = []
     here: list[Cluster] = []
+    keys: list[str] = []
 
     def steps(peers: Cluster, runtime: Runtime) -> int:
         here.append(peers)
@@ -49,6 +51,8 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
             peers.meet(f"step {step}", str(step))
             assert float(await_call(lambda: total(x), peers, f"the sum of step {step}")) == expected
             done.append(step)
+        if peers.process == 0:
+            keys.extend(key for key, _ in distributed.global_state.client.key_value_dir_get("fnlamp/"))
         return settings["steps"]
 
     program = cluster(deadline=settings["deadline"]).use(
@@ -69,6 +73,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
         "named": [*getattr(failure, "processes", [getattr(failure, "process", None)])],
         "steps": len(done),
         "state": getattr(failure, "state", None),
+        "keys": len(keys),
         "at": time.time(),
     }
 

@@ -88,6 +88,36 @@ print(cluster(None, 1).use(body).run_exit(Runtime(log=None)).unwrap())
     assert done.stdout.split() == ["ClusterUndefined", "JaxStarted", "1"]
 
 
+JOIN = """
+import sys
+from fnlamp.effect import Effect, Runtime
+from fnlamp.scale import cluster
+process, port = map(int, sys.argv[1:])
+program = cluster(f"127.0.0.1:{port}", 2, process, join=2.0).use(lambda here: Effect.from_value(1))
+print(program.run_exit(Runtime(log=None)).failure())
+sys.exit(4)
+"""
+
+
+@pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_whose_others_do_not_start_ends_with_a_fault(process):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = subprocess.run([sys.executable, "-c", JOIN, str(process), str(port)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith(f"expected 2 processes to join the coordinator at 127.0.0.1:{port} within 2 s, got: not all")
+    assert done.returncode == 4, done.stderr
+
+
+@pytest.mark.slow
+def test_a_coordinator_whose_port_is_in_use_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        done = subprocess.run([sys.executable, "-c", JOIN, "0", port], capture_output=True, text=True, timeout=120)
+    assert "process 0 cannot listen" in done.stdout
+    assert "in use" in done.stdout
+    assert done.returncode == 4
+
+
 def served(server: socket.socket, seen: list[bytes]) -> None:
     connection, _ = server.accept()
     seen.append(connection.recv(5))

@@ -70,6 +70,8 @@ def test_all_processes_meet_and_end_together(tmp_path):
     run = launched(tmp_path, 3, "none", -1, 0.0, steps=20)
     assert [run.outcomes[process]["kind"] for process in range(3)] == ["Success"] * 3, run.text
     assert {one["steps"] for one in run.outcomes.values()} == {20}
+    # The store has one sign of life of each, and at most the keys of the last two meetings: it does not grow with them.
+    assert run.outcomes[0]["keys"] <= 3 * 3
     assert run.code == 0
 
 
@@ -103,9 +105,16 @@ def test_a_failure_in_one_process_is_told_to_the_others(tmp_path, victim):
     assert all("EmptyEpoch: expected at least one batch" in run.outcomes[other]["text"] for other in {0, 1, 2} - {victim})
 
 
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_an_interruption_of_one_process_stops_all_at_the_same_step(tmp_path, victim):
-    run = launched(tmp_path, 3, "interrupt", victim, 0.3)
+@pytest.mark.parametrize(
+    ("how", "victim"),
+    [
+        ("interrupt", 1),
+        pytest.param("interrupt", 0, marks=pytest.mark.slow),
+        pytest.param("terminate", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interruption_of_one_process_stops_all_at_the_same_step(tmp_path, how, victim):
+    run = launched(tmp_path, 3, how, victim, 0.3)
     assert {one["kind"] for one in run.outcomes.values()} == {"Interrupted"}, run.text
     assert len(run.outcomes) == 3
     assert len({one["state"] for one in run.outcomes.values()}) == 1, run.text
