@@ -4,7 +4,7 @@ python examples/bert.py                                      a text that comes w
 python examples/bert.py --data FILE --json FILE              any text in UTF-8
 
 Hidden characters are compared with a predictor that knows how often each occurs. The classifier says whether some characters of
-a window were exchanged with their neighbours. It is trained from the encoder, and from random weights; a guess has 50 %.
+a window were exchanged with their neighbours. It is trained from the encoder, and from random weights; a guess has 56 %.
 All figures are of the last tenth of the text; the settings were chosen on the tenth before it.
 """
 
@@ -100,10 +100,10 @@ def classifying(text: Text, rows: int, start: Any, seed: int) -> Effect[train.Tr
     return train.epochs(
         model=train.supervised(layer, loss.cross_entropy()),
         optimizer=optim.adamw(1e-3, 0.01, clip=1.0),
-        schedule=optim.warmup(30, optim.cosine(10 * -(-rows // BATCH))),
+        schedule=optim.warmup(30, optim.cosine(5 * -(-rows // BATCH))),
         train_batches=lambda context: stream.minibatches(*known, batch_size=BATCH, seed=context.seed),
         validation_batches=lambda context: stream.minibatches(*typed(text.codec, text.validation, 1000, 2), batch_size=BATCH),
-        epochs=10,
+        epochs=5,
         seed=seed,
         initial={**layer.init(jax.random.key(seed), known[0][:1]).params, **start},
         metrics=ACCURACY,
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, metavar="FILE", help="a text to learn, in UTF-8")
     parser.add_argument("--steps", type=int, default=2000, help="with hidden characters")
-    parser.add_argument("--rows", type=int, default=2000, help="windows from which the classifier learns")
+    parser.add_argument("--rows", type=int, default=16_000, help="windows from which the classifier learns")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args(arguments)

@@ -4,8 +4,8 @@ python examples/segmentation.py --json FILE --plot FILE
 
 A scene of 24x24 pixels has up to four digits of scikit-learn, so its mask is known. The figure is intersection over union: of
 the pixels that are of a class or predicted so, the share that are both. It is of test scenes, whose digits the network has not
-seen, and compared with a limit of brightness, which can tell digits from background but not name them. The settings, and that
-limit, were chosen on validation scenes.
+seen, and compared with a limit of brightness, which can tell digits from background but not name them. That limit was chosen
+on validation scenes.
 """
 
 from __future__ import annotations

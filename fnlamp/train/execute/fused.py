@@ -97,16 +97,17 @@ class Fused:
                     recorded = read(rows, last + 1 - at)
                     yield Reached(good, supply.position(last), int(broken), supplies.waited(), recorded)
                     return
-                taken = (time.perf_counter() - since) / (stop - at)
-                # The first dispatch may have compiled: its time says nothing.
-                before = workspace.paces.get(pace)
-                workspace.paces[pace] = (
-                    FIRST if before is None else max(1, min(int(self.seconds / max(taken, 1e-9)), 4 * before))
-                )
+                self._learn(workspace, pace, (time.perf_counter() - since) / (stop - at))
                 workspace.spares[body], carry = carry, new
                 done += stop - at
                 recorded, at = read(rows, stop - at), stop
                 yield Reached(carry, supply.position(at), waited=supplies.waited(), recorded=recorded)
+
+    def _learn(self, workspace: Workspace, pace: tuple[Body, int], taken: float) -> None:
+        """The steps of the next dispatch, after one whose steps took so many seconds each."""
+        before = workspace.paces.get(pace)
+        # The first dispatch may have compiled: its time says nothing.
+        workspace.paces[pace] = FIRST if before is None else max(1, min(int(self.seconds / max(taken, 1e-9)), 4 * before))
 
     def _steps(self, workspace: Workspace, body: Body, size: int) -> int:
         return self.chunk or workspace.paces.get((body, size), FIRST)
