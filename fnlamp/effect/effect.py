@@ -275,10 +275,8 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
 
     def explain(self, runtime: Runtime | None = None) -> Explanation:
         """The plan of a run by this runtime, as far as it is known without running anything.  Raises: `TypeError`."""
-        hint = "a Runtime, as in program.explain(Runtime(executor=...))"
-        return explain(
-            self._inner_value, Runtime() if runtime is None else instance("explain: runtime", runtime, Runtime, hint)
-        )
+        runtime = Runtime() if runtime is None else instance("explain: runtime", runtime, Runtime, "a Runtime, as Runtime()")
+        return explain(self._inner_value, runtime)
 
     def run(self, runtime: Runtime | None = None) -> IOResult[A_co, E_co | Interrupted]:
         """Run it. A failure is a value, an interruption is `IOFailure(Interrupted(state))`, a bug is raised.
