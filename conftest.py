@@ -29,6 +29,13 @@ from fnlamp.summary import table
 from fnlamp.train import supervised
 
 collect_ignore = ["docs/site"]  # building the site needs the extra `docs`
+# Programs that tests start in processes of their own, with more devices.
+collect_ignore += [
+    "tests/train/sharded_run.py",
+    "tests/train/sharded_situations.py",
+    "tests/scale/steps.py",
+    "tests/scale/training.py",
+]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads its options
