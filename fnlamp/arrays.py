@@ -200,7 +200,11 @@ def over_processes(x: Any, place: jax.sharding.Sharding) -> Array:
     if isinstance(x, jax.Array) and x.sharding.device_set == place.device_set:
         copied: Array = jax.jit(jnp.copy, out_shardings=place)(x)
         return copied
-    x = np.asarray(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        numbers = over_processes(jax.random.key_data(x), place)
+        keys: Array = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(x))
+        return keys
+    x = np.array(x)
     made: Array = jax.make_array_from_callback(x.shape, place, lambda part: x[part])
     return made
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import jax
-from jax._src import api, dispatch, distributed, xla_bridge  # to leave without JAX's own farewell; see `_abandon`
+from jax._src import api, dispatch, distributed, xla_bridge  # to leave without JAX's own shutdown; see `_abandon`
 from returns.result import Failure, Success
 
 from fnlamp.effect import Defect, Effect, Exit, Resource
-from fnlamp.effect.runtime import GLANCE
+from fnlamp.effect.runtime import GLANCE, Stopped
 from fnlamp.fault import (
     ClusterFault,
     ClusterIncomplete,
@@ -69,8 +69,9 @@ class Cluster:
 
     def doing(self, what: str) -> None:
         """Note what this process does now, as "reading its batch"; a fault in another process that waits for it says so."""
+        text("what", what)
         if self._peers is not None:
-            self._peers.doing = text("what", what)
+            self._peers.doing = what
 
 
 def cluster(
@@ -162,29 +163,31 @@ def _leave(here: Cluster, exit: Exit[Any, Any]) -> Effect[None, Any]:
 
 
 def _left(here: Cluster, peers: Peers, exit: Exit[Any, Any]) -> None:
-    match exit:
-        case Success():
-            # Process 0 must not go while another one works. After a fault there, this process has its result all the same.
-            with contextlib.suppress(FaultError):
-                peers.meet("end", "", here.deadline)
-        case Interrupted():
-            peers.settle(Interrupted())
-        case Failure(failure):
-            name = f"{type(failure).__name__}: " if isinstance(failure, Fault) else ""
-            peers.settle(ProcessFailed(here.process, f"{name}{failure}"))
-        case Defect(cause):
-            peers.settle(ProcessFailed(here.process, f"{type(cause).__name__}: {cause}"))
-    peers.leave()
-    _abandon()
+    try:
+        match exit:
+            case Success():
+                # Process 0 must not go while another one works. After a fault there, this process has its result all the same.
+                with contextlib.suppress(FaultError, Stopped):
+                    peers.meet("end", "", here.deadline)
+            case Interrupted():
+                peers.settle(Interrupted())
+            case Failure(failure):
+                name = f"{type(failure).__name__}: " if isinstance(failure, Fault) else ""
+                peers.settle(ProcessFailed(here.process, f"{name}{failure}"))
+            case Defect(cause):
+                peers.settle(ProcessFailed(here.process, f"{type(cause).__name__}: {cause}"))
+    finally:
+        peers.leave()
+        _abandon()
 
 
 def _abandon() -> None:
-    """Let the process end without JAX's own farewell, which waits for the other processes and for collectives without end.
+    """Let the process end without JAX's own shutdown, which waits for the other processes and for collectives without end.
 
-    What it would destroy is kept alive: the system takes it all back when the process ends.
+    What it would destroy is kept alive until the process ends.
     """
-    for farewell in (api.clean_up, dispatch.wait_for_tokens):
-        atexit.unregister(farewell)
+    for shutdown in (api.clean_up, dispatch.wait_for_tokens):
+        atexit.unregister(shutdown)
     state = distributed.global_state
     for kept in (state.client, state.service, state.preemption_sync_manager, *xla_bridge._backends.values()):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))

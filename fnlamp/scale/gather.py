@@ -23,6 +23,11 @@ def is_here(arrays: Tree) -> bool:
     return all(not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated for x in jax.tree.leaves(arrays))
 
 
+def _whole(part: Any) -> Any:
+    """A function that is one for all arrays: those of one shape compile once."""
+    return part
+
+
 def gathered(arrays: Tree, cluster: Cluster) -> Tree:
     """The arrays in the memory of each process, whole, wherever their parts lie; all processes call it at the same point.
 
@@ -36,7 +41,7 @@ def gathered(arrays: Tree, cluster: Cluster) -> Tree:
     def one(x: Any) -> Any:
         if not is_here(x):
             everywhere = jax.sharding.NamedSharding(x.sharding.mesh, jax.sharding.PartitionSpec())  # type: ignore[no-untyped-call]
-            x = await_call(partial(jax.jit(lambda part: part, out_shardings=everywhere), x), cluster, "gathering arrays")
+            x = await_call(partial(jax.jit(_whole, out_shardings=everywhere), x), cluster, "gathering arrays")
         return np.array(x)
 
     return jax.tree.map(one, arrays)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import jax
 
@@ -96,10 +96,10 @@ class Peers:
             self.present.release()
         self.doing = f"after {name!r}"
         if call.error is not None:
-            raise FaultError(self.settle(self._no_coordinator(name, 0.0))) from call.error
+            self._end(self._no_coordinator(name, 0.0), call.error)
         names = tuple(each for each, _ in call.value)
         if len({*names}) > 1:
-            raise FaultError(self.settle(MeetingsDiffer(names)))
+            self._end(MeetingsDiffer(names))
         if self.process == 0 and number > 1:  # all have read the meeting before, else they would not be at this one
             self.exchange.call(lambda: self.client.key_value_delete(f"{MEET}{number - 1}/"))
         return tuple(each for _, each in call.value)
@@ -117,14 +117,21 @@ class Peers:
             if fault is None and deadline is not None and waited.tick() >= deadline:
                 fault = self._late(name, waited.waited, missing())
             if fault is not None:
-                raise FaultError(self.settle(fault))
+                self._end(fault)
 
     def broken(self, name: str) -> None:
         """Raise the fault of the process that has broken a collective, if it is known yet: a short silence is enough then."""
         self._check_verdict()
         fault = self._lost(name, 0.0) or self._silent(3 * self.interval, name)
         if fault is not None:
-            raise FaultError(self.settle(fault))
+            self._end(fault)
+
+    def _end(self, fault: Fault, cause: Exception | None = None) -> NoReturn:
+        """Raise what all agree on: this fault, or one that another process has published before."""
+        agreed = self.settle(fault)
+        if isinstance(agreed, Interrupted):
+            raise Stopped from cause
+        raise FaultError(agreed) from cause
 
     def settle(self, fault: Fault) -> Fault:
         """Publish why the cluster ends; returns what all agree on, which another process may have published before."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import jax
@@ -28,9 +31,8 @@ def await_call(compute: Callable[[], A], cluster: Cluster, at: str = "a computat
     """Call a function that computes across processes, and return its arrays once they are computed, as long as all live.
 
     A collective waits without end for a process that is stopped, sometimes in the call itself. So in a cluster of several, the
-    call is made on another thread, in this one's `jax.default_device` and `jax.enable_x64`, and in no other context. `at` names
-    the computation in a fault. `deadline`: the most seconds that it may take, compilation included; by default as long as it
-    needs.
+    call is made on another thread, in this one's context and settings of JAX. `at` names the computation in a fault.
+    `deadline`: the most seconds that it may take, compilation included; by default as long as it needs.
 
     Raises: `FaultError` with `ProcessLost`, `ProcessLate` or `ProcessFailed`; what the function raises by itself.
 
@@ -43,16 +45,28 @@ def await_call(compute: Callable[[], A], cluster: Cluster, at: str = "a computat
         instance("cluster", cluster, Cluster, "a Cluster"),
         text("at", at),
     )
-    peers = cluster._peers
-    if peers is None:
+    if isinstance(compute, type):
+        raise TypeError(f"compute is a function without arguments, got the class {compute.__name__}")
+    deadline = None if deadline is None else seconds("deadline", deadline)
+    if cluster._peers is None:
         return jax.block_until_ready(compute())  # type: ignore[no-any-return, no-untyped-call]
-    most = None if deadline is None else seconds("deadline", deadline)
+    return await_ready(dispatched(compute, cluster, at, deadline=deadline), cluster, at, deadline=deadline)
+
+
+def dispatched(compute: Callable[[], A], cluster: Cluster, at: str, *, deadline: float | None = None) -> A:
+    """What the function returns, in a cluster of several, when its call ends: arrays that may not be computed yet.
+
+    Raises: as `await_call`.
+    """
+    peers = cluster._peers
+    assert peers is not None
     call = peers.computing.call(_as_here(compute))
-    peers.wait(call.done.wait, at, most, lambda: tuple(peers.lives))
+    peers.wait(call.done.wait, at, deadline, lambda: tuple(peers.lives))
     if call.error is not None:
         _blame(peers, at, call.error)
         raise call.error
-    return await_ready(call.value, cluster, at, deadline=deadline)  # type: ignore[no-any-return]
+    found: A = call.value
+    return found
 
 
 def await_ready(arrays: A, cluster: Cluster, at: str = "a computation", *, deadline: float | None = None) -> A:
@@ -79,14 +93,24 @@ def await_ready(arrays: A, cluster: Cluster, at: str = "a computation", *, deadl
 
 
 def _as_here(compute: Callable[[], A]) -> Callable[[], A]:
-    """The function in this thread's settings of JAX: in 32 bits, a program for float64 would be another one."""
-    device, wide = jax.config.jax_default_device, jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    """The function in this thread's context and settings of JAX: in 32 bits, a program for float64 would be another one."""
+    now: Any = jax.config
+    settings = (
+        (jax.default_device, now.jax_default_device),
+        (jax.enable_x64, now.jax_enable_x64),
+        (jax.default_matmul_precision, now.jax_default_matmul_precision),
+        (jax.numpy_dtype_promotion, now.jax_numpy_dtype_promotion),
+        (jax.numpy_rank_promotion, now.jax_numpy_rank_promotion),
+        (jax.transfer_guard, "allow"),
+    )
 
     def call() -> A:
-        with jax.default_device(device), jax.enable_x64(wide):
+        with contextlib.ExitStack() as stack:
+            for setting, value in settings:
+                stack.enter_context(setting(value))
             return compute()
 
-    return call
+    return partial(contextvars.copy_context().run, call)
 
 
 def _ready(leaves: list[Any], longest: float) -> bool:

@@ -26,7 +26,8 @@ class Call:
             self.value = self.function()
         except Exception as error:  # raised again by the thread that waits
             self.error = error
-        self.done.set()
+        finally:
+            self.done.set()
 
 
 class Worker:
@@ -50,6 +51,7 @@ class Worker:
     def _work(self) -> None:
         while (call := self.calls.get()) is not None:
             call.make()
+            del call  # with the arrays that it returned
 
 
 def ended(thread: threading.Thread, seconds: float) -> None:

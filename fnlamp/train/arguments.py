@@ -181,7 +181,8 @@ def device_of(device: Any) -> Any:
 
 def workspace_of(runtime: Runtime) -> Workspace:
     """What a run mutates, on the devices of the runtime and with the processes of its executor."""
-    return Workspace(place_of(runtime), getattr(runtime.executor, "cluster", None), runtime.cancel)
+    cluster = getattr(runtime.executor, "cluster", None)
+    return Workspace(place_of(runtime), cluster if cluster is not None and cluster.processes > 1 else None, runtime.cancel)
 
 
 def place_of(runtime: Runtime) -> Any:

@@ -129,6 +129,7 @@ def run_evaluation(
     specs = check_stream(model, stream, weights, body, metrics=metrics)
     with placed_on(workspace.device):
         carry: Any = to_device(tally.empty(tree.count(specs)), workspace.device)
+        weights = workspace.put(weights)
         for now in executor.fold(body, weights, carry, stream, stream.init, workspace):
             carry = now.carry
             if runtime.observers:

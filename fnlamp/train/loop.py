@@ -27,7 +27,7 @@ from fnlamp.train.events import Timing, alerted, counted, measured
 from fnlamp.train.execute import Body, Fused
 from fnlamp.train.execute.exhausted import exhaustion
 from fnlamp.train.execute.workspace import Workspace
-from fnlamp.train.explain.analysis import check_memory, with_step
+from fnlamp.train.explain.analysis import check_memory, held, with_step
 from fnlamp.train.explain.idle import idle
 from fnlamp.train.explain.memory import of_pass
 from fnlamp.train.factory import use_stream
@@ -89,7 +89,8 @@ class Loop:
                 validate = partial(self.validate, progress)
                 made = use_stream(of.validation_batches, context("validation"), validate, "validation_batches")
                 validation = yield from made
-            report = progress.report(of, validation, runtime.clock.now() - started)
+            taken = self.workspace.same(f"the end of epoch {start.epoch}", runtime.clock.now() - started)
+            report = progress.report(of, validation, taken)
             progress = self.reach(progress.decided(of, report, self.workspace.to_host).after(report))
             runtime.say(str(report))
             self.tell_epoch(progress, report, runtime)
@@ -140,7 +141,10 @@ class Loop:
 
     def needed(self, stream: BatchStream[Any], runtime: Runtime) -> dict[str, int]:
         """The bytes that training on the stream takes, by part."""
-        return with_step(self.of.plan(stream, None), runtime, self.workspace.device)
+        plan = self.of.plan(stream, None)
+        if self.workspace.cluster is not None:  # compiling may wait for the other processes
+            return held(plan, runtime, self.workspace.device)
+        return with_step(plan, runtime, self.workspace.device)
 
     def begin(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Progress:
         """Check everything that follows from shapes, then make or copy the first carry."""
@@ -157,7 +161,12 @@ class Loop:
                 progress = progress.resumed(position_in(state_of(of.resume), stream), plan.carry)
             where = plan.layout(runtime.executor, device)
             progress = replace(progress, measured=plan.measured, features=pair(stream.spec)[0])
-            return replace(progress, shared=of.shared(plan.made, device), carry=of.carry(plan, stream, device, where))
+            carry = of.carry(plan, stream, device, where)
+            if self.workspace.cluster is not None:
+                told = "with observers" if runtime.observers else "without observers"
+                at = f"after {int(carry.step)} steps, in epoch {progress.epoch} at {progress.position}, {told}"
+                self.workspace.begun(of.in_words(plan.made, stream), at)
+            return replace(progress, shared=of.shared(plan.made, device), carry=carry)
 
     def steps(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Result[Progress, Any] | Interrupted:
         """The steps of one epoch from its position; it stops between dispatches if the carry is broken or the run cancelled."""
@@ -287,7 +296,7 @@ def run(program: Program) -> Effect[Trained, Any]:
             return alone(Loop(program, workspace).program(), cluster)
 
         def saving(writer: Writer | None) -> Effect[Trained, Any]:
-            made = Effect.checked(lambda: Saver(program, policy, writer, runtime, cluster)).bind(
+            made = Effect.checked(lambda: Saver(program, policy, writer, runtime, workspace)).bind(
                 lambda saver: Loop(program, workspace, saver).program()
             )
             return alone(made, cluster)

@@ -61,6 +61,9 @@ def predict_batches(
 def _work(
     trained: Trained | Kept, stream: BatchStream[Any], runtime: Runtime, workspace: Workspace
 ) -> Result[Tree, Any] | Interrupted:
+    if workspace.cluster is not None:
+        hint = "predict outside the cluster, with the parameters that scale.gathered returns"
+        raise ValueError(f"predict_batches runs in one process, got a cluster of {workspace.cluster.processes}: {hint}")
     made: list[Tree] = []
     with placed_on(workspace.device):
         one = _Predictor(trained, rows_of(stream.spec), workspace)

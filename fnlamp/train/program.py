@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,8 @@ from fnlamp.train.state import Carry, Trained, TrainState
 from fnlamp.train.step import Step, evaluation_body, training_body
 from fnlamp.train.stored import coded, in_words
 from fnlamp.train.supervised import Supervised, pair
+
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +218,9 @@ class Program:
             params = filled(params, given)
             layer_state = layer_state if state_given is None else filled(layer_state, state_given)
 
+        if where is not None and self.initial is not None:  # which may lie on other devices
+            params, layer_state = copied((params, layer_state), device, (where.params, where.layer_state))
+
         def first(params: Any) -> Any:
             return self.optimizer.init(params, plan.made.tags)
 
@@ -252,8 +257,8 @@ class Program:
         return Plan(self.model, self.optimizer, made, body, shared, carry, train, validation, *asked, advice, words)
 
 
-def copied(carry: Carry, device: Any, where: Carry | None) -> Carry:
-    """New buffers of a carry, on the device or, leaf by leaf, where they belong on a mesh."""
+def copied(arrays: A, device: Any, where: Any) -> A:
+    """New buffers of a tree of arrays, on the device or, leaf by leaf, where they belong on a mesh."""
 
     def one(x: Any, place: Any) -> Any:
         # Between two sets of devices JAX shares memory where it can, whatever it is told: such an array goes over the host.
@@ -261,5 +266,5 @@ def copied(carry: Carry, device: Any, where: Carry | None) -> Carry:
         there = place.device_set if isinstance(place, NamedSharding) else None
         return tree.copy(np.asarray(x) if several and x.sharding.device_set != there else x, place)
 
-    made: Carry = jax.tree.map(lambda x: one(x, device), carry) if where is None else jax.tree.map(one, carry, where)
+    made: A = jax.tree.map(lambda x: one(x, device), arrays) if where is None else jax.tree.map(one, arrays, where)
     return made

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from returns.result import Result, Success
 
 from fnlamp.checkpoint import Saved, Writer
 from fnlamp.effect import Defect, Effect, Exit, Runtime
-from fnlamp.fault import Fault, FaultError, RunExists
-from fnlamp.scale import Cluster, gathered
+from fnlamp.fault import Fault, FaultError, Interrupted, RunExists
+from fnlamp.scale import gathered
 from fnlamp.scale.gather import is_here
 from fnlamp.stream import BatchStream
 from fnlamp.train.checkpoints import Checkpoints, Fork
+from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.program import Program
 from fnlamp.train.progress import Progress
 from fnlamp.train.start import print_of, state_of
 from fnlamp.train.state import Trained
 from fnlamp.train.stored import check_position, note_of, stored
+
+SAVE: Final = 3600.0
+"""Seconds for which processes wait for process 0 to write a save. One that is lost is found sooner, as everywhere."""
 
 
 class Saver:
@@ -31,10 +35,8 @@ class Saver:
     In a cluster, process 0 has the writer and decides when to save. Others have none: they only give their parts of the arrays.
     """
 
-    def __init__(
-        self, of: Program, policy: Checkpoints, writer: Writer | None, runtime: Runtime, cluster: Cluster | None = None
-    ) -> None:
-        self.of, self.policy, self.writer, self.runtime, self.cluster = of, policy, writer, runtime, cluster
+    def __init__(self, of: Program, policy: Checkpoints, writer: Writer | None, runtime: Runtime, workspace: Workspace) -> None:
+        self.of, self.policy, self.writer, self.runtime, self.workspace = of, policy, writer, runtime, workspace
         self.savable: Progress | None = None
         self.failed: tuple[Fault, ...] = ()
         self.words: Mapping[str, str] = {}
@@ -67,20 +69,14 @@ class Saver:
 
         def call(runtime: Runtime) -> Result[None, Any]:
             stopped = not isinstance(exit, Success)
-            if self.writer is None:
-                if not stopped and self.savable is not self._submitted and self.savable is not None:
-                    self._save(self.savable)
-                return Success(None)
             seconds = self.policy.grace if stopped else None
             end = runtime.clock.now() + self.policy.grace
-            idle = self.writer.wait(seconds, self._insisted)
+            idle = self._idle(seconds)
             now = isinstance(exit, Defect) and not isinstance(exit.cause, Exception)  # a second signal
-            # The arrays of other processes can be had from them only while they run as well.
-            whole = not stopped or self.savable is None or is_here(self.savable.carry)
-            ready = idle and whole and not now and not self.failed
-            if ready and self.savable is not self._submitted and self.savable is not None:
-                self._save(self.savable)
-                idle = self.writer.wait(max(end - runtime.clock.now(), 0.0) if stopped else None, self._insisted)
+            last = None if self.savable is self._submitted else self.savable
+            if last is not None and self._wanted(exit, last, idle and not now and not self.failed):
+                self._save(last)
+                idle = self._idle(max(end - runtime.clock.now(), 0.0) if stopped else None)
             if not idle:
                 runtime.say(f"the last save in {self.policy.folder} is not finished, the one before it is whole")
             self._look(stop=not stopped)
@@ -95,6 +91,15 @@ class Saver:
 
     # ---- the parts
 
+    def _idle(self, seconds: float | None) -> bool:
+        return self.writer is None or self.writer.wait(seconds, self._insisted)
+
+    def _wanted(self, exit: Exit[Any, Any], last: Progress, ready: bool) -> bool:
+        """Whether the last save is made. Arrays of other processes can be had while these come to the same end."""
+        if isinstance(exit, Success) or (isinstance(exit, Interrupted) and self.workspace.stopping):
+            return self._agreed(ready)
+        return ready and self.writer is not None and is_here(last.carry)
+
     def _due(self, progress: Progress) -> bool:
         steps, seconds = self.policy.steps, self.policy.seconds
         if steps is not None and int(progress.carry.step) // steps > self._step // steps:
@@ -107,8 +112,9 @@ class Saver:
                 self._print = self._stream, print_of(self._stream, self.of.seed)
             progress = replace(progress, stream=self._print[1])
             check_position(progress.position, self._stream)
-        if self.cluster is not None and not is_here(progress.carry):
-            progress = replace(progress, carry=gathered(progress.carry, self.cluster))
+        cluster = self.workspace.cluster
+        if cluster is not None and not is_here(progress.carry):
+            progress = replace(progress, carry=gathered(progress.carry, cluster))
         trained, start = progress.trained(self.of), self.of.resume
         parent = start.path if isinstance(start, Fork) else None
         self._step, self._time = int(trained.state.step), self.runtime.clock.now()
@@ -118,9 +124,15 @@ class Saver:
 
     def _agreed(self, due: bool) -> bool:
         """What process 0 decides."""
-        if self.cluster is None:
+        cluster = self.workspace.cluster
+        if cluster is None:
             return due
-        return self.cluster.meet("whether to save", "1" if due else "")[0] == "1"
+        due = cluster.meet("whether to save", "1" if due else "")[0] == "1"
+        if due:
+            cluster.doing("writing the save before")
+            self._idle(None)
+            cluster.meet("saving", deadline=max(SAVE, cluster.deadline))
+        return due
 
     def _look(self, *, stop: bool = True) -> None:
         if self.writer is None:

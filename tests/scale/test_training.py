@@ -24,7 +24,7 @@ ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu"}
 def run(count, **options):
     """The outcomes by process (`None`: of the program without a cluster), and the launcher's text."""
     settings = {"model": "mlp", "layout": "copies", "epochs": 4, "folder": None, "resume": False, "how": "", "victim": -1}
-    settings |= {"after": 0.0, "moment": "", "deadline": 10.0, "alone": count is None} | options
+    settings |= {"after": 0, "wait": 0.0, "moment": "", "deadline": 10.0, "alone": count is None} | options
     launch = [] if count is None else ["-m", "fnlamp_command", "launch", "-n", str(count), "--grace", "16"]
     command = [sys.executable, *launch, str(SCRIPT), json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
@@ -58,17 +58,17 @@ def test_processes_have_the_numbers_of_one(count, model, layout):
         assert outcome["weights"] == several[0]["weights"]
 
 
-def harmed(tmp_path, how, victim, after, count=4):
+def harmed(tmp_path, how, victim, after, wait=0.0, count=4):
     """The others end in time with a fault that names the victim and their last good state; returns the seconds it took."""
     moment, folder = tmp_path / "moment", tmp_path / "saves"
-    options = {"how": how, "victim": victim, "after": after, "moment": str(moment), "folder": str(folder)}
+    options = {"how": how, "victim": victim, "after": after, "wait": wait, "moment": str(moment), "folder": str(folder)}
     outcomes, text = run(count, epochs=10**6, deadline=3.0, **options)
     others = {*range(count)} - {victim}
     assert outcomes.keys() >= others, text
-    kinds = {"kill": {"ProcessLost"}, "stop": {"ProcessLost"}, "slow": {"ProcessLate"}, "interrupt": {"Interrupted"}}[how]
+    kinds = {"kill": {"ProcessLost"}, "stop": {"ProcessLost"}, "slow": {"ProcessLate"}}[how]
     for process in others:
         assert outcomes[process]["kind"] in kinds, text
-        assert how == "interrupt" or outcomes[process]["named"] == [victim], text
+        assert outcomes[process]["named"] == [victim], text
     reached = {outcomes[process]["steps"] for process in others}
     assert len(reached) == 1, f"last good states after {reached} steps"
     took = max(outcomes[process]["at"] for process in others) - float(moment.read_text())
@@ -81,7 +81,7 @@ def harmed(tmp_path, how, victim, after, count=4):
 def test_a_process_harmed_at_a_random_moment_ends_the_others_soon_and_by_name(tmp_path, case):
     draw = random.Random(case)
     how, victim = ("kill", "stop", "slow")[case % 3], draw.randrange(4)
-    took, _, _ = harmed(tmp_path, how, victim, draw.uniform(8.0, 16.0))
+    took, _, _ = harmed(tmp_path, how, victim, draw.randrange(10, 40), draw.random() / 10)
     print(f"{how} of process {victim}: {took:.1f} s")
 
 
@@ -89,7 +89,7 @@ def test_a_process_harmed_at_a_random_moment_ends_the_others_soon_and_by_name(tm
 @pytest.mark.parametrize("count", [3, 2])
 def test_a_run_that_lost_a_process_goes_on_with_fewer(tmp_path, count):
     """Saved by process 0, whose last save resumes on fewer processes: to the numbers of a run of one, each row once."""
-    _, reached, folder = harmed(tmp_path, "kill", 3, 9.0)
+    _, reached, folder = harmed(tmp_path, "kill", 3, 20)
     epochs = max(reached // 7 + 3, 6)  # of 7 steps
     resumed, text = run(count, folder=folder, resume=True, epochs=epochs, how="calm")
     one, _ = run(None, epochs=epochs, how="calm")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import jax
@@ -40,16 +41,17 @@ def executor(settings: dict[str, Any], here: Cluster) -> train.Sharded:
 
 def describe(settings: dict[str, Any], here: Cluster | None, resume: Any = None) -> Effect[Any, Any]:
     layer, x, y = MODELS[settings["model"]]()
-    began = time.time()
+    made = count()
 
     def batches(context: train.LoopContext) -> Any:
-        made = stream.minibatches(x, y, batch_size=32, seed=context.seed)
-        return made if not settings["how"] else replace(made, view=None, source=paced(made.source))
+        found = stream.minibatches(x, y, batch_size=32, seed=context.seed)
+        return found if not settings["how"] else replace(found, view=None, source=paced(found.source))
 
     def paced(step: Any) -> Any:
         def slow(state: Any) -> Any:
-            late = here is not None and settings["how"] == "slow" and settings["victim"] == here.process
-            time.sleep(60.0 if late and time.time() - began > settings["after"] else 0.01)
+            time.sleep(0.01)
+            if here is not None and settings["victim"] == here.process and next(made) == settings["after"]:
+                harm(settings)
             return step(state)
 
         return slow
@@ -72,7 +74,6 @@ def training(settings: dict[str, Any], here: Cluster) -> Effect[Any, Any]:
     def begin(saved: Any = None) -> Effect[Any, Any]:
         return describe(settings, here, saved).local(lambda runtime: replace(runtime, executor=executor(settings, here)))
 
-    harm(settings, here)
     program = checkpoint.latest(settings["folder"]).bind(begin) if settings["resume"] else begin()
     return program.bind(lambda trained: Effect.checked(lambda: figures(trained, here)))
 
@@ -83,16 +84,22 @@ def figures(trained: Any, here: Cluster) -> dict[str, Any]:
     return {"curve": curve, "weights": [float(x) for leaf in jax.tree.leaves(weights) for x in np.ravel(leaf)]}
 
 
-def harm(settings: dict[str, Any], here: Cluster) -> None:
-    def hit() -> None:
+def harm(settings: dict[str, Any]) -> None:
+    """Harm this process: its loader at once, or any moment of the next tenth of a second."""
+
+    def note() -> None:
         with open(settings["moment"], "w") as file:
             file.write(str(time.time()))
-        if settings["how"] in ("kill", "stop", "interrupt"):
-            kinds = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "interrupt": signal.SIGINT}
-            os.kill(os.getpid(), kinds[settings["how"]])
 
-    if settings["how"] and settings["victim"] == here.process:
-        timer = threading.Timer(settings["after"], hit)
+    def hit() -> None:
+        note()
+        os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[settings["how"]])
+
+    if settings["how"] == "slow":
+        note()
+        time.sleep(60.0)
+    else:
+        timer = threading.Timer(settings["wait"], hit)
         timer.daemon = True
         timer.start()
 

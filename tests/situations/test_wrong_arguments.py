@@ -1038,12 +1038,12 @@ CASES: dict[str, Case] = {
         scale.await_ready, {"arrays": X, "cluster": ALONE}, arrays=ANYTHING, at=TEXT, deadline="None 2.5"
     ),
     "scale.cluster": case(
-        scale.cluster, address="None", processes=OPTIONAL, process="None 0", deadline=POSITIVE, join=POSITIVE
+        scale.cluster, address="None text", processes=OPTIONAL, process="None 0", deadline=POSITIVE, join=POSITIVE
     ),
     "scale.await_call": case(
         scale.await_call, {"compute": lambda: X, "cluster": ALONE}, compute="lambda", at=TEXT, deadline="None 2.5"
     ),
-    "scale.gathered": case(scale.gathered, {"arrays": {"weight": np.zeros(2)}, "cluster": scale.Cluster(0, 1, 10.0)}),
+    "scale.gathered": case(scale.gathered, {"arrays": {"weight": np.zeros(2)}, "cluster": ALONE}, arrays=ANYTHING),
     "scale.rows_of_process": case(scale.rows_of_process, {"rows": 5, "process": 1, "processes": 2}, rows=COUNT, process=COUNT),
     "Cluster.agreed": case(ALONE.agreed, {"name": "stop", "wanted": False}, name=TEXT, wanted=FLAG, deadline="None 2.5"),
     "Cluster.doing": case(ALONE.doing, {"what": "reading"}, what=TEXT),
@@ -1083,7 +1083,7 @@ CASES: dict[str, Case] = {
     "checkpoint.write": case(checkpoint.write, {"path": "p", "tree": X}, path=TEXT, tree=ANYTHING, step=COUNT, note="dict"),
     "checkpoint.writer": case(checkpoint.writer, {"folder": "f"}, folder=TEXT, keep=FUNCTION),
     # ---- effects
-    "effect.Runtime": case(Runtime, executor=OPTIONAL, log="None lambda class", device="None text"),
+    "effect.Runtime": case(Runtime, executor=OPTIONAL, log="None lambda class", device="None text", memory=OPTIONAL),
     "effect.ask": case(effect.ask),
     "effect.bracket": case(effect.bracket, {"acquire": PROGRAM, "use": print, "release": print}, use=CALLED, release=CALLED),
     "effect.do": case(effect.do, {"function": print}, function=CALLED),

@@ -111,7 +111,7 @@ def test_tensor_parallel_cuts_outputs_and_then_inputs():
 
 
 def test_axes_and_rules_are_checked_when_it_is_made():
-    with pytest.raises(ValueError, match="the mesh has the axes data, got 'model'"):
+    with pytest.raises(ValueError, match="rules names an axis of the mesh, which has data, got 'model'"):
         train.Sharded(rules={"model": train.tensor_parallel})
     with pytest.raises(ValueError, match="got 'rows'"):
         train.Sharded(batch="rows")

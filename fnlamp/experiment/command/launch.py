@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
         for child in started:
             _send(child, signal.SIGKILL if len(asked) > 2 else number)
 
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {number: signal.signal(number, pass_on) for number in heard}
     try:
         for process in range(options.processes):
             started.append(_start(command, address, options.processes, process, gpu=options.gpu_each))

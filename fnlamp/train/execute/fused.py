@@ -84,7 +84,7 @@ class Fused:
             at = supply.start
             while at < supply.stop:
                 stop = min(at + self._steps(workspace, body, supply.size), at + most, supply.stop)
-                stop = at + workspace.agreed(stop - at, done, first=pace not in workspace.paces)
+                stop = at + workspace.agreed(body, stop - at, done, first=pace not in workspace.paces)
                 since = time.perf_counter()
                 ready = partial(run, carry, workspace.spare(body, carry), at, stop)
                 new, broken, *rows = workspace.called(ready)
@@ -185,7 +185,8 @@ def reading(body: Body, supply: Supply, shared: Tree, carry: Tree) -> tuple[Call
 
 
 def _again(run: Callable[..., tuple[Any, ...]], workspace: Workspace, carry: Tree, at: int, stop: int) -> tuple[Any, ...]:
-    return run(carry, workspace.copy(carry), at, stop)
+    new, code, *rows = workspace.called(partial(run, carry, workspace.copy(carry), at, stop))
+    return new, workspace.awaited(code), *rows
 
 
 def last_good(

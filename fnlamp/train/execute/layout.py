@@ -49,7 +49,7 @@ def tensor_parallel(tag: Tag, shape: tuple[int, ...], parts: int) -> int | None:
     axis: int | None = None
     if tag.matrix is not None:
         axis = (tag.matrix.inputs if ends else tag.matrix.outputs)[-1]
-    elif tag.role is Role.BIAS and not ends:
+    elif tag.role is Role.BIAS and shape and not ends:
         axis = len(shape) - 1
     return axis if axis is not None and shape[axis] % parts == 0 else None
 
@@ -91,7 +91,9 @@ def cut_by(rules: Mapping[str, Rule], mesh: Mesh, path: str, tag: Tag, shape: tu
         axis = rule(tag, left, parts)
         if axis is None or parts == 1:
             continue
-        if not (0 <= axis < len(left)) or left[axis] % parts:
+        if not 0 <= axis < len(shape):
+            raise ValueError(f"Sharded: rules[{name!r}] returns an axis of {path}, of shape {list(shape)}, or None, got {axis}")
+        if left[axis] % parts:
             raise FaultError(NotDivisible(path, left, axis, parts, name))
         over[axis] = name
         left = (*left[:axis], 1, *left[axis + 1 :])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -62,9 +63,12 @@ class Sharded:
             function(f"Sharded: rules[{name!r}]", rule, "a function of a parameter's tag, its shape and the number of parts")
         if self.batch is not None:
             text("Sharded: batch", self.batch, "the name of an axis of the mesh")
-        for name in (*self.rules, *(() if self.batch is None else (self.batch,))):
+        for what, name in (
+            *(("rules", name) for name in self.rules),
+            ("batch", names[0] if self.batch is None else self.batch),
+        ):
             if name not in names:
-                raise ValueError(f"Sharded: the mesh has the axes {', '.join(names)}, got {name!r}")
+                raise ValueError(f"Sharded: {what} names an axis of the mesh, which has {', '.join(names)}, got {name!r}")
         instance("Sharded: cluster", self.cluster, Cluster | None, "a Cluster, from scale.cluster().use(...)")
         object.__setattr__(self, "rules", MappingProxyType(dict(self.rules)))
         Fused(self.chunk, self.seconds)
@@ -73,7 +77,11 @@ class Sharded:
         """A copy on each device of the mesh.  Raises: `ValueError` for a runtime with one device of its own."""
         if device is not None and not isinstance(device, str):
             raise ValueError(f"Sharded has its devices from its mesh, and Runtime.device is {shown(device)}: give one of them")
-        return place(self.devices(device))
+        found = place(self.devices(device))
+        if not found.addressable_devices or (self.cluster is None and not found.is_fully_addressable):
+            hint = "give the cluster, as Sharded(cluster=here), and a mesh with devices of each process"
+            raise ValueError(f"Sharded: the mesh has devices of other processes, got cluster={self.cluster}: {hint}")
+        return found
 
     def devices(self, platform: str | None = None) -> Mesh:
         """The mesh, whose axes XLA may cut arrays over as it finds best."""
@@ -123,6 +131,9 @@ def over(body: Body, mesh: Mesh, rows: NamedSharding, where: Tree) -> Body:
     def laid(carry: Tree) -> Tree:
         return jax.tree.map(constrained, carry, where)
 
+    def copies(row: Callable[[], Tree]) -> Tree:
+        return jax.tree.map(lambda x: constrained(x, whole), row())
+
     def step(shared: Tree, carry: Tree, batch: Tree) -> Tree:
         return laid(body.function(shared, carry, split(batch)))
 
@@ -135,8 +146,8 @@ def over(body: Body, mesh: Mesh, rows: NamedSharding, where: Tree) -> Body:
         plain = recorder.measured
 
         def measured(shared: Tree, carry: Tree, batch: Tree) -> Any:
-            carry, found = plain(shared, carry, split(batch))
-            return laid(carry), found
+            carry, rows = plain(shared, carry, split(batch))
+            return laid(carry), tuple(partial(copies, row) for row in rows)
 
         recorder = replace(recorder, measured=measured)
     return replace(body, function=step, broken=broken, recorder=recorder)

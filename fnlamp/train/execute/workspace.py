@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 import jax
@@ -14,11 +15,13 @@ from jax.sharding import NamedSharding
 from fnlamp import tree
 from fnlamp.arrays import Array, Tree, to_device
 from fnlamp.effect import CancelToken, Runtime
-from fnlamp.scale import Cluster, await_call, await_ready, gathered
+from fnlamp.scale import Cluster, await_ready, gathered
+from fnlamp.scale.ready import dispatched
 from fnlamp.stream import Recipe
 from fnlamp.train.execute.body import Body
 
 A = TypeVar("A")
+STEPS: Final = "the computation of steps"
 
 
 @dataclass(eq=False)
@@ -53,7 +56,7 @@ class Workspace:
         self._placed: dict[Body, dict[int, Placed]] = {}
         self._earlier: dict[int, Placed] = {}
 
-    def agreed(self, steps: int, taken: int, *, first: bool) -> int:
+    def agreed(self, body: Body, steps: int, taken: int, *, first: bool) -> int:
         """The steps of the next dispatch: of a cluster, the fewest that one of its processes has data for.
 
         Each says whether it is cancelled, too, so that all stop after the same step.
@@ -63,24 +66,38 @@ class Workspace:
             return steps
         wanted = f"{steps} {int(self.cancel is not None and self.cancel.requested)}"
         patience = self.cluster.deadline * (10 if first else 1)  # another process may still make its data or compile
-        met = self.cluster.meet(f"after {taken} steps", wanted, deadline=patience)
+        of = "evaluation" if body.inside is None else "training"
+        met = self.cluster.meet(f"{of}, after {taken} steps of a pass", wanted, deadline=patience)
         self.stopping = any(each.endswith(" 1") for each in met)
         self.cluster.doing("computing")
         return min(int(each.split()[0]) for each in met)
 
     def called(self, program: Callable[[], A]) -> A:
-        """What a dispatch returns. In a cluster it is called on a thread, as the call may wait for a process without end.
+        """What a dispatch returns, computed or not. In a cluster, the call itself may wait for a process without end.
 
         Fails: as `await_call`.
         """
-        return program() if self.cluster is None else await_call(program, self.cluster)
+        return program() if self.cluster is None else dispatched(program, self.cluster, STEPS)
 
     def awaited(self, array: Any) -> Any:
         """The array when it is computed.  Fails: as `await_ready`, if another process of the cluster is lost meanwhile."""
         if self.cluster is not None:
-            await_ready(array, self.cluster)
-            self.cluster.doing("making its next batches")
+            await_ready(array, self.cluster, STEPS)
+            self.cluster.doing("reading, or running what comes after an epoch")
         return array
+
+    def same(self, name: str, number: float) -> float:
+        """A number that each process has measured, as process 0 has.  Fails: as `Cluster.meet`."""
+        return number if self.cluster is None else float(self.cluster.meet(name, repr(number))[0])
+
+    def begun(self, words: Mapping[str, str], at: str) -> None:
+        """Check that all processes of a cluster begin the same program, on the same data, at the same step.
+
+        Fails: `MeetingsDiffer`, and as `Cluster.meet`.
+        """
+        if self.cluster is not None:
+            of = zlib.crc32(repr(sorted(words.items())).encode())
+            self.cluster.meet(f"the beginning {at}, of the program and data {of:08x}", deadline=10 * self.cluster.deadline)
 
     def to_host(self, arrays: Tree) -> Tree:
         """A copy in this process's memory, which no later step writes to."""
@@ -124,7 +141,7 @@ class Workspace:
 
     def put(self, arrays: Tree) -> Tree:
         """The arrays where this run computes; one that lies on its mesh already stays as it is."""
-        return jax.tree.map(lambda x: x if self.sharded(x) else jax.device_put(x, self.device), arrays)
+        return jax.tree.map(lambda x: x if self.sharded(x) else to_device(x, self.device, share=True), arrays)
 
     def sharded(self, x: Any) -> bool:
         """Whether the array is laid out on the mesh of this run."""

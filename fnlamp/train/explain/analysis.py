@@ -7,11 +7,12 @@ from typing import Any, Final, NamedTuple
 
 import jax
 
+from fnlamp import tree
 from fnlamp.arrays import Array, Tree, placed_on
 from fnlamp.effect import Runtime
 from fnlamp.fault import DeviceOutOfMemory, FaultError
 from fnlamp.train.arguments import place_of
-from fnlamp.train.execute import Sharded
+from fnlamp.train.execute import Sharded, Stepwise
 from fnlamp.train.execute.exhausted import limit_of, name_of
 from fnlamp.train.execute.layout import laid_out, place
 from fnlamp.train.explain.memory import on_device
@@ -60,6 +61,16 @@ def memory_of(compiled: Any) -> CompiledMemory:
     return CompiledMemory(*(int(getattr(analysis, f"{kind}_size_in_bytes")) for kind in kinds))
 
 
+def held(plan: Plan, runtime: Runtime, device: Any) -> dict[str, int]:
+    """Bytes on a device by part, as the runtime's executor has them: step by step, of the data only one batch."""
+    parts = on_device(plan, plan.layout(runtime.executor, device))
+    if isinstance(runtime.executor, Stepwise):
+        for name, stream in (("training data", plan.train), ("validation data", plan.validation)):
+            if name in parts and stream is not None:
+                parts[name] = tree.nbytes(stream.spec)
+    return parts
+
+
 def check_memory(plan: Plan, runtime: Runtime, device: Any) -> None:
     """Compare a plan with the memory of a device, before anything is allocated on it.  Fails: `DeviceOutOfMemory`.
 
@@ -69,7 +80,7 @@ def check_memory(plan: Plan, runtime: Runtime, device: Any) -> None:
     limit = limit_of(device, runtime)
     if limit is None:
         return
-    parts, name = on_device(plan, plan.layout(runtime.executor, device)), name_of(device)
+    parts, name = held(plan, runtime, device), name_of(device)
     if sum(parts.values()) <= limit and runtime.memory is not None:
         parts = with_step(plan, runtime, device)
     if sum(parts.values()) > limit:
@@ -80,7 +91,7 @@ def check_memory(plan: Plan, runtime: Runtime, device: Any) -> None:
 
 def with_step(plan: Plan, runtime: Runtime, device: Any) -> dict[str, int]:
     """The parts of a plan, with the temporaries of its compiled step; without them if the device cannot compile it."""
-    parts = on_device(plan, plan.layout(runtime.executor, device))
+    parts = held(plan, runtime, device)
     with placed_on(device), contextlib.suppress(jax.errors.JaxRuntimeError):  # compiling may need the memory that there is not
         parts[STEP] = memory_of(compiled_step(plan, runtime)).temporaries
     return parts
