@@ -43,10 +43,10 @@ class ProcessLost(Fault):
 
 @dataclass(frozen=True)
 class ProcessLate(Fault):
-    """Processes are alive, but did not come to a meeting within the deadline, `seconds`.
+    """Processes are alive, but did not reach a meeting within the deadline, `seconds`.
 
     >>> print(ProcessLate((2,), "step 12", 10.0, ("reading its batch",)))
-    process 2 is alive but did not come to 'step 12' within 10.0 s; process 2 was last seen reading its batch; ...
+    process 2 is alive but did not reach 'step 12' within 10.0 s; process 2 was last seen reading its batch; ...
     """
 
     processes: tuple[int, ...]
@@ -56,7 +56,7 @@ class ProcessLate(Fault):
 
     def __str__(self) -> str:
         return self._say(
-            f"{_named(self.processes)} {'are' if len(self.processes) > 1 else 'is'} alive but did not come to {self.meeting!r} "
+            f"{_named(self.processes)} {'are' if len(self.processes) > 1 else 'is'} alive but did not reach {self.meeting!r} "
             f"within {self.seconds:.1f} s{_known(self.processes, self.doing)}; "
             f"speed up what it waits for, such as its loader, or allow more time, cluster(deadline=...), and {_RESUME}"
         )
@@ -115,7 +115,7 @@ class ClusterUndefined(Fault):
 
 @dataclass(frozen=True)
 class ClusterIncomplete(Fault):
-    """Not all processes came together within `seconds`.
+    """Not all processes joined within `seconds`.
 
     >>> print(ClusterIncomplete("node1:1234", 4, 300.0, "Deadline Exceeded"))
     expected 4 processes to join the coordinator at node1:1234 within 300 s, got: Deadline Exceeded; ...

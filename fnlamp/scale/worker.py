@@ -55,7 +55,7 @@ class Worker:
 
 
 def ended(thread: threading.Thread, seconds: float) -> None:
-    """Wait for a thread to end; one that hangs in a call to C++ is suspended for good.
+    """Wait for a thread to end; one that hangs in a call to C++ is suspended until the process ends.
 
     If such a call returned while the interpreter ends, Python would abort the process. A collective returns when the other
     processes end, so that this is the usual case. The thread then sleeps in the handler of a signal, which Python does not see.

@@ -87,7 +87,7 @@ def test_a_process_harmed_at_a_random_moment_ends_the_others_soon_and_by_name(tm
 
 @SLOW
 @pytest.mark.parametrize("count", [3, 2])
-def test_a_run_that_lost_a_process_goes_on_with_fewer(tmp_path, count):
+def test_a_run_that_lost_a_process_resumes_with_fewer(tmp_path, count):
     """Saved by process 0, whose last save resumes on fewer processes: to the numbers of a run of one, each row once."""
     _, reached, folder = harmed(tmp_path, "kill", 3, 20)
     epochs = max(reached // 7 + 3, 6)  # of 7 steps

@@ -43,6 +43,8 @@ def test_every_fault_can_be_printed(odd):
             given["validation"] = (odd, odd)
         if kind is fault.ProgramDiffers:
             given["differing"] = ((odd, odd, odd),)
+        if kind is fault.DeviceOutOfMemory:
+            given["plan"] = ((odd, 1),)
         if kind is fault.Fault:
             continue
         if kind is fault.NonFinite:
