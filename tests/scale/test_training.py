@@ -62,7 +62,7 @@ def harmed(tmp_path, how, victim, after, wait=0.0, count=4):
     """The others end in time with a fault that names the victim and their last good state; returns the seconds it took."""
     moment, folder = tmp_path / "moment", tmp_path / "saves"
     options = {"how": how, "victim": victim, "after": after, "wait": wait, "moment": str(moment), "folder": str(folder)}
-    outcomes, text = run(count, epochs=10**6, deadline=3.0, **options)
+    outcomes, text = run(count, epochs=10**6, deadline=5.0, **options)
     others = {*range(count)} - {victim}
     assert outcomes.keys() >= others, text
     kinds = {"kill": {"ProcessLost"}, "stop": {"ProcessLost"}, "slow": {"ProcessLate"}}[how]
