@@ -155,17 +155,20 @@ class Loop:
             check_memory(plan, runtime, device)
             for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice, *idle(of, plan)):
                 runtime.say(line)
-            if self.saver is not None:
-                self.saver.words = of.in_words(plan.made, stream) if plan.words is None else plan.words
+            words = plan.words
+            if words is None and (self.saver is not None or self.workspace.cluster is not None):
+                words = of.in_words(plan.made, stream)  # which reads all data in memory
+            if self.saver is not None and words is not None:
+                self.saver.words = words
             if of.resume is not None:
                 progress = progress.resumed(position_in(state_of(of.resume), stream), plan.carry)
             where = plan.layout(runtime.executor, device)
             progress = replace(progress, measured=plan.measured, features=pair(stream.spec)[0])
             carry = of.carry(plan, stream, device, where)
-            if self.workspace.cluster is not None:
+            if self.workspace.cluster is not None and words is not None:
                 told = "with observers" if runtime.observers else "without observers"
                 at = f"after {int(carry.step)} steps, in epoch {progress.epoch} at {progress.position}, {told}"
-                self.workspace.begun(of.in_words(plan.made, stream), at)
+                self.workspace.begun(words, at)
             return replace(progress, shared=of.shared(plan.made, device), carry=carry)
 
     def steps(self, progress: Progress, stream: BatchStream[Any], runtime: Runtime) -> Result[Progress, Any] | Interrupted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ ROWS = 256
 """Rows of a batch: as many as keep two cores busy, and few enough for wide images."""
 
 
+_PLAIN: Final = Runtime()
+
+
 def predict(model: Supervised, params: Params, state: State, x: Any, batch_size: int | None) -> Any:
     """The predictions of the model for the features, `batch_size` rows at a time."""
     size = None if batch_size is None else whole("batch_size", batch_size)
@@ -33,7 +36,7 @@ def predict(model: Supervised, params: Params, state: State, x: Any, batch_size:
     def needed() -> dict[str, int]:
         return {"parameters": tree.nbytes(params), "layer state": tree.nbytes(state), "data": tree.nbytes(features)}
 
-    with exhaustion(needed, Runtime(), None), placed_on(None):
+    with exhaustion(needed, _PLAIN, None), placed_on(None):
         if size is not None and rows is not None and rows > size and by_row(model, (params, state), features, rows, size):
             return _in_batches(model, (params, state), features, rows, size)
         made = compiled(model, features)(params, state, tree.map(to_device, features))

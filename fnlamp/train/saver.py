@@ -124,11 +124,8 @@ class Saver:
 
     def _agreed(self, due: bool) -> bool:
         """What process 0 decides."""
-        cluster = self.workspace.cluster
-        if cluster is None:
-            return due
-        due = cluster.meet("whether to save", "1" if due else "")[0] == "1"
-        if due:
+        cluster, due = self.workspace.cluster, bool(self.workspace.same("whether to save", float(due)))
+        if due and cluster is not None:
             cluster.doing("writing the save before")
             self._idle(None)
             cluster.meet("saving", deadline=max(SAVE, cluster.deadline))

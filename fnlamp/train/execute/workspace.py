@@ -87,17 +87,17 @@ class Workspace:
         return array
 
     def same(self, name: str, number: float) -> float:
-        """A number that each process has measured, as process 0 has.  Fails: as `Cluster.meet`."""
+        """A number that each process has, as process 0 has it.  Fails: as `Cluster.meet`."""
         return number if self.cluster is None else float(self.cluster.meet(name, repr(number))[0])
 
     def begun(self, words: Mapping[str, str], at: str) -> None:
-        """Check that all processes of a cluster begin the same program, on the same data, at the same step.
+        """Check that all processes of the cluster begin the same program, on the same data, at the same step.
 
         Fails: `MeetingsDiffer`, and as `Cluster.meet`.
         """
-        if self.cluster is not None:
-            of = zlib.crc32(repr(sorted(words.items())).encode())
-            self.cluster.meet(f"the beginning {at}, of the program and data {of:08x}", deadline=10 * self.cluster.deadline)
+        assert self.cluster is not None
+        of = zlib.crc32(repr(sorted(words.items())).encode())
+        self.cluster.meet(f"the beginning {at}, of the program and data {of:08x}", deadline=10 * self.cluster.deadline)
 
     def to_host(self, arrays: Tree) -> Tree:
         """A copy in this process's memory, which no later step writes to."""

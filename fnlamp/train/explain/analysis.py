@@ -7,12 +7,11 @@ from typing import Any, Final, NamedTuple
 
 import jax
 
-from fnlamp import tree
 from fnlamp.arrays import Array, Tree, placed_on
 from fnlamp.effect import Runtime
 from fnlamp.fault import DeviceOutOfMemory, FaultError
 from fnlamp.train.arguments import place_of
-from fnlamp.train.execute import Sharded, Stepwise
+from fnlamp.train.execute import Sharded
 from fnlamp.train.execute.exhausted import limit_of, name_of
 from fnlamp.train.execute.layout import laid_out, place
 from fnlamp.train.explain.memory import on_device
@@ -62,13 +61,8 @@ def memory_of(compiled: Any) -> CompiledMemory:
 
 
 def held(plan: Plan, runtime: Runtime, device: Any) -> dict[str, int]:
-    """Bytes on a device by part, as the runtime's executor has them: step by step, of the data only one batch."""
-    parts = on_device(plan, plan.layout(runtime.executor, device))
-    if isinstance(runtime.executor, Stepwise):
-        for name, stream in (("training data", plan.train), ("validation data", plan.validation)):
-            if name in parts and stream is not None:
-                parts[name] = tree.nbytes(stream.spec)
-    return parts
+    """Bytes on a device by part, as the runtime's executor has them."""
+    return on_device(plan, runtime.executor, plan.layout(runtime.executor, device))
 
 
 def check_memory(plan: Plan, runtime: Runtime, device: Any) -> None:

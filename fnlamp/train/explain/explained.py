@@ -98,7 +98,7 @@ def _lines(program: Program, plan: Plan, read: Read, runtime: Runtime) -> Iterat
     where = layout_by(plan, runtime)
     yield from _executor(plan, runtime, where)
     yield f"  work: {work_of(step)} per step{_in_all(program, plan)}"
-    yield from _memory(plan, where)
+    yield from _memory(plan, runtime, where)
     yield from _indicators(program, plan)
     yield from (f"  {line}" for line in (*_start(program, plan), *plan.advice, *idle(program, plan)))
     yield from (f"  {line}" for line in idle_when_traced(program, plan, step, factors, read))
@@ -175,8 +175,8 @@ def _executor(plan: Plan, runtime: Runtime, where: Carry | None) -> Iterator[str
             yield f"    {how}: {', '.join(paths[:NAMED])}{more}"
 
 
-def _memory(plan: Plan, where: Carry | None) -> Iterator[str]:
-    parts = on_device(plan, where)
+def _memory(plan: Plan, runtime: Runtime, where: Carry | None) -> Iterator[str]:
+    parts = on_device(plan, runtime.executor, where)
     on = "the device" if where is None else "each device"
     yield f"  memory: {sum(parts.values()):,} bytes on {on}, besides what a step needs while it runs"
     yield from table(parts, "    ")

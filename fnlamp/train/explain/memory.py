@@ -10,6 +10,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Tree, spec_of
 from fnlamp.stream import BatchStream
+from fnlamp.train.execute import Stepwise
 from fnlamp.train.execute.layout import parts_of
 from fnlamp.train.execute.supply import room
 from fnlamp.train.plan import Plan
@@ -37,10 +38,10 @@ def _before_parameter(parts: list[str], known: set[str]) -> str:
     return "/".join(parts)
 
 
-def on_device(plan: Plan, where: Carry | None = None) -> dict[str, int]:
-    """Bytes on the device by part, as the default executor has them, without what XLA needs within a step.
+def on_device(plan: Plan, executor: Any = None, where: Carry | None = None) -> dict[str, int]:
+    """Bytes on the device by part, as the executor has them, without what XLA needs within a step.
 
-    Where the carry is laid out on many devices, these are the bytes on each.
+    Step by step, of the data it is only one batch. Where the carry is laid out on many devices, these are the bytes on each.
     """
     carry = plan.carry if where is None else parts_of(plan.carry, where)
     slots = slots_of(carry.optimizer_state, carry.params)
@@ -54,7 +55,7 @@ def on_device(plan: Plan, where: Carry | None = None) -> dict[str, int]:
     for name, stream in (("training data", plan.train), ("validation data", plan.validation)):
         # Without a view, the spec after a `map` is not of the arrays that are sent.
         if stream is not None and (stream.view is not None or not stream.finish.functions):
-            parts[name] = _data(stream, seen)
+            parts[name] = tree.nbytes(stream.spec) if isinstance(executor, Stepwise) else _data(stream, seen)
     return parts
 
 
