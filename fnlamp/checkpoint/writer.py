@@ -20,7 +20,7 @@ from fnlamp.checkpoint.manifest import Packed, packed
 from fnlamp.checkpoint.replace import expanded, reason_of, writing
 from fnlamp.effect import Effect, Exit, Resource, Runtime
 from fnlamp.effect.runtime import GLANCE, polled
-from fnlamp.effect.signals import locked, shielded
+from fnlamp.effect.signals import Bell, locked, shielded
 from fnlamp.fault import Fault, FaultError, FileMissing, FileTooNew, FileUnwritable, FolderInUse, ResourceExhausted, printable
 from fnlamp.given import function, instance, whole
 
@@ -97,7 +97,7 @@ class Writer:
         self._failed: SimpleQueue[Fault] = SimpleQueue()
         self._bug: BaseException | None = None  # raised by `keep`; the next call raises it again
         self._work: SimpleQueue[_Job | None] = SimpleQueue()
-        self._news: SimpleQueue[None] = SimpleQueue()  # wakes a wait
+        self._asked, self._news = Bell(), Bell()  # wake the thread, and a wait
         self._closed = False
         self.busy = False
         self._thread = threading.Thread(target=self._run, name="fnlamp checkpoint", daemon=True)
@@ -126,6 +126,7 @@ class Writer:
                 self._serial += 1
                 self.busy = True
                 self._work.put(_Job(content, step, self._serial))
+                self._asked.ring()
 
     def failures(self) -> tuple[Fault, ...]:
         """The faults of saves since the last call, each once: the save is missing, and those before it are whole."""
@@ -143,8 +144,7 @@ class Writer:
             left = GLANCE if end is None else end - time.monotonic()
             if left <= 0 or give_up():
                 return False
-            with contextlib.suppress(Empty):
-                self._news.get(timeout=min(left, GLANCE))
+            self._news.wait(min(left, GLANCE))
         return True
 
     def close(self) -> None:
@@ -152,6 +152,7 @@ class Writer:
         with self._gate:
             self._closed = True
         self._work.put(None)
+        self._asked.ring()
         self._thread.join(GLANCE)
         self._lock.release()
 
@@ -164,9 +165,10 @@ class Writer:
     def _run(self) -> None:
         while True:
             try:
-                job = self._work.get(timeout=BEAT)
+                job = self._work.get_nowait()
             except Empty:
-                self._lock.beat()
+                if not self._asked.wait(BEAT):
+                    self._lock.beat()
                 continue
             try:
                 if job is not None:
@@ -179,7 +181,7 @@ class Writer:
                 self._bug = error
             del job  # before the next copy is made
             self.busy = False
-            self._news.put(None)
+            self._news.ring()
             if self._closed:
                 return
 

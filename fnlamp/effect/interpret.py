@@ -261,7 +261,9 @@ class _Machine:
             self.exit = Interrupted()
         if type(self.exit) is Success:
             return
-        self.guard.shields += 1  # another Ctrl-C must not lose the state
+        running = self.guard.running
+        self.guard.shields += 1  # of other libraries' signals, which are delivered later
+        self.guard.running = False  # another Ctrl-C must not lose the state, however many there are
         try:
             state = frame.state()
             self.exit = salvaged(self.exit, state)
@@ -270,6 +272,7 @@ class _Machine:
         except Exception as error:  # the caller must see the original outcome, not this error
             self.runtime.say(f"cannot get the last good state of {label_of(frame.source)}: {shown(error)}")
         finally:
+            self.guard.running = running
             self.guard.shields -= 1
 
     _up: Final[dict[type, Callable[[Any, Any], None]]] = {

@@ -4,7 +4,7 @@ Ctrl-C is cooperative. The first signal only sets the run's cancel token, which 
 steps: an exception in the middle of `params, loss = step(params)` would lose donated buffers. A second signal raises
 `KeyboardInterrupt` in the caller's code, but not during acquisition or release; a third one raises there too, for releases
 that hang. No signal raises in the machine itself, which would lose track of its resources, nor in a release that has not
-started.
+started, nor while the last good state is fetched.
 
 Handlers that another library has installed are called as before, and may raise wherever a second Ctrl-C may; elsewhere the
 call is delayed.
@@ -115,6 +115,30 @@ class locked:
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()
+
+
+class Bell:
+    """Wakes a wait in another thread; a ring that nobody waits for is kept, once.
+
+    Not `SimpleQueue.get(timeout=...)`: up to Python 3.12, if a signal's handler outlasts the timeout, it waits without end.
+    """
+
+    __slots__ = ("_silent",)
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        """End the wait of one thread, or its next one."""
+        try:
+            self._silent.release()
+        except RuntimeError:  # it has rung already
+            return
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most that long; whether it rang."""
+        return self._silent.acquire(timeout=max(seconds, 0))
 
 
 def _in_machine(frame: FrameType) -> bool:

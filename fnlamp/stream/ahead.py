@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, NamedTuple, Never
 
 from fnlamp import tree
 from fnlamp.arrays import Tree
 from fnlamp.effect import CancelToken, Defect, Effect, Exit, Interrupted, Resource
 from fnlamp.effect.runtime import GLANCE, polled
-from fnlamp.effect.signals import locked, shielded
+from fnlamp.effect.signals import Bell, locked, shielded
 from fnlamp.fault import BufferReused, FaultError
 from fnlamp.stream.memory import Handed, Prints, fingerprints, overwritten
 from fnlamp.stream.nested import Stepper, pull
@@ -69,7 +68,7 @@ class Ahead:
         self._thread: threading.Thread | None = None
         self._token = CancelToken(*([] if polled.cancel is None else [polled.cancel]))  # for waits inside the thread
         self._work: SimpleQueue[None] = SimpleQueue()  # wakes the thread
-        self._news: SimpleQueue[None] = SimpleQueue()  # wakes the requesting thread
+        self._news = Bell()  # wakes the requesting thread
 
     def step(self, state: Any, keep: Callable[[Any], object] = lambda item: None) -> Step:
         """The batch at this state, as soon as it is ready; `keep` receives it before anything can interrupt.
@@ -88,8 +87,7 @@ class Ahead:
                 if got is not None:
                     return got
                 polled.check()
-                with contextlib.suppress(Empty):
-                    self._news.get(timeout=GLANCE)
+                self._news.wait(GLANCE)
 
     def close(self, part: float = 1.0) -> None:
         """Stop the thread, waiting for it at most a `part` of `PATIENCE`, and discard its items."""
@@ -114,8 +112,6 @@ class Ahead:
             return None
         first = self._ready.popleft()
         self._work.put(None)
-        with contextlib.suppress(Empty):
-            self._news.get_nowait()
         if isinstance(first.outcome, Emit):
             if (leaf := overwritten(first.outcome.item, first.prints)) is not None:
                 self._drop(first.outcome)
@@ -175,7 +171,7 @@ class Ahead:
             except BaseException as error:
                 with self._lock:
                     self._bug = error
-            self._news.put(None)
+            self._news.ring()
 
     def _made(self, state: Any) -> _Ready:
         try:

@@ -191,10 +191,15 @@ def ended(program: Effect[Any, Any], kind: type[Any], runtime: Runtime) -> Any:
 
 def test_a_second_ctrl_c_during_a_wait_for_a_batch_holds_the_state_too(whole: list[Any]) -> None:
     def impatient() -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.001)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.01)
+
+    presses = iter(range(100))  # a second of them; without end, a busy machine would do nothing else
 
     def pressed(number: int, frame: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if next(presses, None) is None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGALRM, pressed)
     try:

@@ -16,7 +16,8 @@ from returns.result import Success
 from fnlamp import stream
 from fnlamp.data import loader, processes, threads
 from fnlamp.effect import Defect, Effect, Interrupted, Runtime
-from fnlamp.effect.runtime import polled
+from fnlamp.effect.runtime import GLANCE, polled
+from fnlamp.effect.signals import Guard
 
 SOON = 1.0
 
@@ -119,6 +120,19 @@ def test_the_first_ctrl_c_ends_the_wait(build: Any) -> None:
     assert isinstance(exit, Interrupted)
     assert exit.state == len(log)
     assert time.monotonic() - at[0] < 2 * SOON
+
+
+@EACH
+def test_a_ctrl_c_at_the_end_of_a_glance_ends_the_wait_too(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SimpleQueue.get(timeout=...)` waits without end if the handler outlasts the timeout."""
+    handle = Guard.handle
+
+    def slowly(guard: Guard, number: int, frame: Any) -> None:
+        handle(guard, number, frame)
+        time.sleep(2 * GLANCE)
+
+    monkeypatch.setattr(Guard, "handle", slowly)
+    test_the_first_ctrl_c_ends_the_wait(build)
 
 
 @pytest.mark.slow

@@ -100,9 +100,11 @@ def test_a_second_ctrl_c_has_the_state() -> None:
     assert released[0].state == "reached"
 
 
-def test_a_second_ctrl_c_while_the_state_is_fetched_does_not_lose_it() -> None:
+@pytest.mark.parametrize("presses", [1, 2, 30])
+def test_further_ctrl_cs_while_the_state_is_fetched_do_not_lose_it(presses: int) -> None:
     def salvage() -> str:
-        signal.raise_signal(signal.SIGINT)
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
         return "reached"
 
     stop = Effect.suspend(lambda: signal.raise_signal(signal.SIGINT)).then(Effect.from_value(1))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Never
 
 from returns.result import Result
@@ -17,6 +16,7 @@ from fnlamp.data.loading.load import Load
 from fnlamp.data.loading.pool import PATIENCE, Job, Workers, at_least_one
 from fnlamp.effect import Effect, Resource
 from fnlamp.effect.runtime import GLANCE, polled
+from fnlamp.effect.signals import Bell
 from fnlamp.fault import Fault
 
 
@@ -85,14 +85,13 @@ class _At(list[int]):
 
 
 class _Task:
-    """One batch for a thread to load. Its queue and lock are implemented in C, so that no signal leaves them half acquired."""
+    """One batch for a thread to load. Its bell is a lock in C, so that no signal leaves it half acquired."""
 
     def __init__(self, job: _ThreadJob, rows: Sequence[int]) -> None:
         self.job, self.rows = job, rows
-        self.answer: SimpleQueue[Any] = SimpleQueue()
+        self.answer: Any = None
         self.begun = self.cancelled = False
-        self.at_work = threading.Lock()
-        self.at_work.acquire()
+        self.done = Bell()
 
     def run(self) -> None:
         with self.job.lock:
@@ -100,11 +99,11 @@ class _Task:
                 return
             self.begun = True
         try:
-            self.answer.put(self.job.load(self.rows, _At(self.job)))
+            self.answer = self.job.load(self.rows, _At(self.job))
         except BaseException as error:  # such as sys.exit(): raised where the batch is taken
-            self.answer.put(error)
+            self.answer = error
         self.job.unfinished.discard(self)
-        self.at_work.release()
+        self.done.ring()
 
     def cancel(self) -> bool:
         """Cancel the task; `False` if it has started."""
@@ -135,9 +134,9 @@ class _ThreadJob(Job):
         outcome: Any = None
         while outcome is None:
             self.check_open()
-            with contextlib.suppress(Empty):
-                outcome = ticket.answer.get(timeout=GLANCE)
-            if outcome is None:
+            if ticket.done.wait(GLANCE):
+                outcome = ticket.answer
+            else:
                 polled.check()
         if not isinstance(outcome, BaseException):
             return outcome  # type: ignore[no-any-return]
@@ -156,4 +155,4 @@ class _ThreadJob(Job):
         self.closed = True
         end = time.monotonic() + part * PATIENCE
         for task in [task for task in [*self.unfinished] if not task.cancel()]:
-            task.at_work.acquire(timeout=max(end - time.monotonic(), 0))
+            task.done.wait(end - time.monotonic())
