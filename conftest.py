@@ -62,10 +62,14 @@ class _Steady:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked `broad`, only the first case runs in the ordinary suite."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The ordinary suite runs only the first case of a test marked `broad`, and no page of `docs`."""
     seen: set[tuple[object, str]] = set()
+    pages = config.rootpath / "docs"
+    whole = config.args == config.getini("testpaths")
     for item in items:
+        if whole and pages in item.path.parents:
+            item.add_marker("slow")
         if item.get_closest_marker("broad") and not item.get_closest_marker("slow"):
             test = item.path, item.nodeid.partition("[")[0]
             if test in seen:

@@ -82,6 +82,7 @@ def test_executors_agree_bit_for_bit_and_so_does_resuming() -> None:
     same(whole.params, trained(program(3, half), train.Fused()).params)
 
 
+@pytest.mark.slow
 def test_predictions_use_unaugmented_images() -> None:
     model = trained(program(1))
     np.testing.assert_array_equal(model.predict(IMAGES), model.predict(IMAGES))

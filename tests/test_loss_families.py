@@ -110,7 +110,7 @@ def by_hand(probabilities, labels):
     return total
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [(), (1,), (2, 1), (1, 1), (1, 2, 1), (2, 2, 2)], ids=str)
 @pytest.mark.parametrize("time", [1, 3, 5])
 def test_ctc_is_the_sum_over_all_paths(labels, time):

@@ -84,6 +84,7 @@ def test_gradients_in_both_modes_are_finite_differences(options, cap):
             np.testing.assert_allclose(a, b, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_half_precision_adds_up_in_float32():
     narrow = [jnp.asarray(a, jnp.bfloat16) for a in (X, WEIGHT, BIAS)]
     value, grads = jax.value_and_grad(lambda arrays: loss.cross_entropy()(Logits(*arrays), LABELS).total)(narrow)

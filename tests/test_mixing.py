@@ -63,6 +63,7 @@ def expected_area(alpha, height, width):
     return (inside(height).mean(1) * inside(width).mean(1)).mean() / (height * width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [pytest.param(1.0, marks=pytest.mark.slow), 0.3])
 def test_cutmix_pastes_a_rectangle_and_weighs_it_by_its_true_area(alpha):
     height, width = 11, 8
@@ -93,6 +94,7 @@ def test_a_batch_of_one_is_itself(made):
         np.testing.assert_array_equal(target, [[0, 0, 1]])
 
 
+@pytest.mark.slow
 def test_targets_that_are_not_labels():
     x = RNG.standard_normal((6, 2)).astype(np.float32)
     y = np.arange(6, dtype=np.float32)
@@ -156,6 +158,7 @@ def program(gradient, metrics=None):
     )
 
 
+@pytest.mark.slow
 def test_the_step_takes_the_mixed_batch_and_validation_the_plain_one():
     seen = []
 

@@ -160,6 +160,7 @@ def test_a_grid_without_cells_is_a_bug():
         plots.show_images(GREY, rows=0)
 
 
+@pytest.mark.slow
 def test_other_formats(tmp_path):
     for ending in ("pdf", "svg", "JPG"):
         path = tmp_path / f"a.{ending}"
@@ -172,6 +173,7 @@ def test_without_a_display_it_is_a_fault():
     assert "give a path" in str(fault(GREY))
 
 
+@pytest.mark.slow
 def test_on_a_display_the_figure_is_shown_once_and_closed(monkeypatch):
     from matplotlib import pyplot
 

@@ -193,6 +193,7 @@ def test_pairs_in_pairs_beyond_the_limit_are_an_error_when_the_stream_is_built(s
         chained(paired, s, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [train.Fused(), train.Stepwise()], ids=str)
 def test_training_over_a_deep_chain(executor: Any) -> None:
     def batches(context: train.LoopContext) -> BatchStream:

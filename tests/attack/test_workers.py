@@ -83,7 +83,7 @@ def attacked(folder: Path, after: float, number: int) -> subprocess.CompletedPro
     return subprocess.run(command, env=there, capture_output=True, text=True, timeout=60, start_new_session=True)
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("after", [1.2, *(pytest.param(after, marks=pytest.mark.slow) for after in (0.3, 2.2, 3.5))])
@@ -280,6 +280,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @LINUX
 def test_workers_and_the_fork_server_end_with_a_killed_parent_also_while_an_item_holds_the_gil(tmp_path: Path) -> None:
     assert hasattr(ctypes, "PyDLL")

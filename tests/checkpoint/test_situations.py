@@ -407,6 +407,7 @@ print("same")
     assert run(code, tmp_path / "a.npz", env=options).communicate()[0] == "same\n"
 
 
+@pytest.mark.slow
 def test_10_000_leaves(tmp_path):
     tree = {f"layer{n}": {"weight": np.full((4, 2), n), "bias": np.float32(n)} for n in range(5000)}
     start = time.monotonic()

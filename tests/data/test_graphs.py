@@ -98,6 +98,7 @@ def test_all_neighbours_give_what_the_whole_graph_gives():
         np.testing.assert_allclose(model.apply(params, {}, part, Eval())[0][: len(own)], whole[own], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_classes_of_graphs_are_learned_from_padded_batches():
     """Rings and stars, told apart by their edges alone; one program for all batches."""
     graphs, targets = [], []

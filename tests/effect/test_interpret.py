@@ -467,6 +467,7 @@ def test_ctrl_c_ends_a_sleep() -> None:
     assert clock.now() - start < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [500, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_thousands_of_signals_from_outside_leak_nothing(signals: int) -> None:
     script = Path(__file__).with_name("sigint_stress.py")

@@ -278,6 +278,7 @@ def test_models_are_measured(benchmarks, tmp_path, monkeypatch, capsys):
         assert losses["PyTorch Geometric"] == pytest.approx(losses["fnlamp"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_earlier_form_of_a_layer_computes_the_same(benchmarks):
     layers = benchmarks("layers")
     for case in layers.CASES[5::8]:

@@ -40,6 +40,7 @@ def example(name):
     return module
 
 
+@pytest.mark.slow
 def test_graph_classifies_the_nodes_of_its_communities(tmp_path, capsys):
     module, path = example("graph"), tmp_path / "figures.json"
     assert module.main(["--seeds", "2", "--models", "gcn", "--json", str(path)]) == 0
@@ -48,6 +49,7 @@ def test_graph_classifies_the_nodes_of_its_communities(tmp_path, capsys):
     assert row["mean"] > 0.8
 
 
+@pytest.mark.slow
 def test_many_devices_trains_in_each_layout(tmp_path, capsys):
     module, accuracies = example("many_devices"), set()
     for layout in ("copies", "full", "tensor"):
@@ -102,6 +104,7 @@ def test_digits_validates_on_images_that_are_neither_trained_on_nor_tested():
     assert set(validation.y) | set(rest.y) == set(given.y)
 
 
+@pytest.mark.slow
 def test_pmlb_compares_both_networks_on_the_bundled_sets(tmp_path, capsys):
     module, path = example("pmlb"), tmp_path / "figures.json"
     assert module.main(["--seeds", "1", "--without-torch", "--json", str(path)]) == 0
@@ -220,6 +223,7 @@ def test_the_learning_curve_is_drawn(tmp_path, capsys):
     assert "cannot be written (No such file or directory)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixing", *(pytest.param(name, marks=SLOW) for name in ("nodes", "attention-map"))])
 def test_the_pictures_of_the_pages_are_drawn(name, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -69,7 +69,7 @@ def searched(prompt: list[int], width: int, penalty: float) -> tuple[float, tupl
     return max(ended + [(total / MOST**penalty, new) for total, new in alive])
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -1.0])
 def test_a_wide_beam_finds_the_best_of_all_texts(penalty):
     prompts = [[0], [1, 2, 0], [2, 2]]
@@ -83,7 +83,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts(penalty):
         np.testing.assert_allclose(own, score(prompt, expected, 0), rtol=1e-4)
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_a_narrow_beam_finds_what_a_search_text_by_text_finds(width):
     prompts = [[a, b] for a in range(3) for b in range(3)]

@@ -75,6 +75,7 @@ def test_with_the_cache_as_without_it_and_together_as_alone(name, sampling):
         np.testing.assert_allclose(alone.log_probs[0], whole.log_probs[row], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_with_the_cache_as_a_loop_in_numpy():
     model, params = made("gpt")
     text = [4]
@@ -108,6 +109,7 @@ def test_prompts_of_different_lengths_and_numbers_of_rules_share_a_program():
     assert loop._cache_size() == before
 
 
+@pytest.mark.slow
 def test_a_row_ends_at_a_stop_token_and_the_others_continue():
     free = run(tokens=20)
     token = int(free.tokens[0, 5])
@@ -245,6 +247,7 @@ def test_what_cannot_be_continued_is_a_fault(prompts, options, expected):
     assert isinstance(fault_of(*made("gpt"), prompts, **{"tokens": 2, **options}), expected)
 
 
+@pytest.mark.slow
 def test_nothing_new_and_a_text_that_fills_the_context():
     nothing = run([[1], [2, 3]], of="gpt", tokens=0)
     assert (nothing.tokens.shape, nothing.lengths.tolist(), nothing.reasons) == ((2, 0), [0, 0], (Reason.LENGTH,) * 2)

@@ -52,7 +52,7 @@ def decoded(layer, params, state, x, room=8):
     return [np.concatenate(parts) for parts in rows]
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["self_attention causal", *sorted({*SEQUENCES, *EXTRA} - {"self_attention causal"})])
 def test_a_layer_computes_a_sequence_piece_by_piece_or_says_that_it_cannot(name):
     layer = {**SEQUENCES, **EXTRA}[name]
@@ -69,6 +69,7 @@ def test_a_layer_computes_a_sequence_piece_by_piece_or_says_that_it_cannot(name)
         np.testing.assert_allclose(own, whole[row, : len(own)], rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [nn.self_attention(2, mask=nn.causal), nn.learned_positions(2)], ids=str)
 def test_a_row_that_needs_more_room_is_nan_and_the_others_are_not(layer):
     x = jnp.ones((2, 3, 4))

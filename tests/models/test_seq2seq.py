@@ -34,6 +34,7 @@ def drawn(model: Layer) -> dict:
     return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype), abstract_init(model, SPEC).params)
 
 
+@pytest.mark.slow
 @each_model
 def test_only_tokens_within_the_lengths_and_no_later_ones_count(model: Layer) -> None:
     params = drawn(model)

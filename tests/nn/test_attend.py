@@ -119,6 +119,7 @@ def test_second_derivatives_and_vmap(block_size):
         np.testing.assert_allclose(slopes[1], 2 * slopes[0], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_has_its_softmax_in_float32(dtype):
     q, k, v = (jnp.asarray(x, dtype) for x in (Q, K, V))
@@ -128,6 +129,7 @@ def test_half_precision_has_its_softmax_in_float32(dtype):
     np.testing.assert_allclose(y.astype(jnp.float32), by_hand(*rounded, np.tri(5, 7, dtype=bool)), atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_row_that_sees_nothing_is_zero_with_zero_gradients():
     hidden = nn.mask(jnp.zeros((5, 7), bool))
     for options in ({}, {"block_size": 2}, {"soft_cap": 1.0}):
@@ -170,6 +172,7 @@ def test_no_rows_queries_or_keys(shapes):
     assert not y.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [None, 2])
 def test_a_query_sees_its_own_document(block_size):
     numbers = np.array([[1, 1, 2, 2, 2, 3, 0], [4, 4, 4, 4, 4, 4, 4]])

@@ -88,6 +88,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_padding_and_neighbours_in_a_batch_change_nothing_nor_any_gradient(name):
     layer, parts = LAYERS[name], [drawn(5, 9, 0), drawn(3, 4, 1)]
@@ -118,6 +119,7 @@ def test_an_edge_to_a_node_that_does_not_exist_makes_nan(name, sender, receiver)
     assert np.isnan(np.asarray(layer.apply(made(layer, x).params, {}, broken, Eval())[0].nodes)).any()
 
 
+@pytest.mark.slow
 def test_no_edges_and_single_nodes_have_their_own_features_only():
     x = graph.from_edges(np.ones((1, 2), np.float32), [])
     y, _ = nn.graph_convolution(nn.sequence(), bias=False).apply({}, {}, x, Eval())
@@ -131,6 +133,7 @@ def test_softmax_of_large_scores_is_finite():
     np.testing.assert_array_equal(share, [0.5, 0.5, 1.0])
 
 
+@pytest.mark.slow
 def test_dropout_of_attention_is_off_in_eval_and_drawn_in_training():
     x = drawn(6, 20, 4)
     layer = nn.graph_attention(nn.linear(4), 2, drop_rate=0.5)
@@ -170,6 +173,7 @@ def test_an_array_is_no_graph():
             layer.init(KEY, jax.ShapeDtypeStruct((3, 4), jnp.float32))
 
 
+@pytest.mark.slow
 def test_sparse_linear_is_linear_of_the_dense_rows():
     chance = np.random.default_rng(0)
     rows = np.where(chance.random((6, 20)) < 0.2, chance.standard_normal((6, 20)), 0).astype(np.float32)
@@ -186,6 +190,7 @@ def test_sparse_linear_is_linear_of_the_dense_rows():
     assert np.isnan(np.asarray(sparse.apply(params, {}, beyond, Eval())[0])).all()
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_hub_in_half_precision_is_a_sum_over_all_its_edges():
     count = 1024
     hub = graph.from_edges(np.zeros((count + 1, 1), np.float32), [(0, i) for i in range(1, count + 1)])
@@ -198,6 +203,7 @@ def test_the_gradient_of_a_hub_in_half_precision_is_a_sum_over_all_its_edges():
     assert jax.grad(total)(jnp.zeros((count + 1, 1), jnp.bfloat16))[0, 0] == count
 
 
+@pytest.mark.slow
 def test_a_residual_of_graphs_adds_their_nodes():
     x, inner = drawn(5, 9, 0), nn.graph_convolution(nn.linear(4))
     layer = nn.residual(inner)

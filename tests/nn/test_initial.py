@@ -49,6 +49,7 @@ def test_weight_and_bias_have_different_keys() -> None:
     assert not np.allclose(made.params["weight"][0], made.params["bias"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_they_keep_the_dtype(dtype: type) -> None:
     layer = nn.linear(5, weight_init=nn.torch_uniform, bias_init=nn.torch_uniform)
@@ -56,6 +57,7 @@ def test_they_keep_the_dtype(dtype: type) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(made.params)} == {jnp.dtype(dtype)}
 
 
+@pytest.mark.slow
 def test_a_bias_without_a_number_of_inputs_is_refused() -> None:
     with pytest.raises(TypeError, match="by_fan_in: shape .24,. has no inputs"):
         nn.lstm(6, bias_init=nn.torch_uniform).init(KEY, array_spec((3, 5, 4), jnp.float32))

@@ -150,6 +150,7 @@ def test_groups_must_divide_the_channels_and_have_two_values() -> None:
         assert layer.apply(empty.params, {}, jnp.ones((2, 0, 3)), TRAIN)[0].shape == (2, 0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [nn.group_norm(2), nn.instance_norm(), nn.rms_norm(), nn.layer_norm()], ids=str)
 def test_one_row_in_training_zeros_and_half_precision(layer: Layer) -> None:
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 5, 4), np.float32))

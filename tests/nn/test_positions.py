@@ -17,6 +17,7 @@ KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 3, 8), np.float32))
 
 
+@pytest.mark.slow
 def test_learned_positions() -> None:
     layer = nn.learned_positions(5)
     made = layer.init(KEY, array_spec((2, 3, 4), jnp.float32))

@@ -23,6 +23,7 @@ def stacked(params):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[str(i)] for i in range(3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [LAYER, pytest.param(BLOCK, marks=pytest.mark.slow)], ids=["state", "block"])
 def test_the_numbers_are_those_of_the_unrolled_form(layer):
     plain, scanned = nn.repeat(layer, 3), nn.repeat(layer, 3, scan=True)
@@ -44,6 +45,7 @@ def test_the_numbers_are_those_of_the_unrolled_form(layer):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stacked(state), new)
 
 
+@pytest.mark.slow
 def test_a_stack_is_a_matrix_for_each_layer():
     made = nn.repeat(nn.linear(4), 3, scan=True).init(KEY, SPEC)
     assert made.tags["weight"].matrix == Matrix((1,), (2,), each=(0,))

@@ -17,6 +17,7 @@ SPEC = array_spec(X.shape, X.dtype)
 ATTENTION = nn.self_attention(2)
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training_only() -> None:
     plain = nn.transformer_block(ATTENTION)
     params = plain.init(KEY, SPEC).params

@@ -56,6 +56,7 @@ def test_the_first_failure_is_reported_and_the_others_may_end_by_themselves(laun
     assert done.returncode == 5
 
 
+@pytest.mark.slow
 def test_what_does_not_end_is_stopped_and_then_killed(launch):
     start = time.monotonic()
     done = launch(

@@ -72,6 +72,7 @@ def test_a_variable_that_is_not_a_number_is_named(monkeypatch):
         place("node1:1", 4, None, 10.0)
 
 
+@pytest.mark.slow
 def test_a_cluster_entered_too_late_or_without_a_port_is_a_fault():
     code = """
 import sys
@@ -99,6 +100,7 @@ sys.exit(4)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_whose_others_do_not_start_ends_with_a_fault(process):
     with socket.create_server(("127.0.0.1", 0)) as server:

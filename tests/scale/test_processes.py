@@ -66,6 +66,7 @@ def check_ended(run: Launched, count: int, victim: int, kinds: set[str]) -> None
     assert run.code != 0
 
 
+@pytest.mark.slow
 def test_all_processes_meet_and_end_together(tmp_path):
     run = launched(tmp_path, 3, "none", -1, 0.0, steps=20)
     assert [run.outcomes[process]["kind"] for process in range(3)] == ["Success"] * 3, run.text
@@ -75,6 +76,7 @@ def test_all_processes_meet_and_end_together(tmp_path):
     assert run.code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, 0])
 def test_a_killed_process_is_named_by_the_others(tmp_path, victim):
     run = launched(tmp_path, 3, "kill", victim, 0.3)
@@ -89,6 +91,7 @@ def test_a_stopped_process_is_named_by_the_others(tmp_path, victim):
     check_ended(launched(tmp_path, 3, "stop", victim, 0.3), 3, victim, {"ProcessLost"})
 
 
+@pytest.mark.slow
 def test_a_slow_process_is_named_with_what_it_does(tmp_path):
     run = launched(tmp_path, 2, "slow", 1, 0.3)
     check_ended(run, 2, 1, {"ProcessLate"})

@@ -39,6 +39,7 @@ def apart(outcome, one):
     return max(float(np.abs(curves).max()), float(np.linalg.norm(weights - expected) / np.linalg.norm(expected)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "model", "layout"),
     [

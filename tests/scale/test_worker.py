@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from fnlamp.scale.worker import Worker, ended
 
 
@@ -21,6 +23,7 @@ def test_calls_are_made_in_order_and_their_exceptions_kept():
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_a_thread_that_hangs_is_suspended_and_never_returns():
     code = """
 import threading, time

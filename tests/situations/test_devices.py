@@ -74,6 +74,7 @@ MORE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "executors"), [(ORDINARY, 1), pytest.param(ORDINARY + MORE, 2, marks=pytest.mark.slow)], ids=["ordinary", "more"]
 )

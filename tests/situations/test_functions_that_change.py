@@ -336,6 +336,7 @@ def outcomes(read, executor):
     yield "layer: predict", float(((np.asarray(trained.predict(X), np.float64) - Y) ** 2).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "executor"),
     [

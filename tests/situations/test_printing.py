@@ -115,6 +115,7 @@ def test_a_data_set_can_be_printed(tmp_path):
     printable(repr(images))
 
 
+@pytest.mark.slow
 def test_faults_print_in_a_separate_process(tmp_path):
     script = "import os; from fnlamp.data import read_csv; print(read_csv(os.fsdecode(b'caf\\xe9')).run())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})

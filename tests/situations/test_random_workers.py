@@ -177,6 +177,7 @@ def noisy(generator: np.random.Generator, item: Any) -> Any:
     return item + generator.normal()
 
 
+@pytest.mark.slow
 def test_draws_for_some_rows_only_are_detected_in_the_worker() -> None:
     fault = run({"dataset": DrawsSometimes()}, 2)._inner_value.failure()
     assert isinstance(fault, HiddenRandomness)

@@ -144,6 +144,7 @@ def test_nll_of_log_probabilities_trains(dtype):
 GENERATOR = np.random.default_rng(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "change", "words"),
     [

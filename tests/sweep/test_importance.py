@@ -30,6 +30,7 @@ def _three() -> list[ReportRun]:
     return [ReportRun(str(n), settings={"a": (n, "overridden")}, curves={"loss": Curve(float(n))}) for n in range(3)]
 
 
+@pytest.mark.slow
 def test_importance_is_the_share_of_the_variance():
     """Of 3 a + b, with both uniform on a grid, a explains 9/10; the third setting does nothing."""
     pytest.importorskip("optuna")
@@ -40,6 +41,7 @@ def test_importance_is_the_share_of_the_variance():
     assert importance(points[:3], [1.0, 2.0, 3.0]) == {} and importance(points[:9], [math.nan] * 9) == {}
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_name_of_a_sweep_for_its_lanes(folder, tmp_path, capsys):
     space = grid({"rate": (0.01, 0.1, 0.2, 0.4), "seed": (0, 1)})
     found = value(sweep("rates", bowl, Settings, space, metric="lowest(loss)", folder=folder), SILENT)

@@ -78,6 +78,7 @@ def trained_of(lane: Any, **changed: Any) -> train.Trained:
     return value(program_of(Place(lane.id, "s", lane.folder, Settings(**changed))), SILENT)
 
 
+@pytest.mark.slow
 def test_rates_and_seeds_compile_once_and_have_the_numbers_of_solo_runs(folder, tmp_path, compiled):
     first = solo(tmp_path, rate=0.3, seed=7)
     assert compiled and first.curve

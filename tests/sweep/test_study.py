@@ -50,6 +50,7 @@ def test_trials_are_lanes_and_a_resumed_study_repeats_none(folder):
     assert value(study(folder, trials=12), SILENT).best == found.best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowest", [True, False])
 def test_lanes_that_a_rung_stops_are_pruned_trials_with_their_values(folder, lowest):
     ran = []

@@ -106,6 +106,7 @@ def same(one: train.Trained, other: train.Trained) -> None:
     assert one.state.epoch == other.state.epoch and int(one.state.step) == int(other.state.step)
 
 
+@pytest.mark.slow
 def test_lanes_of_other_numbers_and_seeds_are_one_program_with_the_results_of_solo_runs(folder, tmp_path):
     points = [
         {"rate": 0.01, "seed": 0, "drop": 0.1, "smooth": 0.1},

@@ -99,6 +99,7 @@ def test_a_run_resumed_from_any_of_its_saves_ends_with_the_same_bits(tmp_path, e
         same(value(train.epochs(**settings(resume=saved)), dataclasses.replace(QUIET, executor=executor)), whole)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_returned_at_once(tmp_path):
     calls = []
 
@@ -244,7 +245,7 @@ def saves(tmp_path_factory):
     return [value(checkpoint.read(save.path)) for save in found if save.step in (6, 9)]
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OTHERS)
 def test_another_program_is_a_fault_that_lists_what_differs_and_a_fork_permits_it(tmp_path, saves, what):
     other = train.epochs(**settings() | OTHERS[what] | {"resume": saves[0]})

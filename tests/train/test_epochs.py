@@ -81,6 +81,7 @@ def same(a, b):
 # ------------------------------------------------------------------------------- the same, however it is run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "objective", "optimizer"),
     [
@@ -197,6 +198,7 @@ def test_a_label_out_of_range_in_memory():
     assert (found.label, found.classes, found.row) == (10, 10, 33)
 
 
+@pytest.mark.slow
 @each_executor
 def test_a_label_out_of_range_in_a_stream_is_found_in_its_step(executor):
     labels = LABELS.copy()
@@ -304,6 +306,7 @@ class Alarm:
         return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "how"),
     [

@@ -49,6 +49,7 @@ def by_hand(trained):
     return -logp[np.arange(37), label] * counted, WEIGHTS[label] * counted, counted, logits.argmax(-1) == Y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "executor",
     [*(pytest.param(e, marks=pytest.mark.slow) for e in (train.Stepwise(), train.Fused(chunk=2))), train.Fused()],

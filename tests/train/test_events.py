@@ -41,6 +41,7 @@ def of(told, kind):
     return [event for event in told if isinstance(event, kind)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS, ids=str)
 def test_a_run_tells_its_start_its_steps_and_the_figures_of_each_epoch(executor):
     program = described(
@@ -151,6 +152,7 @@ def test_a_step_that_breaks_the_run_is_an_alert():
         assert of(told, Advanced)[-1].step == found.step - 1 == 2
 
 
+@pytest.mark.slow
 def test_a_step_that_breaks_has_one_number_in_its_indicators_its_alert_and_its_fault():
     bad = np.array(ROWS)
     bad[9] = np.inf

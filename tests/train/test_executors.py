@@ -81,6 +81,7 @@ def test_a_large_carry_gives_the_same_bits_in_every_executor(monkeypatch, others
         same(first, run(program, executor))
 
 
+@pytest.mark.slow
 def test_what_breaks_a_large_carry_is_the_same_in_every_executor(monkeypatch):
     monkeypatch.setattr("fnlamp.train.execute.fused.LARGE", 0)
     program = describe(optimizer=optim.sgdw(1e30), epochs=3)

@@ -83,6 +83,7 @@ def test_on_the_cpu_the_forms_differ(monkeypatch):
     assert operations(on_cpu)["convolution"] < operations(on_gpu)["convolution"]  # gradients are products there
 
 
+@pytest.mark.slow
 def test_products_of_a_transformer_in_bfloat16_use_tensor_cores(monkeypatch):
     """Except the two gradients of the logits, whose upstream is float32, as the loss is."""
     found = types(lowered("gpt", monkeypatch, train.bfloat16), "dot_general")

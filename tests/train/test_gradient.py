@@ -64,6 +64,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(parts):
     close(cut, whole)
 
 
+@pytest.mark.slow
 def test_a_part_of_ignored_rows_alone_adds_nothing():
     target = np.where(np.arange(23) < 12, -100, Y)
     _, whole = found(train.plain, batch=(X, target))

@@ -112,6 +112,7 @@ HARD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD)
 def test_statistics_agree_with_float64(name):
     numbers = HARD[name].astype(np.float32)
@@ -270,6 +271,7 @@ def test_a_save_is_resumed_by_a_program_with_other_indicators(tmp_path):
     assert value(resumed, Runtime(log=None)).state.epoch == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS[::3], ids=str)
 def test_the_values_before_a_step_that_breaks_are_told_and_its_own(executor):
     bad = np.array(X)

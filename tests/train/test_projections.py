@@ -45,7 +45,7 @@ def same(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AVERAGES)
 def test_validation_and_predictions_use_the_average_and_training_continues_without_it(name):
     optimizer = AVERAGES[name](optim.sgdw(0.05, momentum=0.9))

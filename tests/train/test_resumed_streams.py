@@ -98,6 +98,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_data_is_a_fault_at_the_start_of_an_epoch_too(tmp_path, kind):
     first, other, what = OTHERS[kind]

@@ -30,15 +30,18 @@ def quick():
     return found("shares", "same_twice", "faults", "limited")
 
 
+@pytest.mark.slow
 def test_each_of_eight_devices_holds_an_eighth_of_parameters_and_moments():
     assert 1 / 8 <= quick()["shares"]["share"] <= 1.1 / 8
 
 
+@pytest.mark.slow
 def test_explain_says_the_bytes_that_xla_needs_on_each_device():
     shares = quick()["shares"]
     assert shares["explained"] == pytest.approx(shares["arguments"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_state_that_one_device_cannot_hold_trains_on_eight():
     fault, text, steps = quick()["limited"]
     assert fault == "DeviceOutOfMemory"
@@ -46,22 +49,26 @@ def test_a_state_that_one_device_cannot_hold_trains_on_eight():
     assert steps == 1
 
 
+@pytest.mark.slow
 def test_collectives_are_those_of_the_layout():
     shares = quick()["shares"]
     assert set(shares["copies"]) == {"all-reduce"}
     assert shares["sharded"]["all-gather"] >= 2  # the two weights
 
 
+@pytest.mark.slow
 def test_the_same_layout_gives_the_same_bits_again_and_in_any_chunk():
     assert quick()["same_twice"] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_broken_step_is_found_with_the_last_good_state():
     faults = quick()["faults"]
     assert faults["eight"] == faults["one"]
     assert faults["one"][0] == "NonFinite"
 
 
+@pytest.mark.slow
 def test_a_rule_that_does_not_divide_is_a_fault_before_the_first_step():
     faults = quick()["faults"]
     assert faults["uneven"].startswith("expected axis 0 of bias to divide into 8 equal parts")

@@ -29,6 +29,7 @@ def outcome(model, **options):
     return unsafe_perform_io(got.unwrap() if is_successful(got) else got.failure())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored", "used"),
     [(HALF, FULL), (FULL, HALF), *(pytest.param(dtype, dtype, marks=pytest.mark.slow) for dtype in (HALF, FULL))],

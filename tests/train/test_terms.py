@@ -72,6 +72,7 @@ def test_the_loss_of_an_evaluation_is_exact_whatever_the_batches(trained, size):
     assert found.loss == pytest.approx(kind + 0.5 * square, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_training_and_validation_report_each_term(trained):
     report = trained.curve[-1]
     kind, square = means(trained.predict(X))

@@ -69,6 +69,7 @@ class Stopping:
             yield reached
 
 
+@pytest.mark.slow
 def test_a_run_resumed_within_an_epoch_has_the_same_figures():
     whole = value(describe(), QUIET)
     stopping = Runtime(log=None)

@@ -53,7 +53,7 @@ SHORT = st.integers(-(2**64), 2**64).map(str) | st.integers(-5, 300).map(str)
 CELLS = [JUNK, FLOATS, DECIMALS, LONG, SHORT, FLOATS | DECIMALS | SHORT, SHORT | JUNK]
 
 
-@pytest.mark.broad
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_cell_equals_float_of_it_or_the_block_is_refused(data):

@@ -233,6 +233,7 @@ def test_a_cell_that_spans_lines_is_a_fault_wherever_it_is(write, before, after)
     assert before == 0 or table(path, columns=["a"], rows=before).features.sum() == before
 
 
+@pytest.mark.slow
 def test_other_columns_are_not_kept(write):
     numbers = np.arange(2_000_000).reshape(20_000, 100)
     path = write("\n".join([",".join(f"c{i}" for i in range(100)), *(",".join(map(str, row)) for row in numbers.tolist()), ""]))

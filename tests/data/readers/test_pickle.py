@@ -89,6 +89,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES, st.integers(0, 5), st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_what_pickle_writes_is_read(tmp_path_factory, found, protocol, packed):

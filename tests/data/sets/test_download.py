@@ -394,6 +394,7 @@ def test_two_processes_at_once_share_one_download(server, tmp_path):
     assert len(server.seen) == 3
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_part_that_the_next_one_resumes(server, tmp_path):
     server.script += [{"stall": 2**17}]
     command = [sys.executable, "-c", FETCH, server.url, str(tmp_path / "a"), SHA]

@@ -52,6 +52,7 @@ def test_a_longer_sequence_is_a_fault_or_cut():
     assert [(i.tolist(), n.tolist()) for i, n in stream.items(make(cut=True))] == [([[1, 0], [5, 6]], [1, 2])]
 
 
+@pytest.mark.slow
 @given(
     SEQUENCES,
     st.integers(1, 4),

@@ -18,6 +18,7 @@ def draws(key, path, rate, size=MANY):
     return np.asarray(kept(key, path, rate, (size,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])
 def test_masks_of_many_keys_and_paths_have_the_counts_of_independent_draws(rate):
     counts = [draws(jax.random.key(seed), path, rate, 2**14).sum() for seed in range(20) for path in range(50)]
@@ -43,6 +44,7 @@ def test_words_of_sixteen_draws_come_equally_often():
     assert 1e-3 < stats.chisquare(np.bincount(words, minlength=2**16)).pvalue < 1 - 1e-3
 
 
+@pytest.mark.slow
 def test_masks_of_near_keys_and_paths_are_independent():
     near = [(jax.random.key(seed), path) for seed in (0, 1, 3) for path in (0, 1, 2, 3, 2**16, 2**32 - 1)]
     near += [(jax.random.fold_in(KEY, step), 0) for step in range(8)]

@@ -87,6 +87,7 @@ def predicts_as(exported, trained, x, sizes=(1, 7)):
             np.testing.assert_allclose(np.asarray(one, np.float64), np.asarray(other, np.float64), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @EACH
 def test_an_exported_model_predicts_as_before_for_any_number_of_rows(tmp_path, name):
     trained, x = made(name)
