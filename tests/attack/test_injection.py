@@ -180,4 +180,4 @@ def attack_processes(points: int) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_second_signal_leaves_no_worker_and_no_memory_file() -> None:
-    attack_processes(60)
+    attack_processes(40)

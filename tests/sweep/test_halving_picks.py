@@ -83,12 +83,12 @@ def check(program_of: Any, folder: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "wine", "breast_cancer"])
+@pytest.mark.parametrize("name", ["wine", "breast_cancer"])
 def test_halving_picks_the_lane_of_the_whole_sweep(folder, name):
     check(program_on(*bundled(name)), folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["optdigits", "segmentation", "dermatology"])
+@pytest.mark.parametrize("name", ["segmentation", "dermatology"])
 def test_halving_picks_the_lane_of_the_whole_sweep_on_pmlb(folder, name):
     check(program_on(*pmlb(name)), folder)

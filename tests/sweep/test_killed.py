@@ -31,17 +31,17 @@ def finished(folder: pathlib.Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_20_times_has_the_same_12_results(tmp_path):
+def test_a_sweep_that_is_killed_10_times_has_the_same_12_results(tmp_path):
     expected, killed = finished(tmp_path / "whole"), 0
     assert len(expected) == 13 and len({line.split()[-1] for line in expected}) == 12
     random.seed(0)
-    for _ in range(20):
+    for _ in range(10):
         process = started(tmp_path / "killed")
-        time.sleep(random.uniform(0.0, 1.2))
+        time.sleep(random.uniform(0.0, 2.4))
         killed += process.poll() is None
         process.kill()
         process.communicate()
     assert finished(tmp_path / "killed") == expected
     records = listing(str(tmp_path / "killed"), "killed")
     assert sorted(each.lane for each in records) == list(range(12))
-    assert {each.status for each in records} == {"completed"} and killed == 20
+    assert {each.status for each in records} == {"completed"} and killed == 10
