@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 # Most of the suite's time is XLA's, which compiles small programs in half of the time with its older emitters and fewer passes.
-# `XLA_FLAGS= python -m pytest` compiles as users do; .ci/run does so for the tests of numbers. JAX 0.11.2 has no older emitters,
-# and ends the process for a flag that it does not know.
+# `XLA_FLAGS= python -m pytest` compiles as users do; .ci/run does so for the tests of numbers. JAX 0.11.2 has no older
+# emitters, and ends the process for a flag that it does not know.
 os.environ.setdefault(
     "XLA_FLAGS",
     ("--xla_cpu_use_fusion_emitters=false " if version("jaxlib").startswith("0.10.") else "")
