@@ -91,7 +91,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    return f"gzip of {len(val)} bytes" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b\x08") else None
+    return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b\x08") else None  # its time changes its length too
 
 
 @pytest.fixture(scope="session", autouse=True)
