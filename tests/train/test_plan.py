@@ -83,7 +83,7 @@ def test_planning_makes_no_array_and_calls_each_factory_once():
     before = len(jax.live_arrays())
     program.explain()
     assert calls == ["train", "validation"]
-    assert len(jax.live_arrays()) == before
+    assert len(jax.live_arrays()) <= before  # others may go, which a cache held
 
 
 def test_building_opens_no_file(tmp_path):

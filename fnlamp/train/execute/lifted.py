@@ -210,11 +210,10 @@ def _given(equation: Any, operands: list[Any], numbers: Any, at: Counter[str]) -
     def opened(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(opened, value))
-        if isinstance(value, ClosedJaxpr):
-            return opened(value.jaxpr)
-        if not isinstance(value, Jaxpr):
+        if not isinstance(value, ClosedJaxpr | Jaxpr):
             return value
-        return jax.make_jaxpr(partial(inner, value))(*given, *map(_spec, value.invars))
+        jaxpr = getattr(value, "jaxpr", value)  # since JAX 0.11.2 one class, whose jaxpr is itself
+        return jax.make_jaxpr(partial(inner, jaxpr))(*given, *map(_spec, jaxpr.invars))
 
     params = {name: opened(value) for name, value in sorted(equation.params.items())}
     match equation.primitive.name:
