@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
 from fnlamp.identity.numbers import Same, of_array
 from fnlamp.train.execute.programs import PROGRAMS
@@ -182,13 +182,11 @@ def _evaluated(jaxpr: Jaxpr, arguments: Sequence[Any], numbers: Any, at: Counter
         operands = list(map(read, equation.invars))
         if equation.primitive.name in CALLS:
             out = _evaluated(_called(equation).jaxpr, operands, numbers, at)
+        elif equation.primitive.name in LOOPS:
+            out = _repeated(equation, operands, numbers, at)
         else:
-            if equation.primitive.name in LOOPS:
-                operands, params = _given(equation, operands, numbers, at)
-            else:
-                params = equation.params
             primitive: Any = equation.primitive
-            out = primitive.bind(*operands, **params)
+            out = primitive.bind(*operands, **equation.params)
             out = out if primitive.multiple_results else [out]
         values.update(zip(equation.outvars, out, strict=True))
     return list(map(read, jaxpr.outvars))
@@ -199,8 +197,8 @@ def _spec(variable: Any) -> Any:
     return spec(variable.aval.shape, variable.aval.dtype, weak_type=variable.aval.weak_type)
 
 
-def _given(equation: Any, operands: list[Any], numbers: Any, at: Counter[str]) -> tuple[list[Any], Mapping[str, Any]]:
-    """The operands and parameters of a loop or condition whose jaxprs have the numbers as their first arguments."""
+def _repeated(equation: Any, operands: list[Any], numbers: Any, at: Counter[str]) -> list[Any]:
+    """The results of a loop or condition whose jaxprs have the numbers as their first arguments."""
     given, structure = jax.tree.flatten(numbers)
     count = len(given)
 
@@ -224,7 +222,26 @@ def _given(equation: Any, operands: list[Any], numbers: Any, at: Counter[str]) -
             operands = [*given, *operands[:of_condition], *given, *operands[of_condition:]]
             params |= {name: params[name] + count for name in ("cond_nconsts", "body_nconsts")}
         case "scan":
-            operands, params["num_consts"] = [*given, *operands], params["num_consts"] + count
+            return _scanned(params, given, operands)
         case _:
             operands, params["jaxpr"] = [*given, *operands], params["jaxpr"].jaxpr
-    return operands, params
+    primitive: Any = equation.primitive
+    out: list[Any] = primitive.bind(*operands, **params)
+    return out
+
+
+def _scanned(params: Mapping[str, Any], given: list[Any], operands: list[Any]) -> list[Any]:
+    """A scan whose step has the numbers as its first arguments, by JAX's function: its parameters are others in JAX 0.11.2."""
+    if "ft_in" in params:
+        fixed, carried = map(len, params["ft_in"].unpack()[:2])
+    else:
+        fixed, carried = params["num_consts"], params["num_carry"]
+    step: Any = jaxpr_as_fun(params["jaxpr"])
+    end = fixed + carried
+
+    def body(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
+        out = step(*given, *operands[:fixed], *carry, *x)
+        return out[:carried], out[carried:]
+
+    carry, out = jax.lax.scan(body, operands[fixed:end], operands[end:], params["length"], params["reverse"], params["unroll"])
+    return [*carry, *out]
