@@ -8,8 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
 
-from fnlamp.arrays import Array, Tree, device_count, platform
+from fnlamp.arrays import Array, array_spec, device_count, platform
 from fnlamp.nn.lowering.attend import How
 from fnlamp.nn.lowering.attend import attend as plain
 from fnlamp.nn.lowering.linear_map import linear_map
@@ -70,7 +72,7 @@ def attend(q: Array, k: Array, v: Array, mask: Any, how: How) -> Array:
     The backward pass calls the kernel's own, after the forward kernel once more.  The forward pass calls it in its form for
     training too: XLA finds the two calls equal and keeps one, unless the backward pass computes its part again anyway.
     """
-    y: Array = _by_rows(lambda q, k, v, *lengths: jax.vjp(_kernel(mask, how, *lengths), q, k, v)[0], mask, q, k, v)
+    (y,) = _called(mask, how, q, k, v)
     return y
 
 
@@ -92,11 +94,7 @@ def _backward(how: How, kept: tuple[Any, ...], dy: Array) -> tuple[Array, ...]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(5,))
 def _gradients(q: Array, k: Array, v: Array, mask: Any, dy: Array, how: How) -> tuple[Array, ...]:
-    def gradients(q: Array, k: Array, v: Array, dy: Array, *lengths: Array) -> tuple[Array, ...]:
-        return _pulled(_kernel(mask, how, *lengths), q, k, v, dy)
-
-    made: tuple[Array, ...] = _by_rows(gradients, mask, q, k, v, dy)
-    return made
+    return tuple(_called(mask, how, q, k, v, dy))
 
 
 @_gradients.defjvp
@@ -121,36 +119,73 @@ def _band(mask: Any) -> Band | None:
     return found
 
 
-def _by_rows(function: Callable[..., Tree], mask: Any, *arrays: Array) -> Tree:
-    """`function` of the arrays and the mask's lengths.  Under `vmap` its lanes are rows: JAX maps the kernel over few axes."""
-    lengths = mask.band.lengths if mask is not None else None
-    call: Any = jax.custom_batching.custom_vmap(function)
+class _Call(NamedTuple):
+    """What is known of a call before its arrays; equal calls are equal programs."""
 
-    def lanes_as_rows(lanes: int, mapped: list[bool], *arrays: Array) -> tuple[Tree, Tree]:
-        each = [a if own else jnp.broadcast_to(a[None], (lanes, *a.shape)) for a, own in zip(arrays, mapped, strict=True)]
-        ys = call(*(a.reshape(-1, *a.shape[2:]) for a in each))
-        return jax.tree.map(lambda y: y.reshape(lanes, -1, *y.shape[1:]), ys), jax.tree.map(lambda _: True, ys)
-
-    call.def_vmap(lanes_as_rows)
-    return call(*arrays, *([] if lengths is None else [lengths]))
+    causal: bool
+    before: int | None
+    padded: bool
+    scale: float
+    backward: bool
 
 
-def _kernel(mask: Any, how: How, lengths: Array | None = None) -> Callable[[Array, Array, Array], Array]:
+def _called(mask: Any, how: How, q: Array, k: Array, v: Array, *dy: Array) -> list[Array]:
     band = _band(mask)
     assert band is not None
+    lengths = [] if band.lengths is None else [band.lengths]
+    call = _Call(band.causal, band.before, bool(lengths), how.scale, bool(dy))
+    return _bound(call, q, k, v, *lengths, *dy)
 
-    def kernel(q: Array, k: Array, v: Array) -> Array:
-        y: Array = jax.nn.dot_product_attention(
-            q,
-            k,
-            v,
-            scale=how.scale,
-            is_causal=band.causal,
-            # The softmax of no keys is left to the line below, as are the gradients of such a row.
-            key_value_seq_lengths=None if lengths is None else jnp.clip(lengths, 1, k.shape[1]).astype(jnp.int32),
-            local_window_size=None if band.before is None else (band.before, 0),
-            implementation=IMPLEMENTATION,
-        )
-        return y if lengths is None else jnp.where((lengths > 0)[:, None, None, None], y, 0)
 
-    return kernel
+def _bound(call: _Call, *arrays: Array) -> list[Array]:
+    """The primitive, with its operations in sight of JAX, which asks whether one of them needs to know the devices."""
+    inside = jax.make_jaxpr(partial(_computed, call=call))(*(array_spec(a.shape, a.dtype) for a in arrays))
+    made: list[Array] = _attention.bind(*arrays, call=call, inside=inside)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _computed(q: Array, k: Array, v: Array, *rest: Array, call: _Call, inside: Any = None) -> list[Array]:
+    """The output, or with its upstream gradient last the gradients."""
+    del inside
+    y, pull = jax.vjp(partial(_kernel, call, rest[0] if call.padded else None), q, k, v)
+    return list(pull(rest[-1])) if call.backward else [y]
+
+
+def _kernel(call: _Call, lengths: Array | None, q: Array, k: Array, v: Array) -> Array:
+    y: Array = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        scale=call.scale,
+        is_causal=call.causal,
+        # The softmax of no keys is left to the line below, as are the gradients of such a row.
+        key_value_seq_lengths=None if lengths is None else jnp.clip(lengths, 1, k.shape[1]).astype(jnp.int32),
+        local_window_size=None if call.before is None else (call.before, 0),
+        implementation=IMPLEMENTATION,
+    )
+    return y if lengths is None else jnp.where((lengths > 0)[:, None, None, None], y, 0)
+
+
+def _abstract(*arrays: Any, call: _Call, inside: Any) -> list[Any]:
+    del arrays, call
+    return list(inside.out_avals)
+
+
+def _with_lanes(arrays: Any, axes: Any, call: _Call, inside: Any) -> Any:
+    """Lanes of `vmap` are more rows: JAX maps the kernel over a first axis alone, and only if the lengths have it too."""
+    del inside
+    lanes = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
+    first = [
+        jnp.broadcast_to(a[None], (lanes, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
+        for a, axis in zip(arrays, axes, strict=True)
+    ]
+    ys = _bound(call, *(a.reshape(-1, *a.shape[2:]) for a in first))
+    return [y.reshape(lanes, -1, *y.shape[1:]) for y in ys], [0] * len(ys)
+
+
+_attention = Primitive("fused_attention")
+_attention.multiple_results = True
+_attention.def_impl(_computed)  # type: ignore[no-untyped-call]
+_attention.def_abstract_eval(_abstract)  # type: ignore[no-untyped-call]
+batching.primitive_batchers[_attention] = _with_lanes
+mlir.register_lowering(_attention, mlir.lower_fun(_computed, multiple_results=True))

@@ -15,6 +15,7 @@ from fnlamp import Decode, Eval, Train, nn
 from fnlamp.arrays import exporting, over_devices
 from fnlamp.nn.lowering import flash
 from fnlamp.nn.lowering.attend import How
+from fnlamp.train.execute.lifted import Collected
 
 RNG = np.random.default_rng(0)
 LENGTHS = nn.key_lengths(jnp.array([5, 0, 300, 7]))  # of 7 keys: 300 is not possible
@@ -116,6 +117,18 @@ def test_gradients_are_the_kernels(cuda):
     assert calls(text) == ["__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"]
     forward = {re.sub(r"%\w+", "", line) for line in text.splitlines() if "fmhaSoftmax(" in line}
     assert len(forward) == 1 and "dot_general" not in text
+
+
+def test_two_traces_are_one_program_for_sweeps_and_lifted_numbers(cuda):
+    def form(factor, mask):
+        def total(*given):
+            return factor * jnp.sum(nn.attend(*given, mask).astype(jnp.float32))
+
+        made = jax.make_jaxpr(jax.grad(total))(*arrays(*SHAPE, dtype=jnp.bfloat16))
+        return Collected().of(made.jaxpr, made.consts)
+
+    assert form(1.5, nn.causal & LENGTHS) == form(2.5, nn.causal & LENGTHS)
+    assert form(1.5, nn.causal & LENGTHS) != form(1.5, LENGTHS)
 
 
 ATTEND = {"mask": nn.causal}
