@@ -95,6 +95,7 @@ def test_products_of_a_transformer_in_bfloat16_use_tensor_cores(monkeypatch):
     assert kind == "(bf16, bf16) -> bf16"
 
 
+@pytest.mark.slow
 def test_a_transformer_in_bfloat16_has_cudnns_attention(monkeypatch):
     """In each layer, forward and backward; in float32 it has products, as in the tests above."""
     monkeypatch.setattr(flash, "capability", lambda: (9, 0))
