@@ -273,6 +273,24 @@ def exporting() -> Iterator[None]:
         _EXPORTING.reset(token)
 
 
+_DEVICES: Final = ContextVar("devices", default=1)
+
+
+@contextlib.contextmanager
+def over_devices(count: int) -> Iterator[None]:
+    """Inside, what is traced is a program that XLA divides among so many devices."""
+    token = _DEVICES.set(count)
+    try:
+        yield
+    finally:
+        _DEVICES.reset(token)
+
+
+def device_count() -> int:
+    """The number of devices that the traced program is divided among."""
+    return _DEVICES.get()
+
+
 def platform() -> str:
     """The target platform of programs, such as "cpu" or "gpu": the default device's if one is set, else JAX's first.
 

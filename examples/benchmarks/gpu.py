@@ -1,4 +1,4 @@
-"""The speed of training on a GPU: the models of training.py, GPT-2's smallest in bfloat16, and the cost of determinism.
+"""The speed of training on a GPU: the models of training.py, GPT-2's smallest, CIFAR-10, and the cost of determinism.
 
     python examples/benchmarks/gpu.py --json out.json            on a GPU
     python examples/benchmarks/gpu.py --scale 0.01 --rounds 1    a tiny form for a CPU, whose figures say nothing of a GPU
@@ -7,8 +7,9 @@ Each model is trained by fnlamp through `epochs`, by the loop written by hand, a
 optimizers, with torch.compile, and with CUDA graphs. All see the same batches, in rounds one after the other; figures are
 medians. The share of the peak counts 6 operations for each parameter and token, and 12 x layers x width x time for
 attention (Chowdhery et al. 2022, PaLM, appendix B), against the peak of the card's data sheet, or against the best product
-measured here for a card that is not listed. The cost of determinism is that of `--xla_gpu_deterministic_ops=true`, in
-processes that take turns.
+measured here for a card that is not listed. GPT is in bfloat16. CIFAR-10 is the training of airbench.py, if `--cifar` or
+FNLAMP_CIFAR names its folder. The cost of determinism is that of `--xla_gpu_deterministic_ops=true`, in processes that take
+turns.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import airbench
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,9 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps of a round; below 1, a tiny GPT")
     parser.add_argument("--batch", type=int, default=16, help="rows of 1,024 tokens in a batch of GPT")
     parser.add_argument("--data", type=Path, default=os.environ.get("FNLAMP_MNIST"), help="folder of MNIST's IDX files")
+    parser.add_argument(
+        "--cifar", type=Path, default=os.environ.get("FNLAMP_CIFAR"), help="folder of CIFAR-10's binary version"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -71,6 +76,7 @@ def main() -> None:
     if found["models"]:
         print(summary(found["models"]))
     found["gpt"] = Gpt(given).figures(peak)
+    found["cifar"] = airbench.figures(given.cifar, 5) if given.scale >= 1 else {"skipped": "a tiny form"}
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1))
 

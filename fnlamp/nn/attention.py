@@ -15,6 +15,7 @@ from fnlamp.given import arguments, instance, number, whole
 from fnlamp.mode import Decode, Eval, Mode, Train
 from fnlamp.nn.check import check_float, check_shape
 from fnlamp.nn.dropout import checked_rate
+from fnlamp.nn.lowering import flash
 from fnlamp.nn.lowering.attend import How
 from fnlamp.nn.lowering.attend import attend as kernel
 from fnlamp.nn.lowering.drawn import kept
@@ -44,6 +45,8 @@ def attend(
     queries: query head i has key head `i // (heads / kv_heads)`.
     With a `block_size`, queries are taken so many at a time, and their weights computed again in the backward pass: memory
     grows with the number of keys and not with its square.  Forward and reverse mode; the softmax in at least float32.
+    On a CUDA device, in half precision, without dropout and soft cap, and with a mask of lengths, `causal` or a `window` that
+    looks back, cuDNN's kernel computes it, which never holds all weights.
     Shapes: q `(batch, time, heads, features)`, k `(batch, keys, kv_heads, features)`, v `(batch, keys, kv_heads, values)`;
     the result `(batch, time, heads, values)`.  Fails: `ShapeMismatch`, `DtypeMismatch`.
     Reference: Vaswani et al. 2017, eq. 1; soft cap: Gemma 2 2024, section 2; groups: Ainslie et al. 2023; blocks: Rabe &
@@ -70,7 +73,11 @@ def attend(
         drawn = kept(mode.root, mode.path, drop_rate, weights) if isinstance(mode, Train) and drop_rate else None
         return kernel(q, k, v, seen, drawn, how)
 
-    y = _by_blocks(block, q, mode, min(block_size or time, time))
+    drops = isinstance(mode, Train) and drop_rate > 0
+    if not (drops or isinstance(mode, Decode)) and flash.fits(q, k, v, mask, how):
+        y = flash.attend(q, k, v, mask, how)
+    else:
+        y = _by_blocks(block, q, mode, min(block_size or time, time))
     impossible = False if mask is None else mask.impossible(keys)
     impossible = impossible | mode.overflows if isinstance(mode, Decode) else impossible
     return jnp.where(impossible[:, None, None, None], jnp.nan, y) if isinstance(impossible, Array) else y

@@ -14,6 +14,7 @@ from fnlamp.fault import DtypeMismatch, FaultError
 from fnlamp.given import arguments, shown, whole
 from fnlamp.nn.check import check_integer, check_shape
 from fnlamp.nn.lengths import known, widened
+from fnlamp.nn.lowering.flash import Band
 
 
 class Mask(ABC):
@@ -35,6 +36,11 @@ class Mask(ABC):
     def sees_ahead(self) -> bool:
         """Whether a query may see a key after its own position; then a sequence cannot be computed piece by piece."""
         return True
+
+    @property
+    def band(self) -> Band | None:
+        """The mask as a kernel of attention knows it, or `None` if none does."""
+        return None
 
     def rows(self, queries: Array, keys: Array) -> Array:
         """`seen` for queries at other positions in each row, `(batch, queries)`."""
@@ -86,6 +92,14 @@ class _Both(Mask):
     def sees_ahead(self) -> bool:
         return self.a.sees_ahead and self.b.sees_ahead
 
+    @property
+    def band(self) -> Band | None:
+        a, b = self.a.band, self.b.band
+        if a is None or b is None or (a.lengths is not None and b.lengths is not None):
+            return None
+        before = min((each.before for each in (a, b) if each.before is not None), default=None)
+        return Band(a.causal or b.causal, before, b.lengths if a.lengths is None else a.lengths)
+
     def check(self, shape: tuple[int, int, int, int]) -> None:
         self.a.check(shape)
         self.b.check(shape)
@@ -104,6 +118,10 @@ class _Either(_Both):
     def sees_ahead(self) -> bool:
         return self.a.sees_ahead or self.b.sees_ahead
 
+    @property
+    def band(self) -> Band | None:
+        return None
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
@@ -114,6 +132,10 @@ class _Window(Mask):
     @property
     def sees_ahead(self) -> bool:
         return self.after > 0
+
+    @property
+    def band(self) -> Band | None:
+        return None if self.after else Band(True, self.before)
 
     def seen(self, queries: Array, keys: Array) -> Array:
         distance = keys[None] - queries[:, None]
@@ -129,6 +151,10 @@ class _Lengths(Mask):
     def seen(self, queries: Array, keys: Array) -> Array:
         del queries
         return (keys[None] < widened(self.lengths)[:, None])[:, None, None]
+
+    @property
+    def band(self) -> Band | None:
+        return Band(lengths=widened(self.lengths))
 
     def impossible(self, keys: int) -> Array | bool:
         return ~known(self.lengths, keys)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Params, State, Tree, is_float, is_integer, spec_after, wide
+from fnlamp.arrays import Array, Params, State, Tree, device_count, is_float, is_integer, spec_after, wide
 from fnlamp.identity import identity
 from fnlamp.loss import LossValue, MetricLike, differentiable
 from fnlamp.mode import Eval, Train
@@ -136,8 +136,12 @@ def _wrapped(counters: Tree) -> Array:
 
 
 def traced_once(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function; the plan, and every program that it becomes a part of, trace it once for a shape."""
-    return jax.jit(step, inline=True)
+    """The same function; the plan, and every program that it becomes a part of, trace it once for a shape.
+
+    A program for several devices has its own trace, as layers may take another form in it.
+    """
+    traced = jax.jit(lambda devices, *given: step(*given), static_argnums=0, inline=True)
+    return lambda *given: traced(device_count(), *given)
 
 
 def evaluation_body(model: Supervised, metrics: Mapping[str, MetricLike]) -> Body:

@@ -24,6 +24,7 @@ def benchmarks(monkeypatch):
     monkeypatch.delenv("FNLAMP_MNIST", raising=False)
     yield importlib.import_module
     for name in (
+        "airbench",
         "cases",
         "collectives",
         "decisions",

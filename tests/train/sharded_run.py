@@ -128,6 +128,30 @@ def shares():
     }
 
 
+def attention():
+    """What devices exchange in a step of a GPT, data parallel, and the curve of one device and of eight."""
+    texts = TEXT[:32]
+    program = describe(
+        model=train.supervised(models.gpt(vocabulary=32, context=16, width=16, heads=2, layers=1), loss.cross_entropy()),
+        train_batches=lambda context: stream.minibatches(texts, texts, batch_size=16, seed=context.seed),
+        validation_batches=None,
+        epochs=2,
+    )
+    one = run(program)  # first: its trace of the step must not be that of eight devices
+    eight = run(program, LAYOUTS["data 8"])
+    found = train.collectives(program, Runtime(executor=LAYOUTS["data 8"]))
+    return {
+        "exchanged": {each.kind: each.nbytes for each in found},
+        # The weight that the embedding shares with the logits has two gradients, added on each device.
+        "gradients": sum(x.nbytes for x in tree.leaves(one.params)) + one.params["tokens"]["weight"].nbytes,
+        "apart": [apart(eight.params, one.params), *(abs(a / b - 1) for a, b in zip(losses(eight), losses(one), strict=True))],
+    }
+
+
+def losses(trained):
+    return [report.train_loss for report in trained.curve]
+
+
 def elsewhere():
     """Resumed on other devices, and from a file; evaluated, predicted, and recalibrated on many."""
     whole = run(describe(epochs=4))

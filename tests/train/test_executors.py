@@ -189,6 +189,33 @@ def test_what_came_before_a_failure_of_the_stream_is_trained_on(executor):
     assert int(seen[-1][0]) == seen[-1][1] == 5
 
 
+def test_the_next_super_batch_is_sent_before_the_last_one_is_waited_for(monkeypatch):
+    """Sent while its predecessor is computed, and in the same order: the bits are those of steps taken one by one."""
+    from fnlamp.train.execute import supply
+
+    events, put = [], supply.to_device
+
+    def sent(x, *given, **options):
+        if np.shape(x) == (2, 10, 6):  # the pixels of two batches
+            events.append("send")
+        return put(x, *given, **options)
+
+    def logged(name, method):
+        return lambda self, given: (events.append(name), method(self, given))[1]
+
+    def host(context):
+        return replace(batches(context, drop_last=True), view=None)  # 4 batches
+
+    expected = run(describe(train_batches=host, epochs=3), train.Stepwise())
+    monkeypatch.setattr(supply, "MEASURED", 0)  # otherwise the first dispatches are waited for, to know the time of a step
+    monkeypatch.setattr(supply, "to_device", sent)
+    monkeypatch.setattr(Workspace, "called", logged("dispatch", Workspace.called))
+    monkeypatch.setattr(Workspace, "awaited", logged("wait", Workspace.awaited))
+    found = run(describe(train_batches=host, epochs=3), train.Fused(chunk=2))
+    assert events == 3 * ["send", "dispatch", "send", "wait", "dispatch", "wait"]
+    same(found, expected)
+
+
 # ------------------------------------------------------------------------------- what is compiled
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from types import SimpleNamespace
 
 import jax
+import jax._src.cudnn.fused_attention_stablehlo as of_jax
 import numpy as np
 import pytest
 
 from fnlamp import loss, models, nn, optim, stream, train
+from fnlamp.nn.lowering import flash
 from fnlamp.train.execute.fused import chunk_program
 from fnlamp.train.execute.programs import BODIES
 from fnlamp.train.explain.explained import plan_of
@@ -57,7 +60,7 @@ def operations(text):
 
 
 def custom_calls(text):
-    return set(re.findall(r"custom_call @(\w+)", text))
+    return set(re.findall(r"custom_call @([\w$]+)", text))
 
 
 def types(text, operation):
@@ -91,3 +94,16 @@ def test_products_of_a_transformer_in_bfloat16_use_tensor_cores(monkeypatch):
     assert all(kind.startswith("(bf16, bf16)") for kind in found)
     (kind,) = types(lowered("cnn", monkeypatch, train.bfloat16), "convolution")
     assert kind == "(bf16, bf16) -> bf16"
+
+
+@pytest.mark.slow
+def test_a_transformer_in_bfloat16_has_cudnns_attention(monkeypatch):
+    """In each layer, forward and backward; in float32 it has products, as in the tests above."""
+    monkeypatch.setattr(flash, "capability", lambda: (9, 0))
+    monkeypatch.setattr(of_jax, "cuda_versions", SimpleNamespace(cudnn_get_version=lambda: 91002))
+    long = models.gpt(vocabulary=64, layers=2, width=16, heads=2, context=64), np.zeros((4, 64), np.int32)
+    monkeypatch.setitem(MODELS, "gpt", long)
+    text = lowered("gpt", monkeypatch, train.bfloat16)
+    assert custom_calls(text) == {"__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"}
+    assert len(re.findall(r"custom_call @__cudnn\$fmhaSoftmaxBackward", text)) == 2
+    assert not custom_calls(lowered("gpt", monkeypatch))

@@ -126,3 +126,12 @@ def test_axes_and_rules_are_checked_when_it_is_made():
         train.Sharded(rules=train.fully_sharded)
     with pytest.raises(TypeError, match=r"mesh is a jax\.sharding\.Mesh"):
         train.Sharded(8)
+
+
+@SLOW
+def test_data_parallel_attention_exchanges_gradients_alone():
+    """And a few numbers: the loss and its weight, and whether all is finite."""
+    attention = found("attention")["attention"]
+    assert set(attention["exchanged"]) == {"all-reduce"}
+    assert 0 <= attention["exchanged"]["all-reduce"] - attention["gradients"] < 100
+    assert max(attention["apart"]) < 1e-6

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnlamp.arrays import Array, platform, wide
+from fnlamp.arrays import Array, device_count, platform, wide
 from fnlamp.nn.lowering.linear_map import linear_map
 from fnlamp.nn.lowering.matmul import in_memory
 
@@ -78,8 +78,9 @@ def _parts(x: Array) -> int:
 
     XLA:CPU computes a product of many small matrices on one core, but several products at once, if enough of them are ready.
     Each part is compiled for itself: on two cores 4 of them are as fast as 8, and take two thirds of the time to compile.
+    In a program for several devices each has its own rows, and parts of the whole batch would have to be exchanged.
     """
-    return gcd(x.shape[0], 4 if (os.cpu_count() or 1) <= 4 else 8) if platform() == "cpu" else 1
+    return gcd(x.shape[0], 4 if (os.cpu_count() or 1) <= 4 else 8) if platform() == "cpu" and device_count() == 1 else 1
 
 
 def _cut(x: Array | None, count: int) -> list[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Tree, to_device
+from fnlamp.arrays import Array, Tree, over_devices, to_device
 from fnlamp.effect import Reached
 from fnlamp.given import function, instance, shown, text
 from fnlamp.scale import Cluster
@@ -131,9 +131,11 @@ def over(body: Body, mesh: Mesh, rows: NamedSharding, where: Tree) -> Body:
     def laid(carry: Tree) -> Tree:
         return jax.tree.map(constrained, carry, where)
 
+    @over_devices(mesh.size)
     def copies(row: Callable[[], Tree]) -> Tree:
         return jax.tree.map(lambda x: constrained(x, whole), row())
 
+    @over_devices(mesh.size)
     def step(shared: Tree, carry: Tree, batch: Tree) -> Tree:
         return laid(body.function(shared, carry, split(batch)))
 
@@ -145,6 +147,7 @@ def over(body: Body, mesh: Mesh, rows: NamedSharding, where: Tree) -> Body:
     if recorder is not None:
         plain = recorder.measured
 
+        @over_devices(mesh.size)
         def measured(shared: Tree, carry: Tree, batch: Tree) -> Any:
             carry, rows = plain(shared, carry, split(batch))
             return laid(carry), tuple(partial(copies, row) for row in rows)
