@@ -24,7 +24,7 @@ from fnlamp.train.arguments import takes_trained, workspace_of
 from fnlamp.train.check import check_batch, check_classes, recipe_of
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.events import Timing, alerted, counted, measured
-from fnlamp.train.execute import Body, Fused
+from fnlamp.train.execute import Body, Fused, Sharded
 from fnlamp.train.execute.exhausted import exhaustion
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.explain.analysis import check_memory, held, with_step
@@ -153,7 +153,8 @@ class Loop:
         with placed_on(device):
             plan = of.plan(stream, validation)
             check_memory(plan, runtime, device)
-            for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice, *idle(of, plan)):
+            reading = runtime.executor.reading(stream) if isinstance(runtime.executor, Sharded) else ()
+            for line in (plan.summary(runtime.executor or Fused(), device), *reading, *plan.advice, *idle(of, plan)):
                 runtime.say(line)
             words = plan.words
             if words is None and (self.saver is not None or self.workspace.cluster is not None):
