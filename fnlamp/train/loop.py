@@ -20,7 +20,7 @@ from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
 from fnlamp.track import Alert, Alerted, Started
 from fnlamp.train import tally
-from fnlamp.train.arguments import takes_trained, workspace_of
+from fnlamp.train.arguments import quiet, takes_trained, workspace_of
 from fnlamp.train.check import check_batch, check_classes, recipe_of
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.events import Timing, alerted, counted, measured
@@ -314,14 +314,7 @@ def run(program: Program) -> Effect[Trained, Any]:
 
 def alone(program: Effect[Trained, Any], cluster: Cluster | None) -> Effect[Trained, Any]:
     """The program of which, in a cluster, process 0 alone logs and tells observers."""
-    if cluster is None or not cluster.process:
-        return program
-
-    def quiet(runtime: Runtime) -> Runtime:
-        # With observers or without, a step is another program, which must be the same in each process.
-        return replace(runtime, log=None, observers=(lambda event: None,) if runtime.observers else ())
-
-    return program.local(quiet)
+    return program if cluster is None else program.local(lambda runtime: quiet(runtime, cluster))
 
 
 def batch_at(stream: BatchStream[Any], position: Any) -> Tree:

@@ -109,7 +109,14 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
             lines.append(
                 f"{name}: " + described.explain(Runtime(executor=executor)).partition("executor: ")[2].partition("\n")[0]
             )
-            return described.map(lambda trained: found.update({name: figures(trained, rows, here)}))
+            kept = described.map(lambda trained: (found.update({name: figures(trained, rows, here)}), trained)[1])
+            asked = Counted()
+            predicted = kept.bind(train.predict_batches(lambda context: batches(asked, context)))
+            return predicted.map(
+                lambda made: found[name].update(
+                    predicted=np.ravel(made).tolist(), asked=asked.loads.tolist(), shape=np.shape(made)
+                )
+            )
 
         def interrupted() -> Effect[Any, Any]:
             return describe(on_request, last, epochs=4, checkpoints=policy)

@@ -46,8 +46,8 @@ def found(tmp_path_factory):
     return three, two, run(None, folder=str(folder), each=True)[0]
 
 
-def loads(outcomes, name):
-    return np.array([outcome["found"][name]["loads"] for outcome in outcomes.values()])
+def loads(outcomes, name, of="loads"):
+    return np.array([outcome["found"][name][of] for outcome in outcomes.values()])
 
 
 def apart(outcome, one):
@@ -74,6 +74,24 @@ def test_each_item_is_loaded_by_one_process(found, name):
     assert (each.sum(0) == EPOCHS + 3 * first).all()
     # Of 32 rows 11, 11 and 10; of the last batch's single row 1, 0 and 0.
     assert (each.sum(1) - EPOCHS == [EPOCHS * (6 * 11 + 1), EPOCHS * 6 * 11, EPOCHS * 6 * 10]).all()
+
+
+@pytest.mark.parametrize("name", ["on request", "by threads", "ahead", "collated", "mapped"])
+def test_each_process_predicts_for_all_rows(found, name):
+    three, _, one = found
+    right = np.array(one["found"][name]["predicted"])
+    for process, outcome in three.items():
+        predicted = np.array(outcome["found"][name]["predicted"])
+        assert outcome["found"][name]["shape"] == [ROWS, 8]
+        assert np.linalg.norm(predicted - right) / np.linalg.norm(right) < 1e-5, process
+        assert (predicted == three[0]["found"][name]["predicted"]).all(), process
+
+
+@pytest.mark.parametrize("name", ["on request", "by threads", "ahead"])
+def test_each_item_is_loaded_by_one_process_for_a_prediction(found, name):
+    three, _, _ = found
+    asked = loads(three, name, "asked").sum(0)
+    assert sorted(asked) == [1] * (ROWS - 1) + [4]  # the first item by each process besides
 
 
 def test_a_batch_that_depends_on_all_its_items_is_read_whole_by_each(found):
