@@ -22,7 +22,9 @@ class Relay:
         _start(self._accept)
 
     def stop(self) -> None:
-        """Take no more connections; those that exist remain until the process ends."""
+        """Close the port; connections that exist remain until the process ends, for JAX's client must not lose its own."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # closing alone would not end the thread that accepts
         self.listener.close()
 
     def _accept(self) -> None:
