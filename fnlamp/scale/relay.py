@@ -47,13 +47,16 @@ class Relay:
     def _send(self, near: socket.socket, far: socket.socket) -> None:
         with contextlib.suppress(OSError):
             _pump(near, far)
-        if not self.joined.is_set():
+        if self.joined.is_set():
+            near.detach()  # open until the process ends, also if nothing refers to it any more
+        else:
             _end(far)
 
     def _receive(self, far: socket.socket, near: socket.socket) -> None:
         with contextlib.suppress(OSError):
             _pump(far, near)
         if self.joined.is_set():
+            far.detach()
             self.closed.set()
         else:
             _end(near)
