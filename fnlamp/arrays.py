@@ -209,6 +209,20 @@ def over_processes(x: Any, place: jax.sharding.Sharding) -> Array:
     return made
 
 
+def from_parts(x: Any, place: jax.sharding.Sharding, rows: int, first: int) -> Array:
+    """An array on devices of several processes, cut along its second axis of so many rows; `x` has this process's from `first`.
+
+    It may use the memory of `x`.
+    """
+    x = _narrowed(native(np.asarray(x)))
+
+    def at(index: Any) -> Any:
+        return x[:, index[1].start - first : index[1].stop - first]
+
+    made: Array = jax.make_array_from_callback((len(x), rows, *x.shape[2:]), place, at)
+    return made
+
+
 def _narrowed(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """64-bit numbers in the 32 bits of the device.  Fails: `DtypeMismatch` for one that is too large."""
     narrow = jax.dtypes.canonicalize_dtype(x.dtype)

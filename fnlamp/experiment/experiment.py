@@ -20,8 +20,9 @@ from fnlamp.checkpoint.replace import expanded
 from fnlamp.config import Resolved
 from fnlamp.effect import Effect, Exit, Outline, Runtime, Unknown, bracket
 from fnlamp.effect.node import name_of
+from fnlamp.effect.together import Records, joined
 from fnlamp.experiment import attempt as attempts
-from fnlamp.experiment import summary
+from fnlamp.experiment import shared, summary
 from fnlamp.experiment.attempt import Attempt, Plan
 from fnlamp.experiment.edit import write_new
 from fnlamp.experiment.folder import DATABASE, EXPLAIN, LINES, RUNNING
@@ -123,6 +124,8 @@ def experiment(
     `resume="latest"`, the newest run with the same config that is neither running nor completed is continued, if there is one.
     The program itself resumes from its checkpoints, as `train.resumable(place.checkpoints, ...)` does.
 
+    Inside of `cluster(...).use`, all processes run the program, at the same `Place`, and process 0 alone records it.
+
     Nothing is written, and git is not called, before the program is run. No socket is opened.
     Fails: as the program; `FileUnwritable`; `FolderInUse`; with `resume` also `RunMissing`, `RunAmbiguous`, `RunActive`,
     `RunTooNew`, `FileMissing` and `FileCorrupt`.  Raises: `TypeError`, `ValueError` at once for wrong arguments.
@@ -149,8 +152,18 @@ def experiment(
     if resume is not None:
         text("experiment: resume", resume, 'the id of a run, "latest" or None')
 
-    whole = recorded(lambda runtime: _begun(plan, resume, runtime), program, outputs)
-    return whole.named(f"experiment {plan.name}").outlined(lambda: _outline(plan, program, resume))
+    def claim(runtime: Runtime) -> Result[Attempt, Any]:
+        return _begun(plan, resume, runtime)
+
+    def whole(runtime: Runtime) -> Effect[Run[Any], Any]:
+        here = joined()
+        if here is None:
+            return recorded(claim, program, outputs)
+        if here.process == 0:
+            return recorded(lambda runtime: shared.announced(plan, here, claim, runtime), program, outputs)
+        return shared.followed(plan, here, program).map(lambda two: Run(two[0], two[1].id, plan.name, two[1].folder))
+
+    return Effect.access(whole).named(f"experiment {plan.name}").outlined(lambda: _outline(plan, program, resume))
 
 
 def checked_writers(writers: Any, of: str = "experiment") -> Callable[[Place[Any]], Sequence[track.Output]]:
@@ -212,7 +225,7 @@ def _continued(plan: Plan, resume: str) -> Attempt:
 # ------------------------------------------------------------------------------- the run itself
 
 
-class Recorder:
+class Recorder(Records):
     """The observer of one experiment. An experiment inside another takes its place: each records its own."""
 
     def __init__(self, tracker: Callable[[Any], object]) -> None:

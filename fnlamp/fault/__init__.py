@@ -66,14 +66,17 @@ from fnlamp.fault.scale import ClusterFault as ClusterFault
 from fnlamp.fault.scale import ClusterIncomplete as ClusterIncomplete
 from fnlamp.fault.scale import ClusterUndefined as ClusterUndefined
 from fnlamp.fault.scale import JaxStarted as JaxStarted
+from fnlamp.fault.scale import MeetingFault as MeetingFault
 from fnlamp.fault.scale import MeetingsDiffer as MeetingsDiffer
 from fnlamp.fault.scale import ProcessFailed as ProcessFailed
 from fnlamp.fault.scale import ProcessLate as ProcessLate
 from fnlamp.fault.scale import ProcessLost as ProcessLost
+from fnlamp.fault.scale import RecordsOutside as RecordsOutside
 from fnlamp.fault.sweep import EmptySweep as EmptySweep
 from fnlamp.fault.sweep import MetricMissing as MetricMissing
 from fnlamp.fault.sweep import NoBestLane as NoBestLane
 from fnlamp.fault.sweep import SweepChanged as SweepChanged
+from fnlamp.fault.sweep import SweepInCluster as SweepInCluster
 from fnlamp.fault.text import CodecFailed as CodecFailed
 from fnlamp.fault.text import UnknownToken as UnknownToken
 from fnlamp.fault.track import WriterFailed as WriterFailed

@@ -148,5 +148,25 @@ class JaxStarted(Fault):
         )
 
 
-ClusterFault = ProcessLost | ProcessLate | ProcessFailed | MeetingsDiffer | ClusterUndefined | ClusterIncomplete | JaxStarted
+@dataclass(frozen=True)
+class RecordsOutside(Fault):
+    """A cluster is joined inside of an experiment or a tracker, which each of its processes would write by itself.
+
+    >>> print(RecordsOutside(4))
+    expected a record of 4 processes to begin inside of their cluster, got a cluster inside of an experiment or a tracker; ...
+    """
+
+    processes: int
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected a record of {self.processes} processes to begin inside of their cluster, got a cluster inside of an "
+            "experiment or a tracker; turn them round, cluster(...).use(lambda here: experiment(...)), where process 0 writes"
+        )
+
+
+MeetingFault = ProcessLost | ProcessLate | ProcessFailed | MeetingsDiffer
+"""The faults of a program in several processes, once they have joined."""
+
+ClusterFault = MeetingFault | ClusterUndefined | ClusterIncomplete | JaxStarted | RecordsOutside
 """The faults of a cluster."""

@@ -30,6 +30,24 @@ class SweepChanged(Fault):
 
 
 @dataclass(frozen=True)
+class SweepInCluster(Fault):
+    """A sweep runs inside of a cluster, whose processes run the same program; lanes are shared by processes of their own.
+
+    >>> print(SweepInCluster("rates", 4))
+    expected the sweep rates in processes of their own, got a cluster of 4; start it in each process without cluster(...), ...
+    """
+
+    name: str
+    processes: int
+
+    def __str__(self) -> str:
+        return self._say(
+            f"expected the sweep {self.name} in processes of their own, got a cluster of {self.processes}; start it in each "
+            "process without cluster(...), where they share its lanes by its folder, or run one experiment for each point"
+        )
+
+
+@dataclass(frozen=True)
 class MetricMissing(Fault):
     """A lane completed, and did not record the metric of its sweep. `near` are the names like it, or those that there are.
 

@@ -12,6 +12,7 @@ from fnlamp.fault.base import Fault
 from fnlamp.fault.checkpoint import FolderInUse, NotStorable, ProgramDiffers, RunExists, StateMismatch
 from fnlamp.fault.file import FileMissing, FileUnwritable
 from fnlamp.fault.memory import DeviceOutOfMemory
+from fnlamp.fault.scale import MeetingFault
 
 
 @dataclass(frozen=True)
@@ -272,8 +273,9 @@ PlanFault = (
     | ProgramDiffers
     | NotDivisible
     | DeviceOutOfMemory
+    | MeetingFault
 )
-"""Faults that are found before the first step; a `DeviceOutOfMemory` may come later too."""
+"""Faults that are found before the first step; a `DeviceOutOfMemory` and those of other processes may come later too."""
 
 
 SaveFault = FolderInUse | RunExists | NotStorable | FileMissing | FileUnwritable

@@ -8,14 +8,15 @@ import ctypes
 import socket
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import jax
 from jax._src import api, dispatch, distributed, xla_bridge  # to leave without JAX's own shutdown; see `_abandon`
 from returns.result import Failure, Success
 
-from fnlamp.effect import Defect, Effect, Exit, Resource
-from fnlamp.effect.runtime import GLANCE, Stopped
+from fnlamp.effect import Defect, Effect, Exit, Resource, Runtime, together
+from fnlamp.effect.runtime import GLANCE, Stopped, polled
 from fnlamp.fault import (
     ClusterFault,
     ClusterIncomplete,
@@ -25,13 +26,14 @@ from fnlamp.fault import (
     Interrupted,
     JaxStarted,
     ProcessFailed,
+    RecordsOutside,
 )
 from fnlamp.given import flag, text, whole
 from fnlamp.scale.peers import Patience, Peers
 from fnlamp.scale.place import ALONE, Place, place
 from fnlamp.scale.relay import Relay
 from fnlamp.scale.seconds import seconds
-from fnlamp.scale.worker import Worker, ended
+from fnlamp.scale.worker import Call, Worker, ended
 
 _NEVER: Final = 10**6
 """Seconds for JAX's own heartbeats, at whose end it would abort the other processes instead of letting them end."""
@@ -92,18 +94,61 @@ def cluster(
     When one process fails or is interrupted, the others find out at their next meeting. JAX cannot join a second time: use a
     cluster once in a process, before JAX makes its first array.
 
-    Fails: `ClusterUndefined`, `ClusterIncomplete`, `JaxStarted`.
+    What records a run stands inside: in `use`, `experiment` and `track.tracked` write one record, that of process 0.
+
+    Fails: `ClusterUndefined`, `ClusterIncomplete`, `JaxStarted`, `RecordsOutside`.
     """
     address = address if address is None else text("address", address)
     processes = processes if processes is None else whole("processes", processes)
     process = process if process is None else whole("process", process, 0)
     deadline, join = seconds("deadline", deadline), seconds("join", join)
-    return Resource.make(Effect.checked(lambda: _joined(place(address, processes, process, join), deadline, join)), _leave)
+    begun = Effect.access(
+        lambda runtime: Effect.checked(lambda: _begun(place(address, processes, process, join), deadline, join, runtime))
+    )
+    # An acquisition is not interrupted: the wait for the others comes after it.
+    return Resource.make(begun, _leave).bind(lambda each: Resource(lambda body: Effect.checked(each.wait).bind(body)))
 
 
-def _joined(here: Place, deadline: float, join: float) -> Cluster:
+@dataclass
+class _Joining:
+    """A cluster that is being joined by a thread, until `wait` has returned it."""
+
+    here: Place
+    deadline: float
+    join: float
+    relay: Relay | None = None
+    worker: Worker | None = None
+    call: Call | None = None
+    cluster: Cluster | None = None
+
+    def wait(self) -> Cluster:
+        """Wait until all have joined.  Fails: `ClusterIncomplete`.  Raises: `Stopped`, if the run should stop."""
+        if self.call is None:
+            self.cluster = Cluster(0, 1, self.deadline)
+            return self.cluster
+        here, call, waited = self.here, self.call, Patience()
+        while not call.done.wait(GLANCE) and waited.tick() < self.join:
+            polled.check()
+        if call.error is not None or not call.done.is_set():
+            reason = "not all of them" if call.error is None else str(call.error).split("\n")[0]
+            raise FaultError(ClusterIncomplete(here.address, here.processes, self.join, reason)) from call.error
+        if self.worker is not None:
+            self.worker.stop()
+        gone = threading.Event()
+        if self.relay is not None:
+            self.relay.joined.set()
+            gone = self.relay.closed
+        peers = Peers(distributed.global_state.client, here.process, here.processes, self.deadline, gone)
+        self.cluster = Cluster(here.process, here.processes, self.deadline, peers)
+        together.join(self.cluster)
+        return self.cluster
+
+
+def _begun(here: Place, deadline: float, join: float, runtime: Runtime) -> _Joining:
     if here is ALONE:
-        return Cluster(0, 1, deadline)
+        return _Joining(here, deadline, join)
+    if any(isinstance(observer, together.Records) for observer in runtime.observers):
+        raise FaultError(RecordsOutside(here.processes))
     if xla_bridge.backends_are_initialized() or jax.distributed.is_initialized():
         raise FaultError(JaxStarted())
     host, _, port = here.address.rpartition(":")
@@ -118,48 +163,44 @@ def _joined(here: Place, deadline: float, join: float) -> Cluster:
             raise FaultError(
                 ClusterIncomplete(here.address, here.processes, join, f"process 0 cannot listen: {error}")
             ) from error
-    relay = Relay(host, int(port)) if here.process else None
-    _initialized(here, here.address if relay is None else relay.address, join)
-    gone = threading.Event()
-    if relay is not None:
-        relay.joined.set()
-        gone = relay.closed
-    peers = Peers(distributed.global_state.client, here.process, here.processes, deadline, gone)
-    return Cluster(here.process, here.processes, deadline, peers)
+    relay, worker = Relay(host, int(port)) if here.process else None, Worker()
+    call = worker.call(partial(_initialize, here, here.address if relay is None else relay.address))
+    return _Joining(here, deadline, join, relay, worker, call)
 
 
-def _initialized(here: Place, address: str, join: float) -> None:
-    """Join JAX's runtime, on a thread and without a time limit of its own, at whose end JAX would abort the process."""
+def _initialize(here: Place, address: str) -> None:
+    """Join JAX's runtime, without a time limit of its own, at whose end JAX would abort the process."""
     host, _, port = here.address.rpartition(":")
     # JAX's service would take SIGTERM, at which a run saves and stops.
     jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
-    worker = Worker()
-    call = worker.call(
-        lambda: jax.distributed.initialize(
-            address,
-            here.processes,
-            here.process,
-            local_device_ids=here.devices,
-            cluster_detection_method="deactivate" if here.launched else None,
-            initialization_timeout=_NEVER,
-            heartbeat_timeout_seconds=_NEVER,
-            # For a try on one machine no port is open to others.
-            coordinator_bind_address=f"127.0.0.1:{port}" if host in ("localhost", "127.0.0.1") else None,
-        )
+    jax.distributed.initialize(
+        address,
+        here.processes,
+        here.process,
+        local_device_ids=here.devices,
+        cluster_detection_method="deactivate" if here.launched else None,
+        initialization_timeout=_NEVER,
+        heartbeat_timeout_seconds=_NEVER,
+        # For a try on one machine no port is open to others.
+        coordinator_bind_address=f"127.0.0.1:{port}" if host in ("localhost", "127.0.0.1") else None,
     )
-    waited = Patience()
-    while not call.done.wait(GLANCE) and waited.tick() < join:
-        pass
-    reason = "not all of them" if call.error is None else str(call.error).split("\n")[0]
-    if call.error is not None or not call.done.is_set():
-        ended(worker.stop(), GLANCE)
-        _abandon()
-        raise FaultError(ClusterIncomplete(here.address, here.processes, join, reason)) from call.error
-    worker.stop()
 
 
-def _leave(here: Cluster, exit: Exit[Any, Any]) -> Effect[None, Any]:
-    return Effect.suspend(lambda: None if here._peers is None else _left(here, here._peers, exit))
+def _leave(joining: _Joining, exit: Exit[Any, Any]) -> Effect[None, Any]:
+    return Effect.suspend(lambda: _parted(joining, exit))
+
+
+def _parted(joining: _Joining, exit: Exit[Any, Any]) -> None:
+    together.part()
+    try:
+        if joining.cluster is not None and joining.cluster._peers is not None:
+            _left(joining.cluster, joining.cluster._peers, exit)
+        elif joining.worker is not None:
+            ended(joining.worker.stop(), GLANCE)
+            _abandon()
+    finally:
+        if joining.relay is not None:
+            joining.relay.stop()
 
 
 def _left(here: Cluster, peers: Peers, exit: Exit[Any, Any]) -> None:

@@ -22,7 +22,9 @@ class Relay:
         _start(self._accept)
 
     def stop(self) -> None:
-        """Take no more connections; those that exist remain until the process ends."""
+        """Close the port; connections that exist remain until the process ends, for JAX's client must not lose its own."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # closing alone would not end the thread that accepts
         self.listener.close()
 
     def _accept(self) -> None:
@@ -45,13 +47,16 @@ class Relay:
     def _send(self, near: socket.socket, far: socket.socket) -> None:
         with contextlib.suppress(OSError):
             _pump(near, far)
-        if not self.joined.is_set():
+        if self.joined.is_set():
+            near.detach()  # open until the process ends, also if nothing refers to it any more
+        else:
             _end(far)
 
     def _receive(self, far: socket.socket, near: socket.socket) -> None:
         with contextlib.suppress(OSError):
             _pump(far, near)
         if self.joined.is_set():
+            far.detach()
             self.closed.set()
         else:
             _end(near)

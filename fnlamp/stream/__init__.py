@@ -1,5 +1,7 @@
 """Streams of batches: descriptions with an explicit position, which can be resumed at any batch."""
 
+from fnlamp.stream.part import Part as Part
+from fnlamp.stream.part import Parts as Parts
 from fnlamp.stream.sink import fold as fold
 from fnlamp.stream.sink import items as items
 from fnlamp.stream.sink import to_list as to_list

@@ -28,9 +28,27 @@ def haste(exit: Exit[Any, Any]) -> float:
     return 0.1 if stopped else 1.0
 
 
-def prefetched(step: Stepper, count: int) -> Resource[Stepper, Never]:
-    """The same step, with up to `count` batches made ahead by a thread."""
-    return ahead(step, count).map(lambda thread: thread.step)
+def prefetching(count: int) -> Resource[Callable[[Stepper], Stepper], Never]:
+    """A function that gives the same step, with up to `count` batches made ahead by a thread, once it is called."""
+    threads: Effect[list[Ahead], Never] = Effect.suspend(list)
+
+    def release(threads: list[Ahead], end: Exit[Any, Any]) -> Effect[None, Never]:
+        return Effect.suspend(lambda: _close(threads, haste(end)))
+
+    def prefetched(threads: list[Ahead]) -> Callable[[Stepper], Stepper]:
+        def prefetch(step: Stepper) -> Stepper:
+            threads.append(Ahead(step, count, lambda item: None))
+            return threads[-1].step
+
+        return prefetch
+
+    return Resource.make(threads, release).map(prefetched)
+
+
+def _close(threads: list[Ahead], part: float) -> None:
+    with contextlib.ExitStack() as stack:  # an error of one does not keep the others open
+        for thread in threads:
+            stack.callback(thread.close, part)
 
 
 def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda item: None) -> Resource[Ahead, Never]:

@@ -17,9 +17,10 @@ from fnlamp.effect import Resource
 from fnlamp.fault import BufferReused, EmptyEpoch, FaultError, ShapeMismatch
 from fnlamp.given import shown, whole
 from fnlamp.stream import transform
-from fnlamp.stream.ahead import prefetched
+from fnlamp.stream.ahead import prefetching
 from fnlamp.stream.nested import Stepper
-from fnlamp.stream.step import Emit, End, Reread, Step
+from fnlamp.stream.part import Chosen, Part, Parts
+from fnlamp.stream.step import Emit, End, Reread
 from fnlamp.stream.view import Recipe, View, as_spec, check_function, check_seed
 
 E_co = TypeVar("E_co", covariant=True, default=Never)
@@ -36,8 +37,9 @@ class BatchStream(Generic[E_co]):
     (shape and dtype, the batch axis first; a batch may have fewer rows), `length` is the number of batches or `None`. The state
     of an `indexed` stream is a position, a plain integer, and its `length` is known. `view` is the compiled view, if there is
     one. `source` gives the batches before `finish`, the functions of `map` that an interpreter can compile into its own step;
-    `step` applies them on the host. `classes` are the names of the labels 0, 1, ..., if they are known: training and validation
-    must agree on them. Make streams with `minibatches`, `from_items`, `from_function`, `from_iterable`, ...
+    `step` applies them on the host. `parts` says how one of several processes reads only its rows of each batch. `classes` are
+    the names of the labels 0, 1, ..., if they are known: training and validation must agree on them. Make streams with
+    `minibatches`, `from_items`, `from_function`, `from_iterable`, ...
 
     >>> s = stream.minibatches(np.zeros((5, 2), np.float32), np.arange(5), batch_size=2)
     >>> [y.tolist() for x, y in stream.items(s.every_nth(2))]
@@ -54,6 +56,7 @@ class BatchStream(Generic[E_co]):
     indexed: bool = False
     reread: Reread = Reread.DIRECT
     classes: tuple[str, ...] | None = None
+    parts: Parts | None = None
 
     def __repr__(self) -> str:
         count = "" if self.length is None else f"{self.length} batches of "
@@ -70,13 +73,22 @@ class BatchStream(Generic[E_co]):
         return replace(cls.at(view.batch, len(view), spec, why_empty), view=view)
 
     @classmethod
-    def at(cls, batch: Callable[[int], Tree], length: int, spec: Tree, why_empty: EmptyEpoch) -> BatchStream[Any]:
-        """The indexed stream of `batch(0)` to `batch(length - 1)`."""
+    def at(
+        cls,
+        batch: Callable[[int], Tree],
+        length: int,
+        spec: Tree,
+        why_empty: EmptyEpoch,
+        part: Callable[[int, Chosen], Part] | None = None,
+    ) -> BatchStream[Any]:
+        """The indexed stream of `batch(0)` to `batch(length - 1)`; `part(position, chosen)` reads only some rows of a batch."""
 
-        def step(position: int) -> Step:
-            return Emit(batch(position), position + 1) if position < length else End()
+        def of(batch: Callable[[int], Tree]) -> Stepper:
+            return lambda position: Emit(batch(position), position + 1) if position < length else End()
 
-        return cls(0, step, spec, length, why_empty=why_empty, indexed=True)
+        source = of(batch)
+        parts = None if part is None else Parts(source, lambda chosen: of(lambda position: part(position, chosen)))
+        return cls(0, source, spec, length, why_empty=why_empty, indexed=True, parts=parts)
 
     # ---- streams from streams; the first five keep the compiled view
 
@@ -276,7 +288,14 @@ class BatchStream(Generic[E_co]):
         count = whole("count", count)
         if self.view is not None:
             return Resource.from_value(self)
-        return prefetched(self.source, count).map(lambda step: self._with(source=step, finish=self.finish))
+
+        def ahead(threads: Callable[[Stepper], Stepper]) -> BatchStream[Any]:
+            source, parts = self.source, self.divisible
+            ready = threads(source)
+            read = None if parts is None else Parts(ready, lambda chosen: threads(parts.read(chosen)))
+            return self._with(source=ready, finish=self.finish, parts=read)
+
+        return prefetching(count).map(ahead)
 
     # ---- inside
 
@@ -285,13 +304,24 @@ class BatchStream(Generic[E_co]):
         """For interpreters of a stream without a view: batches as they are sent to the device, where `finish` is applied."""
         return replace(self, finish=Recipe())
 
+    @property
+    def divisible(self) -> Parts | None:
+        """For interpreters: how the rows of each batch before `finish` are read by several processes; `None` if only whole."""
+        return self.parts if self.parts is not None and self.parts.source is self.source else None
+
     def _with(self, **changes: Any) -> BatchStream[Any]:
-        """A stream with other steps; it loses its view, its position and its compilable functions unless `parts` has them."""
-        return replace(self, **({"view": None, "finish": Recipe(), "indexed": False} | changes))
+        """A stream with other steps; it loses what belongs to the earlier ones unless `changes` has it."""
+        return replace(self, **({"view": None, "finish": Recipe(), "indexed": False, "parts": None} | changes))
 
     def _chosen(self, init: Any, change: Callable[[Stepper], Stepper], length: int | None) -> BatchStream[E_co]:
         """A stream that selects some of these batches; functions of batches are applied after that, and stay compiled."""
-        return self._with(init=init, source=change(self.source), length=length, finish=self.finish)
+        return self._with(init=init, length=length, finish=self.finish, **self._changed(change))
+
+    def _changed(self, change: Callable[[Stepper], Stepper]) -> dict[str, Any]:
+        if self.divisible is None:
+            return {"source": change(self.source)}
+        parts = self.divisible.changed(change)
+        return {"source": parts.source, "parts": parts}
 
     @property
     def _count(self) -> int:
@@ -301,8 +331,8 @@ class BatchStream(Generic[E_co]):
 
     def _reindexed(self, length: int, index: Callable[[int], int]) -> BatchStream[E_co]:
         """The indexed stream whose batch at a position is this one's at `index(position)`."""
-        source = transform.reindexed(self.source, length, index)
-        return self._with(init=0, source=source, length=length, indexed=True, finish=self.finish)
+        changed = self._changed(lambda source: transform.reindexed(source, length, index))
+        return self._with(init=0, length=length, indexed=True, finish=self.finish, **changed)
 
 
 def _of(streams: tuple[BatchStream[Any], ...], **parts: Any) -> BatchStream[Any]:

@@ -177,10 +177,10 @@ class Segment:
         """The row numbers of every batch. Shape: `(batches, size)`."""
         return self.order[np.asarray(self.starts)[:, None] + np.arange(self.size)]
 
-    def taken(self, index: int) -> Tree:
-        """The rows of one batch, taken on the host, before any function."""
+    def taken(self, index: int, chosen: slice = slice(None)) -> Tree:
+        """The rows of one batch, or some of them, taken on the host, before any function."""
         start = self.starts[index]
-        return self.recipe.take(self.arrays, self.order[start : start + self.size])
+        return self.recipe.take(self.arrays, self.order[start : start + self.size][chosen])
 
     def batch(self, index: int) -> Tree:
         """One batch, made on the host."""
@@ -211,13 +211,18 @@ class View:
         """The number of rows of all batches together."""
         return sum(len(segment.starts) * segment.size for segment in self.segments)
 
-    def batch(self, position: int) -> Tree:
-        """The batch at a position, made on the host."""
+    def at(self, position: int) -> tuple[Segment, int]:
+        """The segment of a position, and the number of its batch in it."""
         which = int(np.searchsorted(self._ends, position, side="right"))
         if not 0 <= position < len(self):
             raise IndexError(position)
         segment = self.segments[which]
-        return segment.batch(position - int(self._ends[which]) + len(segment.starts))
+        return segment, position - int(self._ends[which]) + len(segment.starts)
+
+    def batch(self, position: int) -> Tree:
+        """The batch at a position, made on the host."""
+        segment, index = self.at(position)
+        return segment.batch(index)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> View:
         """Apply `function` to every batch and the arguments."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 from fnlamp.checkpoint.replace import expanded
 from fnlamp.config.group import is_group
 from fnlamp.effect import Effect
+from fnlamp.effect.together import joined
 from fnlamp.experiment import ExperimentFault, Place
 from fnlamp.experiment.experiment import Writers, checked_writers
 from fnlamp.experiment.place import checked_name
@@ -25,6 +26,7 @@ from fnlamp.fault import (
     MetricMissing,
     NoBestLane,
     SweepChanged,
+    SweepInCluster,
 )
 from fnlamp.given import flag, function, instance, several, shown, text, whole
 from fnlamp.sweep.job import Job
@@ -41,7 +43,15 @@ C = TypeVar("C")
 E = TypeVar("E")
 
 SweepFault = (
-    ExperimentFault | ConfigError | EmptySweep | SweepChanged | MetricMissing | NoBestLane | ExtraMissing | DeviceOutOfMemory
+    ExperimentFault
+    | ConfigError
+    | EmptySweep
+    | SweepChanged
+    | SweepInCluster
+    | MetricMissing
+    | NoBestLane
+    | ExtraMissing
+    | DeviceOutOfMemory
 )
 """The faults of a sweep besides those of its programs."""
 
@@ -108,8 +118,9 @@ def sweep(
 
     A fault of a lane, such as `NonFinite`, is that lane's; a bug ends the sweep. Ctrl-C stops it: the outcome is `Interrupted`,
     with a tuple of lanes as its state.
-    Fails: `ConfigError` for a wrong path or value, before anything runs; `EmptySweep`; `SweepChanged`; `MetricMissing`;
-    `NoBestLane` if no lane completes; `DeviceOutOfMemory` if the lanes do not fit side by side; as `experiment`.
+    Fails: `ConfigError` for a wrong path or value, before anything runs; `EmptySweep`; `SweepChanged`; `SweepInCluster`;
+    `MetricMissing`; `NoBestLane` if no lane completes; `DeviceOutOfMemory` if the lanes do not fit side by side; as
+    `experiment`.
     Raises: `TypeError`, `ValueError` at once for wrong arguments.
 
     >>> import tempfile
@@ -168,6 +179,8 @@ def check(job: Job) -> None:
 
 
 def _run(job: Job) -> Effect[Sweep[Any, Any], Any]:
+    if (here := joined()) is not None:  # lanes are claimed, stopped and drawn by each process as it comes to them
+        return Effect.from_failure(SweepInCluster(job.name, here.processes))
     job = replace(job, root=os.path.abspath(job.root))  # a program may change the working directory
     points = StudyPoints(job.space, job) if isinstance(job.space, Study) else KnownPoints(job.space, job.rungs)
     worker = Worker(job, points)

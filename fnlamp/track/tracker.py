@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Never, TypeVar, final
 from fnlamp.effect import Effect, Exit, Resource
 from fnlamp.effect.explain import Around
 from fnlamp.effect.runtime import GLANCE
+from fnlamp.effect.together import Records, is_first
 from fnlamp.fault import WriterFailed
 from fnlamp.given import function, instance
 from fnlamp.track.entry import checked_name
@@ -41,11 +42,12 @@ def tracker(*writers: Output) -> Resource[Tracker, Never]:
     """A tracker for `Runtime.observers`; its release waits until all is written.
 
     The wait ends 5 seconds after the last call of a writer has returned, 60 seconds after the release has begun, or at a second
-    Ctrl-C; what is lost is in `Tracker.warnings`. `tracked` is this around a program.
+    Ctrl-C; what is lost is in `Tracker.warnings`. `tracked` is this around a program. Inside of a cluster, process 0 alone
+    writes.
     """
     for output in writers:
         function("writers", output, "a writer such as track.lines(folder), or a function that opens one")
-    start = Effect.asks(lambda runtime: Tracker(writers, runtime.say))
+    start = Effect.asks(lambda runtime: Tracker(writers if is_first() else (), runtime.say))
 
     def stop(each: Tracker, _: Exit[Any, Any]) -> Effect[None, Never]:
         return Effect.asks(lambda runtime: each.close(lambda: runtime.cancel.insisted))
@@ -81,7 +83,7 @@ def observed(program: Effect[A, E], observer: Callable[[Any], object]) -> Effect
 
 
 @final
-class Tracker:
+class Tracker(Records):
     """Hands each event, as an entry, to the queues of its writers; made by `tracker`. Any thread may call it."""
 
     def __init__(self, writers: tuple[Output, ...], say: Callable[[str], object]) -> None:

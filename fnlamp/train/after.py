@@ -12,7 +12,7 @@ from fnlamp.arrays import Tree
 from fnlamp.effect import UNKNOWN, Effect, Interrupted, Outline, Resource, Runtime
 from fnlamp.given import shown
 from fnlamp.stream import BatchStream
-from fnlamp.train.arguments import check_factory, check_start, workspace_of
+from fnlamp.train.arguments import check_factory, check_start, quiet, workspace_of
 from fnlamp.train.execute.exhausted import exhaustion
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.explain.memory import of_pass
@@ -54,6 +54,7 @@ class Pass:
         def program(stream: BatchStream[Any]) -> Effect[Any, Any]:
             def call(runtime: Runtime) -> Result[Any, Any] | Interrupted:
                 workspace, weights = workspace_of(runtime), (trained.params, trained.layer_state)
+                runtime = quiet(runtime, workspace.cluster)
                 with exhaustion(lambda: of_pass(weights, stream), runtime, workspace.device):
                     return self.work(trained, stream, runtime, workspace)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from os import PathLike
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from fnlamp.effect import Effect, Resource, Runtime
 from fnlamp.layer import Layer
 from fnlamp.loss import Loss, as_metric
 from fnlamp.optim import Optimizer
+from fnlamp.scale import Cluster
 from fnlamp.stream import BatchStream
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.fold import Fold
@@ -183,6 +184,18 @@ def workspace_of(runtime: Runtime) -> Workspace:
     """What a run mutates, on the devices of the runtime and with the processes of its executor."""
     cluster = getattr(runtime.executor, "cluster", None)
     return Workspace(place_of(runtime), cluster if cluster is not None and cluster.processes > 1 else None, runtime.cancel)
+
+
+def quiet(runtime: Runtime, cluster: Cluster | None) -> Runtime:
+    """The runtime, which in a cluster logs and tells observers in process 0 alone."""
+    if cluster is None or not cluster.process:
+        return runtime
+    # With observers or without, a step is another program, which must be the same in each process.
+    return replace(runtime, log=None, observers=(_unheard,) if runtime.observers else ())
+
+
+def _unheard(event: Any) -> None:
+    """An observer that drops the event."""
 
 
 def place_of(runtime: Runtime) -> Any:

@@ -20,11 +20,11 @@ from fnlamp.stream import BatchStream
 from fnlamp.stream.sink import steps
 from fnlamp.track import Alert, Alerted, Started
 from fnlamp.train import tally
-from fnlamp.train.arguments import takes_trained, workspace_of
+from fnlamp.train.arguments import quiet, takes_trained, workspace_of
 from fnlamp.train.check import check_batch, check_classes, recipe_of
 from fnlamp.train.evaluate import Evaluation, run_evaluation
 from fnlamp.train.events import Timing, alerted, counted, measured
-from fnlamp.train.execute import Body, Fused
+from fnlamp.train.execute import Body, Fused, Sharded
 from fnlamp.train.execute.exhausted import exhaustion
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.explain.analysis import check_memory, held, with_step
@@ -153,7 +153,8 @@ class Loop:
         with placed_on(device):
             plan = of.plan(stream, validation)
             check_memory(plan, runtime, device)
-            for line in (plan.summary(runtime.executor or Fused(), device), *plan.advice, *idle(of, plan)):
+            reading = runtime.executor.reading(stream) if isinstance(runtime.executor, Sharded) else ()
+            for line in (plan.summary(runtime.executor or Fused(), device), *reading, *plan.advice, *idle(of, plan)):
                 runtime.say(line)
             words = plan.words
             if words is None and (self.saver is not None or self.workspace.cluster is not None):
@@ -313,14 +314,7 @@ def run(program: Program) -> Effect[Trained, Any]:
 
 def alone(program: Effect[Trained, Any], cluster: Cluster | None) -> Effect[Trained, Any]:
     """The program of which, in a cluster, process 0 alone logs and tells observers."""
-    if cluster is None or not cluster.process:
-        return program
-
-    def quiet(runtime: Runtime) -> Runtime:
-        # With observers or without, a step is another program, which must be the same in each process.
-        return replace(runtime, log=None, observers=(lambda event: None,) if runtime.observers else ())
-
-    return program.local(quiet)
+    return program if cluster is None else program.local(lambda runtime: quiet(runtime, cluster))
 
 
 def batch_at(stream: BatchStream[Any], position: Any) -> Tree:

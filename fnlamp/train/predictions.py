@@ -10,18 +10,20 @@ import numpy as np
 from returns.result import Failure, Result, Success
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, describe, placed_on, platform, spec_after, spec_of, take_rows, to_device
+from fnlamp.arrays import Tree, placed_on, platform, spec_after, spec_of, take_rows, to_device
 from fnlamp.effect import Effect, Interrupted, Resource, Runtime
-from fnlamp.fault import FaultError, PlanFault, ShapeMismatch, located
+from fnlamp.fault import PlanFault, located
 from fnlamp.mode import Eval
 from fnlamp.stream import BatchStream, Recipe
 from fnlamp.train.after import Pass, features_of
+from fnlamp.train.execute import Sharded
 from fnlamp.train.execute.body import form
 from fnlamp.train.execute.programs import PROGRAMS
 from fnlamp.train.execute.stepwise import host_batches
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.factory import LoopContext
 from fnlamp.train.predict import by_row, compiled
+from fnlamp.train.predictions_over import check_predictions, predicted_over
 from fnlamp.train.state import Kept, Trained
 from fnlamp.train.supervised import rows_of
 
@@ -39,7 +41,9 @@ def predict_batches(
     used, or features alone; a batch of two is always a pair. `batches` is a stream, a resource of one, or a factory of either,
     called with a `LoopContext` of the last epoch and seed 0.
     One batch at a time is on the device. A batch with fewer rows than the stream's `spec` is filled up with copies of its last
-    row, which are cut off again, so that the model is compiled once. Shapes: as the model's layer, all rows.
+    row, which are cut off again, so that the model is compiled once. On many devices each computes its rows of a batch, and a
+    shorter batch is compiled by itself; in a cluster, each process has the predictions for all rows, so that all continue the
+    same program. Shapes: as the model's layer, all rows.
     Fails: `EmptyEpoch`; `ShapeMismatch`, also for a model whose prediction does not have one row for each row of features;
     `DtypeMismatch`, and what the stream fails with. Ctrl-C ends it between two batches.
 
@@ -61,11 +65,10 @@ def predict_batches(
 def _work(
     trained: Trained | Kept, stream: BatchStream[Any], runtime: Runtime, workspace: Workspace
 ) -> Result[Tree, Any] | Interrupted:
-    if workspace.cluster is not None:
-        hint = "predict outside the cluster, with the parameters that scale.gathered returns"
-        raise ValueError(f"predict_batches runs in one process, got a cluster of {workspace.cluster.processes}: {hint}")
     made: list[Tree] = []
     with placed_on(workspace.device):
+        if isinstance(runtime.executor, Sharded):
+            return predicted_over(trained, stream, runtime, workspace, runtime.executor)
         one = _Predictor(trained, rows_of(stream.spec), workspace)
         for recipe, batch, _, _ in host_batches(stream, stream.init):
             made.append(one.prediction(recipe, batch))
@@ -122,7 +125,5 @@ class _Predictor:
         with located("model"):
             params, state = self.weights
             made = spec_after(lambda x: self.model.forward(params, state, x, Eval())[0], spec_of(features))
-        if any(leaf.shape[:1] != (rows,) for leaf in tree.leaves(made)):
-            hint = "trained.predict(x, batch_size=None) predicts for all rows together"
-            raise FaultError(ShapeMismatch(f"a prediction of {rows} rows", describe(made), hint, where="predict_batches"))
+        check_predictions(made, rows)
         return 0 < rows < self.size and by_row(self.model, self.weights, features, self.size, rows)

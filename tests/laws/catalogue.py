@@ -416,5 +416,19 @@ SCHEDULES: dict[str, optim.Schedule] = {
     "times": optim.times(optim.cosine(9), optim.step_decay(3, 0.5)),
     "by_epoch": optim.by_epoch(optim.exponential(1, 0.5), 4),
 }
-STREAM_TYPES = {"BatchStream", "Emit", "End", "Fail", "Reread", "Skip", "Step", "Order", "Recipe", "Segment", "View"}
+STREAM_TYPES = {
+    "BatchStream",
+    "Emit",
+    "End",
+    "Fail",
+    "Reread",
+    "Skip",
+    "Step",
+    "Order",
+    "Recipe",
+    "Segment",
+    "View",
+    "Part",
+    "Parts",
+}
 NO_STREAMS = STREAM_TYPES | {"fold", "items", "to_list"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -110,6 +112,37 @@ def test_a_process_whose_others_do_not_start_ends_with_a_fault(process):
     assert done.returncode == 4, done.stderr
 
 
+INTERRUPTED = """
+import sys, time
+from fnlamp.effect import Effect, Runtime
+from fnlamp.scale import cluster
+program = cluster(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]), join=100.0).use(lambda here: Effect.from_value(1))
+print("joining", flush=True)
+exit = program.run_exit(Runtime(log=None))
+print(type(exit).__name__, time.time(), flush=True)
+sys.exit(6)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_that_waits_for_the_others_stops_at_a_signal(process):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    command = [sys.executable, "-c", INTERRUPTED, str(process), port]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "joining\n"
+        time.sleep(3.0)
+        sent = time.time()
+        child.send_signal(signal.SIGINT)
+        kind, at = child.stdout.readline().split()
+        assert kind == "Interrupted"
+        assert float(at) - sent < 1.0
+        _, errors = child.communicate(timeout=60.0)
+    assert child.returncode == 6, errors
+
+
 @pytest.mark.slow
 def test_a_coordinator_whose_port_is_in_use_says_so():
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -147,6 +180,8 @@ def test_the_relay_forwards_and_keeps_the_connection_when_the_far_end_goes():
                 near.recv(1)
         thread.join()
         relay.stop()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=10.0)
 
 
 def test_before_all_have_joined_the_relay_passes_on_that_there_is_no_coordinator():

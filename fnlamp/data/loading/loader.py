@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from returns.result import Failure, Result, Success
 
@@ -22,12 +22,16 @@ from fnlamp.effect import Effect, Resource
 from fnlamp.effect.signals import locked
 from fnlamp.fault import EmptyEpoch, Fault, FaultError, LoadFault, ShapeMismatch
 from fnlamp.given import flag, function, whole
-from fnlamp.stream import BatchStream, Emit, End, Fail, Order, Step
+from fnlamp.stream import BatchStream, Emit, End, Fail, Order, Part, Parts, Step
 from fnlamp.stream import from_arrays as batches_of
 from fnlamp.stream.ahead import haste
+from fnlamp.stream.nested import Stepper
+from fnlamp.stream.part import Chosen
 from fnlamp.stream.view import check_seed
 
 A = TypeVar("A")
+Rows: TypeAlias = Callable[[int], list[int]]
+"""The row numbers to load for a position."""
 
 
 def loader(
@@ -87,11 +91,9 @@ def loader(
 
     plan = _planned(planned)
     if workers == 0:
-        return plan.map(lambda plan: plan.stream(lambda position: plan.load(plan.rows(position))))
+        return plan.map(lambda plan: plan.stream(lambda rows: lambda position: plan.load(rows(position))))
     hired = Resource.from_value(workers) if isinstance(workers, Workers) else processes(workers)
-    return plan.bind(
-        lambda plan: hired.bind(lambda team: _requests(plan, team, prefetch)).map(lambda made: plan.stream(made.take))
-    )
+    return plan.bind(lambda plan: hired.bind(lambda team: _requests(plan, team, prefetch)).map(plan.stream))
 
 
 def _workers(given: Any) -> int | Workers:
@@ -137,35 +139,61 @@ class _Plan:
         rows = batch_size if drop_last else min(batch_size, count)
         self.spec = tree.map(lambda leaf: _with_rows(leaf, rows), spec_of(first))
         self.form = _form(first) if load.collate is stack else None
+        self.none = tree.map(lambda leaf: leaf[:0], first) if load.collate is stack else None
 
     def rows(self, position: int) -> list[int]:
-        """The row numbers of a batch."""
+        """The row numbers of a batch; none beyond the last."""
+        if position >= self.length:
+            return []
         rows: list[int] = self.order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
         return rows
 
-    def stream(self, load: Callable[[int], Result[Tree, Fault]]) -> BatchStream[Any]:
-        """The stream of batches that `load` returns for positions."""
+    def stream(self, loading: Callable[[Rows], Callable[[int], Result[Tree, Fault]]]) -> BatchStream[Any]:
+        """The stream of batches; `loading(rows)` loads, for a position, the batch of `rows(position)`.
+
+        Stacked batches can be read in parts, since each row is an item. The caller's collate may depend on all items.
+        """
+        load = loading(self.rows)
 
         def step(position: int) -> Step:
-            if not 0 <= position < self.length:
-                return End()
-            try:
-                outcome = load(position)
-            except FaultError as error:  # the system has no more memory for workers
-                return Fail(error.fault)
-            if isinstance(outcome, Failure):
-                return Fail(outcome.failure())
-            try:
-                batch = as_batch(outcome.unwrap())
-            except FaultError as error:
-                return Fail(error.fault)
-            if self.form is not None and _form(batch) != self.form:  # consistent in itself, but not with the other batches
-                expected, actual = f"batches like {describe(self.spec)}", describe(batch)
-                return Fail(ShapeMismatch(expected, actual, "make all items alike in transform", where=f"batch {position}"))
-            return Emit(batch, position + 1)
+            return self.step(load, position)
 
-        classes = classes_of(self.load.dataset)
-        return BatchStream(0, step, self.spec, self.length, why_empty=self.why_empty, indexed=True, classes=classes)
+        def read(chosen: Chosen) -> Stepper:
+            def rows(position: int) -> list[int]:
+                all_rows = self.rows(position)
+                return all_rows[chosen(len(all_rows))]
+
+            some = loading(rows)
+
+            def part(position: int) -> Step:
+                none = position < self.length and not rows(position)
+                got = Emit(self.none, position + 1) if none else self.step(some, position)
+                return Emit(Part(got.item, len(self.rows(position))), got.state) if isinstance(got, Emit) else got
+
+            return part
+
+        made: BatchStream[Any] = BatchStream(
+            0, step, self.spec, self.length, why_empty=self.why_empty, indexed=True, classes=classes_of(self.load.dataset)
+        )
+        return made if self.form is None else replace(made, parts=Parts(step, read))
+
+    def step(self, load: Callable[[int], Result[Tree, Fault]], position: int) -> Step:
+        if not 0 <= position < self.length:
+            return End()
+        try:
+            outcome = load(position)
+        except FaultError as error:  # the system has no more memory for workers
+            return Fail(error.fault)
+        if isinstance(outcome, Failure):
+            return Fail(outcome.failure())
+        try:
+            batch = as_batch(outcome.unwrap())
+        except FaultError as error:
+            return Fail(error.fault)
+        if self.form is not None and _form(batch) != self.form:  # consistent in itself, but not with the other batches
+            expected, actual = f"batches like {describe(self.spec)}", describe(batch)
+            return Fail(ShapeMismatch(expected, actual, "make all items alike in transform", where=f"batch {position}"))
+        return Emit(batch, position + 1)
 
 
 def _with_rows(leaf: Spec, rows: int) -> Spec:
@@ -183,8 +211,8 @@ def _form(batch: Tree) -> Any:
 class _Requests:
     """Batches requested from workers in advance: up to `count`, while positions advance by a constant stride."""
 
-    def __init__(self, plan: _Plan, job: Job, count: int) -> None:
-        self.plan = plan
+    def __init__(self, rows: Rows, job: Job, count: int) -> None:
+        self.rows = rows
         self.job = job
         self.count = count
         self.lock = threading.Lock()  # two threads may read one loader
@@ -217,13 +245,13 @@ class _Requests:
             if position not in wanted:
                 self.job.drop(self.asked.pop(position))
         for position in wanted:
-            if position < self.plan.length and position not in self.asked:
-                self.asked[position] = self.job.request(self.plan.rows(position))
+            if position not in self.asked and (rows := self.rows(position)):  # none beyond the end, or of a short batch
+                self.asked[position] = self.job.request(rows)
 
 
-def _requests(plan: _Plan, workers: Workers, prefetch: int) -> Resource[_Requests, LoadFault]:
-    def start(load: Load) -> _Requests:
-        return _Requests(plan, workers.start(load), workers.count * prefetch)
-
-    begun = Effect.checked(lambda: start(plan.load))
-    return Resource.make(begun, lambda requests, end: Effect.suspend(lambda: requests.job.close(haste(end))))
+def _requests(
+    plan: _Plan, workers: Workers, prefetch: int
+) -> Resource[Callable[[Rows], Callable[[int], Result[Tree, Fault]]], LoadFault]:
+    begun = Effect.checked(lambda: workers.start(plan.load))
+    job = Resource.make(begun, lambda job, end: Effect.suspend(lambda: job.close(haste(end))))
+    return job.map(lambda job: lambda rows: _Requests(rows, job, workers.count * prefetch).take)

@@ -19,6 +19,7 @@ from fnlamp.stream import BatchStream, Recipe
 from fnlamp.train.execute.body import Body, Program
 from fnlamp.train.execute.lifted import compiled
 from fnlamp.train.execute.record import Rows
+from fnlamp.train.execute.share import Share
 from fnlamp.train.execute.supply import Early, Filling, Supply, of_host, of_view, room
 from fnlamp.train.execute.workspace import Workspace
 
@@ -57,9 +58,16 @@ class Fused:
         object.__setattr__(self, "seconds", number("Fused: seconds", self.seconds, "a time above 0", lambda time: time > 0))
 
     def fold(
-        self, body: Body, shared: Tree, carry: Tree, stream: BatchStream[Any], position: Any, workspace: Workspace
+        self,
+        body: Body,
+        shared: Tree,
+        carry: Tree,
+        stream: BatchStream[Any],
+        position: Any,
+        workspace: Workspace,
+        share: Share | None = None,
     ) -> Iterator[Reached]:
-        """What is reached after each chunk."""
+        """What is reached after each chunk; with a share, only that part of each batch is read."""
         workspace.begin(body)
         running: Any = None  # what the last dispatch gives
         since, done = 0.0, 0
@@ -73,7 +81,7 @@ class Fused:
         supplies = Early(
             of_view(stream, position, body, workspace)
             if stream.view is not None
-            else of_host(stream, position, workspace, self.chunk, enough),
+            else of_host(stream, position, workspace, self.chunk, enough, share),
             workspace,
         )
         while (supply := supplies.take()) is not None:

@@ -22,6 +22,7 @@ from fnlamp.train.execute.body import Body
 from fnlamp.train.execute.fused import Fused
 from fnlamp.train.execute.layout import Rule, constrained, layout, place
 from fnlamp.train.execute.programs import BODIES
+from fnlamp.train.execute.share import Share, share_of
 from fnlamp.train.execute.workspace import Workspace
 
 
@@ -101,18 +102,36 @@ class Sharded:
         whole = place(mesh)
         carry = jax.tree.map(lambda x: x if isinstance(x.sharding, NamedSharding) else to_device(x, whole), carry)
         spread = self.body(body, mesh, jax.tree.map(lambda x: x.sharding, carry))
-        return Fused(self.chunk, self.seconds).fold(spread, shared, carry, stream, position, workspace)
+        share = self.share(stream, mesh)
+        return Fused(self.chunk, self.seconds).fold(spread, shared, carry, stream, position, workspace, share)
 
     def body(self, body: Body, mesh: Mesh, where: Tree) -> Body:
         """The body with each batch split by its rows, and each carry laid out as `where` says."""
-        rows = place(mesh, self.batch or str(mesh.axis_names[0]))
+        rows = self.rows(mesh)
         parts = tuple(tree.leaves(where)), jax.tree.structure(where)
         spread: Body = BODIES.get(("sharded", body, rows, parts), lambda: over(body, mesh, rows, where))
         return spread
 
+    def rows(self, mesh: Mesh) -> NamedSharding:
+        """Where the rows of a batch lie."""
+        return place(mesh, self.batch or str(mesh.axis_names[0]))
+
+    def share(self, stream: BatchStream[Any], mesh: Mesh) -> Share | None:
+        """The rows of each batch that this process of a cluster reads; `None` for all."""
+        alone = self.cluster is None or self.cluster.processes == 1
+        return None if alone else share_of(self.rows(mesh), stream)
+
     def on(self, stream: BatchStream[Any]) -> str:
         """What this executor makes of a stream, in words."""
-        return f"{self}, {Fused(self.chunk, self.seconds).on(stream).partition(', ')[2]}"
+        reading = "".join(f", {line}" for line in self.reading(stream))
+        return f"{self}, {Fused(self.chunk, self.seconds).on(stream).partition(', ')[2]}{reading}"
+
+    def reading(self, stream: BatchStream[Any]) -> tuple[str, ...]:
+        """Which rows of a stream that is not in memory the processes of a cluster read."""
+        if self.cluster is None or self.cluster.processes == 1 or stream.view is not None:
+            return ()
+        whole = self.share(stream, self.devices()) is None
+        return ("each process reads all rows" if whole else "each process reads the rows of its own devices",)
 
     def __str__(self) -> str:
         axes = "all devices" if self.mesh is None else " x ".join(f"{name} {size}" for name, size in self.mesh.shape.items())

@@ -7,7 +7,7 @@ import operator
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,12 @@ import jax
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Array, Tree, aligned, spec_of, to_device
+from fnlamp.arrays import Array, Tree, aligned, array_spec, spec_of, to_device
 from fnlamp.fault import FaultError
-from fnlamp.stream import BatchStream, Recipe
+from fnlamp.stream import BatchStream, Part, Recipe
 from fnlamp.stream.sink import steps
 from fnlamp.train.execute.body import Body, form
+from fnlamp.train.execute.share import Share
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.supervised import rows_of
 
@@ -106,11 +107,17 @@ def of_host(
     workspace: Workspace,
     chunk: int | None,
     enough: Callable[[Filling, int], bool],
+    share: Share | None = None,
 ) -> Iterator[Supply]:
-    """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program."""
+    """Super-batches of batches of one shape; their arrays have room for the most, so that all run in one program.
+
+    With a share, only that part of each batch is read.
+    """
     filling: Filling | None = None
     late: FaultError | None = None
     before, recipe = stream.unfinished, stream.finish
+    if share is not None and (parts := stream.divisible) is not None:
+        before = replace(before, source=parts.read(share.chosen))
     batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
     while True:
         try:
@@ -123,7 +130,7 @@ def of_host(
         if filling is not None and not filling.takes(batch):
             yield filling.supply(recipe, workspace)
             filling = None
-        filling = filling or Filling(batch, chunk, position)
+        filling = filling or Filling(batch, chunk, position, share)
         filling.add(batch, after)
         position, left = after, left - 1  # more than there are, if an epoch is resumed
         if enough(filling, max(left, 1)):
@@ -138,29 +145,47 @@ def of_host(
 class Filling:
     """A super-batch that fills up. Each batch is copied when it arrives, so that its producer may reuse its memory."""
 
-    def __init__(self, batch: Tree, chunk: int | None, position: Any) -> None:
-        spec = spec_of(batch)
-        self.room, self.size, self.count = room(spec, chunk), rows_of(spec), 0
-        self.positions = [position]
-        self.form = form(batch)
-        self.arrays = jax.tree.map(lambda leaf: aligned((self.room, *np.shape(leaf)), np.asarray(leaf).dtype), batch)
+    def __init__(self, batch: Tree, chunk: int | None, position: Any, share: Share | None) -> None:
+        self.share, self.count, self.positions, self.form = share, 0, [position], _form(batch)
+        read = batch.batch if share is not None else batch
+        self.size = batch.of if share is not None else rows_of(spec_of(batch))
+
+        def shape(leaf: Any, rows: int) -> tuple[int, ...]:
+            return np.shape(leaf) if share is None else (rows, *leaf.shape[1:])
+
+        # The room is the same in each process, for it is a shape in their common program.
+        whole = tree.map(lambda leaf: array_spec(shape(leaf, self.size), spec_of(leaf).dtype), read)
+        self.room, rows = room(whole, chunk), 0 if share is None else share.room(self.size)
+        self.arrays = jax.tree.map(lambda leaf: aligned((self.room, *shape(leaf, rows)), np.asarray(leaf).dtype), read)
 
     def takes(self, batch: Tree) -> bool:
         """Whether the batch is like the others: in its dtype on the host too, which copying would change without a word."""
-        same: bool = form(batch) == self.form
+        same: bool = _form(batch) == self.form
         return same
 
     def add(self, batch: Tree, after: Any) -> None:
-        for array, leaf in zip(jax.tree.leaves(self.arrays), jax.tree.leaves(batch), strict=True):
-            array[self.count] = leaf
+        read = batch.batch if self.share is not None else batch
+        for array, leaf in zip(jax.tree.leaves(self.arrays), jax.tree.leaves(read), strict=True):
+            if self.share is None:
+                array[self.count] = leaf
+            else:
+                array[self.count, : len(leaf)] = leaf
         self.count += 1
         self.positions.append(after)
 
     def supply(self, recipe: Recipe, workspace: Workspace) -> Supply:
         # These arrays are not shared and no longer written to, so the device may use their memory.
-        arrays = jax.tree.map(lambda array: to_device(array, workspace.device, share=True), self.arrays)
+        share, size = self.share, self.size
+        if share is None:
+            arrays = jax.tree.map(lambda array: to_device(array, workspace.device, share=True), self.arrays)
+        else:
+            arrays, recipe = jax.tree.map(lambda array: share.placed(array, size), self.arrays), share.taking(recipe, size)
         rows = to_device(np.arange(self.room), workspace.device)
-        return Supply(recipe, arrays, rows, self.size, 0, self.count, tuple(self.positions).__getitem__)
+        return Supply(recipe, arrays, rows, size, 0, self.count, tuple(self.positions).__getitem__)
+
+
+def _form(batch: Tree) -> Any:
+    return (batch.of, form(batch.batch)) if isinstance(batch, Part) else form(batch)
 
 
 def room(spec: Tree, chunk: int | None) -> int:

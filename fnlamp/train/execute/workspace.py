@@ -62,12 +62,16 @@ class Workspace:
         Each says whether it is cancelled, too, so that all stop after the same step.
         Fails: as `Cluster.meet`.
         """
+        of = "evaluation" if body.inside is None else "training"
+        return self.met(f"{of}, after {taken} steps of a pass", steps, first=first)
+
+    def met(self, name: str, steps: int, *, first: bool) -> int:
+        """The fewest steps of any process, after a meeting of that name; see `agreed`."""
         if self.cluster is None:
             return steps
         wanted = f"{steps} {int(self.cancel is not None and self.cancel.requested)}"
         patience = self.cluster.deadline * (10 if first else 1)  # another process may still make its data or compile
-        of = "evaluation" if body.inside is None else "training"
-        met = self.cluster.meet(f"{of}, after {taken} steps of a pass", wanted, deadline=patience)
+        met = self.cluster.meet(name, wanted, deadline=patience)
         self.stopping = any(each.endswith(" 1") for each in met)
         self.cluster.doing("computing")
         return min(int(each.split()[0]) for each in met)

@@ -10,7 +10,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Tree, spec_of
 from fnlamp.stream import BatchStream
-from fnlamp.train.execute import Stepwise
+from fnlamp.train.execute import Sharded, Stepwise
 from fnlamp.train.execute.layout import parts_of
 from fnlamp.train.execute.supply import room
 from fnlamp.train.plan import Plan
@@ -56,6 +56,8 @@ def on_device(plan: Plan, executor: Any = None, where: Carry | None = None) -> d
         # Without a view, the spec after a `map` is not of the arrays that are sent.
         if stream is not None and (stream.view is not None or not stream.finish.functions):
             parts[name] = tree.nbytes(stream.spec) if isinstance(executor, Stepwise) else _data(stream, seen)
+            share = executor.share(stream, executor.devices()) if isinstance(executor, Sharded) else None
+            parts[name] //= 1 if share is None else share.parts
     return parts
 
 

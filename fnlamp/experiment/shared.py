@@ -1,0 +1,76 @@
+"""An experiment of a program that several processes run together: process 0 records it, and tells the others where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from returns.result import Failure, Result
+
+from fnlamp.effect import Effect, Runtime
+from fnlamp.effect.together import Records, Together
+from fnlamp.experiment.attempt import Attempt, Plan
+from fnlamp.experiment.place import Place
+from fnlamp.fault import Fault, FaultError, ProcessFailed
+
+CLAIM: Final = 120.0
+"""Seconds that the others wait while process 0 claims a folder and records the repository and the machine."""
+
+
+def announced(
+    plan: Plan, here: Together, claim: Callable[[Runtime], Result[Attempt, Any]], runtime: Runtime
+) -> Result[Attempt, Any]:
+    """The claim of a run by process 0, whose place, or failure, the others are given."""
+    try:
+        claimed = claim(runtime)
+    except FaultError as error:
+        claimed = Failure(error.fault)
+    if isinstance(claimed, Failure):
+        here.meet(_meeting(plan), json.dumps({"failed": _text(claimed.failure())}), deadline=CLAIM)
+        return claimed
+    place = claimed.unwrap().place
+    told = {"id": place.id, "folder": str(place.folder), "resumed": place.resumed}
+    here.meet(_meeting(plan), json.dumps(told), deadline=CLAIM)
+    return claimed
+
+
+def followed(plan: Plan, here: Together, program: Any) -> Effect[tuple[Any, Place[Any]], Any]:
+    """The program in a process that records nothing, at the place that process 0 has claimed.
+
+    Fails: `ProcessFailed` if process 0 could not claim it.
+    """
+
+    def told() -> Place[Any]:
+        said = json.loads(here.meet(_meeting(plan), deadline=CLAIM)[0])
+        if "failed" in said:
+            raise FaultError(ProcessFailed(0, said["failed"]))
+        return Place(said["id"], plan.name, Path(said["folder"]), plan.config, said["resumed"])
+
+    def run(place: Place[Any]) -> Effect[tuple[Any, Place[Any]], Any]:
+        effect = program if isinstance(program, Effect) else program(place)
+        return effect.local(_unrecorded).map(lambda value: (value, place))
+
+    return Effect.checked(told).bind(run)
+
+
+class Unrecorded(Records):
+    """The observer of a process that writes nothing: with one, the steps are those of the process that does."""
+
+    def __call__(self, event: Any) -> None:
+        """Drop the event."""
+
+
+def _unrecorded(runtime: Runtime) -> Runtime:
+    others = [each for each in runtime.observers if not isinstance(each, Records)]
+    return replace(runtime, observers=(*others, Unrecorded()))
+
+
+def _meeting(plan: Plan) -> str:
+    return f"the beginning of experiment {plan.name}"
+
+
+def _text(failure: Any) -> str:
+    return f"{type(failure).__name__}: {failure}" if isinstance(failure, Fault) else str(failure)
