@@ -129,11 +129,11 @@ class _Abandoned(BaseException):
 class Writer:
     """Writes one tree at a time; made by `writer`.
 
-    `busy` says whether a save is in flight, and `newest` is the newest finished one, those from before included.
+    `folder` is where; `busy` says whether a save is in flight, and `newest` is the newest finished one, those from before included.
     """
 
     def __init__(self, folder: str, keep: Keep, lock: Lock | None, saves: tuple[Saved, ...], serial: int) -> None:
-        self._folder, self._keep, self._lock = folder, keep, lock
+        self.folder, self._keep, self._lock = folder, keep, lock
         self._saves, self._serial = saves, serial
         self._submitting = threading.Lock()
         self._gate = threading.Lock()  # guards the renaming against the release; held briefly
@@ -162,7 +162,7 @@ class Writer:
         with locked(self._submitting):
             polled.wait(self.wait)
             self._check_bug()
-            content = form.packed(self._folder, tree, note)
+            content = form.packed(self.folder, tree, note)
             with shielded():
                 if self._closed:
                     raise RuntimeError("a writer of checkpoints was used after it had been released")
@@ -229,10 +229,10 @@ class Writer:
 
     def _save(self, job: _Job) -> None:
         self._check()
-        with writing(path_of_step(self._folder, job.step)):
+        with writing(path_of_step(self.folder, job.step)):
             if self._lock is not None:
                 self._lock.verify()
-        saved = job.form.write(self._folder, job.content, job.step, job.serial, self._check, self._commit)
+        saved = job.form.write(self.folder, job.content, job.step, job.serial, self._check, self._commit)
         if saved is None:
             return
         before = tuple(each for each in self._saves if each.path != saved.path)

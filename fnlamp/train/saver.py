@@ -140,9 +140,9 @@ class Saver:
         if self.policy.form == "file" or not (together or cluster is None):
             return ONE_FILE
         token = secrets.token_hex(8)
-        if self.leads:
+        if self.leads and self.writer is not None:
             try:
-                Shards(token).prepare(str(self.policy.folder))
+                Shards(token).prepare(self.writer.folder)
             except FaultError as error:
                 self._tell((error.fault,), stop=True)
                 token = ""
