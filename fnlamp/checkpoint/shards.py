@@ -205,7 +205,7 @@ def _begun(handler: Any, folder: str, args: Any) -> list[Any]:
         return aside.submit(call).result()
 
 
-class _by_orbax:  # noqa: N801  # reads as a function
+class _by_orbax:
     """Turn Orbax's and TensorStore's errors, which have no type of their own, into a fault; time limits pass."""
 
     def __init__(self, folder: str) -> None:

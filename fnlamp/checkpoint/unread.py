@@ -154,7 +154,7 @@ def read_all(leaves: Sequence[Any], places: Sequence[Any]) -> dict[int, Any]:
     for at, leaf in enumerate(leaves):
         if isinstance(leaf, Unread):
             stores.setdefault(leaf.store, {})[leaf.name] = at
-    found = {}
+    found: dict[int, Any] = {}
     for store, names in stores.items():
         where = {name: places[at] if isinstance(places[at], jax.sharding.Sharding) else None for name, at in names.items()}
         read = store.read({name: leaves[at] for name, at in names.items()}, where)

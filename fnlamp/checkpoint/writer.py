@@ -129,7 +129,8 @@ class _Abandoned(BaseException):
 class Writer:
     """Writes one tree at a time; made by `writer`.
 
-    `folder` is where; `busy` says whether a save is in flight, and `newest` is the newest finished one, those from before included.
+    `folder` is where; `busy` says whether a save is in flight, and `newest` is the newest finished one, those from before
+    included.
     """
 
     def __init__(self, folder: str, keep: Keep, lock: Lock | None, saves: tuple[Saved, ...], serial: int) -> None:

@@ -67,11 +67,6 @@ class Cluster:
         """Whether any process wants it, such as to stop: the same answer in all. A meeting, with its faults."""
         return "1" in self.meet(name, "1" if flag("wanted", wanted) else "", deadline=deadline)
 
-    def silent(self, process: int) -> bool:
-        """Whether a process has given no sign of life for the deadline: it is lost, or has left. No meeting."""
-        life = None if self._peers is None else self._peers.lives.get(whole("process", process, 0))
-        return life is not None and life.silent >= self.deadline
-
     def doing(self, what: str) -> None:
         """Note what this process does now, as "reading its batch"; a fault in another process that waits for it says so."""
         text("what", what)

@@ -26,9 +26,9 @@ class Checkpoints:
     `keep` says which saves to delete. If a save fails, the run fails too, or with `on_failure="warn"` logs it and continues.
     `grace` is how many seconds an interrupted run may take for its last save.
 
-    `form`: "file", in which a save is one file that process 0 writes after gathering the arrays; or "shards", in which each process
-    writes its parts into a folder, by Orbax, and the steps continue once these are copied. A save in shards is whole when all
-    processes have written, and a run resumes from it on any number of devices and processes. Needs the extra `orbax`.
+    `form`: "file", in which process 0 gathers the arrays and writes one file; or "shards", in which each process writes its
+    parts into one folder, by Orbax (extra `orbax`). Such a save is whole when all processes have written. A run resumes from
+    either on any number of devices and processes.
     Raises: `TypeError`, `ValueError` at once for wrong arguments.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from returns.result import Result, Success
@@ -16,7 +17,7 @@ from fnlamp.effect import Defect, Effect, Exit, Runtime
 from fnlamp.fault import Fault, FaultError, Interrupted, RunExists
 from fnlamp.scale import gathered
 from fnlamp.scale.gather import is_here
-from fnlamp.scale.ready import dispatched
+from fnlamp.scale.ready import dispatched, silent
 from fnlamp.stream import BatchStream
 from fnlamp.train.checkpoints import Checkpoints, Fork
 from fnlamp.train.execute.workspace import Workspace
@@ -149,7 +150,7 @@ class Saver:
         if cluster is None:
             return Shards(token) if token else None
         token = cluster.meet("the folder of the save", token)[0]
-        return Shards(token, cluster.process, cluster.processes, cluster.silent) if token else None
+        return Shards(token, cluster.process, cluster.processes, partial(silent, cluster)) if token else None
 
     def _agreed(self, due: bool) -> bool:
         """What process 0 decides."""
