@@ -184,9 +184,10 @@ def _is_cut(x: Any) -> bool:
 
 def _copied(x: jax.Array) -> jax.Array:
     """The parts that this process holds, in new memory on a CPU; from other devices Orbax copies before it returns."""
-    if any(device.platform != "cpu" for device in x.sharding.addressable_devices):
+    held = x.addressable_shards
+    if any(shard.device.platform != "cpu" for shard in held):
         return x
-    parts = [jax.device_put(shard.data, shard.device, may_alias=False) for shard in x.addressable_shards]
+    parts = [jax.device_put(shard.data, shard.device, may_alias=False) for shard in held]
     return jax.make_array_from_single_device_arrays(x.shape, x.sharding, parts)
 
 
