@@ -57,13 +57,14 @@ def measured(here: Cluster, size: float, rounds: int) -> Effect[None, Any]:
 def made(size: float) -> dict[str, jax.Array]:
     """Arrays of random numbers, cut over all devices."""
     mesh = Mesh(jax.devices(), ("data",))
-    rows = NamedSharding(mesh, PartitionSpec("data"))
+    rows = NamedSharding(mesh, PartitionSpec("data"))  # type: ignore[no-untyped-call]
     count = max(1, round(size * 1e9 / 4 / LEAVES / 1024 / len(mesh.devices))) * len(mesh.devices)
 
     def all_of(key: jax.Array) -> dict[str, jax.Array]:
         return {f"layer{n}": jax.random.uniform(jax.random.fold_in(key, n), (count, 1024), jnp.float32) for n in range(LEAVES)}
 
-    return jax.jit(all_of, out_shardings=rows)(jax.random.key(0))
+    arrays: dict[str, jax.Array] = jax.jit(all_of, out_shardings=rows)(jax.random.key(0))
+    return arrays
 
 
 def one_file(each: Writer, here: Cluster, step: int, arrays: Any) -> tuple[float, float]:
