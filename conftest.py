@@ -39,6 +39,8 @@ collect_ignore = ["docs/site"]  # building the site needs the extra `docs`
 collect_ignore += [
     "tests/train/sharded_run.py",
     "tests/train/sharded_situations.py",
+    "tests/train/sharded_saves.py",
+    "tests/scale/sharding.py",
     "tests/scale/steps.py",
     "tests/scale/training.py",
 ]

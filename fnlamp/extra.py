@@ -30,5 +30,5 @@ def installed(package: str, extra: str) -> None:
         raise FaultError(ExtraMissing(_DISTRIBUTIONS.get(package, package), extra))
 
 
-_DISTRIBUTIONS: Final = {"PIL": "pillow", "sklearn": "scikit-learn"}
+_DISTRIBUTIONS: Final = {"PIL": "pillow", "orbax": "orbax-checkpoint", "sklearn": "scikit-learn"}
 """The names to install of packages that are imported by another name."""

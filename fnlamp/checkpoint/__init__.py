@@ -18,5 +18,6 @@ from fnlamp.checkpoint.partial import partial as partial
 from fnlamp.checkpoint.record import Record as Record
 from fnlamp.checkpoint.record import rebuilt as rebuilt
 from fnlamp.checkpoint.records import append as append
+from fnlamp.checkpoint.unread import Unread as Unread
 from fnlamp.checkpoint.writer import Writer as Writer
 from fnlamp.checkpoint.writer import writer as writer

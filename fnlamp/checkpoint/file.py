@@ -16,7 +16,8 @@ from fnlamp.checkpoint.leaf import npy_header, raw
 from fnlamp.checkpoint.manifest import VERSION, Manifest, Packed, Stored, cut, encoded, packed, sha256
 from fnlamp.checkpoint.replace import expanded, replaced
 from fnlamp.checkpoint.structure import restructured
-from fnlamp.checkpoint.verify import arrays_of, decoding, manifest_of, opened, trailer_of
+from fnlamp.checkpoint.unread import SUFFIX, attached, opened_save
+from fnlamp.checkpoint.verify import arrays_of, decoding, manifest_of, trailer_of
 from fnlamp.effect import Effect, Outline, Unknown
 from fnlamp.effect.runtime import polled
 from fnlamp.fault import FileCorrupt, FileMissing, FileTooNew, FileUnwritable, NotStorable, OutOfMemory, printable
@@ -44,7 +45,10 @@ class Saved:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """The contents of a save. Arrays are NumPy's, typed keys JAX's, and nodes of other types are `Record`s."""
+    """The contents of a save. Arrays are NumPy's, typed keys JAX's, and nodes of other types are `Record`s.
+
+    In a sharded save, the arrays that were JAX's are `Unread`.
+    """
 
     path: str
     step: int
@@ -81,7 +85,8 @@ def write(
 def read(path: str | PathLike[str]) -> Effect[Loaded, FileMissing | FileCorrupt | FileTooNew | OutOfMemory]:
     """The contents of a file of `write` or `save`. Each byte is verified before anything is returned, and nothing is executed.
 
-    Arrays keep their dtype, byte order and order in memory. No more is allocated than the file has bytes.
+    Arrays keep their dtype, byte order and order in memory. No more is allocated than the file has bytes. Of a sharded save,
+    which is a folder, the large arrays are `Unread`: their bytes are verified when they are read.
     Fails: `FileMissing`; `FileCorrupt` for any damage, or for another kind of file; `FileTooNew`; `OutOfMemory`.
     """
     name = expanded(path)
@@ -97,12 +102,13 @@ def described(program: Effect[A, E], line: str) -> Effect[A, E]:
 
 def loaded(path: str) -> Loaded:
     """The contents of a file.  Fails: as `read`."""
-    with opened(path) as (file, size):
+    with opened_save(path) as (file, size):
         place = trailer_of(path, file, size)
         manifest = manifest_of(path, file, place, size)
         arrays = arrays_of(path, file, manifest, place)
         with decoding(path):
-            return Loaded(path, manifest.step, manifest.note_value(), restructured(manifest.structure, arrays))
+            tree = restructured(manifest.structure, arrays)
+            return Loaded(path, manifest.step, manifest.note_value(), attached(path, tree) if path.endswith(SUFFIX) else tree)
 
 
 def stored(

@@ -1,10 +1,12 @@
-"""A folder of saves: one file a save, named by its step."""
+"""A folder of saves: one file a save, named by its step, or one folder if it is sharded."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, Final, NamedTuple
@@ -16,7 +18,8 @@ from fnlamp.checkpoint.file import NOTHING, Loaded, Saved, described, loaded, st
 from fnlamp.checkpoint.lock import Lock
 from fnlamp.checkpoint.manifest import packed
 from fnlamp.checkpoint.replace import check_name, expanded, flush_folder, reason_of, writing
-from fnlamp.checkpoint.verify import decoding, manifest_of, opened, trailer_of
+from fnlamp.checkpoint.unread import opened_save
+from fnlamp.checkpoint.verify import decoding, manifest_of, trailer_of
 from fnlamp.effect import Effect, Runtime
 from fnlamp.effect.runtime import polled
 from fnlamp.fault import (
@@ -36,7 +39,7 @@ from fnlamp.given import instance, whole
 
 PART: Final = ".save"
 _PART: Final = re.compile(r"\.save-[0-9a-f]{16}\.part")
-_NAME: Final = re.compile(r"([0-9]{12,})\.npz")
+_NAME: Final = re.compile(r"([0-9]{12,})(?:\.npz|-[0-9]+\.orbax)")
 
 
 def save(
@@ -137,7 +140,7 @@ def listed(folder: str) -> list[Listed]:
     found, damaged = [], []
     for path, step in _named(folder):
         try:
-            with opened(path) as (file, size):
+            with opened_save(path) as (file, size):
                 found.append(Listed(path, step, trailer_of(path, file, size).serial))
         except FaultError as error:
             if _vanished(error.fault):
@@ -171,7 +174,7 @@ def finished(files: list[Listed], runtime: Runtime) -> Iterator[Saved]:
         try:
             if each.fault is not None:
                 raise FaultError(each.fault)
-            with opened(each.path) as (file, size):
+            with opened_save(each.path) as (file, size):
                 manifest = manifest_of(each.path, file, trailer_of(each.path, file, size), size)
             with decoding(each.path):
                 note = manifest.note_value()
@@ -204,4 +207,14 @@ def remove_parts(folder: str) -> None:
     for name in os.listdir(folder):
         if _PART.fullmatch(name):
             with contextlib.suppress(OSError):
-                os.remove(os.path.join(folder, name))
+                delete(os.path.join(folder, name))
+
+
+def delete(path: str) -> None:
+    """Delete a save or a part of one; one that is a folder loses its name first, so that a crash leaves no half of a save."""
+    if not os.path.isdir(path):
+        os.remove(path)
+        return
+    doomed = os.path.join(os.path.dirname(path), f"{PART}-{secrets.token_hex(8)}.part")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)

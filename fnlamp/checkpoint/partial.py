@@ -11,6 +11,7 @@ import numpy as np
 
 from fnlamp.arrays import Tree, array_spec, describe
 from fnlamp.checkpoint.file import NOTHING, Loaded
+from fnlamp.checkpoint.unread import read_whole
 from fnlamp.given import instance, text
 
 
@@ -67,7 +68,7 @@ def partial(into: Tree, saved: Loaded | Tree, *, rename: Mapping[str, str] = NOT
         elif path in moved:
             differing.append(f"{path}: expected {_spec(leaf)}, got {_spec(found)}")
     return Partial(
-        jax.tree.unflatten(jax.tree.structure(into), leaves),
+        read_whole(jax.tree.unflatten(jax.tree.structure(into), leaves)),
         tuple(loaded),
         tuple(path for path in target if path not in moved),
         tuple(old for new, old in moved.items() if new not in target),

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from os import PathLike
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, Never, final
+from typing import Any, Final, NamedTuple, Never, Protocol, final
 
 from fnlamp.arrays import Tree
 from fnlamp.checkpoint.file import NOTHING, Saved, described, stored
-from fnlamp.checkpoint.folder import PART, finished, last_serial, listed, locked_folder, path_of_step, remove_parts
+from fnlamp.checkpoint.folder import PART, delete, finished, last_serial, listed, locked_folder, path_of_step, remove_parts
 from fnlamp.checkpoint.keep import Keep, keep_all
 from fnlamp.checkpoint.lock import BEAT, Lock
 from fnlamp.checkpoint.manifest import Packed, packed
@@ -22,16 +22,18 @@ from fnlamp.effect import Effect, Exit, Resource, Runtime
 from fnlamp.effect.runtime import GLANCE, polled
 from fnlamp.effect.signals import Bell, locked, shielded
 from fnlamp.fault import Fault, FaultError, FileMissing, FileTooNew, FileUnwritable, FolderInUse, ResourceExhausted, printable
-from fnlamp.given import function, instance, whole
+from fnlamp.given import flag, function, instance, whole
 
 
 def writer(
-    folder: str | PathLike[str], *, keep: Keep = keep_all
+    folder: str | PathLike[str], *, keep: Keep = keep_all, leads: bool = True
 ) -> Resource[Writer, FolderInUse | FileUnwritable | FileMissing | FileTooNew | ResourceExhausted]:
     """A thread that saves trees in a folder, which is created if missing and locked against other runs.
 
     After each save, the saves that `keep` names are deleted; the newest never is. A release abandons the save in flight: call
-    `Writer.wait` before.  Fails: `FolderInUse`; `FileUnwritable` or `FileMissing` for a folder that cannot be used;
+    `Writer.wait` before. Of processes that save together, one `leads`; the others only write their parts of a sharded save.
+
+    Fails: `FolderInUse`; `FileUnwritable` or `FileMissing` for a folder that cannot be used;
     `FileTooNew` for one with saves of a newer fnlamp; `ResourceExhausted`.
 
     >>> import tempfile
@@ -46,9 +48,12 @@ def writer(
     """
     name = expanded(folder, "folder")
     function("keep", keep, "a function from saves to those to delete, such as keep_last(3)")
+    flag("leads", leads)
 
     def acquire(runtime: Runtime) -> Writer:
         here = os.path.abspath(name)  # the program may change its working directory
+        if not leads:
+            return Writer(here, keep, None, (), 0)
         lock = locked_folder(here)
         try:
             remove_parts(here)
@@ -70,10 +75,48 @@ def writer(
     return Resource.make(described(start, f"lock {printable(name)} and start a thread that saves in it"), close)
 
 
+class Form(Protocol):
+    """How a save is written: what the program's thread copies, and what the writer's makes of it."""
+
+    def packed(self, folder: str, tree: Tree, note: Mapping[str, Any]) -> Any: ...
+
+    def write(
+        self,
+        folder: str,
+        content: Any,
+        step: int,
+        serial: int,
+        check: Callable[[], object],
+        commit: Callable[[Callable[[], None]], None],
+    ) -> Saved | None: ...
+
+
+class _OneFile:
+    """A save is one file, which has all arrays whole."""
+
+    def packed(self, folder: str, tree: Tree, note: Mapping[str, Any]) -> Packed:
+        return packed(tree, note, copied=True)
+
+    def write(
+        self,
+        folder: str,
+        content: Packed,
+        step: int,
+        serial: int,
+        check: Callable[[], object],
+        commit: Callable[[Callable[[], None]], None],
+    ) -> Saved:
+        return stored(path_of_step(folder, step), content, step, check=check, serial=serial, part=PART, commit=commit)
+
+
+ONE_FILE: Final = _OneFile()
+
+
 class _Job(NamedTuple):
     """A save to write, and its place in the order of saves."""
 
-    content: Packed
+    form: Form
+    content: Any
     step: int
     serial: int
 
@@ -86,11 +129,12 @@ class _Abandoned(BaseException):
 class Writer:
     """Writes one tree at a time; made by `writer`.
 
-    `busy` says whether a save is in flight, and `newest` is the newest finished one, those from before included.
+    `folder` is where; `busy` says whether a save is in flight, and `newest` is the newest finished one, those from before
+    included.
     """
 
-    def __init__(self, folder: str, keep: Keep, lock: Lock, saves: tuple[Saved, ...], serial: int) -> None:
-        self._folder, self._keep, self._lock = folder, keep, lock
+    def __init__(self, folder: str, keep: Keep, lock: Lock | None, saves: tuple[Saved, ...], serial: int) -> None:
+        self.folder, self._keep, self._lock = folder, keep, lock
         self._saves, self._serial = saves, serial
         self._submitting = threading.Lock()
         self._gate = threading.Lock()  # guards the renaming against the release; held briefly
@@ -109,7 +153,7 @@ class Writer:
         saves = self._saves
         return saves[-1] if saves else None
 
-    def submit(self, step: int, tree: Tree, note: Mapping[str, Any] = NOTHING) -> None:
+    def submit(self, step: int, tree: Tree, note: Mapping[str, Any] = NOTHING, *, form: Form = ONE_FILE) -> None:
         """Copy the tree to host memory and have the thread save it; waits first while a save is in flight.
 
         The caller may change or donate the arrays afterwards.  Fails: `NotStorable`, by a `FaultError`, and nothing is saved.
@@ -119,13 +163,13 @@ class Writer:
         with locked(self._submitting):
             polled.wait(self.wait)
             self._check_bug()
-            content = packed(tree, note, copied=True)
+            content = form.packed(self.folder, tree, note)
             with shielded():
                 if self._closed:
                     raise RuntimeError("a writer of checkpoints was used after it had been released")
                 self._serial += 1
                 self.busy = True
-                self._work.put(_Job(content, step, self._serial))
+                self._work.put(_Job(form, content, step, self._serial))
                 self._asked.ring()
 
     def failures(self) -> tuple[Fault, ...]:
@@ -154,7 +198,8 @@ class Writer:
         self._work.put(None)
         self._asked.ring()
         self._thread.join(GLANCE)
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _check_bug(self) -> None:
         if self._bug is not None:
@@ -168,7 +213,7 @@ class Writer:
                 job = self._work.get_nowait()
             except Empty:
                 if not self._asked.wait(BEAT):
-                    self._lock.beat()
+                    self._beat()
                 continue
             try:
                 if job is not None:
@@ -187,20 +232,28 @@ class Writer:
 
     def _save(self, job: _Job) -> None:
         self._check()
-        path = path_of_step(self._folder, job.step)
-        with writing(path):
-            self._lock.verify()
-        saved = stored(path, job.content, job.step, check=self._check, serial=job.serial, part=PART, commit=self._commit)
-        self._saves = (*(each for each in self._saves if each.path != path), saved)
-        doomed = {each.path for each in self._keep(self._saves)} - {path}
-        for each in self._saves:
-            if each.path in doomed:
+        with writing(path_of_step(self.folder, job.step)):
+            if self._lock is not None:
+                self._lock.verify()
+        saved = job.form.write(self.folder, job.content, job.step, job.serial, self._check, self._commit)
+        if saved is None:
+            return
+        before = tuple(each for each in self._saves if each.path != saved.path)
+        again = {each.path for each in before if each.step == saved.step}  # in another form, or sharded
+        self._saves = (*before, saved)
+        doomed = {each.path for each in self._keep((*(each for each in before if each.path not in again), saved))}
+        for each in before:
+            if each.path in doomed | again:
                 self._delete(each)
 
     def _check(self) -> None:
         if self._closed:
             raise _Abandoned
-        self._lock.beat()
+        self._beat()
+
+    def _beat(self) -> None:
+        if self._lock is not None:
+            self._lock.beat()
 
     def _commit(self, rename: Callable[[], None]) -> None:
         with self._gate:
@@ -210,7 +263,7 @@ class Writer:
     def _delete(self, saved: Saved) -> None:
         try:
             with contextlib.suppress(FileNotFoundError):  # deleted by hand
-                os.remove(saved.path)
+                delete(saved.path)
         except OSError as error:
             self._failed.put(FileUnwritable(saved.path, f"an old save is not deleted: {reason_of(error)}"))
         else:

@@ -10,6 +10,7 @@ from typing import Any
 from fnlamp.fault.array import DtypeMismatch, PredictionMismatch, ShapeMismatch
 from fnlamp.fault.base import Fault
 from fnlamp.fault.checkpoint import FolderInUse, NotStorable, ProgramDiffers, RunExists, StateMismatch
+from fnlamp.fault.extra import ExtraMissing
 from fnlamp.fault.file import FileMissing, FileUnwritable
 from fnlamp.fault.memory import DeviceOutOfMemory
 from fnlamp.fault.scale import MeetingFault
@@ -278,7 +279,7 @@ PlanFault = (
 """Faults that are found before the first step; a `DeviceOutOfMemory` and those of other processes may come later too."""
 
 
-SaveFault = FolderInUse | RunExists | NotStorable | FileMissing | FileUnwritable
+SaveFault = FolderInUse | RunExists | NotStorable | FileMissing | FileUnwritable | ExtraMissing
 """The faults of a run that saves itself."""
 
 TrainFault = PlanFault | NoWeight | NonFinite | ResumedElsewhere | StepsExceeded | SaveFault

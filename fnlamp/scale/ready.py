@@ -92,6 +92,12 @@ def await_ready(arrays: A, cluster: Cluster, at: str = "a computation", *, deadl
         raise
 
 
+def silent(cluster: Cluster, process: int) -> bool:
+    """Whether a process has given no sign of life for the cluster's deadline: it is lost, or has left. Any thread may ask."""
+    life = None if cluster._peers is None else cluster._peers.lives.get(process)
+    return life is not None and life.silent >= cluster.deadline
+
+
 def _as_here(compute: Callable[[], A]) -> Callable[[], A]:
     """The function in this thread's context and settings of JAX: in 32 bits, a program for float64 would be another one."""
     now: Any = jax.config

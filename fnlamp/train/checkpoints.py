@@ -25,6 +25,10 @@ class Checkpoints:
     `on_epoch`: if a run dies between the two, the resumed one calls `on_epoch` again with the same report.
     `keep` says which saves to delete. If a save fails, the run fails too, or with `on_failure="warn"` logs it and continues.
     `grace` is how many seconds an interrupted run may take for its last save.
+
+    `form`: "file", in which process 0 gathers the arrays and writes one file; or "shards", in which each process writes its
+    parts into one folder, by Orbax (extra `orbax`). Such a save is whole when all processes have written. A run resumes from
+    either on any number of devices and processes.
     Raises: `TypeError`, `ValueError` at once for wrong arguments.
     """
 
@@ -35,6 +39,7 @@ class Checkpoints:
     keep: Keep = keep_last(3)  # noqa: RUF009  # a pure function
     on_failure: Literal["stop", "warn"] = "stop"
     grace: float = 30.0
+    form: Literal["file", "shards"] = "file"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", path_of(self.folder, "Checkpoints: folder"))
@@ -48,11 +53,14 @@ class Checkpoints:
         function("Checkpoints: keep", self.keep, "a function of the saves, as checkpoint.keep_last(3)")
         if text("Checkpoints: on_failure", self.on_failure, '"stop" or "warn"') not in ("stop", "warn"):
             raise ValueError(f'Checkpoints: on_failure is "stop" or "warn", got {self.on_failure!r}')
+        if text("Checkpoints: form", self.form, '"file" or "shards"') not in ("file", "shards"):
+            raise ValueError(f'Checkpoints: form is "file" or "shards", got {self.form!r}')
 
     def __str__(self) -> str:
         times = {"step": self.steps, "second": self.seconds, "epoch": self.epochs}
         due = [f"every {name}" if n == 1 else f"every {n:,g} {name}s" for name, n in times.items() if n is not None]
-        return f"saves in {self.folder}, {', '.join([*due, 'at the end and when the run stops'])}"
+        form = "" if self.form == "file" else " in shards"
+        return f"saves{form} in {self.folder}, {', '.join([*due, 'at the end and when the run stops'])}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from returns.result import Failure, Result, Success
 from fnlamp.arrays import Tree, placed_on, to_device
 from fnlamp.checkpoint import Writer, writer
 from fnlamp.effect import Effect, Reached, Runtime, do, iterate
+from fnlamp.extra import need
 from fnlamp.fault import Broken, FaultError, Interrupted, NonFinite, NotRereadable, NoWeight, StepsExceeded
 from fnlamp.scale import Cluster
 from fnlamp.stream import BatchStream
@@ -305,9 +306,11 @@ def run(program: Program) -> Effect[Trained, Any]:
             )
             return alone(made, cluster)
 
-        if cluster is not None and cluster.process:
+        leads, shards = cluster is None or not cluster.process, policy.form == "shards"
+        if not leads and not shards:
             return saving(None)
-        return writer(policy.folder, keep=policy.keep).use(saving)
+        ready = Effect.checked(lambda: need("orbax.checkpoint", "orbax") if shards else None)
+        return ready.then(writer(policy.folder, keep=policy.keep, leads=leads).use(saving))
 
     return Effect.access(fresh)
 

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding
 from fnlamp import tree
 from fnlamp.arrays import array_spec, describe, to_device
 from fnlamp.checkpoint import Loaded
+from fnlamp.checkpoint.unread import read_all
 from fnlamp.effect import Effect
 from fnlamp.fault import FaultError, located
 from fnlamp.given import shown, whole
@@ -258,7 +259,13 @@ class Program:
 
 
 def copied(arrays: A, device: Any, where: Any) -> A:
-    """New buffers of a tree of arrays, on the device or, leaf by leaf, where they belong on a mesh."""
+    """New buffers of a tree of arrays, on the device or, leaf by leaf, where they belong on a mesh.
+
+    Of an unread array, each process reads the parts that belong to its devices.  Fails: as `checkpoint.Unread`.
+    """
+    leaves, structure = jax.tree.flatten(arrays)
+    places = [device] * len(leaves) if where is None else jax.tree.leaves(where)
+    found = read_all(leaves, places)
 
     def one(x: Any, place: Any) -> Any:
         # Between two sets of devices JAX shares memory where it can, whatever it is told: such an array goes over the host.
@@ -266,5 +273,8 @@ def copied(arrays: A, device: Any, where: Any) -> A:
         there = place.device_set if isinstance(place, NamedSharding) else None
         return tree.copy(np.asarray(x) if several and x.sharding.device_set != there else x, place)
 
-    made: A = jax.tree.map(lambda x: one(x, device), arrays) if where is None else jax.tree.map(one, arrays, where)
-    return made
+    # What was read onto a mesh is new already.
+    ready = {at: x for at, x in found.items() if isinstance(x, jax.Array)}
+    made = [ready[at] if at in ready else one(found.get(at, x), places[at]) for at, x in enumerate(leaves)]
+    result: A = jax.tree.unflatten(structure, made)
+    return result

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from returns.result import Result, Success
 
 from fnlamp.checkpoint import Saved, Writer
+from fnlamp.checkpoint.shards import Shards
+from fnlamp.checkpoint.writer import ONE_FILE, Form
 from fnlamp.effect import Defect, Effect, Exit, Runtime
 from fnlamp.fault import Fault, FaultError, Interrupted, RunExists
 from fnlamp.scale import gathered
 from fnlamp.scale.gather import is_here
+from fnlamp.scale.ready import dispatched, silent
 from fnlamp.stream import BatchStream
 from fnlamp.train.checkpoints import Checkpoints, Fork
 from fnlamp.train.execute.workspace import Workspace
@@ -32,11 +37,13 @@ class Saver:
     `savable` is the last progress that a run may be resumed from: after a dispatch, or after an epoch and its hook, never
     between the report of an epoch and its hook.  Raises: `FaultError` of `RunExists`.
 
-    In a cluster, process 0 has the writer and decides when to save. Others have none: they only give their parts of the arrays.
+    In a cluster, process 0 decides when to save. Others only give their parts of the arrays to it, and have no writer; or write
+    them, in a sharded save.
     """
 
     def __init__(self, of: Program, policy: Checkpoints, writer: Writer | None, runtime: Runtime, workspace: Workspace) -> None:
         self.of, self.policy, self.writer, self.runtime, self.workspace = of, policy, writer, runtime, workspace
+        self.leads = workspace.cluster is None or not workspace.cluster.process
         self.savable: Progress | None = None
         self.failed: tuple[Fault, ...] = ()
         self.words: Mapping[str, str] = {}
@@ -53,7 +60,7 @@ class Saver:
         """After a dispatch.  Raises: `FaultError` if a save has failed and the policy is to stop."""
         self.savable, self._stream = progress, stream
         self._look()
-        if self._agreed(self.writer is not None and not self.writer.busy and self._due(progress)):
+        if self._agreed(self.writer is not None and self.leads and not self.writer.busy and self._due(progress)):
             self._save(progress)
 
     def ended(self, progress: Progress) -> None:
@@ -74,8 +81,9 @@ class Saver:
             idle = self._idle(seconds)
             now = isinstance(exit, Defect) and not isinstance(exit.cause, Exception)  # a second signal
             last = None if self.savable is self._submitted else self.savable
-            if last is not None and self._wanted(exit, last, idle and not now and not self.failed):
-                self._save(last)
+            together = isinstance(exit, Success) or (isinstance(exit, Interrupted) and self.workspace.stopping)
+            if last is not None and self._wanted(together, last, idle and not now and not self.failed):
+                self._save(last, together=together)
                 idle = self._idle(max(end - runtime.clock.now(), 0.0) if stopped else None)
             if not idle:
                 runtime.say(f"the last save in {self.policy.folder} is not finished, the one before it is whole")
@@ -94,11 +102,9 @@ class Saver:
     def _idle(self, seconds: float | None) -> bool:
         return self.writer is None or self.writer.wait(seconds, self._insisted)
 
-    def _wanted(self, exit: Exit[Any, Any], last: Progress, ready: bool) -> bool:
+    def _wanted(self, together: bool, last: Progress, ready: bool) -> bool:
         """Whether the last save is made. Arrays of other processes can be had while these come to the same end."""
-        if isinstance(exit, Success) or (isinstance(exit, Interrupted) and self.workspace.stopping):
-            return self._agreed(ready)
-        return ready and self.writer is not None and is_here(last.carry)
+        return self._agreed(ready) if together else ready and self.leads and is_here(last.carry)
 
     def _due(self, progress: Progress) -> bool:
         steps, seconds = self.policy.steps, self.policy.seconds
@@ -106,21 +112,45 @@ class Saver:
             return True
         return seconds is not None and self.runtime.clock.now() - self._time >= seconds
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, progress: Progress, *, together: bool = True) -> None:
         if self._stream is not None and progress.position is not None:
             if self._print is None or self._print[0] is not self._stream:
                 self._print = self._stream, print_of(self._stream, self.of.seed)
             progress = replace(progress, stream=self._print[1])
             check_position(progress.position, self._stream)
-        cluster = self.workspace.cluster
-        if cluster is not None and not is_here(progress.carry):
+        cluster, form = self.workspace.cluster, self._form(together)
+        if form is ONE_FILE and cluster is not None and not is_here(progress.carry):
             progress = replace(progress, carry=gathered(progress.carry, cluster))
         trained, start = progress.trained(self.of), self.of.resume
         parent = start.path if isinstance(start, Fork) else None
         self._step, self._time = int(trained.state.step), self.runtime.clock.now()
-        if self.writer is not None:
-            self.writer.submit(self._step, stored(trained, self.words), note_of(trained, parent))
+        if self.writer is not None and form is not None and (self.leads or form is not ONE_FILE):
+            self._submit(self.writer, stored(trained, self.words), note_of(trained, parent), form)
         self._submitted = self.savable
+
+    def _submit(self, writer: Writer, content: Any, note: Mapping[str, Any], form: Form) -> None:
+        cluster, step = self.workspace.cluster, self._step
+        if cluster is None or form is ONE_FILE:
+            writer.submit(step, content, note, form=form)
+        else:  # Orbax asks the coordinator, which may not answer
+            dispatched(lambda: writer.submit(step, content, note, form=form), cluster, "copying the parts of a save")
+
+    def _form(self, together: bool) -> Form | None:
+        """The form of the next save; `None` if its folder cannot be made. Process 0 alone saves one file."""
+        cluster = self.workspace.cluster
+        if self.policy.form == "file" or not (together or cluster is None):
+            return ONE_FILE
+        token = secrets.token_hex(8)
+        if self.leads and self.writer is not None:
+            try:
+                Shards(token).prepare(self.writer.folder)
+            except FaultError as error:
+                self._tell((error.fault,), stop=True)
+                token = ""
+        if cluster is None:
+            return Shards(token) if token else None
+        token = cluster.meet("the folder of the save", token)[0]
+        return Shards(token, cluster.process, cluster.processes, partial(silent, cluster)) if token else None
 
     def _agreed(self, due: bool) -> bool:
         """What process 0 decides."""
@@ -132,9 +162,10 @@ class Saver:
         return due
 
     def _look(self, *, stop: bool = True) -> None:
-        if self.writer is None:
-            return
-        found = self.writer.failures()
+        if self.writer is not None:
+            self._tell(self.writer.failures(), stop=stop)
+
+    def _tell(self, found: tuple[Fault, ...], *, stop: bool) -> None:
         self.failed = (*self.failed, *found)
         for fault in found:
             self.runtime.say(f"not saved: {fault}")

@@ -12,6 +12,7 @@ import numpy as np
 from fnlamp import tree
 from fnlamp.arrays import Params, State, Tree, to_device
 from fnlamp.checkpoint import Loaded
+from fnlamp.checkpoint.unread import read_whole
 from fnlamp.convert import as_array
 from fnlamp.fault import DtypeMismatch, FaultError, ProgramDiffers, ResumedElsewhere, ShapeMismatch, StateMismatch, located
 from fnlamp.layer import Init
@@ -28,7 +29,8 @@ def weights_of(initial: Any) -> tuple[Params, State | None]:
     if isinstance(initial, Loaded):
         initial = state_in(initial)
     if isinstance(initial, Trained | TrainState | Kept):
-        return initial.params, initial.layer_state
+        found: tuple[Params, State] = read_whole((initial.params, initial.layer_state))
+        return found
     if isinstance(initial, Init):
         return initial.params, initial.state
     if isinstance(initial, tuple) and len(initial) == 2:

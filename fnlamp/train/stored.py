@@ -13,6 +13,7 @@ import numpy as np
 
 from fnlamp.checkpoint import Loaded, Record, rebuilt
 from fnlamp.checkpoint.record import recorded
+from fnlamp.checkpoint.unread import read_whole
 from fnlamp.fault import FaultError, FileCorrupt, NotStorable
 from fnlamp.identity import digest, identity
 from fnlamp.layer import Init
@@ -51,11 +52,11 @@ def note_of(trained: Trained, parent: str | None) -> dict[str, Any]:
 
 
 def state_in(loaded: Loaded) -> TrainState:
-    """The state of a run in a save.  Fails: `FileCorrupt` if something else was saved."""
+    """The state of a run in a save; arrays of a sharded one are unread.  Fails: `FileCorrupt` if something else was saved."""
     found = _checked(loaded)
-    folds = {name: (acc, _verdict(verdict)) for name, (acc, verdict) in found["folds"].items()}
-    parts = {name: found[name] for name in (*ARRAYS, *PLAIN)}
-    return TrainState(**parts | {"folds": folds, "kept": rebuilt(found["kept"], _KINDS)})
+    parts = {name: found[name] for name in ARRAYS} | read_whole({name: found[name] for name in PLAIN})
+    folds = {name: (acc, _verdict(verdict)) for name, (acc, verdict) in parts["folds"].items()}
+    return TrainState(**parts | {"folds": folds, "kept": rebuilt(parts["kept"], _KINDS)})
 
 
 def curve_in(loaded: Loaded) -> tuple[EpochReport, ...]:

@@ -1081,7 +1081,7 @@ CASES: dict[str, Case] = {
     ),
     "checkpoint.saves": case(checkpoint.saves, {"folder": "f"}, folder=TEXT),
     "checkpoint.write": case(checkpoint.write, {"path": "p", "tree": X}, path=TEXT, tree=ANYTHING, step=COUNT, note="dict"),
-    "checkpoint.writer": case(checkpoint.writer, {"folder": "f"}, folder=TEXT, keep=FUNCTION),
+    "checkpoint.writer": case(checkpoint.writer, {"folder": "f"}, folder=TEXT, keep=FUNCTION, leads=FLAG),
     # ---- effects
     "effect.Runtime": case(Runtime, executor=OPTIONAL, log="None lambda class", device="None text", memory=OPTIONAL),
     "effect.ask": case(effect.ask),
@@ -1230,7 +1230,7 @@ RECORDS = {
     },
     "config": {"Change", "CommandFault", "Resolved", "Setting", "Source"},
     "experiment": {"ExperimentFault", "Place", "ReportRun", "Run", "RunRecord", "Runs", "RunsFault"},
-    "checkpoint": {"Keep", "Loaded", "Partial", "Record", "Saved", "Writer"},
+    "checkpoint": {"Keep", "Loaded", "Partial", "Record", "Saved", "Unread", "Writer"},
     "effect": {
         "CancelToken",
         "Clock",
