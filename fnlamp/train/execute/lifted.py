@@ -210,7 +210,7 @@ def _repeated(equation: Any, operands: list[Any], numbers: Any, at: Counter[str]
             return tuple(map(opened, value))
         if not isinstance(value, ClosedJaxpr | Jaxpr):
             return value
-        jaxpr: Jaxpr = getattr(value, "jaxpr", value)  # since JAX 0.11.2 one class, whose jaxpr is itself
+        jaxpr = value.jaxpr if isinstance(value, ClosedJaxpr) else value  # one class since JAX 0.11, whose jaxpr is itself
         return jax.make_jaxpr(partial(inner, jaxpr))(*given, *map(_spec, jaxpr.invars))
 
     params = {name: opened(value) for name, value in sorted(equation.params.items())}
