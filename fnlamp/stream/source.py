@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Never
 
 import numpy as np
@@ -15,7 +16,6 @@ from fnlamp.effect import Effect, Resource
 from fnlamp.fault import EmptyEpoch, FaultError, NotRereadable, ShapeMismatch
 from fnlamp.given import flag, function, instance, shown, whole
 from fnlamp.stream.ahead import Stage, ahead, stage
-from fnlamp.stream.part import Chosen, Part
 from fnlamp.stream.step import Emit, End, Fail, Reread, Step
 from fnlamp.stream.stream import BatchStream
 from fnlamp.stream.view import Order, Recipe, Segment, View, as_spec, row_numbers, rows_of_each
@@ -103,13 +103,8 @@ def in_order(
     view = View(tuple(Segment(arrays, order, starts, size, recipe) for starts, size in cuts if starts and size))
     of_batch = spec(batch_size if full or drop_last else rest)
     if on_host:
-
-        def part(position: int, chosen: Chosen) -> Part:
-            segment, index = view.at(position)
-            return Part(as_batch(segment.taken(index, chosen(segment.size))), segment.size)
-
-        by_row = None if recipe.functions else part
-        return BatchStream.at(lambda position: as_batch(view.batch(position)), len(view), of_batch, why_empty, by_row)
+        by_row = None if recipe.functions else partial(view.part, made=as_batch)
+        return BatchStream.at(lambda at: as_batch(view.batch(at)), len(view), of_batch, why_empty, by_row)
     return BatchStream.of_view(view, of_batch, why_empty)
 
 

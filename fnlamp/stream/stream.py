@@ -10,16 +10,16 @@ from typing import Any, Generic, Never, final
 
 from typing_extensions import TypeVar
 
-from fnlamp import tree
-from fnlamp.arrays import Tree, array_spec, describe, spec_after
+from fnlamp.arrays import Tree, describe, spec_after
 from fnlamp.convert import as_batch
 from fnlamp.effect import Resource
-from fnlamp.fault import BufferReused, EmptyEpoch, FaultError, ShapeMismatch
+from fnlamp.fault import BufferReused, EmptyEpoch
 from fnlamp.given import shown, whole
 from fnlamp.stream import transform
 from fnlamp.stream.ahead import prefetching
 from fnlamp.stream.nested import Stepper
 from fnlamp.stream.part import Chosen, Part, Parts
+from fnlamp.stream.rows import check_like, check_pairs, check_rows, of_rows
 from fnlamp.stream.step import Emit, End, Reread
 from fnlamp.stream.view import Recipe, View, as_spec, check_function, check_seed
 
@@ -162,7 +162,8 @@ class BatchStream(Generic[E_co]):
 
         Fails: `ShapeMismatch` if their batches differ in more than the number of rows.
         """
-        _check_like(self, other, "concat")
+        _check_stream(other, "concat")
+        check_like(self.spec, other.spec, "concat")
         if self.view is not None and other.view is not None:
             return BatchStream.of_view(self.view.concat(other.view), self.spec, self.why_empty)
         joined = transform.concat(self.step, self.init, other.step, other.init)
@@ -200,7 +201,7 @@ class BatchStream(Generic[E_co]):
         [([0.0, 0.0], [1.0, 1.0])]
         """
         _check_stream(other, "zip")
-        _check_pairs(self.spec, other.spec)
+        check_pairs(self.spec, other.spec)
         lengths = [s.length for s in (self, other) if s.length is not None]
         return _of(
             (self, other),
@@ -217,7 +218,8 @@ class BatchStream(Generic[E_co]):
         """
         streams = (self, *others)
         for other in others:
-            _check_like(self, other, "interleave")
+            _check_stream(other, "interleave")
+            check_like(self.spec, other.spec, "interleave")
         lengths = [s.length for s in streams if s.length is not None]
         return _of(
             streams,
@@ -258,11 +260,9 @@ class BatchStream(Generic[E_co]):
         Fails: `ShapeMismatch` for batches whose arrays differ in their numbers of rows, such as graphs.
         """
         count = whole("count", count)
-        _check_rows(self.spec, "chunk")
+        check_rows(self.spec, "chunk")
         length = None if self.length is None else -(-self.length // count)
-        return self._with(
-            source=transform.chunk(self.step, count), spec=_of_rows(self.spec, lambda n: n * count), length=length
-        )
+        return self._with(source=transform.chunk(self.step, count), spec=of_rows(self.spec, lambda n: n * count), length=length)
 
     def unchunk(self, size: int = 1) -> BatchStream[E_co]:
         """Each batch cut into batches of `size` rows; the last of each has the remaining rows.
@@ -274,10 +274,10 @@ class BatchStream(Generic[E_co]):
         [[0, 1, 2, 3], [4]]
         """
         size = whole("size", size)
-        _check_rows(self.spec, "unchunk")
+        check_rows(self.spec, "unchunk")
         init, step = transform.Unchunked(0, self.init), transform.unchunk(self.step, size)
         length = 0 if self.length == 0 else None
-        return self._with(init=init, source=step, spec=_of_rows(self.spec, lambda n: min(n, size)), length=length)
+        return self._with(init=init, source=step, spec=of_rows(self.spec, lambda n: min(n, size)), length=length)
 
     def prefetch(self, count: int = 2) -> Resource[BatchStream[E_co | BufferReused], Never]:
         """The same batches; a thread, which the resource holds, makes the next `count` ahead.
@@ -344,35 +344,3 @@ def _check_stream(other: Any, where: str) -> None:
     if not isinstance(other, BatchStream):
         hint = "; acquire it with .use(...) first" if isinstance(other, Resource) else ""
         raise TypeError(f"other is a BatchStream in {where}, got {shown(other)}{hint}")
-
-
-def _check_pairs(*specs: Tree) -> None:
-    """Raises: `ValueError` for batches that are nested too deeply for functions of trees, which recurse."""
-    level, depth = specs, 1
-    while level := tuple(part for outer in level if isinstance(outer, tuple) for part in outer):
-        depth += 1
-        if depth > 400:
-            raise ValueError(
-                "zip makes pairs of batches, nested to at most 400 levels, got more: "
-                "make them flat after each zip, as in s.zip(t).map(lambda pair: (*pair[0], pair[1]))"
-            )
-
-
-def _check_like(one: BatchStream[Any], other: Any, where: str) -> None:
-    _check_stream(other, where)
-
-    def per_row(spec: Tree) -> Tree:  # texts in the same structure, for graphs have no equality
-        return tree.map(lambda leaf: describe(array_spec(leaf.shape[1:], leaf.dtype)), spec)
-
-    if not tree.equal(per_row(one.spec), per_row(other.spec)):
-        raise FaultError(ShapeMismatch(describe(one.spec), describe(other.spec), where=where))
-
-
-def _check_rows(spec: Tree, where: str) -> None:
-    """Fails: `ShapeMismatch` unless all arrays of a batch have as many rows: others cannot be cut or joined row by row."""
-    if len({leaf.shape[:1] for leaf in tree.leaves(spec)}) > 1:
-        raise FaultError(ShapeMismatch("batches of arrays with the same number of rows", describe(spec), where=where))
-
-
-def _of_rows(spec: Tree, rows: Callable[[int], int]) -> Tree:
-    return tree.map(lambda leaf: array_spec((rows(leaf.shape[0]), *leaf.shape[1:]), leaf.dtype), spec)

@@ -18,6 +18,7 @@ from fnlamp.arrays import Tree, describe, spec_of, take_rows, to_device
 from fnlamp.effect.node import name_of
 from fnlamp.given import shown, whole
 from fnlamp.identity import identity
+from fnlamp.stream.part import Chosen, Part
 
 
 def check_seed(seed: Any) -> Any:
@@ -223,6 +224,11 @@ class View:
         """The batch at a position, made on the host."""
         segment, index = self.at(position)
         return segment.batch(index)
+
+    def part(self, position: int, chosen: Chosen, made: Callable[[Tree], Tree]) -> Part:
+        """What is made of some rows of the batch at a position, before any function."""
+        segment, index = self.at(position)
+        return Part(made(segment.taken(index, chosen(segment.size))), segment.size)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> View:
         """Apply `function` to every batch and the arguments."""
