@@ -51,13 +51,14 @@ class Parts(NamedTuple):
 class Shards:
     """The form of one save that `processes` write together, in a folder whose temporary name has the `token`.
 
-    `gone(process)` says whether a process has ended for good, so that its part will never come.
+    `gone(process)` says why the part of a process will never come, or ""; `give_up` lets process 0 know of this one's.
     """
 
     token: str
     process: int = 0
     processes: int = 1
-    gone: Callable[[int], bool] = lambda process: False
+    gone: Callable[[int], str] = lambda process: ""
+    give_up: Callable[[], object] = lambda: None
 
     def prepare(self, folder: str) -> None:
         """Make the temporary folder, before any process writes; process 0 calls this.  Fails: `FileUnwritable`."""
@@ -75,6 +76,7 @@ class Shards:
         """
         orbax, part = need("orbax.checkpoint", "orbax"), self.part(folder)
         if not os.path.isdir(part):
+            self.give_up()
             reason = f"process {self.process} does not see what process 0 made there; give a folder that all processes share"
             raise FaultError(FileUnwritable(folder, reason))
         cut: dict[str, jax.Array] = {}
@@ -95,8 +97,12 @@ class Shards:
             handler = orbax.PyTreeCheckpointHandler(use_compression=False)
             futures = []
             if cut:
-                with _by_orbax(folder):
-                    futures = _begun(handler, os.path.join(part, ARRAYS), orbax.args.PyTreeSave(cut))
+                try:
+                    with _by_orbax(folder):
+                        futures = _begun(handler, os.path.join(part, ARRAYS), orbax.args.PyTreeSave(cut))
+                except FaultError:
+                    self.give_up()
+                    raise
         return Parts(handler, futures, rest)
 
     def write(
@@ -122,18 +128,20 @@ class Shards:
                 with _by_orbax(folder):
                     content.handler.finalize(need("etils.epath", "orbax").Path(os.path.join(part, ARRAYS)))
             names = [name for name in _files(part) if name not in files]
-            files |= dict(zip(names, hashed(part, names, check), strict=True))
+            files |= dict(zip(names, hashed(part, names, check, flush=True), strict=True))
             nodes = [*content.rest.structure["dict"], ["files", structured(files, _no_array)]]
             rest = content.rest._replace(structure={"dict": nodes})
             stored(os.path.join(part, STATE), rest, step, check=check, serial=serial)
             path = os.path.join(folder, f"{step:012d}-{serial}{SUFFIX}")
             with writing(path):
+                for at, _, _ in os.walk(part):
+                    flush_folder(at)
                 commit(lambda: os.rename(part, path))
                 flush_folder(folder)
             return Saved(path, step, content.rest.note, serial)
         except BaseException:  # a stop too: what is not whole has no name of a save
             if self.process:
-                _mark(os.path.join(part, f"failed.{self.process}"))
+                self.give_up()
             else:
                 shutil.rmtree(part, ignore_errors=True)
             raise
@@ -152,7 +160,7 @@ class Shards:
                     pass
         part = self.part(folder)
         names = [name for name in _files(part) if name.startswith(f"{ARRAYS}/ocdbt.process_{self.process}/")]
-        text = json.dumps(dict(zip(names, hashed(part, names, check), strict=True))).encode()
+        text = json.dumps(dict(zip(names, hashed(part, names, check, flush=True), strict=True))).encode()
         replaced(os.path.join(part, f"written.{self.process}"), lambda file: file.write(text), check=check)
 
     def _gathered(self, folder: str, check: Callable[[], object]) -> dict[str, list[Any]]:
@@ -163,9 +171,7 @@ class Shards:
             mark = os.path.join(part, f"written.{process}")
             while not os.path.exists(mark):
                 check()
-                gone = process and self.gone(process) and not os.path.exists(mark)
-                if gone or os.path.exists(os.path.join(part, f"failed.{process}")):
-                    why = "ended before its part was written" if gone else "could not write its part"
+                if process and (why := self.gone(process)) and not os.path.exists(mark):
                     raise FaultError(FileUnwritable(folder, f"process {process} {why}; the save before is whole"))
                 time.sleep(GLANCE)
             with writing(mark):
@@ -224,13 +230,6 @@ def _files(part: str) -> Iterator[str]:
     for at, _, names in sorted(os.walk(os.path.join(part, ARRAYS))):
         for name in sorted(names):
             yield os.path.relpath(os.path.join(at, name), part)
-
-
-def _mark(path: str) -> None:
-    try:
-        open(path, "wb").close()
-    except OSError:  # process 0 finds out from this one's fault
-        return
 
 
 def _no_array(x: Any, path: tuple[str, ...]) -> int:

@@ -184,11 +184,16 @@ def _unread(store: Store, each: Mapping[str, Any]) -> Unread:
     return Unread(store, each["name"], tuple(each["shape"]), dtype)
 
 
-def hashed(path: str, names: Iterable[str], check: Callable[[], object]) -> list[list[Any]]:
-    """The size and the SHA-256 of each file; threads hash several at once.  Fails: `FileCorrupt`; raises what `check` does."""
+def hashed(path: str, names: Iterable[str], check: Callable[[], object], *, flush: bool = False) -> list[list[Any]]:
+    """The size and the SHA-256 of each file; threads hash several at once.  Fails: `FileCorrupt`; raises what `check` does.
+
+    `flush`: and wait until the file is on the disk, which Orbax does not.
+    """
 
     def one(name: str) -> list[Any]:
         with opened(os.path.join(path, name)) as (file, size):
+            if flush:
+                os.fsync(file.fileno())
             return [size, hashlib.file_digest(file, "sha256").hexdigest()]
 
     with ThreadPoolExecutor(4, "fnlamp hash") as aside:

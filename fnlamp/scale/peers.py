@@ -56,11 +56,16 @@ class Life:
         return bool(self._told(1))
 
     @property
-    def doing(self) -> str:
+    def unsaved(self) -> str:
+        """The last save whose part it could not write."""
         return self._told(2)
 
+    @property
+    def doing(self) -> str:
+        return self._told(3)
+
     def _told(self, at: int) -> str:
-        return [*self.text.split("|", 2), "", ""][at]
+        return [*self.text.split("|", 3), "", "", ""][at]
 
 
 class Peers:
@@ -71,6 +76,7 @@ class Peers:
         self.interval = min(1.0, deadline / 5)
         self.lives = {other: Life() for other in range(processes) if other != process}
         self.doing, self.meetings, self.answers, self.left = "starting", 0, 0, False
+        self.unsaved = ""  # the last save whose part this process could not write
         self.mute = False  # the coordinator does not answer: further calls would hang as well
         self.missing: tuple[int, ...] = ()  # who has not come to the present meeting
         self.verdict: Fault | None = None  # why the cluster ends, the same in all processes
@@ -209,7 +215,8 @@ class Peers:
 
     def _sign(self) -> None:
         knows = "left" if self.left else "ends" if self.verdict else ""
-        self.client.key_value_set(f"{LIFE}{self.process}", f"{time.monotonic()}|{knows}|{self.doing}", allow_overwrite=True)
+        sign = f"{time.monotonic()}|{knows}|{self.unsaved}|{self.doing}"
+        self.client.key_value_set(f"{LIFE}{self.process}", sign, allow_overwrite=True)
 
     def _beat(self) -> None:
         passed, before = Patience(2 * self.interval), 0.0

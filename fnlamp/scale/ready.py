@@ -92,10 +92,21 @@ def await_ready(arrays: A, cluster: Cluster, at: str = "a computation", *, deadl
         raise
 
 
-def silent(cluster: Cluster, process: int) -> bool:
-    """Whether a process has given no sign of life for the cluster's deadline: it is lost, or has left. Any thread may ask."""
+def unsaved(cluster: Cluster, save: str, process: int) -> str:
+    """Why the part of a process will never come, or "". Any thread may ask.
+
+    After the deadline the program finds a silent process by itself, and names it; only if it does not wait, this does.
+    """
     life = None if cluster._peers is None else cluster._peers.lives.get(process)
-    return life is not None and life.silent >= cluster.deadline
+    if life is not None and life.unsaved == save:
+        return "could not write its part"
+    return "ended before its part was written" if life is not None and life.silent >= 2 * cluster.deadline else ""
+
+
+def give_up(cluster: Cluster, save: str) -> None:
+    """Let process 0 know that this one cannot write its part of a save."""
+    if cluster._peers is not None:
+        cluster._peers.unsaved = save
 
 
 def _as_here(compute: Callable[[], A]) -> Callable[[], A]:

@@ -14,10 +14,10 @@ from fnlamp.checkpoint import Saved, Writer
 from fnlamp.checkpoint.shards import Shards
 from fnlamp.checkpoint.writer import ONE_FILE, Form
 from fnlamp.effect import Defect, Effect, Exit, Runtime
-from fnlamp.fault import Fault, FaultError, Interrupted, RunExists
+from fnlamp.fault import Fault, FaultError, FileUnwritable, Interrupted, RunExists
 from fnlamp.scale import gathered
 from fnlamp.scale.gather import is_here
-from fnlamp.scale.ready import dispatched, silent
+from fnlamp.scale.ready import dispatched, give_up, unsaved
 from fnlamp.stream import BatchStream
 from fnlamp.train.checkpoints import Checkpoints, Fork
 from fnlamp.train.execute.workspace import Workspace
@@ -85,6 +85,8 @@ class Saver:
             if last is not None and self._wanted(together, last, idle and not now and not self.failed):
                 self._save(last, together=together)
                 idle = self._idle(max(end - runtime.clock.now(), 0.0) if stopped else None)
+            if together and self.policy.form == "shards" and self.workspace.cluster is not None:
+                self.workspace.cluster.meet("the last save", deadline=self._longest())  # process 0 may wait for parts
             if not idle:
                 runtime.say(f"the last save in {self.policy.folder} is not finished, the one before it is whole")
             self._look(stop=not stopped)
@@ -104,7 +106,7 @@ class Saver:
 
     def _wanted(self, together: bool, last: Progress, ready: bool) -> bool:
         """Whether the last save is made. Arrays of other processes can be had while these come to the same end."""
-        return self._agreed(ready) if together else ready and self.leads and is_here(last.carry)
+        return self._agreed(ready, self._longest()) if together else ready and self.leads and is_here(last.carry)
 
     def _due(self, progress: Progress) -> bool:
         steps, seconds = self.policy.steps, self.policy.seconds
@@ -132,8 +134,13 @@ class Saver:
         cluster, step = self.workspace.cluster, self._step
         if cluster is None or form is ONE_FILE:
             writer.submit(step, content, note, form=form)
-        else:  # Orbax asks the coordinator, which may not answer
+            return
+        try:  # Orbax asks the coordinator, which may not answer
             dispatched(lambda: writer.submit(step, content, note, form=form), cluster, "copying the parts of a save")
+        except FaultError as error:
+            if not isinstance(error.fault, FileUnwritable):
+                raise
+            self._tell((error.fault,), stop=True)
 
     def _form(self, together: bool) -> Form | None:
         """The form of the next save; `None` if its folder cannot be made. Process 0 alone saves one file."""
@@ -150,16 +157,24 @@ class Saver:
         if cluster is None:
             return Shards(token) if token else None
         token = cluster.meet("the folder of the save", token)[0]
-        return Shards(token, cluster.process, cluster.processes, partial(silent, cluster)) if token else None
+        if not token:
+            return None
+        return Shards(
+            token, cluster.process, cluster.processes, partial(unsaved, cluster, token), partial(give_up, cluster, token)
+        )
 
-    def _agreed(self, due: bool) -> bool:
+    def _agreed(self, due: bool, deadline: float | None = None) -> bool:
         """What process 0 decides."""
-        cluster, due = self.workspace.cluster, bool(self.workspace.same("whether to save", float(due)))
+        cluster, due = self.workspace.cluster, bool(self.workspace.same("whether to save", float(due), deadline))
         if due and cluster is not None:
             cluster.doing("writing the save before")
             self._idle(None)
-            cluster.meet("saving", deadline=max(SAVE, cluster.deadline))
+            cluster.meet("saving", deadline=self._longest())
         return due
+
+    def _longest(self) -> float:
+        cluster = self.workspace.cluster
+        return SAVE if cluster is None else max(SAVE, cluster.deadline)
 
     def _look(self, *, stop: bool = True) -> None:
         if self.writer is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sys
+from functools import partial as given
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,9 @@ from fnlamp.fault import (
     RunExists,
     StateMismatch,
 )
+from fnlamp.scale import Cluster
+from fnlamp.scale.peers import Life
+from fnlamp.scale.ready import unsaved
 
 pytestmark = needs("orbax")
 QUIET = Runtime(log=None)
@@ -166,21 +172,19 @@ def test_a_folder_that_is_not_a_save(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("life", "reason"),
     [
-        ({"gone": lambda process: process == 1}, "process 1 ended before its part was written"),
-        ({"fails": True}, "process 1 could not write its part"),
+        (Life("5.0|left||", 20.0), "process 1 ended before its part was written"),
+        (Life(f"5.0||{'f' * 16}|computing"), "process 1 could not write its part"),
     ],
 )
-def test_a_save_without_the_part_of_a_process_does_not_exist(tmp_path, options, reason):
+def test_a_save_without_the_part_of_a_process_does_not_exist(tmp_path, life, reason):
     put(tmp_path, 1, {"weight": weights(2, 2)})
-    fails = options.pop("fails", False)
+    cluster = Cluster(0, 2, 10.0, SimpleNamespace(lives={1: life}))
 
     def body(each):
-        form = Shards("f" * 16, 0, 2, **options)
+        form = Shards("f" * 16, 0, 2, given(unsaved, cluster, "f" * 16))
         form.prepare(each.folder)
-        if fails:
-            (tmp_path / f".save-{'f' * 16}.part" / "failed.1").touch()
         each.submit(2, {"weight": weights(2, 2)}, form=form)
         assert each.wait(60)
         return each.failures(), each.newest.step
@@ -204,6 +208,21 @@ def test_a_killed_run_leaves_no_save_and_the_next_one_removes_its_part(tmp_path)
 def test_a_process_that_does_not_see_the_folder_says_so(tmp_path):
     with pytest.raises(FaultError, match="process 1 does not see what process 0 made there"):
         Shards("b" * 16, 1, 2).packed(str(tmp_path), {}, {})
+
+
+def test_a_process_that_cannot_write_its_part_says_so_to_process_0(tmp_path):
+    told = []
+    form = Shards("b" * 16, 1, 2, give_up=lambda: told.append("said"))
+    with pytest.raises(FaultError):
+        form.packed(str(tmp_path), {"weight": weights(2, 2)}, {})
+    form.prepare(str(tmp_path))
+    parts = form.packed(str(tmp_path), {"weight": weights(2, 2)}, {})
+    for future in parts.futures:
+        future.result()
+    shutil.rmtree(form.part(str(tmp_path)))
+    with pytest.raises(FaultError):
+        form.write(str(tmp_path), parts, 1, 1, lambda: None, lambda rename: rename())
+    assert told == ["said", "said"]
 
 
 def test_a_process_that_follows_neither_locks_nor_deletes(tmp_path):

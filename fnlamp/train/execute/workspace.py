@@ -90,9 +90,9 @@ class Workspace:
             self.cluster.doing("reading, or running what comes after an epoch")
         return array
 
-    def same(self, name: str, number: float) -> float:
+    def same(self, name: str, number: float, deadline: float | None = None) -> float:
         """A number that each process has, as process 0 has it.  Fails: as `Cluster.meet`."""
-        return number if self.cluster is None else float(self.cluster.meet(name, repr(number))[0])
+        return number if self.cluster is None else float(self.cluster.meet(name, repr(number), deadline=deadline)[0])
 
     def begun(self, words: Mapping[str, str], at: str) -> None:
         """Check that all processes of the cluster begin the same program, on the same data, at the same step.
