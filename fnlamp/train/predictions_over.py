@@ -60,7 +60,7 @@ def predicted_over(
 def _batches(stream: BatchStream[Any], share: Share | None, workspace: Workspace) -> Iterator[Supply]:
     """Each batch on the devices, or of each the part of this process on its own."""
     parts = stream.divisible
-    source = stream if share is None or parts is None else replace(stream, source=parts.read(share.chosen))
+    source = stream if share is None or parts is None else replace(stream, source=parts.read(share))
     for recipe, batch, before, after in host_batches(source, stream.init):
         filling = Filling(batch, 1, before, share)
         filling.add(batch, after)
