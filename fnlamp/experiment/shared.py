@@ -11,7 +11,7 @@ from typing import Any, Final
 from returns.result import Failure, Result
 
 from fnlamp.effect import Effect, Runtime
-from fnlamp.effect.together import Records, Together
+from fnlamp.effect.together import Records, Together, Unrecorded
 from fnlamp.experiment.attempt import Attempt, Plan
 from fnlamp.experiment.place import Place
 from fnlamp.fault import Fault, FaultError, ProcessFailed
@@ -56,13 +56,6 @@ def followed(plan: Plan, here: Together, program: Any) -> Effect[tuple[Any, Plac
         return effect.local(_unrecorded).map(lambda value: (value, place))
 
     return Effect.checked(told).bind(run)
-
-
-class Unrecorded(Records):
-    """The observer of a process that writes nothing: with one, the steps are those of the process that does."""
-
-    def __call__(self, event: Any) -> None:
-        """Drop the event."""
 
 
 def _unrecorded(runtime: Runtime) -> Runtime:
