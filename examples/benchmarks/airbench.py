@@ -69,9 +69,7 @@ def figures(folder: Path | str | None, runs: int, epochs: int = 10) -> dict[str,
     return found
 
 
-def one(
-    given: tuple[Images, Images], held: tuple[Images, Images], seed: int, epochs: int, **options: Any
-) -> tuple[float, float]:
+def one(given: tuple[Images, Images], held: tuple[Images, Images], seed: int, epochs: int) -> tuple[float, float]:
     """The share of test images classified right after a training, and the seconds of its epochs."""
     trained = training(*given, seed, epochs).run_or_raise(Runtime(log=None))
     found = averaged(trained, held[0]).argmax(axis=1)

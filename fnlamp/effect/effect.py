@@ -260,7 +260,7 @@ class Effect(  # type: ignore[type-var]  # returns declares its variables invari
         return Effect(Outlined(self._inner_value, called("outline", outline)))
 
     def salvaged(self: Effect[A, E], state: Callable[[], Any]) -> Effect[A, E]:
-        """Keep the last good state: an end that is no success carries `state()`, which no signal interrupts: keep it short."""
+        """Keep the last good state: an end that is not a success carries `state()`; no signal interrupts it: keep it short."""
         return Effect(Salvaged(self._inner_value, called("state", state)))
 
     def __iter__(self: Effect[A, E]) -> Generator[Effect[A, E], Any, A]:

@@ -21,6 +21,13 @@ class Records:
     """An observer that writes records, of which a program in several processes has one."""
 
 
+class Unrecorded(Records):
+    """The observer of a process that writes nothing: with one, the steps are those of the process that does."""
+
+    def __call__(self, event: object) -> None:
+        """Drop the event."""
+
+
 # Not a part of the runtime: a process joins others once, and an inner `run()` with its own runtime is still one of several.
 _JOINED: list[Together] = []
 

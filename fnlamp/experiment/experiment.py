@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast, overload
@@ -35,6 +36,7 @@ from fnlamp.fault import (
     FileMissing,
     FileUnwritable,
     FolderInUse,
+    MeetingFault,
     RunActive,
     RunAmbiguous,
     RunMissing,
@@ -47,8 +49,11 @@ A = TypeVar("A")
 C = TypeVar("C")
 E = TypeVar("E")
 
-ExperimentFault = FileUnwritable | FileMissing | FileCorrupt | FolderInUse | RunActive | RunMissing | RunAmbiguous | RunTooNew
-"""The faults of an experiment besides those of its program. Without `resume`, only `FileUnwritable` and `FolderInUse` occur."""
+ExperimentFault = (
+    FileUnwritable | FileMissing | FileCorrupt | FolderInUse | RunActive | RunMissing | RunAmbiguous | RunTooNew | MeetingFault
+)
+"""The faults of an experiment besides those of its program. Without `resume`, only `FileUnwritable`, `FolderInUse` and, in a
+cluster, `MeetingFault` occur."""
 
 LATEST: Final = "latest"
 
@@ -128,7 +133,8 @@ def experiment(
 
     Nothing is written, and git is not called, before the program is run. No socket is opened.
     Fails: as the program; `FileUnwritable`; `FolderInUse`; with `resume` also `RunMissing`, `RunAmbiguous`, `RunActive`,
-    `RunTooNew`, `FileMissing` and `FileCorrupt`.  Raises: `TypeError`, `ValueError` at once for wrong arguments.
+    `RunTooNew`, `FileMissing` and `FileCorrupt`; in a cluster also `MeetingFault`, if another process is lost, late or failed.
+    Raises: `TypeError`, `ValueError` at once for wrong arguments.
 
     >>> import tempfile
     >>> from fnlamp import track
@@ -160,7 +166,8 @@ def experiment(
         if here is None:
             return recorded(claim, program, outputs)
         if here.process == 0:
-            return recorded(lambda runtime: shared.announced(plan, here, claim, runtime), program, outputs)
+            first = partial(shared.claimed, plan, here, claim)
+            return recorded(first, program, outputs, lambda attempt: shared.announce(plan, here, attempt.place))
         return shared.followed(plan, here, program).map(lambda two: Run(two[0], two[1].id, plan.name, two[1].folder))
 
     return Effect.access(whole).named(f"experiment {plan.name}").outlined(lambda: _outline(plan, program, resume))
@@ -189,11 +196,19 @@ def _outputs(writers: Any, of: str) -> tuple[track.Output, ...]:
     return tuple(function(f"{of}: writers", each, "a sequence of writers, such as track.csv_file(folder)") for each in writers)
 
 
-def recorded(claim: Callable[[Runtime], Result[Attempt, Any]], program: Any, outputs: Any) -> Effect[Run[Any], Any]:
-    """The run of a program in the folder that is claimed when it begins."""
+def recorded(
+    claim: Callable[[Runtime], Result[Attempt, Any]],
+    program: Any,
+    outputs: Any,
+    announce: Callable[[Attempt], object] = lambda attempt: None,
+) -> Effect[Run[Any], Any]:
+    """The run of a program in the folder that is claimed when it begins.
+
+    `announce` is called after the claim and before the program. Its fault is an outcome of the run, and is recorded.
+    """
 
     def use(attempt: Attempt) -> Effect[Run[Any], Any]:
-        return _recorded(attempt, program, outputs)
+        return Effect.checked(lambda: announce(attempt)).then(_recorded(attempt, program, outputs))
 
     def release(attempt: Attempt, exit: Exit[Any, Any]) -> Effect[None, Any]:
         return Effect.suspend(lambda: attempts.end(attempt, exit))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from returns.result import Failure, Result
 
 from fnlamp.effect import Effect, Runtime
-from fnlamp.effect.together import Records, Together
+from fnlamp.effect.together import Records, Together, Unrecorded
 from fnlamp.experiment.attempt import Attempt, Plan
 from fnlamp.experiment.place import Place
 from fnlamp.fault import Fault, FaultError, ProcessFailed
@@ -20,21 +20,23 @@ CLAIM: Final = 120.0
 """Seconds that the others wait while process 0 claims a folder and records the repository and the machine."""
 
 
-def announced(
+def claimed(
     plan: Plan, here: Together, claim: Callable[[Runtime], Result[Attempt, Any]], runtime: Runtime
 ) -> Result[Attempt, Any]:
-    """The claim of a run by process 0, whose place, or failure, the others are given."""
+    """The claim of a run by process 0; if it fails, the others, which wait for a place, are given the failure."""
     try:
-        claimed = claim(runtime)
+        found = claim(runtime)
     except FaultError as error:
-        claimed = Failure(error.fault)
-    if isinstance(claimed, Failure):
-        here.meet(_meeting(plan), json.dumps({"failed": _text(claimed.failure())}), deadline=CLAIM)
-        return claimed
-    place = claimed.unwrap().place
-    told = {"id": place.id, "folder": str(place.folder), "resumed": place.resumed}
-    here.meet(_meeting(plan), json.dumps(told), deadline=CLAIM)
-    return claimed
+        found = Failure(error.fault)
+    if isinstance(found, Failure):
+        here.meet(_meeting(plan), json.dumps({"failed": _text(found.failure())}), deadline=CLAIM)
+    return found
+
+
+def announce(plan: Plan, here: Together, place: Place[Any]) -> None:
+    """Give the others the place of the claimed run.  Fails: as `meet`, and the caller records the end of the run."""
+    said = {"id": place.id, "folder": str(place.folder), "resumed": place.resumed}
+    here.meet(_meeting(plan), json.dumps(said), deadline=CLAIM)
 
 
 def followed(plan: Plan, here: Together, program: Any) -> Effect[tuple[Any, Place[Any]], Any]:
@@ -54,13 +56,6 @@ def followed(plan: Plan, here: Together, program: Any) -> Effect[tuple[Any, Plac
         return effect.local(_unrecorded).map(lambda value: (value, place))
 
     return Effect.checked(told).bind(run)
-
-
-class Unrecorded(Records):
-    """The observer of a process that writes nothing: with one, the steps are those of the process that does."""
-
-    def __call__(self, event: Any) -> None:
-        """Drop the event."""
 
 
 def _unrecorded(runtime: Runtime) -> Runtime:

@@ -161,7 +161,8 @@ class RecordsOutside(Fault):
     def __str__(self) -> str:
         return self._say(
             f"expected a record of {self.processes} processes to begin inside of their cluster, got a cluster inside of an "
-            "experiment or a tracker; turn them round, cluster(...).use(lambda here: experiment(...)), where process 0 writes"
+            "experiment or a tracker; put the experiment inside: cluster(...).use(lambda here: experiment(...)), where process "
+            "0 writes"
         )
 
 

@@ -46,7 +46,8 @@ def attend(
     With a `block_size`, queries are taken so many at a time, and their weights computed again in the backward pass: memory
     grows with the number of keys and not with its square.  Forward and reverse mode; the softmax in at least float32.
     On a CUDA device, in half precision, without dropout and soft cap, and with a mask of lengths, `causal` or a `window` that
-    looks back, cuDNN's kernel computes it, which never holds all weights.
+    looks back, cuDNN's kernel computes it if it takes these sizes, in a program for one device that is not exported; it never
+    holds all weights. `docs/how-to/devices.md` lists the conditions.
     Shapes: q `(batch, time, heads, features)`, k `(batch, keys, kv_heads, features)`, v `(batch, keys, kv_heads, values)`;
     the result `(batch, time, heads, values)`.  Fails: `ShapeMismatch`, `DtypeMismatch`.
     Reference: Vaswani et al. 2017, eq. 1; soft cap: Gemma 2 2024, section 2; groups: Ainslie et al. 2023; blocks: Rabe &

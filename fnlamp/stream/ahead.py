@@ -31,25 +31,28 @@ def haste(exit: Exit[Any, Any]) -> float:
 
 def prefetching(count: int) -> Resource[Callable[[Stepper], Stepper], Never]:
     """A function that gives the same step, with up to `count` batches made ahead by a thread, once it is called."""
-    threads: Effect[list[Ahead], Never] = Effect.suspend(list)
-
-    def release(threads: list[Ahead], end: Exit[Any, Any]) -> Effect[None, Never]:
-        return Effect.suspend(lambda: _close(threads, haste(end)))
-
-    def prefetched(threads: list[Ahead]) -> Callable[[Stepper], Stepper]:
-        def prefetch(step: Stepper) -> Stepper:
-            threads.append(Ahead(step, count, lambda item: None))
-            return threads[-1].step
-
-        return prefetch
-
-    return Resource.make(threads, release).map(prefetched)
+    threads = Effect.suspend(lambda: _Threads(count))
+    return Resource.make(threads, lambda threads, end: Effect.suspend(lambda: threads.close(haste(end))))
 
 
-def _close(threads: list[Ahead], part: float) -> None:
-    with contextlib.ExitStack() as stack:  # an error of one does not keep the others open
-        for thread in threads:
-            stack.callback(thread.close, part)
+class _Threads:
+    """The threads of one prefetched stream: one for its batches, and one for each part of them that is read."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._made, self._closed = count, list[Ahead](), False
+
+    def __call__(self, step: Stepper) -> Stepper:
+        made = Ahead(step, self._count, lambda item: None)
+        self._made.append(made)
+        if self._closed:  # read after the first `close`, which has not seen it: its step raises
+            made.close()
+        return made.step
+
+    def close(self, part: float) -> None:
+        self._closed = True
+        with contextlib.ExitStack() as stack:  # an error of one does not keep the others open
+            for thread in self._made:
+                stack.callback(thread.close, part)
 
 
 def ahead(step: Stepper, count: int, discard: Callable[[Tree], object] = lambda item: None) -> Resource[Ahead, Never]:

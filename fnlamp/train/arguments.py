@@ -14,6 +14,7 @@ from returns.primitives.container import BaseContainer
 
 from fnlamp import optim
 from fnlamp.effect import Effect, Resource, Runtime
+from fnlamp.effect.together import Unrecorded
 from fnlamp.layer import Layer
 from fnlamp.loss import Loss, as_metric
 from fnlamp.optim import Optimizer
@@ -191,11 +192,7 @@ def quiet(runtime: Runtime, cluster: Cluster | None) -> Runtime:
     if cluster is None or not cluster.process:
         return runtime
     # With observers or without, a step is another program, which must be the same in each process.
-    return replace(runtime, log=None, observers=(_unheard,) if runtime.observers else ())
-
-
-def _unheard(event: Any) -> None:
-    """An observer that drops the event."""
+    return replace(runtime, log=None, observers=(Unrecorded(),) if runtime.observers else ())
 
 
 def place_of(runtime: Runtime) -> Any:

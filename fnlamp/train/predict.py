@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, placed_on, platform, spec_after, spec_of, to_device
+from fnlamp.arrays import Params, State, Tree, array_spec, over_devices, placed_on, platform, spec_after, spec_of, to_device
 from fnlamp.convert import as_arrays
 from fnlamp.effect import Runtime
 from fnlamp.given import whole
@@ -39,13 +39,13 @@ def predict(model: Supervised, params: Params, state: State, x: Any, batch_size:
     with exhaustion(needed, _PLAIN, None), placed_on(None):
         if size is not None and rows is not None and rows > size and by_row(model, (params, state), features, rows, size):
             return _in_batches(model, (params, state), features, rows, size)
-        made = compiled(model, features)(params, state, tree.map(to_device, features))
+        made = compiled(model, (params, state), features)(params, state, tree.map(to_device, features))
         jax.block_until_ready(made)  # type: ignore[no-untyped-call]  # else it may fail when no fault can be made of it
         return made
 
 
 def _in_batches(model: Supervised, weights: tuple[Params, State], features: Tree, rows: int, size: int) -> Any:
-    run = compiled(model, _from(features, 0, size))
+    run = compiled(model, weights, _from(features, 0, size))
     parts = []
     for at, start in enumerate([*range(0, rows - size, size), rows - size]):  # the last is full too: one program
         made = run(*weights, tree.map(to_device, _from(features, start, size)))
@@ -58,13 +58,20 @@ def _from(features: Tree, start: int, size: int) -> Tree:
     return tree.map(lambda leaf: leaf[start : start + size], features)
 
 
-def compiled(model: Supervised, features: Tree) -> Any:
-    """The program `(params, state, features) -> prediction` for features of these shapes."""
+def compiled(model: Supervised, weights: tuple[Params, State], features: Tree) -> Any:
+    """The program `(params, state, features) -> prediction` for features of these shapes, on the devices of the weights."""
+    devices = max((_devices(leaf) for leaf in tree.leaves(weights)), default=1)
 
+    @over_devices(devices)
     def prediction(params: Params, state: State, x: Tree) -> Tree:
         return model.forward(params, state, x, Eval())[0]
 
-    return PROGRAMS.get(("predict", identity(model), form(features), platform()), lambda: jax.jit(prediction))
+    return PROGRAMS.get(("predict", identity(model), form(features), platform(), devices), lambda: jax.jit(prediction))
+
+
+def _devices(leaf: Any) -> int:
+    sharding = getattr(leaf, "sharding", None)  # an array of NumPy has none
+    return 1 if sharding is None else len(sharding.device_set)
 
 
 def _rows(features: Tree) -> int | None:

@@ -95,7 +95,7 @@ class _Predictor:
         rows, key = rows_of(features), form(features)
         if key not in self.programs:  # once per run: the identity of the model takes longer than a batch
             filled = self.fills(features, rows)
-            self.programs[key] = compiled(self.model, self.full(features, rows) if filled else features), filled
+            self.programs[key] = compiled(self.model, self.weights, self.full(features, rows) if filled else features), filled
         program, filled = self.programs[key]
         made = program(*self.weights, self.full(features, rows) if filled else features)
         return tree.map(lambda leaf: leaf[:rows], made) if filled else made

@@ -12,7 +12,7 @@ import numpy as np
 from returns.result import Failure, Result, Success
 
 from fnlamp import tree
-from fnlamp.arrays import Tree, describe, spec_after
+from fnlamp.arrays import Tree, describe, over_devices, spec_after
 from fnlamp.effect import Interrupted, Runtime
 from fnlamp.fault import FaultError, ShapeMismatch, located
 from fnlamp.identity import identity
@@ -60,7 +60,7 @@ def predicted_over(
 def _batches(stream: BatchStream[Any], share: Share | None, workspace: Workspace) -> Iterator[Supply]:
     """Each batch on the devices, or of each the part of this process on its own."""
     parts = stream.divisible
-    source = stream if share is None or parts is None else replace(stream, source=parts.read(share.chosen))
+    source = stream if share is None or parts is None else replace(stream, source=parts.read(share))
     for recipe, batch, before, after in host_batches(source, stream.init):
         filling = Filling(batch, 1, before, share)
         filling.add(batch, after)
@@ -78,6 +78,7 @@ def _program(model: Supervised, supply: Supply, weights: Tree, rows: Any) -> Cal
         found = features_of(replace(recipe, arguments=arguments)(arrays, numbers[0]))
         return tree.map(lambda x: constrained(x, rows) if x.ndim else x, found)
 
+    @over_devices(rows.mesh.size)
     def prediction(arguments: Any, params: Tree, state: Tree, arrays: Tree, numbers: Any) -> Tree:
         return model.forward(params, state, features(arguments, arrays, numbers), Eval())[0]
 

@@ -7,13 +7,15 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from fnlamp import experiment, sweep, track
+from fnlamp.checkpoint.lock import Lock
 from fnlamp.config import group
 from fnlamp.effect import Effect, Runtime, together
-from fnlamp.fault import ProcessFailed, RecordsOutside, SweepInCluster
+from fnlamp.fault import FaultError, ProcessFailed, ProcessLate, RecordsOutside, SweepInCluster
 from fnlamp.scale import Cluster, cluster
 
 SCRIPT = pathlib.Path(__file__).with_name("recording.py")
@@ -99,6 +101,39 @@ def test_the_second_process_fails_if_the_first_cannot_begin(tmp_path, second):
     second.append(json.dumps({"failed": "FileUnwritable: runs: Permission denied"}))
     program = experiment.experiment("a", track.measure({"loss": 1.0}, step=1), folder=str(tmp_path))
     assert program.run_exit(Runtime(log=None)).failure() == ProcessFailed(0, "FileUnwritable: runs: Permission denied")
+
+
+@pytest.fixture
+def first(monkeypatch):
+    """This process as the first of two, whose second is lost, or where the user stops: `meet` raises what is here."""
+    raised: list[BaseException] = []
+
+    def meet(self, name, value="", deadline=None):
+        raise raised[0]
+
+    monkeypatch.setattr(Cluster, "meet", meet)
+    together.join(Cluster(0, 2, 1.0))
+    yield raised
+    together.part()
+
+
+LATE = ProcessLate((1,), "the beginning of experiment a", 120.0)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "kind"), [(FaultError(LATE), "failed", "ProcessLate"), (MemoryError(), "defect", "MemoryError")]
+)
+def test_a_run_that_the_others_do_not_join_has_ended(tmp_path, first, raised, status, kind):
+    first.append(raised)
+    begun = []
+    program = experiment.experiment("a", lambda place: begun.append(place), folder=str(tmp_path))
+    exit = program.run_exit(Runtime(log=None))
+    assert (exit.failure() if status == "failed" else exit.cause) == (LATE if status == "failed" else raised)
+    (folder,) = (path.parent for path in tmp_path.glob("a/*/run.json"))
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["error"]["kind"], begun) == (status, kind, [])
+    assert [thread for thread in threading.enumerate() if thread.name == "fnlamp lease"] == []
+    Lock(str(folder)).release()  # it is free
 
 
 @group

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from fnlamp import data, stream, tree
+from fnlamp.data.loading import loader
 from fnlamp.effect import Effect, Resource
 
 X, Y = np.arange(46, dtype=np.float32).reshape(23, 2), np.arange(23)
@@ -112,6 +114,60 @@ def test_a_part_loads_only_its_items():
     made = data.loader(rows, batch_size=5, transform=lambda item: item)
     assert made.use(lambda s: Effect.checked(lambda: read(s))).run_or_raise() == [2, 2, 2, 2, 1]
     assert rows.loads == Counter((0, 1, 5, 6, 10, 11, 15, 16, 20))
+
+
+@dataclass(frozen=True)
+class First:
+    """The choice of the first rows: another one each epoch, equal to the last."""
+
+    count: int
+
+    def __call__(self, rows):
+        return slice(0, min(self.count, rows))
+
+
+def folds(s, times=20):
+    """The labels of each pass over the first rows of each batch."""
+    return [[len(part.batch[1]) for part in stream.items(replace(s, source=s.divisible.read(First(2))))] for _ in range(times)]
+
+
+def ahead():
+    return sum(thread.name == "fnlamp prefetch" for thread in threading.enumerate())
+
+
+def test_a_part_that_is_read_each_epoch_has_one_thread():
+    used = loaded().bind(lambda s: s.prefetch(2))
+    counted = used.use(lambda s: Effect.suspend(lambda: (folds(s), folds(s.take(3)), ahead()))).run_or_raise()
+    assert counted == ([[2, 2, 2, 2, 2]] * 20, [[2, 2, 2]] * 20, 1)
+    assert ahead() == 0
+
+
+def test_a_part_that_is_read_each_epoch_has_one_list_of_requests(monkeypatch):
+    made = []
+
+    class Requests(loader._Requests):
+        def __init__(self, *given):
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr(loader, "_Requests", Requests)
+    used = data.threads(2).bind(lambda team: loaded(team, prefetch=1))
+    found = used.use(lambda s: Effect.suspend(lambda: folds(s.take(2)))).run_or_raise()
+    assert found == [[2, 2]] * 20
+    assert len(made) == 2, "of whole batches, and of the part"
+    assert [len(each.asked) for each in made] == [0, 2]
+
+
+@pytest.mark.parametrize("count", [2, 1])
+def test_a_part_of_a_released_stream_is_not_read(count):
+    def read(s):
+        folds(s, 1)
+        return s
+
+    s = loaded().bind(lambda s: s.prefetch(2)).use(lambda s: Effect.suspend(lambda: read(s))).run_or_raise()
+    with pytest.raises(RuntimeError, match="after it had been released"):
+        s.divisible.read(First(count))(0)
+    assert ahead() == 0
 
 
 def test_batches_that_depend_on_all_their_rows_are_read_whole(mapped):

@@ -6,16 +6,21 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from dataclasses import replace
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from fnlamp import checkpoint, loss, models, nn, optim, stream, track, train, tree
+from fnlamp import checkpoint, data, loss, models, nn, optim, stream, track, train, tree
+from fnlamp.arrays import device_count
 from fnlamp.effect import Runtime
+from fnlamp.train.execute.programs import PROGRAMS
+from fnlamp.train.execute.share import Share
 
 RANDOM = np.random.default_rng(0)
 DEVICES = np.array(jax.devices())
@@ -146,6 +151,74 @@ def attention():
         "gradients": sum(x.nbytes for x in tree.leaves(one.params)) + one.params["tokens"]["weight"].nbytes,
         "apart": [apart(eight.params, one.params), *(abs(a / b - 1) for a, b in zip(losses(eight), losses(one), strict=True))],
     }
+
+
+def predicting():
+    """The numbers of devices for which each way to predict traces a layer, and the distance from the predictions of one."""
+    seen = []
+
+    def noted(x):
+        seen.append(device_count())
+        return x
+
+    x = TEXT[:16].astype(np.float32)
+    program = describe(
+        model=train.supervised(nn.linear(8) >> nn.fun(noted, "noted"), loss.mse()),
+        train_batches=lambda context: stream.minibatches(x, x[:, :8], batch_size=16),
+        validation_batches=None,
+        metrics={},
+        train_metrics={},
+        epochs=1,
+    )
+    one, eight = run(program), run(program, LAYOUTS["data 8"])
+    moved = replace(one, state=replace(one.state, params=jax.tree.map(jnp.asarray, jax.device_get(eight.params))))
+    batches = train.predict_batches(stream.from_arrays(x, batch_size=8))
+    calls = {
+        "at once, on one": lambda: moved.predict(x),
+        "at once, on eight": lambda: eight.predict(x),
+        "at once, in batches": lambda: eight.predict(x, batch_size=8),
+        "batches, on one": lambda: run(batches(moved)),
+        "batches, on eight": lambda: run(batches(moved), LAYOUTS["data 8"]),
+        "batches, of eight on one": lambda: run(batches(eight)),
+    }
+    PROGRAMS.clear()
+    out, expected = {}, None
+    for name, call in calls.items():
+        seen.clear()
+        made = np.asarray(call())
+        expected = made if expected is None else expected
+        out[name] = [sorted({*seen}), apart(made, expected)]
+    return out
+
+
+def sharing():
+    """The threads of a stream made ahead, after each epoch and after predictions, if each pass reads a share of it."""
+    items = [(row, row[:8]) for row in ROWS[:48]]
+    counts = []
+
+    def count(*_):
+        counts.append(sum(thread.name == "fnlamp prefetch" for thread in threading.enumerate()))
+
+    def program(s):
+        training = describe(
+            model=train.supervised(nn.linear(8), loss.mse()),
+            train_batches=lambda context: s,
+            validation_batches=lambda context: s.take(2),
+            metrics={},
+            train_metrics={},
+            on_epoch=count,
+            epochs=4,
+        )
+        return training.bind(train.predict_batches(s)).map(np.shape).map(lambda shape: (count(), shape))
+
+    # One process has all parts of a batch here. Its share is made again each time, as in a cluster.
+    whole, train.Sharded.share = train.Sharded.share, lambda self, s, mesh: Share(self.rows(mesh), 0, 8)
+    try:
+        ahead = data.loader(items, batch_size=16, transform=lambda item: item).bind(lambda s: s.prefetch(1))
+        _, shape = run(ahead.use(program), LAYOUTS["data 8"])
+    finally:
+        train.Sharded.share = whole
+    return [counts, list(shape)]
 
 
 def losses(trained):

@@ -135,3 +135,24 @@ def test_data_parallel_attention_exchanges_gradients_alone():
     assert set(attention["exchanged"]) == {"all-reduce"}
     assert 0 <= attention["exchanged"]["all-reduce"] - attention["gradients"] < 100
     assert max(attention["apart"]) < 1e-6
+
+
+@SLOW
+def test_predictions_are_traced_for_the_devices_that_compute_them():
+    """Layers choose their form by it: attention is neither cut into parts nor given to a kernel of one device."""
+    predicting = found("predicting", "sharing")["predicting"]
+    devices = {name: traced for name, (traced, _) in predicting.items()}
+    assert devices == {
+        "at once, on one": [1],
+        "at once, on eight": [8],
+        "at once, in batches": [1, 8],  # without a device: whether each row is predicted by itself
+        "batches, on one": [1],
+        "batches, on eight": [8],
+        "batches, of eight on one": [1],
+    }
+    assert max(distance for _, distance in predicting.values()) < 1e-6
+
+
+@SLOW
+def test_a_process_reads_its_share_in_each_epoch_by_the_same_thread():
+    assert found("predicting", "sharing")["sharing"] == [[1] * 5, [48, 8]]

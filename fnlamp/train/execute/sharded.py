@@ -40,7 +40,8 @@ class Sharded:
     evenly is computed too.
 
     With a `cluster` of several processes, each runs this program on its own part of the mesh; they meet before each dispatch,
-    so that one that is lost or late is a fault in the others, and stop after the same step. Process 0 saves.
+    so that one that is lost or late is a fault in the others, and stop after the same step. Process 0 saves, or with
+    `train.Checkpoints(form="shards")` each process its own parts.
 
     `chunk` and `seconds` are those of `Fused`.
 

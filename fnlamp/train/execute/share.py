@@ -37,7 +37,7 @@ class Share:
         """The rows of one part of a batch of so many, filled up."""
         return -(-rows // self.parts)
 
-    def chosen(self, rows: int) -> slice:
+    def __call__(self, rows: int) -> slice:
         """The rows of this process of a batch of so many."""
         size = self.each(rows)
         return slice(min(self.first * size, rows), min(self.last * size, rows))

@@ -117,7 +117,7 @@ def of_host(
     late: FaultError | None = None
     before, recipe = stream.unfinished, stream.finish
     if share is not None and (parts := stream.divisible) is not None:
-        before = replace(before, source=parts.read(share.chosen))
+        before = replace(before, source=parts.read(share))
     batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
     while True:
         try:
