@@ -300,6 +300,12 @@ def over_devices(count: int) -> Iterator[None]:
         _DEVICES.reset(token)
 
 
+def devices_of(arrays: Tree) -> int:
+    """The number of devices that a program on these arrays is divided among."""
+    shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(arrays))  # an array of NumPy has none
+    return max((len(sharding.device_set) for sharding in shardings if sharding is not None), default=1)
+
+
 def device_count() -> int:
     """The number of devices that the traced program is divided among."""
     return _DEVICES.get()

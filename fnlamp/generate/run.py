@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Array, array_spec, describe, is_float, platform, spec_after, spec_of
+from fnlamp.arrays import Array, Params, array_spec, describe, devices_of, is_float, over_devices, platform, spec_after, spec_of
 from fnlamp.fault import FaultError, NothingToSample, ShapeMismatch
 from fnlamp.generate.beam import Beam, Beams, best, extended
 from fnlamp.generate.beam import begun as beams_of
@@ -40,13 +40,14 @@ class Programs(NamedTuple):
     extended: Callable[..., Beams]
 
 
-def programs(layer: Layer, piece: int) -> Programs:
-    """Those of this layer, compiled before or on use."""
+def programs(layer: Layer, piece: int, params: Params) -> Programs:
+    """Those of this layer, for the devices of its parameters, compiled before or on use."""
+    divided = over_devices(devices := devices_of(params))
 
     def made() -> Programs:
-        return Programs(*(jax.jit(partial(each, layer, piece)) for each in (started, continued, extended)))
+        return Programs(*(jax.jit(divided(partial(each, layer, piece))) for each in (started, continued, extended)))
 
-    found: Programs = PROGRAMS.get(("generate", piece, identity(layer), platform()), made)
+    found: Programs = PROGRAMS.get(("generate", piece, identity(layer), platform(), devices), made)
     return found
 
 
@@ -86,7 +87,7 @@ def begun(task: Task) -> Run:
         tokens[row, : len(own)] = own
     start = jnp.asarray(lengths, jnp.int32)
     asked = Asked(start + task.count, jnp.asarray(task.stop, jnp.int32), _keys(task.seed, ids), start)
-    state = programs(task.layer, piece).started(task.params, task.state, jnp.asarray(tokens), task.given)
+    state = programs(task.layer, piece, task.params).started(task.params, task.state, jnp.asarray(tokens), task.given)
     why = Why.RUNNING if task.count else Why.LENGTH
     rows = Rows(
         state, jnp.asarray(tokens), start, jnp.zeros(tokens.shape, jnp.float32), jnp.full(len(ids), int(why), jnp.int32)
@@ -135,7 +136,7 @@ def _keys(seed: int, prompts: list[Ints]) -> Array:
 def advanced(run: Run, steps: int) -> Run:
     """The run after at most so many tokens more.  Fails: `NothingToSample`."""
     task, asked = run.task, run.asked
-    program = programs(task.layer, run.piece).continued
+    program = programs(task.layer, run.piece, task.params).continued
     rows = program(task.params, task.given, task.sampling, asked, run.rows, jnp.asarray(steps, jnp.int32))
     return _checked(_stopped(_with(run, rows), run.lengths))
 
@@ -184,7 +185,7 @@ def search_begun(task: Task, beam: Beam) -> Search:
 def search_advanced(search: Search, steps: int) -> Search:
     """The search after at most so many tokens more.  Fails: `NothingToSample`."""
     task, asked = search.run.task, search.run.asked
-    program = programs(task.layer, search.run.piece).extended
+    program = programs(task.layer, search.run.piece, task.params).extended
     number = jnp.asarray(steps, jnp.int32)
     new = replace(search, beams=program(task.params, task.state, task.given, search.beam, asked, search.beams, number))
     _checked(new.found())

@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnlamp import tree
-from fnlamp.arrays import Params, State, Tree, array_spec, over_devices, placed_on, platform, spec_after, spec_of, to_device
+from fnlamp.arrays import (
+    Params,
+    State,
+    Tree,
+    array_spec,
+    devices_of,
+    over_devices,
+    placed_on,
+    platform,
+    spec_after,
+    spec_of,
+    to_device,
+)
 from fnlamp.convert import as_arrays
 from fnlamp.effect import Runtime
 from fnlamp.given import whole
@@ -60,18 +72,13 @@ def _from(features: Tree, start: int, size: int) -> Tree:
 
 def compiled(model: Supervised, weights: tuple[Params, State], features: Tree) -> Any:
     """The program `(params, state, features) -> prediction` for features of these shapes, on the devices of the weights."""
-    devices = max((_devices(leaf) for leaf in tree.leaves(weights)), default=1)
+    devices = devices_of(weights)
 
     @over_devices(devices)
     def prediction(params: Params, state: State, x: Tree) -> Tree:
         return model.forward(params, state, x, Eval())[0]
 
     return PROGRAMS.get(("predict", identity(model), form(features), platform(), devices), lambda: jax.jit(prediction))
-
-
-def _devices(leaf: Any) -> int:
-    sharding = getattr(leaf, "sharding", None)  # an array of NumPy has none
-    return 1 if sharding is None else len(sharding.device_set)
 
 
 def _rows(features: Tree) -> int | None:

@@ -101,7 +101,7 @@ def test_the_seed_decides_and_equal_prompts_differ():
 
 def test_prompts_of_different_lengths_and_numbers_of_rules_share_a_program():
     model, _ = made()
-    loop = programs(model, 64).continued
+    loop = programs(model, 64, {}).continued
     run([[1, 2]], sampling=sampled(temperature(1.0), top_p(0.9)), tokens=9)
     before = loop._cache_size()
     for length, count in ((1, 9), (5, 30), (40, 20)):
