@@ -472,7 +472,7 @@ def within(seconds, function):
 @LINUX
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_loader_reports_a_worker_that_another_loader_replaced(count, nothing_is_left):
-    waits = [0.0, 0.2, 0.2, 0.2, 0.2, 0.0]
+    waits = [0.0, 0.5, 0.5, 0.5, 0.5, 0.0]  # longer than a busy machine takes to kill
 
     def run(team):
         def outer(s):
