@@ -23,7 +23,7 @@ from fnlamp.train.execute import Sharded
 from fnlamp.train.execute.body import form
 from fnlamp.train.execute.layout import constrained, place
 from fnlamp.train.execute.programs import PROGRAMS
-from fnlamp.train.execute.share import Share
+from fnlamp.train.execute.share import Share, read_by
 from fnlamp.train.execute.stepwise import host_batches
 from fnlamp.train.execute.supply import Filling, Supply
 from fnlamp.train.execute.workspace import Workspace
@@ -59,9 +59,7 @@ def predicted_over(
 
 def _batches(stream: BatchStream[Any], share: Share | None, workspace: Workspace) -> Iterator[Supply]:
     """Each batch on the devices, or of each the part of this process on its own."""
-    parts = stream.divisible
-    source = stream if share is None or parts is None else replace(stream, source=parts.read(share))
-    for recipe, batch, before, after in host_batches(source, stream.init):
+    for recipe, batch, before, after in host_batches(read_by(share, stream), stream.init):
         filling = Filling(batch, 1, before, share)
         filling.add(batch, after)
         yield filling.supply(Recipe(recipe.functions, arguments=recipe.arguments), workspace)

@@ -82,6 +82,12 @@ def _within(rows: NamedSharding) -> NamedSharding:
     return place(_mesh(rows), None, rows.spec[0])
 
 
+def read_by(share: Share | None, stream: BatchStream[Any]) -> BatchStream[Any]:
+    """The stream whose batches are the parts of this share; as it is without one."""
+    parts = stream.divisible
+    return stream if share is None or parts is None else replace(stream, source=parts.read(share))
+
+
 def share_of(rows: NamedSharding, stream: BatchStream[Any]) -> Share | None:
     """The share of this process if `rows` cuts a batch of the stream over several; `None` if each process reads all rows."""
     if stream.view is not None or stream.divisible is None:

@@ -7,7 +7,7 @@ import operator
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from fnlamp.fault import FaultError
 from fnlamp.stream import BatchStream, Part, Recipe
 from fnlamp.stream.sink import steps
 from fnlamp.train.execute.body import Body, form
-from fnlamp.train.execute.share import Share
+from fnlamp.train.execute.share import Share, read_by
 from fnlamp.train.execute.workspace import Workspace
 from fnlamp.train.supervised import rows_of
 
@@ -115,10 +115,8 @@ def of_host(
     """
     filling: Filling | None = None
     late: FaultError | None = None
-    before, recipe = stream.unfinished, stream.finish
-    if share is not None and (parts := stream.divisible) is not None:
-        before = replace(before, source=parts.read(share))
-    batches, left = steps(before, position), sys.maxsize if stream.length is None else stream.length
+    recipe = stream.finish
+    batches, left = steps(read_by(share, stream).unfinished, position), sys.maxsize if stream.length is None else stream.length
     while True:
         try:
             batch, after = next(batches)
